@@ -1,0 +1,92 @@
+"""An error class is a decision: what the caller does next, not what went wrong.
+
+SojournError
+├── SpecError        tell the user, never try again
+├── AccessError      a permission is missing; a human grants it
+├── QuotaError       a limit is too low; a human raises it
+├── CapacityError    this offer has no machines; take the next one
+├── TransientError   the same call again, later
+├── LostError        the lease is gone; rent a new one and resume
+├── TrainingError    the user's script failed; never retried as infrastructure
+├── TeardownError    something billable may still stand
+└── SupersededError  another orchestrator has taken over; stop at once
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ExitCode:
+    """What the `sojourn` command answers to its shell; documented in the README."""
+
+    OK = 0
+    SCRIPT_FAILED = 1
+    BAD_INPUT = 2
+    INFRASTRUCTURE = 3
+    TEARDOWN_OPEN = 4
+    STOPPED = 130
+
+
+class SojournError(Exception):
+    """A failure with one sentence for the user and, where known, the next thing to type."""
+
+    exit_code = ExitCode.INFRASTRUCTURE
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class SpecError(SojournError):
+    """The request cannot be honoured as written."""
+
+    exit_code = ExitCode.BAD_INPUT
+
+
+class AccessError(SojournError):
+    """A permission or a credential is missing."""
+
+
+class QuotaError(SojournError):
+    """An account limit is too low for the request."""
+
+
+class CapacityError(SojournError):
+    """The place has no such machine now."""
+
+
+class TransientError(SojournError):
+    """The same call may work later."""
+
+
+class LostError(SojournError):
+    """The rented machines are gone before the script ended."""
+
+
+class TrainingError(SojournError):
+    """The user's script ended badly."""
+
+    exit_code = ExitCode.SCRIPT_FAILED
+
+
+class TeardownError(SojournError):
+    """Something we rented is not confirmed gone."""
+
+    exit_code = ExitCode.TEARDOWN_OPEN
+
+
+class SupersededError(SojournError):
+    """Another orchestrator owns this run now."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A clause naming the known word closest to `word`, or all of them when none is close."""
+    names = sorted(known)
+    match = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names)}"

@@ -1,0 +1,104 @@
+"""The one place that knows how a run's objects are named in the store.
+
+Two roots, by who may write: `control/` belongs to the orchestrator and machines may
+only read it; `machine/` belongs to the machines of the run. Manifests are create-only,
+so what was committed once is never changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from sojourn.records import Exit, Hello, Manifest, Order, Record
+from sojourn.storage import ExistsError, Store
+
+R = TypeVar("R", bound=Record)
+
+
+class Mailbox:
+    """What orchestrator and machines of one run tell each other."""
+
+    def __init__(self, store: Store, project: str, run: str) -> None:
+        self.store = store
+        self.project = project
+        self.run = run
+        self.control = f"control/{project}/{run}"
+        self.machine = f"machine/{project}/{run}"
+
+    # -- control: the orchestrator writes, machines read --
+
+    def write(self, name: str, record: Record) -> None:
+        """Put `control/…/<name>.json`, replacing an older one."""
+        self.store.put(f"{self.control}/{name}.json", record.to_bytes())
+
+    def write_once(self, name: str, record: Record) -> bool:
+        """Create `control/…/<name>.json`; False when it was there already."""
+        try:
+            self.store.create(f"{self.control}/{name}.json", record.to_bytes())
+        except ExistsError:
+            return False
+        return True
+
+    def read(self, name: str, kind: type[R]) -> R | None:
+        """The record `control/…/<name>.json`, or None."""
+        return _parse(self.store.find(f"{self.control}/{name}.json"), kind)
+
+    def post_order(self, order: Order) -> None:
+        """Tell the agents of this attempt what to do; a second posting changes nothing."""
+        self.write_once(f"order/{order.attempt}", order)
+
+    def request_stop(self, reason: str) -> None:
+        """Ask every agent of the run to stop its script; the first reason stands."""
+        try:
+            self.store.create(f"{self.control}/stop.json", json.dumps({"reason": reason}).encode())
+        except ExistsError:
+            return
+
+    def stop_reason(self) -> str | None:
+        """Why the run was asked to stop, or None."""
+        body = self.store.find(f"{self.control}/stop.json")
+        return json.loads(body)["reason"] if body else None
+
+    # -- machine: each agent writes below its own node --
+
+    def hello(self, attempt: int, node: int) -> Hello | None:
+        """The machine's first words, once it has said them."""
+        return _parse(self.store.find(f"{self._node(attempt, node)}/hello.json"), Hello)
+
+    def exit(self, attempt: int, node: int) -> Exit | None:
+        """The machine's last words, once it has said them."""
+        return _parse(self.store.find(f"{self._node(attempt, node)}/exit.json"), Exit)
+
+    def beat(self, attempt: int, node: int) -> dict[str, Any] | None:
+        """The machine's newest sign of life: a count and what it is doing."""
+        body = self.store.find(f"{self._node(attempt, node)}/beat.json")
+        return json.loads(body) if body else None
+
+    def log_segment(self, attempt: int, node: int, number: int) -> bytes | None:
+        """Piece `number` (from 0) of the node's log, or None while it is not there."""
+        return self.store.find(f"{self._node(attempt, node)}/log/{number:08d}")
+
+    def log(self, attempt: int, node: int, start: int = 0) -> Iterator[bytes]:
+        """The pieces of the node's log from `start` up to the newest now."""
+        number = start
+        while (segment := self.log_segment(attempt, node, number)) is not None:
+            yield segment
+            number += 1
+
+    def manifests(self, attempt: int, node: int, what: str) -> list[int]:
+        """The sequences committed so far; `what` is `out` or `ckpt`."""
+        keys = self.store.list(f"{self._node(attempt, node)}/{what}")
+        return sorted(int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys)
+
+    def manifest(self, attempt: int, node: int, what: str, sequence: int) -> Manifest | None:
+        """One commit; `what` is `out` or `ckpt`."""
+        return _parse(self.store.find(f"{self._node(attempt, node)}/{what}/{sequence:08d}.json"), Manifest)
+
+    def _node(self, attempt: int, node: int) -> str:
+        return f"{self.machine}/{attempt}/{node}"
+
+
+def _parse(body: bytes | None, kind: type[R]) -> R | None:
+    return None if body is None else kind.model_validate_json(body)

@@ -1,0 +1,88 @@
+"""Names that can be derived again, read back, and told from anybody else's.
+
+A run id is minted once; the names of leases and machines follow from it. Four
+characters of each are a checksum over the rest, so that a reaper can tell ours from
+a stranger's that merely looks alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+
+_ADJECTIVES = (
+    "amber bold brave bright brisk calm clear clever cool crisp dapper eager early fair fleet "
+    "fond gentle glad golden grand green happy hardy honest humble jolly keen kind lively loyal "
+    "lucky mellow merry mild neat noble open patient plain plucky polite proud pure quick quiet "
+    "rapid ready rosy royal silent simple sincere sleek snug solid steady sunny swift tender "
+    "tidy true vivid warm wise witty"
+).split()
+_ANIMALS = (
+    "badger bear beaver bison bobcat bunting condor coot crane curlew deer dingo dolphin dove "
+    "eagle egret elk falcon ferret finch fox gecko gibbon goose grouse gull hare hawk heron "
+    "ibex ibis jackal jay kestrel kite koala lark lemur linnet lion llama lynx magpie marten "
+    "mole moose newt ocelot orca osprey otter owl panda perch pika plover puffin quail raven "
+    "robin seal shrike stork swan tern wren"
+).split()
+_RUN = re.compile(r"[a-z]+-[a-z]+-[0-9a-f]{4}")
+_LEASE = re.compile(
+    rf"sojourn-(?P<run>{_RUN.pattern})-(?P<attempt>\d+)-(?P<offer>\d+)-[0-9a-f]{{4}}(?:-n(?P<node>\d+))?"
+)
+PROJECT_LENGTH = 40
+
+
+def mint_run_id(seed: str | None = None) -> str:
+    """A readable run id: derived from `seed` (a flow-run id), or random without one."""
+    digest = hashlib.sha256((seed or secrets.token_hex(16)).encode()).digest()
+    adjective = _ADJECTIVES[digest[0] % len(_ADJECTIVES)]
+    animal = _ANIMALS[digest[1] % len(_ANIMALS)]
+    return f"{adjective}-{animal}-{digest[2:4].hex()}"
+
+
+def is_run_id(text: str) -> bool:
+    """Whether `text` has the shape of a run id."""
+    return _RUN.fullmatch(text) is not None
+
+
+def project_name(text: str) -> str:
+    """A store-safe project name for any directory name; one that lost letters gets a checksum."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:PROJECT_LENGTH].strip("-")
+    return slug if slug == text else f"{slug or 'project'}-{_check(text)}"
+
+
+@dataclass(frozen=True)
+class LeaseName:
+    """The name of one lease, which is also its idempotency token: which run, attempt and offer.
+
+    The text is at most 63 characters, as a host name allows.
+    """
+
+    run: str
+    attempt: int
+    offer: int = 0
+
+    def __str__(self) -> str:
+        stem = f"sojourn-{self.run}-{self.attempt}-{self.offer}"
+        return f"{stem}-{_check(stem)}"
+
+    def machine(self, node: int) -> str:
+        """The name of the lease's machine number `node`, from 0."""
+        return f"{self}-n{node}"
+
+    @classmethod
+    def parse(cls, text: str) -> LeaseName | None:
+        """Read back from the name of a lease or of one of its machines; None when we did not give it."""
+        match = _LEASE.fullmatch(text)
+        if match is None:
+            return None
+        name = cls(match["run"], int(match["attempt"]), int(match["offer"]))
+        ours = str(name) if match["node"] is None else name.machine(int(match["node"]))
+        return name if ours == text else None
+
+
+def _check(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:4]

@@ -1,0 +1,51 @@
+"""Where machines come from: one module per thing rented, all with the same six verbs.
+
+A provider never retries, waits, counts or ranks. Its errors are the decisions of
+`sojourn.errors`; no vendor's exception leaves it. Importing one imports no SDK.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sojourn.records import Boot, Capability, Lease, Offer
+
+Request = dict[str, Any]
+
+
+class Provider(Protocol):
+    """The contract; `tests/contract/` holds every implementation to it."""
+
+    name: str
+
+    def capability(self) -> Capability:
+        """Which timers end the billing of what is rented here, and what the user must be told."""
+        ...
+
+    def offers(self, machine: str | None, nodes: int) -> list[Offer]:
+        """What can be rented that fits, cheapest first. Raises SpecError for an unknown machine."""
+        ...
+
+    def request(self, boot: Boot, offer: Offer) -> Request:
+        """The complete create call as JSON: pure, the same in a replay, no secret in it."""
+        ...
+
+    def create(self, request: Request) -> None:
+        """Rent all machines of the request, or none; returns at once.
+
+        The same request again creates nothing new, also when its machines have ended
+        or were released before they came to be.
+        """
+        ...
+
+    def observe(self, name: str) -> Lease | None:
+        """The lease of this name as it stands now, or None when nothing of it was ever made."""
+        ...
+
+    def release(self, name: str) -> bool:
+        """End the lease now; True when nothing of it is left. Never raises for what is not there."""
+        ...
+
+    def leases(self) -> list[Lease]:
+        """Everything that carries one of our names, also half-made things, never a stranger's."""
+        ...

@@ -1,0 +1,260 @@
+"""The words of the house as frozen values: what is written to the store and read back.
+
+Every record prints itself as JSON. Times are seconds since the epoch by the store's
+clock, durations are seconds, sizes are bytes, money is US dollars, paths are relative
+and use forward slashes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """A frozen value; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_bytes(self) -> bytes:
+        """The record as UTF-8 JSON."""
+        return self.model_dump_json(indent=1).encode()
+
+
+# --- what goes to the machine -----------------------------------------------------------
+
+
+class FileEntry(Record):
+    """One file of a manifest: where it goes and the bytes that must arrive there."""
+
+    path: str
+    hash: str = Field(description="`sha256:<hex>`, or `md5:<hex>` for a file that DVC hashed")
+    size: int
+    mode: int = 0o644
+    source: str = Field(description="A key in the run's store, or a whole URL (`file:///…`, `s3://…`)")
+
+
+class Link(Record):
+    """A symbolic link inside the bundle; its target never leaves the root."""
+
+    path: str
+    target: str
+
+
+class Bundle(Record):
+    """The source tree that a run sees, content-addressed."""
+
+    archive: FileEntry | None = Field(description="A .tar.gz of every file up to 1 MB and every link, if any")
+    files: tuple[FileEntry, ...] = Field(description="The larger files, one blob each")
+    listing: tuple[FileEntry, ...] = Field(description="Every file with its own hash, in the archive or not")
+    links: tuple[Link, ...] = ()
+    directory: str = Field(description="Where the command runs, relative to the root; '.' is the root")
+    commit: str | None = Field(default=None, description="The git commit the tree stood on")
+    changed: int = Field(default=0, description="Files that differ from that commit")
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files, unpacked."""
+        return sum(entry.size for entry in self.listing)
+
+
+class Command(Record):
+    """What the machine starts, and whether torchrun starts it."""
+
+    argv: tuple[str, ...] = Field(description="The program and its arguments, as the user wrote them")
+    shell: bool = Field(default=False, description="argv holds one line for `/bin/sh -c`")
+    wrap: int | None = Field(
+        default=None,
+        description="How many leading words come before `python` when torchrun wraps it (0 for `python x.py`, "
+        "2 for `uv run python x.py`); None starts argv as it is",
+    )
+    processes: int | Literal["gpu"] = Field(default=1, description="Ranks on each node")
+
+
+class Order(Record):
+    """What the agents of one attempt must do. Written once, read by every node."""
+
+    run: str
+    project: str
+    attempt: int
+    nodes: tuple[str, ...] = Field(description="Machine names in rank order")
+    master_address: str
+    master_port: int
+    command: Command
+    bundle: Bundle
+    inputs: tuple[FileEntry, ...] = ()
+    remove: tuple[str, ...] = Field(default=(), description="Paths removed before the start: outputs of an older run")
+    path: tuple[str, ...] = Field(default=(), description="Directories put before the machine's own PATH")
+    environment: dict[str, str] = Field(default_factory=dict)
+    secrets: tuple[str, ...] = Field(default=(), description="Names the machine's own environment must hold")
+    outputs: tuple[str, ...] | None = Field(
+        default=None, description="Paths that come home; None is everything new or changed"
+    )
+    ignore: tuple[str, ...] = Field(default=(), description="gitignore lines for what stays behind")
+    checkpoint: tuple[str, ...] = Field(default=(), description="Patterns of checkpoint files")
+    deadline_at: float
+    grace_s: float
+    commit_every_s: float = 15.0
+
+
+# --- what comes back --------------------------------------------------------------------
+
+
+class Hello(Record):
+    """A machine's first words."""
+
+    name: str
+    node: int
+    address: str
+    port: int = Field(description="A free port for the rendezvous, should this node become rank 0")
+    clock: float
+    cpus: int
+    memory: int
+    gpus: tuple[str, ...] = ()
+    python: str
+    version: str = Field(description="The agent's own version")
+
+
+class Manifest(Record):
+    """A commit: these files, these bytes, all in the store."""
+
+    sequence: int
+    at: float
+    files: tuple[FileEntry, ...]
+
+
+class RankExit(Record):
+    """How one rank ended."""
+
+    rank: int
+    exit_code: int = Field(description="As the shell counts: 128 + N after signal N")
+    signal: str | None = None
+    at: float
+
+
+ExitReason = Literal["exited", "stopped", "deadline", "refused", "peer"]
+
+
+class Exit(Record):
+    """A machine's last words about the script."""
+
+    node: int
+    reason: ExitReason = Field(
+        description="exited by itself; stopped on request; deadline; refused (never started: bad input data, "
+        "disk full, no interpreter); peer (another node ended first)"
+    )
+    exit_code: int | None = None
+    signal: str | None = None
+    message: str | None = Field(default=None, description="Why it was refused, or what was odd, in one sentence")
+    ranks: tuple[RankExit, ...] = ()
+    failed_rank: int | None = Field(default=None, description="The rank that failed first")
+    tail: str = Field(default="", description="The last lines of the log, of the failed rank where there is one")
+    started_at: float | None = None
+    ended_at: float
+    output: int | None = Field(default=None, description="Sequence of the newest output manifest")
+    checkpoint: int | None = Field(default=None, description="Sequence of the newest checkpoint manifest")
+    log_segments: int = 0
+    log_bytes: int = 0
+
+
+RunState = Literal["succeeded", "failed", "stopped", "deadline", "lost"]
+
+
+class Outcome(Record):
+    """How the attempt ended, over all its machines."""
+
+    state: RunState
+    exit_code: int | None = None
+    signal: str | None = None
+    message: str
+    tail: str = ""
+    failed_rank: int | None = None
+    failed_node: int | None = None
+    started_at: float | None = None
+    ended_at: float
+    exits: tuple[Exit, ...] = ()
+
+
+# --- what is rented ---------------------------------------------------------------------
+
+
+class Offer(Record):
+    """A machine in a place at a price."""
+
+    provider: str
+    machine: str
+    place: str
+    price: float = Field(description="Dollars an hour for one machine")
+    cpus: int
+    memory: int
+    gpus: tuple[str, ...] = ()
+
+
+class Capability(Record):
+    """What a provider's timers can end without us, and what the user must know."""
+
+    provider: str
+    layers: dict[str, str] = Field(description="Each layer that ends the spending, in words")
+    warnings: tuple[str, ...] = ()
+
+
+class Boot(Record):
+    """What every machine of a lease is told at its birth: a pure function of the plan, no secret in it."""
+
+    store: str = Field(description="URL of the store that holds the mailbox")
+    project: str
+    run: str
+    attempt: int
+    lease: str = Field(description="The lease's name, which is its idempotency token")
+    nodes: int
+    deadline_at: float
+    grace_s: float = Field(description="After the deadline: to stop, commit and go")
+    order_wait_s: float = Field(default=600.0, description="Without an order for this long a machine ends itself")
+
+
+class Machine(Record):
+    """One machine of a lease as its provider sees it."""
+
+    name: str
+    state: Literal["starting", "running", "ended", "gone"] = Field(
+        description="ended: the script's processes are over but something of it still stands; gone: nothing does"
+    )
+    identity: str | None = Field(default=None, description="The provider's own id")
+    created_at: float | None = None
+    ended_at: float | None = None
+    ended_by: str | None = Field(default=None, description="The layer that ended it, where the provider knows")
+
+
+class Lease(Record):
+    """The machines of one attempt, found by name: complete, half-made or ended."""
+
+    name: str
+    project: str
+    run: str
+    attempt: int
+    deadline_at: float
+    machines: tuple[Machine, ...]
+
+
+class Resource(Record):
+    """One line of the receipt."""
+
+    kind: str
+    name: str
+    identity: str | None = None
+    created_at: float | None = None
+    released_at: float | None = None
+    gone_at: float | None = Field(default=None, description="When the provider was last asked and answered gone")
+    ended_by: str | None = None
+    seconds: float = 0.0
+    cost: float = 0.0
+
+
+class Receipt(Record):
+    """Proof of teardown: every resource the run ever asked for."""
+
+    state: Literal["closed", "closing", "open"]
+    resources: tuple[Resource, ...]
+    cost: float = 0.0
+    leaves: dict[str, Any] = Field(default_factory=dict, description="What stays in the store, in bytes")
