@@ -27,6 +27,10 @@ class Mailbox:
         self.control = f"control/{project}/{run}"
         self.machine = f"machine/{project}/{run}"
 
+    def blob_key(self, sha256: str) -> str:
+        """The key of a file that goes to the machines; runs of a project share them."""
+        return f"control/{self.project}/blob/{sha256}"
+
     # -- control: the orchestrator writes, machines read --
 
     def write(self, name: str, record: Record) -> None:

@@ -1,0 +1,178 @@
+"""What the user asks for: `launch:` in params.yaml, flow parameters, command-line flags.
+
+One frozen model serves all three. It parses the shorthand people write (`90m`, `gpu`)
+and refuses unknown keys, so that a typing error costs a sentence and not a machine.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from sojourn.errors import SpecError, nearest
+
+PARAMS = "params.yaml"
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `45s`, `90m`, `2h30m` or `1d`; a bare number is refused for its missing unit."""
+    text = str(value)
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration, write it like 45s, 90m or 2h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def format_duration(seconds: float) -> str:
+    """`2h 30m`, `45s`: the two largest units of a duration."""
+    left = round(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts[:2]) or "0s"
+
+
+def _duration(value: object) -> float:
+    # A number comes from our own JSON, where durations are seconds already.
+    return float(value) if isinstance(value, float) else parse_duration(value)
+
+
+def _words(value: object) -> object:
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
+    for path in paths:
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            raise ValueError(f"{path!r} leaves the project, name a path inside it")
+    return paths
+
+
+Duration = Annotated[float, BeforeValidator(_duration)]
+
+
+class Launch(BaseModel):
+    """One run as the user asks for it. Every field has a default but the thing to run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: Annotated[tuple[str, ...] | None, BeforeValidator(_words)] = Field(
+        default=None, description="The program and its arguments; instead of a stage."
+    )
+    stage: str | None = Field(default=None, description="A stage of dvc.yaml; instead of a command.")
+    where: str = Field(default="local", description="The provider that rents the machines.")
+    machine: str | None = Field(default=None, description="A machine type of that provider; its default when absent.")
+    nodes: int = Field(default=1, ge=1, le=1024, description="Machines, each with its own agent.")
+    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"] = Field(
+        default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs."
+    )
+    deadline: Duration = Field(
+        default=7200.0, gt=0, description="Seconds (or 90m, 2h30m) for the whole run, waiting and recovery included."
+    )
+    grace: Duration = Field(
+        default=60.0, ge=2, description="Seconds after the deadline for stopping, the last commit and leaving."
+    )
+    environment: str = Field(
+        default="auto",
+        description="`auto` builds one from the dependency files found, `current` takes the python on your PATH, "
+        "anything else is the path of a requirements file.",
+    )
+    variables: dict[str, str] = Field(default_factory=dict, description="Environment variables for the script.")
+    secrets: tuple[str, ...] = Field(
+        default=(), description="Names of secrets the script gets as environment variables; never their values."
+    )
+    inputs: tuple[str, ...] = Field(
+        default=(), description="Large files or directories that travel beside the bundle, one blob each."
+    )
+    outputs: tuple[str, ...] = Field(default=(), description="Paths that come home even when git ignores them.")
+    checkpoint: tuple[str, ...] | None = Field(
+        default=None, description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent."
+    )
+    project: str | None = Field(default=None, description="The project's name in the store; its directory's name if absent.")
+    store: str | None = Field(default=None, description="URL of the store; a directory of this user's if absent.")
+
+    _paths = field_validator("inputs", "outputs")(_inside)
+
+    @field_validator("command")
+    @classmethod
+    def _not_empty(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if command is not None and not command:
+            raise ValueError("the command is empty, write it after --")
+        return command
+
+
+def read_launch(directory: Path, flags: Mapping[str, Any]) -> Launch:
+    """The `launch:` section of the directory's params.yaml with `flags` laid over it.
+
+    A command given as a flag replaces a stage in the file, and a stage a command.
+    Raises SpecError naming the field, the value and what would be valid.
+    """
+    asked = dict(_section(directory))
+    given = {key: value for key, value in flags.items() if value is not None}
+    for one, other in (("command", "stage"), ("stage", "command")):
+        if one in given and other not in given:
+            asked.pop(other, None)
+    return make_launch({**asked, **given}, origin=PARAMS if asked else "command line")
+
+
+def make_launch(values: Mapping[str, Any], origin: str) -> Launch:
+    """A Launch from plain values. Raises SpecError that names `origin`, field and value."""
+    try:
+        launch = Launch(**values)
+    except ValidationError as error:
+        raise _sentence(error, origin) from None
+    if (launch.command is None) == (launch.stage is None):
+        what = "nothing to run" if launch.command is None else "both a command and a stage"
+        raise SpecError(
+            f"{origin}: {what}", hint="try: sojourn train -- python train.py   (or --stage NAME for a stage of dvc.yaml)"
+        )
+    return launch
+
+
+def _section(directory: Path) -> Mapping[str, Any]:
+    path = directory / PARAMS
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: not valid YAML: {_where(error)}", hint="mend that line and run the command again") from None
+    section = content.get("launch") if isinstance(content, dict) else None
+    if section is not None and not isinstance(section, dict):
+        raise SpecError(f"{path}: launch: {section!r} is not a mapping", hint="write fields below it, like  nodes: 1")
+    return section or {}
+
+
+def _where(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return str(error).splitlines()[0]
+    problem = getattr(error, "problem", None) or "cannot be read"
+    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _sentence(error: ValidationError, origin: str) -> SpecError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if part not in ("int", "literal['gpu']"))
+    if first["type"] == "extra_forbidden":
+        return SpecError(f"{origin}: launch: unknown key {field!r}, {nearest(field, Launch.model_fields)}", hint=_all_fields())
+    name = str(first["loc"][0])
+    says = first["msg"].removeprefix("Value error, ")
+    says = says[0].lower() + says[1:] if not says.startswith("'") else says
+    value = "" if repr(first["input"]) in says else f"{first['input']!r}: "
+    known = Launch.model_fields.get(name)
+    return SpecError(f"{origin}: launch.{field}: {value}{says}", hint=f"{name}: {known.description}" if known else None)
+
+
+def _all_fields() -> str:
+    return f"known keys: {', '.join(sorted(Launch.model_fields))}"
