@@ -1,0 +1,389 @@
+"""Machines that are processes of this host, with the same life as a rented one.
+
+A lease is a directory, a machine one below it, and its supervisor a detached process
+that outlives us and knows the deadline. Everything said about a machine comes from its
+files and from the process table, never from our memory, and a pid counts only together
+with its start time. Who holds a machine's lock after the release mark was written knows
+that no supervisor lives there now and that none will start an agent there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from sojourn.agent import supervisor
+from sojourn.agent.supervisor import BOOT, ENDED, MARK, MARK_DIRECTORY, RELEASE, STATE, WORK, Mark
+from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
+from sojourn.names import LeaseName
+from sojourn.providers import Request
+from sojourn.records import Boot, Capability, Lease, Machine, Offer
+
+REQUEST = "request.json"
+MACHINE = "this-host"
+AGENT = Path(supervisor.__file__).with_name("agent.py")
+RELEASE_WAIT_S = 2.0
+ENDING_LIMIT_S = 120.0
+KEEP_S = 30 * 86400.0
+
+Isolation = Literal["namespace", "subreaper"]
+
+_ERRORS: dict[int | None, type[SojournError]] = {
+    errno.EACCES: AccessError,
+    errno.EPERM: AccessError,
+    errno.EROFS: AccessError,
+    errno.ENOSPC: CapacityError,
+    errno.EDQUOT: CapacityError,
+    errno.EAGAIN: CapacityError,  # fork: too many processes
+    errno.ENOMEM: CapacityError,
+    errno.EMFILE: CapacityError,
+    errno.ENFILE: CapacityError,
+}
+
+
+class LocalProvider:
+    """Leases below `home/machines/`; `isolation` None takes the best that this host allows."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        home: Path,
+        agent: Path = AGENT,
+        isolation: Isolation | None = None,
+    ) -> None:
+        self.machines = home.expanduser().resolve() / "machines"
+        self.agent = agent.resolve()
+        self.isolation = isolation
+
+    def capability(self) -> Capability:
+        """Two timers and a reaper, all on this host."""
+        layers = {
+            "agent timer": "the agent stops the script at the deadline and leaves within the grace",
+            "supervisor timer": "a process of its own kills what is left at deadline + grace",
+            "reaper": "by the pid and start time of the supervisor",
+        }
+        warnings = [
+            "this host is one point of failure: while it is suspended or off, both timers stand still "
+            "(nothing is billed meanwhile)"
+        ]
+        if supervisor.LINUX:
+            layers["reaper"] += ", and by the mark in every process's environment"
+        else:
+            warnings.append("only Linux keeps hold of processes that detach themselves; here they may survive the run")
+        return Capability(provider=self.name, layers=layers, warnings=tuple(warnings))
+
+    def offers(self, machine: str | None, nodes: int) -> list[Offer]:
+        """This host, whatever the number of nodes: they share it."""
+        if machine not in (None, MACHINE):
+            raise SpecError(
+                f"machine: the local provider has no {machine!r}, {nearest(machine, [MACHINE])}",
+                hint=f"leave it out, or write --machine {MACHINE}",
+            )
+        host = os.uname().nodename
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return [
+            Offer(
+                provider=self.name,
+                machine=MACHINE,
+                place=host,
+                price=0.0,
+                cpus=_cpus(),
+                memory=memory,
+                gpus=_gpus(),
+            )
+        ]
+
+    def request(self, boot: Boot, offer: Offer) -> Request:
+        """What `create` does, as JSON; its token is the lease's name."""
+        name = LeaseName.parse(boot.lease)
+        if name is None or str(name) != boot.lease:
+            raise SpecError(f"lease: {boot.lease!r} is not the name of a lease")
+        return {
+            "token": boot.lease,
+            "machines": [name.machine(node) for node in range(boot.nodes)],
+            "tags": {
+                "project": boot.project,
+                "run": boot.run,
+                "attempt": boot.attempt,
+                "deadline": boot.deadline_at,
+            },
+            "boot": boot.model_dump(mode="json"),
+            "offer": offer.model_dump(mode="json"),
+        }
+
+    def create(self, request: Request) -> None:
+        """Start the supervisors that were not started yet; they themselves decide who stays."""
+        folder = self._folder(request["token"])
+        if folder is None:
+            raise SpecError(f"lease: {request['token']!r} is not the name of a lease")
+        with _translated(f"create {request['token']}"):
+            if (folder / RELEASE).exists():
+                return
+            self._write_down(folder, request)
+            self._start_all(folder, request["machines"])
+
+    def observe(self, name: str) -> Lease | None:
+        """The lease from its files and the process table."""
+        return self._observe(name, self._marks())
+
+    def release(self, name: str) -> bool:
+        """Mark it released, let the supervisors end their machines, and end what they leave."""
+        folder = self._folder(name)
+        if folder is None:
+            return True
+        with _translated(f"release {name}"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            supervisor.write_once(str(folder / RELEASE), {"at": time.time()})
+            until = time.monotonic() + RELEASE_WAIT_S
+            gone = [self._end(node, until) for node in _nodes(folder)]
+            return all(gone) and self._kill(lambda mark: Path(mark.directory).parent == folder)
+
+    def leases(self) -> list[Lease]:
+        """Every lease of which something stands, by its directory or by a process that carries its mark."""
+        marks = self._marks()
+        names = {str(LeaseName.parse(mark.machine)) for mark in marks if LeaseName.parse(mark.machine)}
+        if self.machines.is_dir():
+            names.update(entry.name for entry in self.machines.iterdir() if self._folder(entry.name))
+        found = (self._observe(name, marks) for name in sorted(names))
+        return [lease for lease in found if lease is not None and not self._is_gone(lease)]
+
+    def forget(self, older_than_s: float = KEEP_S) -> list[str]:
+        """Remove the records of leases gone for longer than this; the names of those removed."""
+        standing = {lease.name for lease in self.leases()}
+        names = [entry.name for entry in self.machines.iterdir()] if self.machines.is_dir() else []
+        forgotten = []
+        for name in sorted(names):
+            folder = self._folder(name)
+            if folder is None or name in standing:
+                continue
+            if time.time() - _last_change(folder) > older_than_s:
+                supervisor.remove(str(folder))
+                forgotten.append(name)
+        return forgotten
+
+    # -- create --
+
+    def _write_down(self, folder: Path, request: Request) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_same(folder / REQUEST, request)
+        for node in range(len(request["machines"])):
+            (folder / str(node)).mkdir(mode=0o700, exist_ok=True)
+            _write_same(folder / str(node) / BOOT, request["boot"])
+
+    def _start_all(self, folder: Path, machines: list[str]) -> None:
+        try:
+            for node, name in enumerate(machines):
+                self._start(folder / str(node), name)
+        except (OSError, subprocess.SubprocessError) as error:
+            self.release(folder.name)  # all machines or none
+            raise CapacityError(f"this host could not start {len(machines)} machines: {error}") from error
+
+    def _start(self, node: Path, name: str) -> None:
+        """Start a supervisor and forget it, unless one was here before."""
+        if (node / STATE).exists() or (node / ENDED).exists():
+            return
+        command = [sys.executable, "-I", "-S", supervisor.__file__, str(node), "--agent", str(self.agent)]
+        if self.isolation:
+            command += ["--isolation", self.isolation]
+        with open(node / "supervisor.log", "ab") as log:
+            # The shell is the first half of a double fork: it leaves at once, and the
+            # supervisor belongs to process 1, in a session without a terminal.
+            subprocess.run(
+                ["/bin/sh", "-c", '"$@" &', "sh", *command],
+                env={**os.environ, MARK: name, MARK_DIRECTORY: str(node)},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                check=True,
+            )
+
+    # -- observe --
+
+    def _observe(self, name: str, marks: list[Mark]) -> Lease | None:
+        folder = self._folder(name)
+        if folder is None:
+            return None
+        ours = [mark for mark in marks if Path(mark.directory).parent == folder]
+        try:
+            return self._look(folder, ours)
+        except (OSError, LookupError, TypeError, ValueError):
+            return _half_made(name, ())
+
+    def _look(self, folder: Path, marks: list[Mark]) -> Lease | None:
+        request = supervisor.read(str(folder / REQUEST))
+        released = supervisor.read(str(folder / RELEASE))
+        nodes = [folder / str(node) for node in range(len(request["machines"]))] if request else _nodes(folder)
+        nodes += sorted({Path(mark.directory) for mark in marks} - set(nodes))
+        machines = tuple(_machine(node, released, [m for m in marks if Path(m.directory) == node]) for node in nodes)
+        if request is None:
+            never = not machines and (released is not None or not folder.exists())
+            return None if never else _half_made(folder.name, machines)
+        tags = request["tags"]
+        return Lease(
+            name=folder.name,
+            project=tags["project"],
+            run=tags["run"],
+            attempt=tags["attempt"],
+            deadline_at=tags["deadline"],
+            machines=machines,
+        )
+
+    @staticmethod
+    def _is_gone(lease: Lease) -> bool:
+        return bool(lease.machines) and all(machine.state == "gone" for machine in lease.machines)
+
+    def _marks(self) -> list[Mark]:
+        """Every process that belongs to a machine of this home."""
+        found = supervisor.marks(supervisor.processes())
+        return [mark for mark in found if Path(mark.directory).parent.parent == self.machines]
+
+    def _folder(self, name: str) -> Path | None:
+        """Where the lease of this name lives; None for a name that we did not give."""
+        parsed = LeaseName.parse(name)
+        return self.machines / name if parsed is not None and str(parsed) == name else None
+
+    # -- release --
+
+    def _end(self, node: Path, until: float) -> bool:
+        """Wait for the supervisor to go, else kill it; then clear up. True when nothing is left."""
+        lock = _wait_for_lock(node, until)
+        if lock is None:
+            if _still_ending(supervisor.read(str(node / STATE)) or {}):
+                return False
+            self._kill(lambda mark: Path(mark.directory) == node)
+            lock = _wait_for_lock(node, time.monotonic() + 0.2)
+        if lock is None:
+            return False
+        try:
+            return self._clear(node)
+        finally:
+            os.close(lock)
+
+    def _clear(self, node: Path) -> bool:
+        killed = self._kill(lambda mark: Path(mark.directory) == node)
+        removed = supervisor.remove(str(node / WORK))
+        state = supervisor.read(str(node / STATE))
+        by = "release" if state is None else _fate(state)
+        tombstone = {"at": time.time(), "by": by, "agent_exit_code": None}
+        supervisor.write_once(str(node / ENDED), tombstone)
+        return killed and removed
+
+    def _kill(self, chosen: Callable[[Mark], bool]) -> bool:
+        """Kill the marked processes that are chosen, with all below them; True when none is left."""
+
+        def find() -> list[supervisor.Process]:
+            table = supervisor.processes()
+            roots = {mark.process.pid for mark in supervisor.marks(table) if chosen(mark)}
+            return [p for p in supervisor.below(table, roots) if p.pid != os.getpid()]
+
+        supervisor.kill_all(find, reap=lambda: None, limit_s=1.0)
+        return not find()
+
+
+def _machine(node: Path, released: dict[str, Any] | None, marks: list[Mark]) -> Machine:
+    state, ended = supervisor.read(str(node / STATE)), supervisor.read(str(node / ENDED))
+    name = f"{node.parent.name}-n{node.name}"
+    if state is None and ended is None and released is None and node.parent.exists():
+        return Machine(name=name, state="starting")
+    identity = f"pid {state['pid']}" if state else f"pid {marks[0].process.pid}" if marks else None
+    created_at = state["created_at"] if state else None
+    if ended is None and (_lives(state) if state else marks):
+        return Machine(name=name, state="running", identity=identity, created_at=created_at)
+    standing = bool(marks) or (node / WORK).exists()
+    return Machine(
+        name=name,
+        state="ended" if standing else "gone",
+        identity=identity,
+        created_at=created_at,
+        ended_at=ended["at"] if ended else released["at"] if released else None,
+        ended_by=ended["by"] if ended else _fate(state) if state else "release",
+    )
+
+
+def _half_made(name: str, machines: tuple[Machine, ...]) -> Lease:
+    parsed = LeaseName.parse(name)
+    assert parsed is not None
+    return Lease(name=name, project="", run=parsed.run, attempt=parsed.attempt, deadline_at=0.0, machines=machines)
+
+
+def _lives(state: dict[str, Any]) -> bool:
+    """Whether the supervisor that wrote this state is alive: never by its pid alone."""
+    if state["host"] != os.uname().nodename:
+        # A home that several hosts mount: from here only the deadline can be judged.
+        return bool(time.time() < state["deadline_at"] + ENDING_LIMIT_S)
+    if state["boot_id"] != supervisor.boot_id():
+        return False
+    process = supervisor.process(state["pid"])
+    return process is not None and bool(process.start == state["start_time"])
+
+
+def _fate(state: dict[str, Any]) -> str:
+    """What ended a machine whose supervisor left no tombstone."""
+    return "killed" if state["boot_id"] == supervisor.boot_id() else "restart of the host"
+
+
+def _still_ending(state: dict[str, Any]) -> bool:
+    """Whether the supervisor is at its last work, such as removing a large directory, or lives elsewhere."""
+    if not state or not _lives(state):
+        return False
+    elsewhere = bool(state["host"] != os.uname().nodename)
+    return elsewhere or time.time() - state.get("ending_at", 0.0) < ENDING_LIMIT_S
+
+
+def _wait_for_lock(node: Path, until: float) -> int | None:
+    while (lock := supervisor.take_lock(str(node))) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    return lock
+
+
+def _nodes(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((e for e in folder.iterdir() if e.name.isdecimal() and e.is_dir()), key=lambda e: int(e.name))
+
+
+def _write_same(path: Path, value: dict[str, Any]) -> None:
+    """Write once; the same again is fine, anything else under the same token is refused."""
+    if not supervisor.write_once(str(path), value, sync=False) and supervisor.read(str(path)) != value:
+        raise SpecError(f"{path.parent}: another {path.name} was written under this name before")
+
+
+def _last_change(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, *folder.glob("*"), *folder.glob("*/*")))
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _gpus() -> tuple[str, ...]:
+    """The names of this host's NVIDIA GPUs; none where the driver does not answer within 2 s."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    command = [program, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=2.0, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        kind = _ERRORS.get(error.errno, TransientError)
+        raise kind(f"could not {doing}: {error.strerror} ({error.filename})") from error
