@@ -106,16 +106,12 @@ class Dataset:
         Raises SpecError when there is none or when a dvc.yaml is broken.
         """
         with dvc_errors():
-            found = locate(self._repo, name, (self.directory, self.root))
-            return Stage(
-                address=self._address(found),
-                command=(found.cmd,) if isinstance(found.cmd, str) else tuple(found.cmd or ()),
-                directory=self._relative(found.wdir),
-                frozen=found.frozen,
-                dependencies=tuple(self._dependency(dep) for dep in found.deps if not _is_params(dep)),
-                parameters={self._relative(dep.fs_path): dep.read_params() for dep in found.params},
-                outputs=tuple(self._output(out) for out in found.outs),
-            )
+            return self._described(locate(self._repo, name, (self.directory, self.root)))
+
+    def at(self, address: str) -> Stage:
+        """The stage with this address, wherever the user stands."""
+        with dvc_errors():
+            return self._described(self._at(address))
 
     def stale_before(self, stage: Stage) -> list[str]:
         """The stages upstream that DVC calls changed, and those between them and `stage`, in order.
@@ -207,6 +203,17 @@ class Dataset:
             self.__dict__.pop("_repo").close()
         self._remotes.clear()
 
+    def _described(self, found: Any) -> Stage:
+        return Stage(
+            address=address_of(found, self.root),
+            command=(found.cmd,) if isinstance(found.cmd, str) else tuple(found.cmd or ()),
+            directory=self._relative(found.wdir),
+            frozen=found.frozen,
+            dependencies=tuple(one for dep in found.deps if not is_params(dep) for one in self._dependencies(dep)),
+            parameters={self._relative(dep.fs_path): dep.read_params() for dep in found.params},
+            outputs=tuple(self._output(out) for out in found.outs),
+        )
+
     def _at(self, address: str) -> Any:
         return locate(self._repo, address, (self.root,))
 
@@ -216,18 +223,24 @@ class Dataset:
     def _relative(self, path: str) -> str:
         return Path(os.path.relpath(path, self.root)).as_posix()
 
-    def _dependency(self, dep: Any) -> Dependency:
+    def _dependencies(self, dep: Any) -> Iterator[Dependency]:
+        """A dependency as one part that travels one way, or a directory's own files and each output below it."""
         if not dep.is_in_repo:
-            return Dependency(path=str(dep.def_path), kind="external")
-        path = Path(dep.fs_path)
+            yield Dependency(path=str(dep.def_path), kind="external")
+            return
         outs = self._outs_of(dep)
-        whole = next((out for out in outs if out.fs_path == dep.fs_path and out.hash_info), None)
+        below = [out for out in outs if out.fs_path != dep.fs_path and dep.fs.isin(out.fs_path, dep.fs_path)]
+        yield self._part(dep.fs_path, "data" if outs and not below else "source", outs)
+        yield from (self._part(out.fs_path, "data", [out]) for out in below)
+
+    def _part(self, path: str, kind: Literal["source", "data"], outs: list[Any]) -> Dependency:
+        whole = next((out for out in outs if out.fs_path == path and out.hash_info), None)
         return Dependency(
-            path=self._relative(dep.fs_path),
-            kind="data" if outs else "source",
+            path=self._relative(path),
+            kind=kind,
             hash=f"md5:{whole.hash_info.value}" if whole else None,
             size=whole.meta.size if whole else None,
-            is_dir=path.is_dir() or bool(whole and whole.meta.isdir),
+            is_dir=os.path.isdir(path) or bool(whole and whole.meta.isdir),
         )
 
     def _output(self, out: Any) -> StageOutput:
@@ -245,7 +258,7 @@ class Dataset:
 
     def _producers(self, stage: Stage) -> Iterator[tuple[Any, Any]]:
         for dep in self._at(stage.address).deps:
-            if dep.is_in_repo and not _is_params(dep):
+            if dep.is_in_repo and not is_params(dep):
                 yield from ((dep, out) for out in self._outs_of(dep))
 
     def _objects(self, producers: Iterable[tuple[Any, Any]]) -> list[_Object]:
@@ -312,6 +325,11 @@ class Dataset:
 
     def _verify(self, stage: Stage, outs: Iterable[Any]) -> None:
         for dependency in stage.dependencies:
+            if dependency.kind == "external":
+                raise SpecError(
+                    f"{stage.address}: its dependency {dependency.path} lies outside the project",
+                    hint=f"dvc import-url {dependency.path}",
+                )
             if dependency.kind == "source" and not (self.root / dependency.path).exists():
                 raise SpecError(f"{stage.address}: its dependency {dependency.path} does not exist", hint="dvc status")
         for out in outs:
@@ -616,7 +634,7 @@ def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _is_params(dep: Any) -> bool:
+def is_params(dep: Any) -> bool:
     from dvc.dependency.param import ParamsDependency
 
     return isinstance(dep, ParamsDependency)

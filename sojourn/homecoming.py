@@ -1,0 +1,317 @@
+"""Bringing a stage's outputs home into the user's tree and dvc.lock.
+
+`dvc commit` records the code and parameters of now. Training takes hours and people go on
+working, so it would write today's script beside yesterday's result. Here the stage is
+committed in a scratch tree that holds exactly what ran, and its lock entry moves into the
+user's tree only while every dependency, parameter and the command there are still those.
+DVC's internals are used as `dataset` says; nothing else in Sojourn touches dvc.lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from sojourn.dataset import dvc_errors, exclusively, is_params, locate, open_repo
+from sojourn.errors import SpecError, TrainingError
+from sojourn.records import FileEntry, Record
+
+
+class Committed(Record):
+    """A stage as it ran: its entry for dvc.lock, with the cached outputs in the user's DVC cache."""
+
+    address: str
+    entry: dict[str, Any] = Field(description="What dvc.lock says of this stage, in DVC's own form")
+    tree: Path = Field(description="The scratch tree's DVC root, which holds the outputs that no cache keeps")
+
+
+class Applied(Record):
+    """The outputs are in the user's tree and dvc.lock records them."""
+
+    outputs: tuple[str, ...]
+    replaced: dict[str, str] = Field(
+        default_factory=dict, description="Other content that stood at an output's path, by its hash in the DVC cache"
+    )
+
+
+class Refused(Record):
+    """The user's tree is no longer what ran; nothing in it was touched."""
+
+    paths: tuple[str, ...] = Field(description="What differs: `src/train.py`, `params.yaml: lr`, `dvc.yaml: command`")
+
+
+def commit(
+    root: Path, scratch: Path, address: str, *, top: Path, inputs: Sequence[FileEntry], outputs: Path
+) -> Committed:
+    """Commit what ran, in a scratch tree, into the user's DVC cache.
+
+    `root` is the user's DVC root and `scratch` the same directory of the bundle unpacked again.
+    `outputs` holds what came home and `inputs` what DVC's remote gave, both with paths from `top`,
+    the root of the bundle. The data is not read: its hashes are those that the machine verified.
+    An input that DVC did not hash must lie in the scratch tree.
+    Raises TrainingError when a declared output is missing.
+    """
+    below = root.resolve().relative_to(top.resolve())
+    tree = scratch.resolve()
+    with dvc_errors():
+        repo = _scratch_repo(root, tree)
+        try:
+            stage = locate(repo, address, (tree,))
+            for out in stage.outs:
+                path = Path(out.fs_path).relative_to(tree)
+                _bring(outputs / below / path, tree / path, path.as_posix())
+            known = {
+                os.path.normpath(tree / os.path.relpath(e.path, below)): e for e in inputs if e.hash.startswith("md5:")
+            }
+            entry = exclusively(repo, f"commit {address}", lambda: _commit(stage, known))
+        finally:
+            repo.close()
+    return Committed(address=address, entry=entry, tree=tree)
+
+
+def apply(root: Path, committed: Committed) -> Applied | Refused:
+    """Take a committed stage over into the user's tree, if that is still what ran.
+
+    Outputs that the user changed by hand, and that DVC could not bring back, are never replaced.
+    Raises TransientError when another DVC process holds the tree for too long.
+    """
+    root = root.resolve()
+    with dvc_errors():
+        repo = open_repo(root)
+        try:
+            return exclusively(repo, f"record {committed.address} in dvc.lock", lambda: _apply(repo, root, committed))
+        finally:
+            repo.close()
+
+
+# --- in the scratch tree --------------------------------------------------------------------
+
+
+def _scratch_repo(root: Path, tree: Path) -> Any:
+    """A DVC project at `tree` that shares the user's cache and needs no git."""
+    user = open_repo(root)
+    try:
+        cache = {**user.config["cache"], "dir": user.cache.local_cache_dir}
+    finally:
+        user.close()
+    site = tree / ".dvc" / "tmp" / "site"
+    site.mkdir(parents=True, exist_ok=True)
+    core = {"no_scm": True, "autostage": False, "site_cache_dir": str(site)}
+    return open_repo(tree, {"core": core, "cache": cache})
+
+
+def _bring(source: Path, target: Path, name: str) -> None:
+    """Put an output at its place in the scratch tree, in place of what the bundle had there."""
+    if not source.exists():
+        raise TrainingError(f"the stage did not write {name}")
+    _remove(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link)
+    else:
+        _link(str(source), str(target))
+
+
+def _link(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
+
+
+def _commit(stage: Any, known: dict[str, FileEntry]) -> dict[str, Any]:
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    for dep in stage.deps:
+        _save_dependency(dep, known)
+    stage.save_outs()
+    stage.commit(relink=False)
+    return dict(to_single_stage_lockfile(stage))
+
+
+def _save_dependency(dep: Any, known: dict[str, FileEntry]) -> None:
+    """Give a dependency the hash of what ran: from the inputs, from the tree, or from both."""
+    inside = {path: entry for path, entry in known.items() if dep.fs.isin_or_eq(path, dep.fs_path)}
+    if is_params(dep) or not inside:
+        dep.save()
+        return
+    dep.hash_name = "md5"
+    if dep.fs_path in inside:
+        entry = inside[dep.fs_path]
+        dep.hash_info, dep.meta = _hash_of(entry), _meta(size=entry.size, isexec=entry.mode & 0o100 != 0)
+        return
+    dep.hash_info, dep.meta = _hash_of_directory(dep, inside)
+
+
+def _hash_of_directory(dep: Any, inside: dict[str, FileEntry]) -> tuple[Any, Any]:
+    """The hash DVC gives a directory of these inputs and of the files that the bundle brought."""
+    from dvc_data.hashfile.tree import Tree
+
+    make: Callable[[], Any] = Tree
+    tree, size = make(), 0
+    for key, meta, oid in _travelled(dep):
+        tree.add(key, meta, oid)
+        size += meta.size or 0
+    for path, entry in inside.items():
+        tree.add(dep.fs.relparts(path, dep.fs_path), _meta(size=entry.size), _hash_of(entry))
+        size += entry.size
+    tree.digest()
+    return tree.hash_info, _meta(isdir=True, size=size, nfiles=len(tree))
+
+
+def _travelled(dep: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """The files of a directory that came with the bundle, as DVC sees them."""
+    from dvc_data.hashfile.build import build
+
+    if dep.fs.isdir(dep.fs_path):
+        files: Any
+        _, _, files = build(dep.local_cache, dep.fs_path, dep.fs, "md5", ignore=dep.dvcignore, dry_run=True)
+        yield from files
+
+
+def _hash_of(entry: FileEntry) -> Any:
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    return HashInfo("md5", entry.hash.removeprefix("md5:"))
+
+
+def _meta(**values: Any) -> Any:
+    from dvc_data.hashfile.meta import Meta
+
+    return Meta(**values)
+
+
+# --- in the user's tree -----------------------------------------------------------------------
+
+
+def _apply(repo: Any, root: Path, committed: Committed) -> Applied | Refused:
+    from dvc.stage.loader import StageLoader
+
+    try:
+        stage = locate(repo, committed.address, (root,))
+    except SpecError:
+        return Refused(paths=(f"dvc.yaml: {committed.address}",))
+    old = {out.fs_path: out.hash_info for out in stage.outs}
+    present = {out.fs_path: out.get_hash() for out in stage.outs if out.exists}
+    if differing := _differing(stage, committed.entry, root):
+        return Refused(paths=tuple(differing))
+    StageLoader.fill_from_lock(stage, committed.entry)
+    replaced = [out for out in stage.outs if out.fs_path in present and present[out.fs_path] != out.hash_info]
+    made_by_hand = [out for out in replaced if present[out.fs_path] != old[out.fs_path] and not _kept(out, present)]
+    if made_by_hand:
+        return Refused(paths=tuple(_relative(out.fs_path, root) for out in made_by_hand))
+    _place(stage, committed.tree, root)
+    return Applied(
+        outputs=tuple(_relative(out.fs_path, root) for out in stage.outs),
+        replaced={_relative(out.fs_path, root): f"md5:{present[out.fs_path].value}" for out in replaced},
+    )
+
+
+def _differing(stage: Any, ran: dict[str, Any], root: Path) -> list[str]:
+    """What the tree has otherwise than the lock entry of the run, in words for the user."""
+    from dvc.stage.serialize import to_single_stage_lockfile
+
+    for dep in stage.deps:
+        _save_present(dep)
+    now = to_single_stage_lockfile(stage)
+    file = _relative(stage.path, root)
+    found = [f"{file}: command"] if now["cmd"] != ran["cmd"] else []
+    deps = _changed(_content(now, "deps"), _content(ran, "deps"))
+    found += [_relative(os.path.join(stage.wdir, path), root) for path in deps]
+    for name in sorted({*now.get("params", {}), *ran.get("params", {})}):
+        values = _changed(now.get("params", {}).get(name, {}), ran.get("params", {}).get(name, {}))
+        found += [f"{_relative(os.path.join(stage.wdir, name), root)}: {key}" for key in values]
+    outs = {out["path"] for out in now.get("outs", [])} ^ {out["path"] for out in ran.get("outs", [])}
+    return found + [f"{file}: output {path}" for path in sorted(outs)]
+
+
+def _save_present(dep: Any) -> None:
+    """The hash of a dependency as it stands here; one that is not here has what DVC recorded, or none."""
+    from dvc_data.hashfile.hash_info import HashInfo
+
+    if is_params(dep):
+        # Not dep.save(), which raises when a parameter is gone: that is a difference like any other.
+        dep.hash_info = HashInfo("params", dep.read_params())
+    elif dep.exists:
+        dep.save()
+    else:
+        dep.hash_info, dep.meta = _recorded(dep) or (HashInfo(), _meta())
+
+
+def _recorded(dep: Any) -> tuple[Any, Any] | None:
+    """Hash and size of data that is not checked out, from the output that it is or lies in."""
+    for out in dep.repo.index.outs:
+        if out.use_cache and out.fs_path == dep.fs_path:
+            return out.hash_info, out.meta
+        if out.use_cache and dep.fs.isin(dep.fs_path, out.fs_path) and out.get_obj():
+            part = out.get_obj(filter_info=dep.fs_path)
+            return (part.hash_info, _meta()) if part else None
+    return None
+
+
+def _content(entry: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Each path of a lock entry with what identifies its content."""
+    sizes = ("path", "size", "nfiles", "isexec")
+    return {item["path"]: {k: v for k, v in item.items() if k not in sizes} for item in entry.get(kind, [])}
+
+
+def _changed(now: dict[str, Any], ran: dict[str, Any]) -> list[str]:
+    missing = object()
+    return [key for key in sorted({*now, *ran}) if now.get(key, missing) != ran.get(key, missing)]
+
+
+def _kept(out: Any, present: dict[str, Any]) -> bool:
+    """Whether DVC's cache could bring back all that stands at this output's path."""
+    from dvc_data.hashfile.tree import Tree
+
+    cache, content = out.local_cache, present[out.fs_path]
+    try:
+        oids = [oid.value for _, _, oid in Tree.load(cache, content)] if content.isdir else [content.value]
+    except FileNotFoundError:
+        return False
+    return all(os.path.exists(cache.oid_to_path(oid)) for oid in oids)
+
+
+def _place(stage: Any, tree: Path, root: Path) -> None:
+    """Outputs first and dvc.lock last: a crash between the two leaves what a second try completes."""
+    with stage.repo.scm_context(quiet=True):
+        stage.ignore_outs()
+        for out in stage.outs:
+            path = Path(out.fs_path)
+            if not out.use_cache:
+                _copy(tree / path.relative_to(root), path)
+            elif path.is_file() == out.hash_info.isdir:
+                _remove(path)
+        stage.checkout(force=True)
+        stage.dump(update_pipeline=False)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Put a file or directory at `target`, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".sojourn-") as near:
+        copy = Path(near, target.name)
+        if source.is_dir():
+            shutil.copytree(source, copy)
+            _remove(target)
+        else:
+            shutil.copyfile(source, copy)
+        os.replace(copy, target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _relative(path: str, root: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
