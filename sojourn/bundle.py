@@ -104,8 +104,8 @@ class Packed:
     uploaded: int
 
 
-def pack(tree: Survey, project: Project, mailbox: Mailbox) -> Packed:
-    """Send what the store lacks of the tree."""
+def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Packed:
+    """Send what the store lacks of the tree; the command will run in `directory`, as seen from the root."""
     sent = 0
     listing, blobs, small = [], [], []
     for found in tree.files:
@@ -123,9 +123,9 @@ def pack(tree: Survey, project: Project, mailbox: Mailbox) -> Packed:
         files=tuple(blobs),
         listing=tuple(sorted([*listing, *entries], key=lambda entry: entry.path)),
         links=tuple(Link(path=found.path, target=found.target) for found in small if found.target is not None),
-        directory=project.relative,
+        directory=directory,
         commit=project.commit,
-        changed=_changed(project),
+        changed=changed_files(project),
     )
     return Packed(bundle, sent + size)
 
@@ -328,11 +328,17 @@ def _hash(file: Path) -> tuple[str, int]:
         return digest.hexdigest(), opened.tell()
 
 
+def hash_file(file: Path) -> str:
+    """The hash of a file as manifests write it."""
+    return f"sha256:{_hash(file)[0]}"
+
+
 def _copy(file: Path, to: Path) -> tuple[str, int]:
     shutil.copyfile(file, to)
     return _hash(to)
 
 
-def _changed(project: Project) -> int:
+def changed_files(project: Project) -> int:
+    """How many files differ from the commit the tree stands on."""
     status = Project(project.root).git("status", "--porcelain", "-z") if project.in_git else None
     return len([line for line in (status or "").split("\0") if line])

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from sojourn.records import Exit, Hello, Manifest, Order, Record
+from sojourn.records import Exit, Hello, Manifest, Order, Record, Stop
 from sojourn.storage import ExistsError, Store
 
 R = TypeVar("R", bound=Record)
@@ -53,17 +53,21 @@ class Mailbox:
         """Tell the agents of this attempt what to do; a second posting changes nothing."""
         self.write_once(f"order/{order.attempt}", order)
 
-    def request_stop(self, reason: str) -> None:
-        """Ask every agent of the run to stop its script; the first reason stands."""
-        try:
-            self.store.create(f"{self.control}/stop.json", json.dumps({"reason": reason}).encode())
-        except ExistsError:
-            return
+    def ledger_entry(self, sequence: int) -> bytes | None:
+        """Line `sequence` (from 0) of the ledger, or None while it is not written."""
+        return self.store.find(f"{self.control}/ledger/{sequence:06d}.json")
 
-    def stop_reason(self) -> str | None:
-        """Why the run was asked to stop, or None."""
-        body = self.store.find(f"{self.control}/stop.json")
-        return json.loads(body)["reason"] if body else None
+    def write_ledger(self, sequence: int, body: bytes) -> None:
+        """Write a line of the ledger. Raises ExistsError when somebody was faster."""
+        self.store.create(f"{self.control}/ledger/{sequence:06d}.json", body)
+
+    def request_stop(self, stop: Stop) -> None:
+        """Ask every agent of the run to stop its script; the first request stands."""
+        self.write_once("stop", stop)
+
+    def stop_request(self) -> Stop | None:
+        """The request to stop, if there is one."""
+        return self.read("stop", Stop)
 
     # -- machine: each agent writes below its own node --
 

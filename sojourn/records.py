@@ -98,6 +98,13 @@ class Order(Record):
     commit_every_s: float = 15.0
 
 
+class Stop(Record):
+    """A request to end the script early."""
+
+    reason: str
+    at: float
+
+
 # --- what comes back --------------------------------------------------------------------
 
 
@@ -158,7 +165,7 @@ class Exit(Record):
     log_bytes: int = 0
 
 
-RunState = Literal["succeeded", "failed", "stopped", "deadline", "lost"]
+RunState = Literal["succeeded", "failed", "stopped", "deadline", "refused", "lost"]
 
 
 class Outcome(Record):

@@ -98,7 +98,9 @@ class Launch(BaseModel):
     checkpoint: tuple[str, ...] | None = Field(
         default=None, description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent."
     )
-    project: str | None = Field(default=None, description="The project's name in the store; its directory's name if absent.")
+    project_name: str | None = Field(
+        default=None, description="The name of the project in the store; that of its directory if absent."
+    )
     store: str | None = Field(default=None, description="URL of the store; a directory of this user's if absent.")
 
     _paths = field_validator("inputs", "outputs")(_inside)

@@ -6,11 +6,14 @@ A provider never retries, waits, counts or ranks. Its errors are the decisions o
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
+from sojourn.errors import SpecError, nearest
 from sojourn.records import Boot, Capability, Lease, Offer
 
 Request = dict[str, Any]
+NAMES = ("local",)
 
 
 class Provider(Protocol):
@@ -49,3 +52,12 @@ class Provider(Protocol):
     def leases(self) -> list[Lease]:
         """Everything that carries one of our names, also half-made things, never a stranger's."""
         ...
+
+
+def open_provider(name: str, home: Path) -> Provider:
+    """The provider of this name. Raises SpecError naming the nearest."""
+    if name not in NAMES:
+        raise SpecError(f"where: there is no provider {name!r}, {nearest(name, NAMES)}", hint="try: --where local")
+    from sojourn.providers.local import LocalProvider
+
+    return LocalProvider(home)

@@ -1,0 +1,1 @@
+"""The door: the `sojourn` command, one file per verb."""

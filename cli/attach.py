@@ -1,0 +1,7 @@
+"""`sojourn attach`."""
+
+from __future__ import annotations
+
+
+def attach() -> None:
+    """attach."""

@@ -1,0 +1,7 @@
+"""`sojourn logs`."""
+
+from __future__ import annotations
+
+
+def logs() -> None:
+    """logs."""

@@ -1,0 +1,57 @@
+"""`sojourn`: the command itself. Verbs import what they need when they run, to start fast."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from cli import attach, logs, plan, pull, reap, runs, show, stop, train
+from sojourn import __version__
+from sojourn.errors import ExitCode, SojournError
+
+app = typer.Typer(
+    name="sojourn",
+    help="Take a training script to rented machines, bring the results home, leave nothing behind.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+# A command's own options come after the program's name: `sojourn train python train.py --epochs 3`.
+_WITH_COMMAND = {"allow_interspersed_args": False}
+
+app.command("plan", context_settings=_WITH_COMMAND)(plan.plan)
+app.command("train", context_settings=_WITH_COMMAND)(train.train)
+app.command("runs")(runs.runs)
+app.command("show")(show.show)
+app.command("logs")(logs.logs)
+app.command("attach")(attach.attach)
+app.command("stop")(stop.stop)
+app.command("pull")(pull.pull)
+app.command("reap")(reap.reap)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"sojourn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Take a training script to rented machines, bring the results home, leave nothing behind."""
+
+
+def main() -> None:
+    """The console script: one sentence and an exit code for whatever goes wrong."""
+    try:
+        app()
+    except SojournError as error:
+        from cli.console import show_error
+
+        show_error(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(ExitCode.STOPPED)

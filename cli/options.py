@@ -1,0 +1,36 @@
+"""The options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Command = Annotated[
+    list[str] | None, typer.Argument(metavar="[--] PROGRAM ARGS…", help="What to run, as you would type it here.")
+]
+Directory = Annotated[Path, typer.Option("--project", metavar="DIR", help="The project's directory.")]
+Stage = Annotated[str | None, typer.Option(help="A stage of dvc.yaml to run, instead of a program.")]
+Where = Annotated[str | None, typer.Option(help="The provider that rents the machines.")]
+Machine = Annotated[str | None, typer.Option(help="A machine type of that provider.")]
+Nodes = Annotated[int | None, typer.Option(help="How many machines.")]
+Processes = Annotated[str | None, typer.Option(help="Ranks on each machine: a number, or `gpu`.")]
+Deadline = Annotated[str | None, typer.Option(help="For the whole run, like 90m or 2h30m.")]
+Grace = Annotated[str | None, typer.Option(help="After the deadline, to stop and leave, like 60s.")]
+Environment = Annotated[str | None, typer.Option(help="auto, current, or a requirements file.")]
+Secrets = Annotated[list[str] | None, typer.Option("--secret", help="The name of a variable the script needs.")]
+Inputs = Annotated[list[str] | None, typer.Option("--input", help="A large file or directory to send along.")]
+Outputs = Annotated[list[str] | None, typer.Option("--output", help="A path that comes home even if git ignores it.")]
+StoreUrl = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where runs are kept.")]
+YesUpload = Annotated[bool, typer.Option("--yes-upload", help="Send the project even if it is very large.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.")]
+
+
+def flags(**given: Any) -> dict[str, Any]:
+    """Launch fields from command-line values; what was not given is left out."""
+    processes = given.pop("processes", None)
+    if processes is not None:
+        given["processes"] = int(processes) if processes.isdigit() else processes
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if value}

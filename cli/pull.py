@@ -1,0 +1,7 @@
+"""`sojourn pull`."""
+
+from __future__ import annotations
+
+
+def pull() -> None:
+    """pull."""

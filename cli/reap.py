@@ -1,0 +1,7 @@
+"""`sojourn reap`."""
+
+from __future__ import annotations
+
+
+def reap() -> None:
+    """reap."""

@@ -1,0 +1,7 @@
+"""`sojourn runs`."""
+
+from __future__ import annotations
+
+
+def runs() -> None:
+    """runs."""

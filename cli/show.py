@@ -1,0 +1,7 @@
+"""`sojourn show`."""
+
+from __future__ import annotations
+
+
+def show() -> None:
+    """show."""

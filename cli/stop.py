@@ -1,0 +1,7 @@
+"""`sojourn stop`."""
+
+from __future__ import annotations
+
+
+def stop() -> None:
+    """stop."""

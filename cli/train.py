@@ -1,0 +1,114 @@
+"""`sojourn train`: the whole round trip."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options
+
+if TYPE_CHECKING:
+    from sojourn.journey import Journey
+    from sojourn.planning import Plan
+    from sojourn.report import Report
+
+NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Do not record the run in Prefect.")]
+
+
+def train(
+    command: options.Command = None,
+    project: options.Directory = Path("."),
+    stage: options.Stage = None,
+    where: options.Where = None,
+    machine: options.Machine = None,
+    nodes: options.Nodes = None,
+    processes: options.Processes = None,
+    deadline: options.Deadline = None,
+    grace: options.Grace = None,
+    environment: options.Environment = None,
+    secrets: options.Secrets = None,
+    inputs: options.Inputs = None,
+    outputs: options.Outputs = None,
+    store: options.StoreUrl = None,
+    yes_upload: options.YesUpload = False,
+    no_prefect: NoPrefect = False,
+) -> None:
+    """Run a script or a DVC stage on rented machines and bring its results home.
+
+    Example: sojourn train -- python train.py --epochs 3
+    """
+    from cli.console import show_plan
+    from cli.world import prepare_plan
+
+    asked = options.flags(
+        command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
+        grace=grace, environment=environment, secrets=secrets, inputs=inputs, outputs=outputs,
+    )  # fmt: skip
+    made = prepare_plan(project, asked, store, yes_upload)
+    show_plan(made)
+    finish(without_prefect(made) if no_prefect else with_prefect(made))
+
+
+def without_prefect(plan: Plan) -> Report:
+    """The same steps, in this process alone."""
+    from cli.console import TerminalListener
+    from sojourn.journey import Journey, walk
+    from sojourn.mailbox import Mailbox
+    from sojourn.providers import open_provider
+    from sojourn.runs import data_home
+    from sojourn.storage import Store
+
+    home = data_home()
+    mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
+    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, TerminalListener())
+    with interruptible(journey):
+        return walk(journey)
+
+
+def with_prefect(plan: Plan) -> Report:
+    """As a flow run on the Prefect server, if one can be had."""
+    return without_prefect(plan)
+
+
+def finish(report: Report) -> None:
+    """The last lines: what came of it, the receipt, and the exit code that says how it ended."""
+    from cli.console import show_receipt, show_report
+    from cli.world import open_store
+    from sojourn.journey import raise_for
+    from sojourn.mailbox import Mailbox
+    from sojourn.records import Outcome, Receipt
+
+    mailbox = Mailbox(open_store(report.store), report.project, report.run)
+    receipt = mailbox.read("receipt", Receipt)
+    if receipt is not None:
+        show_receipt(receipt)
+    show_report(report)
+    raise_for(report, mailbox.read("outcome", Outcome))
+
+
+@contextmanager
+def interruptible(journey: Journey) -> Iterator[None]:
+    """Ctrl-C asks the script to stop; a second one releases the machines at once."""
+    asked = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            journey.listener.note("releasing the machines now")
+            journey.orchestrator.release_now = True
+        else:
+            asked = True
+            journey.listener.note("stopping: what is committed will come home; Ctrl-C again releases the machines at once")
+            journey.orchestrator.stop("Ctrl-C")
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

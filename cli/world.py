@@ -1,0 +1,37 @@
+"""Opens what every verb stands on: the data directory, the store, the provider."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from sojourn.names import mint_run_id
+from sojourn.planning import Plan, make_plan
+from sojourn.project import Project
+from sojourn.providers import open_provider
+from sojourn.runs import data_home, default_store
+from sojourn.spec import read_launch
+from sojourn.storage import Store
+
+
+def open_store(url: str | None) -> Store:
+    """The store that was named, or this user's own."""
+    return Store(url or default_store(data_home()))
+
+
+def prepare_plan(directory: Path, flags: dict[str, Any], store: str | None, accept_size: bool) -> Plan:
+    """The plan for what was asked on the command line. Creates nothing."""
+    project = Project.at(directory)
+    launch = read_launch(project.directory, flags)
+    home = data_home()
+    return make_plan(
+        launch,
+        project,
+        open_provider(launch.where, home),
+        run=mint_run_id(),
+        store=Store(store or launch.store or default_store(home)).url,
+        home=home,
+        now=time.time(),
+        accept_size=accept_size,
+    )

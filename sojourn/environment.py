@@ -1,0 +1,130 @@
+"""The Python environment a script runs in: dependencies only, keyed by their digest.
+
+Editing the script never rebuilds it. On this host it is a virtual environment in
+Sojourn's data directory, made by uv from the project's own dependency files.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from sojourn.errors import SpecError, TransientError
+from sojourn.records import Record
+
+FOUND_BY = ("uv.lock", "requirements.txt", "pyproject.toml")
+BUILD_LIMIT_S = 1800
+_INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH")
+
+
+class Environment(Record):
+    """What the script's `python` is."""
+
+    kind: Literal["current", "built"]
+    source: str | None = Field(default=None, description="The dependency file it is built from, relative to the directory")
+    digest: str | None = Field(default=None, description="Hash over that file, Python version and platform")
+    path: tuple[str, ...] = Field(default=(), description="For `current`: the PATH of whoever asked for the run")
+    variables: dict[str, str] = Field(default_factory=dict)
+
+
+def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> Environment:
+    """The environment that `launch.environment` means here. Raises SpecError for a missing file."""
+    source = _source(wanted, directory)
+    if source is None:
+        kept = {name: surroundings[name] for name in _INHERITED if name in surroundings}
+        return Environment(kind="current", path=tuple(surroundings.get("PATH", os.defpath).split(os.pathsep)), variables=kept)
+    content = (directory / source).read_bytes()
+    key = hashlib.sha256(content + f"{source}|{platform.python_version()}|{platform.platform()}".encode())
+    variables = {"PYTHONPATH": os.pathsep.join(("src", "."))} if source != "requirements.txt" else {}
+    return Environment(kind="built", source=source, digest=key.hexdigest()[:16], variables=variables)
+
+
+def ready(environment: Environment, home: Path) -> bool:
+    """Whether nothing needs to be built."""
+    return environment.kind == "current" or (_place(environment, home) / "ready").exists()
+
+
+def build(environment: Environment, directory: Path, home: Path) -> bool:
+    """Make the environment unless it stands; whether it had to be made.
+
+    Raises SpecError with uv's last words when the dependencies cannot be had.
+    """
+    if ready(environment, home):
+        return False
+    place = _place(environment, home)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(place.with_suffix(".lock")):
+        if ready(environment, home):
+            return False
+        shutil.rmtree(place, ignore_errors=True)
+        _uv("venv", "--quiet", str(place))
+        requirements = _requirements(environment, directory, place)
+        _uv("pip", "install", "--quiet", "--python", str(place / "bin" / "python"), "-r", str(requirements), cwd=directory)
+        (place / "ready").touch()
+    return True
+
+
+def search_path(environment: Environment, home: Path) -> tuple[str, ...]:
+    """The directories that go before the machine's own PATH."""
+    return environment.path if environment.kind == "current" else (str(_place(environment, home) / "bin"),)
+
+
+def find_program(program: str, environment: Environment) -> bool:
+    """Whether the program can be started from here; a built environment is not looked into."""
+    return environment.kind == "built" or shutil.which(program, path=os.pathsep.join(environment.path)) is not None
+
+
+def _source(wanted: str, directory: Path) -> str | None:
+    if wanted == "current":
+        return None
+    if wanted == "auto":
+        return next((name for name in FOUND_BY if (directory / name).is_file()), None)
+    if not (directory / wanted).is_file():
+        raise SpecError(
+            f"launch.environment: {wanted!r} is no file in {directory}",
+            hint="use auto, current, or the path of a requirements file",
+        )
+    return wanted
+
+
+def _requirements(environment: Environment, directory: Path, place: Path) -> Path:
+    assert environment.source is not None
+    source = directory / environment.source
+    if source.name == "uv.lock":
+        locked = place / "requirements.txt"
+        _uv("export", "--quiet", "--frozen", "--no-emit-project", "--output-file", str(locked), cwd=directory)
+        return locked
+    return source
+
+
+def _place(environment: Environment, home: Path) -> Path:
+    return home / "environments" / str(environment.digest)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _uv(*arguments: str, cwd: Path | None = None) -> None:
+    from uv import find_uv_bin
+
+    try:
+        done = subprocess.run([find_uv_bin(), *arguments], cwd=cwd, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        raise TransientError(f"environment: uv {arguments[0]} took longer than {BUILD_LIMIT_S} s") from None
+    if done.returncode != 0:
+        said = "\n  ".join(done.stderr.strip().splitlines()[-6:])
+        raise SpecError(f"environment: uv could not do it: {said}", hint="mend the dependency file, or use  environment: current")

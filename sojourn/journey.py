@@ -1,0 +1,378 @@
+"""One run from plan to receipt, as steps that may each be done again.
+
+Every step first looks whether its result is in the store already, so a run whose
+orchestrator died is continued by walking the same way once more. `walk` is the whole
+way without Prefect; `flows/train.py` takes the same steps as Prefect tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from sojourn import bundle, environment, publish
+from sojourn.collect import Collected, collect
+from sojourn.dataset import Dataset
+from sojourn.errors import SojournError, SpecError, SupersededError, TeardownError
+from sojourn.ledger import Ledger
+from sojourn.mailbox import Mailbox
+from sojourn.orchestrator import Orchestrator
+from sojourn.planning import Plan, format_bytes, left_out
+from sojourn.project import Project
+from sojourn.providers import Provider
+from sojourn.publish import Inputs, Published
+from sojourn.receipt import write_receipt
+from sojourn.records import Bundle, Hello, Order, Outcome, Receipt
+from sojourn.report import Report, find_same, inputs_digest, read_metrics, write_report
+from sojourn.waiting import Clock, SystemClock
+
+CLOCK_LIMIT_S = 60.0
+
+
+class Listener(Protocol):
+    """Who is told what happens: a terminal, a plain log, Prefect."""
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+        ...
+
+    def finished(self, step: str, text: str, seconds: float) -> None:
+        """A step is done; `text` says in a few words what it did."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        ...
+
+    def script(self, node: int, data: bytes) -> None:
+        """The next bytes of a machine's log."""
+        ...
+
+
+class Journey:
+    """A run on its way, in the hands of this process."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        mailbox: Mailbox,
+        provider: Provider,
+        home: Path,
+        listener: Listener,
+        *,
+        clock: Clock | None = None,
+        owner: str | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.plan = plan
+        self.mailbox = mailbox
+        self.home = home
+        self.listener = listener
+        self.cancelled = cancelled
+        self.clock = clock or SystemClock()
+        beat_every = 2.0 if mailbox.store.root is not None else 5.0
+        self.ledger = Ledger(mailbox, self.clock, owner=owner, beat_every_s=beat_every)
+        self.provider = provider
+        self.orchestrator = Orchestrator(plan, provider, mailbox, self.ledger, self.clock, self._order)
+        self.orchestrator.watch = self._relay
+        self.phases: dict[str, float] = {}
+        self._read: dict[int, int] = {}
+
+    @classmethod
+    def begin(cls, plan: Plan, mailbox: Mailbox, *rest: object, **options: object) -> Journey:
+        """Store the plan, before any side effect. Raises SpecError when the run id is taken or the clock is off."""
+        if not mailbox.write_once("plan", plan):
+            raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
+        written = mailbox.store.modified(f"{mailbox.control}/plan.json")
+        journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
+        off = abs(written.timestamp() - journey.clock.now()) if written else 0.0
+        if off > CLOCK_LIMIT_S:
+            raise SpecError(
+                f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",
+                hint="set the clock: sudo timedatectl set-ntp true",
+            )
+        return journey
+
+    # -- the steps --------------------------------------------------------------------------
+
+    def upstream(self) -> None:
+        """Run the stale stages that come before, here."""
+        stage = self.plan.stage
+        if stage is None or not stage.before or self._sent is not None:
+            return
+        with self._step("upstream") as say:
+            self._dataset.reproduce(stage.before, self.listener.note)
+            say(", ".join(stage.before))
+
+    def bundle(self) -> None:
+        """Send the source tree."""
+        if self._sent is not None:
+            return
+        with self._step("bundle") as say:
+            launch, project = self.plan.launch, self._project
+            stage = self._dataset.stage(launch.stage) if launch.stage else None
+            tree = bundle.survey(project, skip=left_out(launch, project, stage))
+            packed = bundle.pack(tree, project, self.plan.work_directory, self.mailbox)
+            self.mailbox.write_once("bundle", packed.bundle)
+            size = format_bytes(packed.bundle.bytes)
+            say(f"{size}, {format_bytes(packed.uploaded)} sent" if packed.uploaded else f"{size}, nothing to send")
+
+    def push(self) -> None:
+        """Send the data that the DVC remote or the store lacks, and write the manifest of inputs."""
+        if self.mailbox.read("inputs", Inputs) is not None:
+            return
+        with self._step("data") as say:
+            files, sent = bundle.pack_inputs(self._project, self.plan.launch.inputs, self.mailbox)
+            if self.plan.stage is not None:
+                stage = self._dataset.stage(self.plan.stage.name)
+                sent += self._dataset.push(stage, self.listener.note).bytes
+                files += tuple(self._dataset.inputs(stage, self._project.root))
+            self.mailbox.write_once("inputs", Inputs(files=files))
+            size = f"{len(files):,} files"
+            say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")
+
+    def build(self) -> None:
+        """Make the environment, unless it stands."""
+        with self._step("environment") as say:
+            made = environment.build(self.plan.environment, Path(self.plan.directory), self.home)
+            say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
+
+    def provision(self) -> None:
+        """Rent the machines and tell them what to do."""
+        with self._step("provision") as say:
+            self.orchestrator.provision()
+            offer = self.plan.offers[self.orchestrator.state.offer or 0]
+            say(f"{self.plan.launch.nodes} × {offer.machine}")
+
+    def train(self) -> Outcome:
+        """Follow the script to its end."""
+        with self._step("train") as say:
+            outcome = self.orchestrator.follow()
+            self._relay()
+            say(outcome.message)
+        self.mailbox.write("outcome", outcome)
+        return outcome
+
+    def collect(self) -> Collected:
+        """Confirm that what was committed is in the store, while the lease stands."""
+        with self._step("collect") as say:
+            found = collect(self.mailbox, self.orchestrator.state.attempt, self.plan.launch.nodes)
+            say(f"{len(found.files)} files, {format_bytes(found.bytes)}")
+            return found
+
+    def release(self) -> None:
+        """Give the machines back."""
+        if self.orchestrator.state.released_at is not None:
+            return
+        with self._step("release"):
+            self.orchestrator.release()
+
+    def confirm(self) -> Receipt:
+        """Ask until nothing is left, and write the receipt. Raises TeardownError when something is."""
+        with self._step("confirm") as say:
+            self.orchestrator.confirm()
+            receipt = self._receipt()
+            say(f"{len(receipt.resources)} resources, {receipt.state}, ${receipt.cost:.2f}")
+        if receipt.state != "closed":
+            raise TeardownError(
+                f"{self.plan.run}: not everything is confirmed gone", hint=f"end it: sojourn reap; look: sojourn show {self.plan.run}"
+            )
+        return receipt
+
+    def publish(self) -> Report:
+        """Bring the results into the project, and close the run with its report."""
+        outcome = self.orchestrator.state.outcome
+        assert outcome is not None
+        found = collect(self.mailbox, self.orchestrator.state.attempt, self.plan.launch.nodes)
+        with self._step("publish") as say:
+            placed = self._publish(outcome, found)
+            say(_where(placed))
+        return self._close(outcome, found, placed)
+
+    # -- holding the run ---------------------------------------------------------------------
+
+    @contextmanager
+    def held(self, take_over: bool = False) -> Iterator[None]:
+        """Own the run for as long as the block lasts, and show it by a heartbeat."""
+        self.ledger.join(take_over=take_over)
+        with self.ledger.beating():
+            yield
+
+    @contextmanager
+    def leased(self) -> Iterator[None]:
+        """Release the machines at the end of the block, or hand the run over.
+
+        They are released when the attempt is over, on a stop or a confirmed cancel, and on
+        an error before the order was posted. Any other error leaves them to whoever
+        continues the run; their own timers end them at the deadline.
+        """
+        try:
+            yield
+        except SupersededError:
+            raise
+        except BaseException as error:
+            self._leave(error)
+            raise
+        self.release()
+
+    def _leave(self, error: BaseException) -> None:
+        if self.orchestrator.state.ordered_at is None and isinstance(error, Exception):
+            self.orchestrator.give_up(str(error).splitlines()[0])
+            self.orchestrator.release()
+            self.orchestrator.confirm()
+            self._receipt()
+        elif isinstance(error, KeyboardInterrupt) or self.cancelled():
+            self.orchestrator.stop("cancelled")
+            self.orchestrator.follow()
+            self.release()
+        else:
+            self.ledger.append("handover", why=type(error).__name__)
+            self.listener.note(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
+
+    # -- parts -------------------------------------------------------------------------------
+
+    @cached_property
+    def _project(self) -> Project:
+        return Project.at(Path(self.plan.directory))
+
+    @cached_property
+    def _dataset(self) -> Dataset:
+        assert self._project.dvc is not None
+        return Dataset(self._project.dvc, self._project.directory)
+
+    @property
+    def _sent(self) -> Bundle | None:
+        return self.mailbox.read("bundle", Bundle)
+
+    def _order(self, attempt: int, hellos: tuple[Hello, ...]) -> Order:
+        plan, sent, inputs = self.plan, self._sent, self.mailbox.read("inputs", Inputs)
+        assert sent is not None and inputs is not None
+        script = plan.environment.variables | plan.launch.variables
+        return Order(
+            run=plan.run,
+            project=plan.project,
+            attempt=attempt,
+            nodes=tuple(hello.name for hello in hellos),
+            master_address=hellos[0].address,
+            master_port=hellos[0].port,
+            command=plan.command,
+            bundle=sent,
+            inputs=inputs.files,
+            remove=plan.stage.remove if plan.stage else (),
+            path=environment.search_path(plan.environment, self.home),
+            environment=script,
+            secrets=plan.launch.secrets,
+            outputs=plan.outputs(),
+            ignore=plan.ignore,
+            checkpoint=plan.checkpoint,
+            deadline_at=plan.deadline_at,
+            grace_s=plan.launch.grace,
+        )
+
+    def _relay(self) -> None:
+        """Pass on what the machines logged since the last look."""
+        attempt = self.orchestrator.state.attempt
+        for node in range(self.plan.launch.nodes):
+            for segment in self.mailbox.log(attempt, node, start=self._read.get(node, 0)):
+                self._read[node] = self._read.get(node, 0) + 1
+                self.listener.script(node, segment)
+
+    def _publish(self, outcome: Outcome, found: Collected) -> Published:
+        here = os.path.isdir(self.plan.directory) and self._sent is not None
+        sent = self._sent
+        if not here or sent is None:
+            return Published(note=f"its directory is not here; get the results: sojourn pull {self.plan.run} --to DIR")
+        if outcome.state != "succeeded":
+            return publish.keep_aside(self.plan, found, self.mailbox, self._project)
+        if self.plan.stage is None:
+            return publish.place_files(self.plan, found, sent, self.mailbox, self._project)
+        inputs = self.mailbox.read("inputs", Inputs)
+        assert inputs is not None
+        return publish.commit_stage(
+            self.plan, found, sent, inputs, self.mailbox, self._project, self._dataset, self.listener.note
+        )
+
+    def _receipt(self) -> Receipt:
+        entries = self.ledger.entries()
+        names = [entry.body["name"] for entry in entries if entry.kind == "intent"]
+        receipt = write_receipt(self.plan, entries, {name: self.provider.observe(name) for name in names})
+        self.mailbox.write("receipt", receipt)
+        return receipt
+
+    def _close(self, outcome: Outcome, found: Collected, placed: Published) -> Report:
+        sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
+        digest = inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
+        receipt = self.mailbox.read("receipt", Receipt)
+        assert receipt is not None
+        report = write_report(
+            self.plan,
+            outcome,
+            found,
+            placed,
+            receipt,
+            metrics=read_metrics(self.plan, found, self.mailbox),
+            inputs=digest,
+            same_as=find_same(self.mailbox, digest) if digest else None,
+            phases=self.phases,
+            now=self.clock.now(),
+        )
+        self.mailbox.write("report", report)
+        self.ledger.append("closed")
+        return report
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Tell the listener that a step runs, how long it took and what it did."""
+        self.listener.started(name)
+        begun = time.monotonic()
+        said: list[str] = []
+        yield said.append
+        self.phases[name] = time.monotonic() - begun
+        self.listener.finished(name, said[0] if said else "", self.phases[name])
+
+
+def walk(journey: Journey, take_over: bool = False) -> Report:
+    """The whole way, from wherever the run stands."""
+    with journey.held(take_over=take_over):
+        with journey.leased():
+            journey.upstream()
+            side_by_side(journey.bundle, journey.push, journey.build)
+            journey.provision()
+            journey.train()
+            journey.collect()
+            journey.release()
+        journey.confirm()
+        return journey.publish()
+
+
+def side_by_side(*steps: Callable[[], None]) -> None:
+    """Run steps at the same time; the first error counts, once all have ended."""
+    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
+        for running in [pool.submit(step) for step in steps]:
+            running.result()
+
+
+def raise_for(report: Report, outcome: Outcome | None) -> None:
+    """Raise the error that a run's end means for its caller; nothing for a success."""
+    from sojourn.errors import LostError, TrainingError
+
+    if report.state == "succeeded":
+        return
+    tail = outcome.tail if outcome else ""
+    kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
+    raise kind(report.message, hint=tail or None)
+
+
+def _where(placed: Published) -> str:
+    parts = []
+    if placed.placed:
+        parts.append(f"{len(placed.placed)} files in place")
+    if placed.beside:
+        parts.append(f"{len(placed.beside)} in {placed.directory}")
+    return ", ".join(parts) or placed.note or "nothing to place"

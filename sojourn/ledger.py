@@ -1,0 +1,161 @@
+"""The run's append-only log, and who may write to it.
+
+Every entry is a create-only object numbered without gaps, so two writers can never both
+succeed at the same place. An entry carries its writer's term. Whoever takes a run over
+appends an entry with the next term; from then on the former owner's appends fail, and
+since an append precedes every create, order and release, it stops before it does harm.
+The scheme is a fencing token: https://martin.kleppmann.com/2016/02/08/how-to-do-distributed-locking.html
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sojourn.errors import SojournError, SupersededError
+from sojourn.mailbox import Mailbox
+from sojourn.records import Record
+from sojourn.storage import ExistsError
+from sojourn.waiting import Clock
+
+MISSED_BEATS = 3  # an owner is taken for dead when its heartbeat object stood still this many intervals
+
+Kind = Literal[
+    "opened", "takeover", "handover", "intent", "refused", "created", "ordered", "outcome", "release", "gone", "closed"
+]  # fmt: skip
+
+
+class Entry(Record):
+    """One line of the ledger."""
+
+    sequence: int
+    term: int
+    owner: str
+    at: float
+    kind: Kind
+    body: dict[str, Any] = Field(default_factory=dict)
+
+
+class Beat(Record):
+    """The owner's sign of life; only a change of it means anything."""
+
+    owner: str
+    term: int
+    count: int
+
+
+def this_process() -> str:
+    """A name for this orchestrator that people can find: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Ledger:
+    """One orchestrator's view of a run's ledger."""
+
+    def __init__(self, mailbox: Mailbox, clock: Clock, owner: str | None = None, beat_every_s: float = 2.0) -> None:
+        self.mailbox = mailbox
+        self.clock = clock
+        self.owner = owner or this_process()
+        self.beat_every_s = beat_every_s
+        self.term = 0
+        self._entries: list[Entry] = []
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def entries(self) -> list[Entry]:
+        """Everything written so far, by anybody."""
+        while (entry := self.mailbox.ledger_entry(len(self._entries))) is not None:
+            self._entries.append(Entry.model_validate_json(entry))
+        return list(self._entries)
+
+    def last(self, kind: Kind) -> Entry | None:
+        """The newest entry of a kind."""
+        return next((entry for entry in reversed(self.entries()) if entry.kind == kind), None)
+
+    def append(self, kind: Kind, **body: Any) -> Entry:
+        """Write the next entry. Raises SupersededError when the run has another owner now."""
+        with self._lock:
+            while True:
+                entries = self.entries()
+                self._check_owner(entries)
+                entry = Entry(
+                    sequence=len(entries), term=self.term, owner=self.owner, at=self.clock.now(), kind=kind, body=body
+                )
+                try:
+                    self.mailbox.write_ledger(entry.sequence, entry.to_bytes())
+                except ExistsError:
+                    continue
+                self._entries.append(entry)
+                return entry
+
+    def join(self, take_over: bool = False) -> None:
+        """Become the run's owner: open it, or take it over from an owner that left or died.
+
+        Without `take_over` this watches the present owner for three heartbeats. Raises
+        SojournError while that owner lives.
+        """
+        entries = self.entries()
+        if not entries:
+            self.term = 1
+            self.append("opened")
+            return
+        newest = entries[-1]
+        if newest.kind != "handover" and not take_over and self._alive():
+            raise SojournError(
+                f"{self.mailbox.run} is in the hands of {newest.owner}, which is alive",
+                hint=f"watch it: sojourn logs {self.mailbox.run} -f   (or: sojourn attach {self.mailbox.run} --take-over)",
+            )
+        self.term = self._entries[-1].term + 1
+        self.append("takeover", since=newest.owner)
+
+    def beat(self) -> None:
+        """Show that this owner lives."""
+        self._count += 1
+        self.mailbox.write("owner", Beat(owner=self.owner, term=self.term, count=self._count))
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beat in the background for as long as the block runs."""
+        over = threading.Event()
+        thread = threading.Thread(target=self._beat_until, args=(over,), name="heartbeat", daemon=True)
+        self.beat()
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=5)
+
+    def _beat_until(self, over: threading.Event) -> None:
+        while not over.wait(self.beat_every_s):
+            try:
+                self.beat()
+            except SojournError:
+                continue  # a missed beat costs at most the ownership, and the next append will tell
+
+    def _alive(self) -> bool:
+        first = self.mailbox.read("owner", Beat)
+        end = self.clock.monotonic() + MISSED_BEATS * self.beat_every_s
+        while self.clock.monotonic() < end:
+            self.clock.sleep(min(0.2, self.beat_every_s / 4))
+            if self.mailbox.read("owner", Beat) != first:
+                return True
+        return False
+
+    def _check_owner(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        newest = entries[-1]
+        lost = newest.term > self.term or (newest.term == self.term and newest.owner != self.owner)
+        if lost:
+            # A takeover in the making raises its term first; this one lost the race for it, or was replaced.
+            raise SupersededError(
+                f"{self.mailbox.run} was taken over by {newest.owner}",
+                hint=f"watch it: sojourn logs {self.mailbox.run} -f",
+            )

@@ -1,0 +1,174 @@
+"""Drives a lease from intention to gone: look, decide (`lease.step`), write it down, do it.
+
+Each effect is preceded by its ledger entry, and each is safe to repeat: an orchestrator
+that dies between the two is continued by the next one, from the ledger alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sojourn import lease
+from sojourn.errors import CapacityError, SojournError, TransientError
+from sojourn.ledger import Ledger
+from sojourn.mailbox import Mailbox
+from sojourn.planning import Plan
+from sojourn.providers import Provider
+from sojourn.records import Hello, Order, Outcome, Stop
+from sojourn.waiting import Clock
+
+Reached = Callable[[lease.State], bool]
+TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
+CONFIRM_LIMIT_S = 120.0
+
+
+class Orchestrator:
+    """One process's hold on one run's machines."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        provider: Provider,
+        mailbox: Mailbox,
+        ledger: Ledger,
+        clock: Clock,
+        order: Callable[[int, tuple[Hello, ...]], Order],
+        poll_s: float = 0.05,
+    ) -> None:
+        self.plan = plan
+        self.provider = provider
+        self.mailbox = mailbox
+        self.ledger = ledger
+        self.clock = clock
+        self.poll_s = poll_s
+        self.release_now = False
+        self.watch: Callable[[], None] = lambda: None
+        self._order = order
+        self._terms = lease.Terms(
+            nodes=plan.launch.nodes,
+            offers=len(plan.offers),
+            deadline_at=plan.deadline_at,
+            grace_s=plan.launch.grace,
+        )
+
+    @property
+    def state(self) -> lease.State:
+        """Where the lease stands, by the ledger."""
+        return lease.fold(self.ledger.entries())
+
+    def provision(self) -> None:
+        """Until the machines have their order, or the attempt is over without one."""
+        self._drive(lambda state: state.ordered_at is not None or state.outcome is not None)
+
+    def follow(self) -> Outcome:
+        """Until the attempt is over."""
+        if self.state.ordered_at is not None:
+            self._tell_machines(self.state.attempt)  # the former owner may have died before it could
+        self._drive(lambda state: state.outcome is not None)
+        outcome = self.state.outcome
+        assert outcome is not None
+        return outcome
+
+    def give_up(self, message: str) -> None:
+        """End an attempt whose order was never posted, because of an error of our own."""
+        if self.state.outcome is None:
+            now = self.clock.now()
+            self.ledger.append("outcome", **Outcome(state="lost", message=message, ended_at=now).model_dump(mode="json"))
+
+    def release(self) -> None:
+        """Send every delete, now."""
+        self._drive(lambda state: state.released_at is not None)
+
+    def confirm(self, limit_s: float = CONFIRM_LIMIT_S) -> bool:
+        """Until the provider answers that nothing is left; False when it did not within the limit."""
+        end = self.clock.monotonic() + limit_s
+        self._drive(lambda state: state.gone_at is not None or self.clock.monotonic() > end)
+        return self.state.gone_at is not None
+
+    def stop(self, reason: str) -> None:
+        """Ask the script to stop; the first request stands."""
+        self.mailbox.request_stop(Stop(reason=reason, at=self.clock.now()))
+
+    def _drive(self, reached: Reached) -> None:
+        pause = self.poll_s
+        while not reached(state := self.state):
+            action = lease.step(state, self._look(state), self._terms)
+            if action is not None:
+                self._perform(action, state)
+            if action is None or isinstance(action, lease.Release):
+                self.clock.sleep(pause)
+                pause = min(pause * 1.1, 4 * self.poll_s)
+            self.watch()
+
+    def _look(self, state: lease.State) -> lease.Seen:
+        # The provider first: a machine that is over by then has said its last word before.
+        observed = self.provider.observe(state.name) if state.name else None
+        nodes = range(self.plan.launch.nodes) if state.name else ()
+        return lease.Seen(
+            now=self.clock.now(),
+            lease=observed,
+            hellos=tuple(self.mailbox.hello(state.attempt, node) for node in nodes) if not state.ordered_at else (),
+            exits=tuple(self.mailbox.exit(state.attempt, node) for node in nodes),
+            stop=self.mailbox.stop_request(),
+            release_now=self.release_now,
+        )
+
+    def _perform(self, action: lease.Action, state: lease.State) -> None:
+        match action:
+            case lease.Intend(offer):
+                self._intend(offer, state)
+            case lease.Create():
+                self._create(state)
+            case lease.PostOrder():
+                self._post_order(state)
+            case lease.Conclude(outcome):
+                self.ledger.append("outcome", **outcome.model_dump(mode="json"))
+            case lease.Release():
+                self._release(state)
+            case lease.Gone():
+                self.ledger.append("gone", name=state.name)
+
+    def _intend(self, offer: int, state: lease.State) -> None:
+        boot = self.plan.boot(state.attempt, offer)
+        request = self.provider.request(boot, self.plan.offers[offer])
+        self.ledger.append("intent", attempt=state.attempt, offer=offer, name=boot.lease, request=request)
+
+    def _create(self, state: lease.State) -> None:
+        assert state.request is not None
+        request = state.request
+        try:
+            self._until_it_works(lambda: self.provider.create(request))
+        except CapacityError as error:
+            self.ledger.append("refused", offer=state.offer, reason=error.message)
+            return
+        self.ledger.append("created", name=state.name)
+
+    def _post_order(self, state: lease.State) -> None:
+        self.ledger.append("ordered", attempt=state.attempt)
+        self._tell_machines(state.attempt)
+
+    def _tell_machines(self, attempt: int) -> None:
+        hellos = (self.mailbox.hello(attempt, node) for node in range(self.plan.launch.nodes))
+        self.mailbox.post_order(self._order(attempt, tuple(hello for hello in hellos if hello is not None)))
+
+    def _release(self, state: lease.State) -> None:
+        if state.released_at is None:
+            self.ledger.append("release", name=state.name)
+        if state.name is not None:
+            name = state.name
+            self._until_it_works(lambda: self.provider.release(name))
+
+    def _until_it_works(self, call: Callable[[], object]) -> None:
+        """The same call again while the provider says it may work later, within a limit."""
+        end = self.clock.monotonic() + TRANSIENT_LIMIT_S
+        pause = 0.5
+        while True:
+            try:
+                call()
+                return
+            except TransientError as error:
+                if self.clock.monotonic() > end:
+                    raise SojournError(f"{self.provider.name} kept failing for {TRANSIENT_LIMIT_S:.0f} s: {error}") from error
+                self.clock.sleep(pause)
+                pause = min(pause * 2, 15.0)
+

@@ -1,0 +1,104 @@
+"""The runs in a store: found by name, listed with where each one stands."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import platformdirs
+
+from sojourn.errors import SpecError, nearest
+from sojourn.lease import fold
+from sojourn.ledger import Entry
+from sojourn.mailbox import Mailbox
+from sojourn.names import is_run_id
+from sojourn.planning import Plan
+from sojourn.records import Receipt, Record
+from sojourn.storage import Store
+
+
+class RunLine(Record):
+    """One run in the list."""
+
+    run: str
+    project: str
+    created_at: float
+    state: str
+    command: str
+    owner: str | None
+    deadline_at: float
+    receipt: str | None
+
+
+def data_home() -> Path:
+    """Sojourn's own directory on this host: `SOJOURN_HOME`, or the user's data directory."""
+    return Path(os.environ.get("SOJOURN_HOME") or platformdirs.user_data_dir("sojourn")).absolute()
+
+
+def default_store(home: Path) -> str:
+    """The URL of the store when none is named: `SOJOURN_STORE`, or a directory of this user's."""
+    return os.environ.get("SOJOURN_STORE") or (home / "store").as_uri()
+
+
+def list_runs(store: Store) -> list[RunLine]:
+    """Every run of the store, newest first."""
+    lines = [line for mailbox in _mailboxes(store) if (line := _line(mailbox)) is not None]
+    return sorted(lines, key=lambda line: line.created_at, reverse=True)
+
+
+def find_run(store: Store, name: str) -> Mailbox:
+    """The mailbox of a run by its id; `last` is the newest. Raises SpecError naming the nearest."""
+    if name == "last":
+        lines = list_runs(store)
+        if not lines:
+            raise SpecError("there is no run yet", hint="start one: sojourn train -- python train.py")
+        return Mailbox(store, lines[0].project, lines[0].run)
+    known = {mailbox.run: mailbox for mailbox in _mailboxes(store)}
+    if name not in known:
+        raise SpecError(f"run {name!r} is not in {store.url}, {nearest(name, known)}", hint="list them: sojourn runs")
+    return known[name]
+
+
+def entries_of(mailbox: Mailbox) -> list[Entry]:
+    """The ledger as it stands, for readers."""
+    entries = []
+    while (body := mailbox.ledger_entry(len(entries))) is not None:
+        entries.append(Entry.model_validate_json(body))
+    return entries
+
+
+def where_it_stands(entries: list[Entry]) -> str:
+    """One word for a run, from its ledger."""
+    state = fold(entries)
+    if state.outcome is not None:
+        return state.outcome.state
+    if state.ordered_at is not None:
+        return "training"
+    return "provisioning" if state.intended_at is not None else "preparing"
+
+
+def _mailboxes(store: Store) -> list[Mailbox]:
+    return [
+        Mailbox(store, project, run)
+        for project in store.folders("control")
+        for run in store.folders(f"control/{project}")
+        if is_run_id(run)
+    ]
+
+
+def _line(mailbox: Mailbox) -> RunLine | None:
+    plan = mailbox.read("plan", Plan)
+    if plan is None:
+        return None
+    entries = entries_of(mailbox)
+    receipt = mailbox.read("receipt", Receipt)
+    return RunLine(
+        run=mailbox.run,
+        project=mailbox.project,
+        created_at=plan.created_at,
+        state=where_it_stands(entries),
+        command=plan.shown_command(),
+        owner=entries[-1].owner if entries and entries[-1].kind not in ("closed", "handover") else None,
+        deadline_at=plan.deadline_at,
+        receipt=receipt.state if receipt else None,
+    )
