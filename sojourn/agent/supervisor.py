@@ -46,7 +46,6 @@ def main(arguments: list[str]) -> int:
         return init(arguments[1:])
     directory, _, agent = arguments[:3]
     isolation = arguments[4] if len(arguments) > 3 else None
-    os.umask(0o077)
     os.chdir("/")
     lock = take_lock(directory)
     if lock is None:
