@@ -281,6 +281,8 @@ def _kept(out: Any, present: dict[str, Any]) -> bool:
 
 def _place(stage: Any, tree: Path, root: Path) -> None:
     """Outputs first and dvc.lock last: a crash between the two leaves what a second try completes."""
+    for out in stage.outs:
+        Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)  # where DVC puts its .gitignore
     with stage.repo.scm_context(quiet=True):
         stage.ignore_outs()
         for out in stage.outs:
@@ -295,7 +297,6 @@ def _place(stage: Any, tree: Path, root: Path) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """Put a file or directory at `target`, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".sojourn-") as near:
         copy = Path(near, target.name)
         if source.is_dir():

@@ -1,0 +1,214 @@
+"""A small real DVC project in a git repository, and a stand-in for the machine that runs a stage of it.
+
+The machine here is a directory: the bundle's files, the inputs from their URLs, the command
+started in it, the outputs taken away. Everything DVC does is DVC's own doing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sojourn import homecoming
+from sojourn.dataset import Dataset
+
+DVC_YAML = """\
+stages:
+  prepare:
+    cmd: python3 prepare.py
+    deps: [prepare.py, raw.csv]
+    outs: [prepared.csv]
+  train:
+    cmd: python3 train.py ${lr}
+    deps: [train.py, lib, prepared.csv, data]
+    params: [lr, "more.yaml": [model.depth, seed]]
+    outs:
+      - model.bin
+      - weights
+      - deep/er/notes.txt
+      - ckpt: {persist: true}
+    metrics: [metrics.json: {cache: false}]
+    plots: [curve.csv: {cache: false}]
+  report:
+    cmd: python3 report.py
+    deps: [report.py, model.bin]
+    outs: [report.txt]
+  publish:
+    cmd: cp report.txt published.txt
+    deps: [report.txt]
+    outs: [published.txt]
+  unrelated:
+    cmd: cp unrelated.py unrelated.txt
+    deps: [unrelated.py]
+    outs: [unrelated.txt]
+  grid:
+    foreach: [a-1, b]
+    do: {cmd: "echo ${item} > g-${item}", outs: ["g-${item}"]}
+"""
+
+TRAIN = """\
+import json, pathlib, sys
+depth = [l.split(":")[1].strip() for l in open("more.yaml") if "depth" in l][0]
+seen = sorted(p.name for p in pathlib.Path("data").iterdir())
+result = f"lr {sys.argv[1]} depth {depth} on {open('prepared.csv').read()!r} and {seen}"
+pathlib.Path("deep/er").mkdir(parents=True, exist_ok=True)
+pathlib.Path("weights/layer").mkdir(parents=True, exist_ok=True)
+pathlib.Path("ckpt").mkdir(exist_ok=True)
+pathlib.Path("model.bin").write_text(result)
+pathlib.Path("weights/layer/1.bin").write_text(result + "1")
+pathlib.Path("weights/2.bin").write_text(result + "2")
+pathlib.Path("ckpt/last.pt").write_text(result)
+pathlib.Path("deep/er/notes.txt").write_text(result)
+pathlib.Path("metrics.json").write_text(json.dumps({"val": {"accuracy": 1 - float(sys.argv[1])}}))
+pathlib.Path("curve.csv").write_text("step,loss\\n1,2\\n2,1\\n")
+"""
+
+FILES = {
+    "dvc.yaml": DVC_YAML,
+    "params.yaml": "lr: 0.1\n",
+    "more.yaml": "model:\n  depth: 3\n  width: 7\nseed: 1\n",
+    "prepare.py": "open('prepared.csv', 'w').write(open('raw.csv').read().upper())\n",
+    "train.py": TRAIN,
+    "lib/net.py": "LAYERS = 2\n",
+    "report.py": "open('report.txt', 'w').write(open('model.bin').read())\n",
+    "unrelated.py": "pass\n",
+    "raw.csv": "a,b\n1,2\n",
+    "data/1 ü.txt": "one",
+    "data/deep/2.txt": "two",
+}
+
+
+def dvc(where: Path, *words: str) -> str:
+    """What `dvc WORDS` prints; raises when it fails."""
+    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def git(where: Path, *words: str) -> str:
+    """What `git WORDS` prints; raises when it fails."""
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.com")
+    return subprocess.run(["git", *identity, *words], cwd=where, check=True, capture_output=True, text=True).stdout
+
+
+def build(folder: Path, below: str) -> Project:
+    """Make a project `below` the top of a new git repository in `folder`, with a remote beside it."""
+    project = Project(folder, below)
+    project.root.mkdir(parents=True)
+    git(project.top, "init", "-q", ".")
+    dvc(project.root, "init", "-q", *(() if below == "." else ("--subdir",)))
+    for name, text in FILES.items():
+        project.write(name, text)
+    dvc(project.root, "add", "-q", "raw.csv", "data")
+    dvc(project.root, "remote", "add", "-q", "-d", "store", str(os.path.relpath(folder / "remote", project.root)))
+    project.save()
+    return project
+
+
+class Project:
+    """The user's side: a DVC project that lies at or below the top of a git repository."""
+
+    def __init__(self, folder: Path, below: str) -> None:
+        self.folder = folder
+        self.top = folder / "top"
+        self.root = self.top / below
+        self.remote = folder / "remote"
+
+    def copy(self, folder: Path) -> Project:
+        """The same project elsewhere."""
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
+        return Project(folder, self.root.relative_to(self.top).as_posix())
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file in place of whatever DVC may have linked there."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+
+    def read(self, name: str) -> str:
+        """A file's text."""
+        return (self.root / name).read_text()
+
+    def save(self) -> None:
+        """Commit everything to git."""
+        git(self.top, "add", "-A")
+        git(self.top, "commit", "-q", "-m", "work")
+
+    def dataset(self, below: str = ".") -> Dataset:
+        """The project as Sojourn sees it, from the directory `below`."""
+        return Dataset(self.root, self.root / below)
+
+    def tree(self) -> dict[str, bytes]:
+        """Every file outside .git and .dvc, with its content."""
+        return {
+            path.relative_to(self.top).as_posix(): path.read_bytes()
+            for path in sorted(self.top.rglob("*"))
+            if path.is_file() and not {".git", ".dvc"} & set(path.relative_to(self.top).parts)
+        }
+
+    def send(self, stage: str = "train", during: Callable[[Path], None] = lambda machine: None) -> Run:
+        """Run a stage on a machine; `during` may meddle with the machine's directory after the script."""
+        return Run(self, stage, during)
+
+
+class Run:
+    """A stage that ran somewhere else and waits to come home."""
+
+    def __init__(self, project: Project, name: str, during: Callable[[Path], None]) -> None:
+        self.project = project
+        dataset = project.dataset()
+        self.stage = dataset.stage(name)
+        dataset.push(self.stage, lambda line: None)
+        self.inputs = dataset.inputs(self.stage, project.top)
+        number = len(list(project.folder.glob("run-*")))
+        self.folder = project.folder / f"run-{number}"
+        self._send_bundle(self.folder / "scratch")
+        self._run(self.folder / "machine", during)
+
+    def home(self) -> homecoming.Applied | homecoming.Refused:
+        """Bring the outputs home."""
+        return homecoming.apply(self.project.root, self.commit())
+
+    def commit(self) -> homecoming.Committed:
+        """Commit the stage in its scratch tree."""
+        below = self.project.root.relative_to(self.project.top)
+        return homecoming.commit(
+            self.project.root,
+            self.folder / "scratch" / below,
+            self.stage.address,
+            top=self.project.top,
+            inputs=self.inputs,
+            outputs=self.folder / "outputs",
+        )
+
+    def _send_bundle(self, scratch: Path) -> None:
+        for name in git(self.project.top, "ls-files", "-coz", "--exclude-standard").split("\0"):
+            if name and (self.project.top / name).exists():
+                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.project.top / name, scratch / name)
+
+    def _run(self, machine: Path, during: Callable[[Path], None]) -> None:
+        shutil.copytree(self.folder / "scratch", machine)
+        for entry in self.inputs:
+            body = Path(unquote(urlsplit(entry.source).path)).read_bytes()
+            assert (entry.size, entry.hash) == (len(body), f"md5:{hashlib.md5(body).hexdigest()}")
+            (machine / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            (machine / entry.path).write_bytes(body)
+        below = self.project.root.relative_to(self.project.top)
+        for line in self.stage.command:
+            subprocess.run(line, shell=True, check=True, cwd=machine / below / self.stage.directory)
+        during(machine / below)
+        for output in self.stage.outputs:
+            source, target = machine / below / output.path, self.folder / "outputs" / below / output.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target)
+            elif source.exists():
+                shutil.copy2(source, target)
