@@ -14,6 +14,8 @@ from sojourn.ledger import Entry
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Receipt
 from sojourn.report import Report
+from sojourn.runs import RunLine
+from sojourn.spec import format_duration
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -124,3 +126,36 @@ def show_error(error: SojournError) -> None:
     err.print(f"[red bold]error:[/] {escape(error.message)}")
     if error.hint:
         err.print(f"  {escape(error.hint)}")
+
+
+def show_runs(lines: Iterable[RunLine], now: float) -> None:
+    """A table of runs; those whose machines may outlive them in red."""
+    table = Table("run", "state", "project", "age", "receipt", "command", box=None, pad_edge=False)
+    for line in lines:
+        colour = {"succeeded": "green", "training": "cyan", "failed": "red", "lost": "red"}.get(line.state, "yellow")
+        late = line.receipt is None and now > line.deadline_at
+        proof = "[red]none: sojourn reap[/]" if late else line.receipt or "-"
+        table.add_row(
+            line.run, f"[{colour}]{line.state}[/]", line.project, _age(now - line.created_at), proof, escape(line.command[:60])
+        )
+    out.print(table)
+
+
+def _age(seconds: float) -> str:
+    return format_duration(seconds).split()[0]
+
+
+class SilentListener:
+    """Says nothing; for work on a run that is not the user's present concern."""
+
+    def started(self, step: str) -> None:
+        """Nothing."""
+
+    def finished(self, step: str, text: str, seconds: float) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def script(self, node: int, data: bytes) -> None:
+        """Nothing."""

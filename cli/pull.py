@@ -1,7 +1,42 @@
-"""`sojourn pull`."""
+"""`sojourn pull RUN`: get a run's results, here or into a directory."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
 
-def pull() -> None:
-    """pull."""
+import typer
+
+from cli import options
+
+
+def pull(
+    run: options.Run = "last",
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="A new directory for the results.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Into the project's tree and dvc.lock, if what ran stands there.")] = False,
+    store: options.StoreUrl = None,
+) -> None:
+    """Fetch a run's outputs from the store, verified, without overwriting anything.
+
+    Example: sojourn pull last --to results
+    """
+    from cli.console import TerminalListener, out
+    from cli.world import open_store
+    from sojourn.errors import SpecError
+    from sojourn.journey import Journey
+    from sojourn.providers import open_provider
+    from sojourn.publish import to_directory
+    from sojourn.runs import data_home, find_run, plan_of
+
+    if apply and to is not None:
+        raise SpecError("--apply and --to exclude each other", hint="give one of them")
+    mailbox = find_run(open_store(store), run)
+    plan, home = plan_of(mailbox), data_home()
+    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, TerminalListener())
+    if apply:
+        placed = journey.apply()
+    else:
+        placed = to_directory(journey.results(), mailbox, to or Path(plan.directory, "runs", plan.run))
+    for path in (*placed.placed, *placed.beside):
+        out.print(f"  {path}", markup=False)
+    out.print(placed.note or f"{len(placed.placed)} files in {placed.directory or plan.directory}", markup=False)

@@ -1,7 +1,42 @@
-"""`sojourn show`."""
+"""`sojourn show RUN`: everything that is known of one run."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
 
-def show() -> None:
-    """show."""
+import typer
+
+from cli import options
+
+
+def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: options.AsJson = False) -> None:
+    """Show one run: plan, outcome, metrics, receipt and report.
+
+    Example: sojourn show last --json
+    """
+    from cli.console import out, show_ledger, show_plan, show_receipt, show_report
+    from cli.world import open_store
+    from sojourn.runs import entries_of, find_run, records_of, where_it_stands
+
+    mailbox = find_run(open_store(store), run)
+    records = records_of(mailbox)
+    if as_json:
+        typer.echo(json.dumps(_plain(records), indent=2))
+        return
+    if records.plan is not None:
+        show_plan(records.plan)
+    out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox))}")
+    show_ledger(entries_of(mailbox))
+    if records.receipt is not None:
+        show_receipt(records.receipt)
+    if records.report is not None:
+        show_report(records.report)
+    elif records.outcome is not None and records.outcome.tail:
+        out.print(records.outcome.tail, markup=False)
+
+
+def _plain(records: Any) -> dict[str, Any]:
+    content: dict[str, Any] = records.model_dump(mode="json")
+    plan, report = content["plan"] or {}, content["report"] or {}
+    return {"spec": plan.get("launch"), **content, "metrics": report.get("metrics")}

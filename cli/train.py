@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,8 +73,24 @@ def without_prefect(plan: Plan) -> Report:
 
 
 def with_prefect(plan: Plan) -> Report:
-    """As a flow run on the Prefect server, if one can be had."""
-    return without_prefect(plan)
+    """As a flow run on the Prefect server, or without one when none can be had."""
+    from cli.console import TerminalListener, out
+    from cli.server import find_server
+
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    api = find_server()
+    if api is None:
+        out.print("  no Prefect server answers: the run goes on without one", style="dim")
+        return without_prefect(plan)
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.train import train as flow
+    from tasks.session import session
+
+    # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
+    settings = temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with settings, session(plan, TerminalListener(), interruptible):
+        return flow(plan.launch, plan.directory)
 
 
 def finish(report: Report) -> None:

@@ -162,7 +162,7 @@ class Journey:
     def collect(self) -> Collected:
         """Confirm that what was committed is in the store, while the lease stands."""
         with self._step("collect") as say:
-            found = collect(self.mailbox, self.orchestrator.state.attempt, self.plan.launch.nodes)
+            found = self.results()
             say(f"{len(found.files)} files, {format_bytes(found.bytes)}")
             return found
 
@@ -189,11 +189,35 @@ class Journey:
         """Bring the results into the project, and close the run with its report."""
         outcome = self.orchestrator.state.outcome
         assert outcome is not None
-        found = collect(self.mailbox, self.orchestrator.state.attempt, self.plan.launch.nodes)
+        found = self.results()
         with self._step("publish") as say:
             placed = self._publish(outcome, found)
             say(_where(placed))
         return self._close(outcome, found, placed)
+
+    def settle(self) -> Outcome:
+        """End a run that nobody follows any more: its outcome as far as it can be known, machines gone, receipt."""
+        outcome = self.orchestrator.follow()
+        self.mailbox.write("outcome", outcome)
+        self.orchestrator.release()
+        self.orchestrator.confirm()
+        self._receipt()
+        return outcome
+
+    # -- results on request ------------------------------------------------------------------
+
+    def results(self) -> Collected:
+        """What the run has committed so far."""
+        return collect(self.mailbox, self.orchestrator.state.attempt, self.plan.launch.nodes)
+
+    def apply(self) -> Published:
+        """Bring a finished run's results into the project's tree, if what ran is what stands there."""
+        outcome = self.orchestrator.state.outcome
+        if outcome is None or outcome.state != "succeeded":
+            raise SpecError(
+                f"{self.plan.run} did not succeed, so there is nothing to apply", hint=f"sojourn pull {self.plan.run} --to DIR"
+            )
+        return self._publish(outcome, self.results())
 
     # -- holding the run ---------------------------------------------------------------------
 

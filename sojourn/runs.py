@@ -13,7 +13,8 @@ from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id
 from sojourn.planning import Plan
-from sojourn.records import Receipt, Record
+from sojourn.records import Outcome, Receipt, Record
+from sojourn.report import Report
 from sojourn.storage import Store
 
 
@@ -30,6 +31,16 @@ class RunLine(Record):
     receipt: str | None
 
 
+class RunRecords(Record):
+    """All there is to know of a run."""
+
+    run: str
+    plan: Plan | None
+    outcome: Outcome | None
+    receipt: Receipt | None
+    report: Report | None
+
+
 def data_home() -> Path:
     """Sojourn's own directory on this host: `SOJOURN_HOME`, or the user's data directory."""
     return Path(os.environ.get("SOJOURN_HOME") or platformdirs.user_data_dir("sojourn")).absolute()
@@ -42,7 +53,7 @@ def default_store(home: Path) -> str:
 
 def list_runs(store: Store) -> list[RunLine]:
     """Every run of the store, newest first."""
-    lines = [line for mailbox in _mailboxes(store) if (line := _line(mailbox)) is not None]
+    lines = [line for mailbox in all_mailboxes(store) if (line := _line(mailbox)) is not None]
     return sorted(lines, key=lambda line: line.created_at, reverse=True)
 
 
@@ -53,7 +64,7 @@ def find_run(store: Store, name: str) -> Mailbox:
         if not lines:
             raise SpecError("there is no run yet", hint="start one: sojourn train -- python train.py")
         return Mailbox(store, lines[0].project, lines[0].run)
-    known = {mailbox.run: mailbox for mailbox in _mailboxes(store)}
+    known = {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
     if name not in known:
         raise SpecError(f"run {name!r} is not in {store.url}, {nearest(name, known)}", hint="list them: sojourn runs")
     return known[name]
@@ -67,6 +78,25 @@ def entries_of(mailbox: Mailbox) -> list[Entry]:
     return entries
 
 
+def plan_of(mailbox: Mailbox) -> Plan:
+    """The plan of a run. Raises SpecError when it was never stored whole."""
+    plan = mailbox.read("plan", Plan)
+    if plan is None:
+        raise SpecError(f"run {mailbox.run} has no plan in the store", hint="list the runs: sojourn runs")
+    return plan
+
+
+def records_of(mailbox: Mailbox) -> RunRecords:
+    """All records of a run, those not written yet as None."""
+    return RunRecords(
+        run=mailbox.run,
+        plan=mailbox.read("plan", Plan),
+        outcome=mailbox.read("outcome", Outcome) or fold(entries_of(mailbox)).outcome,
+        receipt=mailbox.read("receipt", Receipt),
+        report=mailbox.read("report", Report),
+    )
+
+
 def where_it_stands(entries: list[Entry]) -> str:
     """One word for a run, from its ledger."""
     state = fold(entries)
@@ -77,7 +107,8 @@ def where_it_stands(entries: list[Entry]) -> str:
     return "provisioning" if state.intended_at is not None else "preparing"
 
 
-def _mailboxes(store: Store) -> list[Mailbox]:
+def all_mailboxes(store: Store) -> list[Mailbox]:
+    """The mailbox of every run in the store."""
     return [
         Mailbox(store, project, run)
         for project in store.folders("control")

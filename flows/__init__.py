@@ -1,0 +1,1 @@
+"""Sentences: the order of the steps and what is guaranteed around them."""

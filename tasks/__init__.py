@@ -1,0 +1,1 @@
+"""Verbs: one step of a run each, as a Prefect task over the same step in `sojourn.journey`."""

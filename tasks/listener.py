@@ -1,0 +1,51 @@
+"""Tells Prefect what a run does: phases and warnings in its log, never the whole output of a script.
+
+The whole log is in the store. Prefect gets at most one line a second of rank 0, so that
+a script that prints without end neither fills its database nor delays the run's end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from sojourn.journey import Listener
+
+LINES_EVERY_S = 1.0
+
+
+class PrefectListener:
+    """Writes to the flow run's log, and tells other listeners too."""
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], others: Iterable[Listener] = ()) -> None:
+        self._logger = logger
+        self._others = tuple(others)
+        self._spoke_at = 0.0
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+        for other in self._others:
+            other.started(step)
+
+    def finished(self, step: str, text: str, seconds: float) -> None:
+        """A step is done."""
+        self._logger.info("%s: %s (%.1f s)", step, text, seconds)
+        for other in self._others:
+            other.finished(step, text, seconds)
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+        self._logger.warning("%s", text)
+        for other in self._others:
+            other.note(text)
+
+    def script(self, node: int, data: bytes) -> None:
+        """The next bytes of a machine's log: the last whole line of them, now and then."""
+        for other in self._others:
+            other.script(node, data)
+        now = time.monotonic()
+        lines = [line for line in data.splitlines() if line.strip()]
+        if node == 0 and lines and now - self._spoke_at >= LINES_EVERY_S:
+            self._spoke_at = now
+            self._logger.info("%s", lines[-1][:500].decode("utf-8", errors="replace"))

@@ -1,0 +1,48 @@
+"""What a flow run knows that is no parameter of it: who listens, and a plan already shown.
+
+A command line that runs the flow in its own process has made and printed the plan, and
+wants to see the steps; a flow run under a worker has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from sojourn.journey import Journey, Listener
+from sojourn.planning import Plan
+
+
+@dataclass(frozen=True)
+class Session:
+    """One command line's part in a flow run."""
+
+    plan: Plan
+    listener: Listener
+    guard: Callable[[Journey], AbstractContextManager[None]]
+
+
+_current: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+def current() -> Session | None:
+    """The session of this process, if it runs a flow of its own."""
+    return _current.get()
+
+
+def guarded(journey: Journey) -> AbstractContextManager[None]:
+    """The session's hold on signals while the run lasts; nothing under a worker."""
+    session = current()
+    return session.guard(journey) if session else nullcontext()
+
+
+@contextmanager
+def session(plan: Plan, listener: Listener, guard: Callable[[Journey], AbstractContextManager[None]]) -> Iterator[None]:
+    """Let the flow that is run inside the block be this command line's."""
+    token = _current.set(Session(plan, listener, guard))
+    try:
+        yield
+    finally:
+        _current.reset(token)
