@@ -429,8 +429,10 @@ class Mask:
 
     def __init__(self, values: Iterable[str]) -> None:
         # A rank's prefix may split a value of several lines, so each line counts on its own.
-        lines = [line.strip() for value in values for line in [value, *value.splitlines()]]
-        self._secrets = sorted({line.encode() for line in lines if len(line) >= 4}, key=len, reverse=True)
+        texts = list(values)
+        shown = {text.strip() for text in texts if len(text.strip()) >= 4}
+        shown |= {line.strip() for text in texts for line in text.splitlines() if len(line.strip()) >= 8}
+        self._secrets = sorted((text.encode(errors="surrogateescape") for text in shown), key=len, reverse=True)
         self._regex = re.compile(b"|".join(map(re.escape, self._secrets)))
         self._held = b""
 
