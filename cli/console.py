@@ -70,7 +70,9 @@ def show_receipt(receipt: Receipt) -> None:
     table = Table("resource", "identity", "seconds", "ended by", "gone", "cost", box=None, pad_edge=False)
     for one in receipt.resources:
         gone = clock_time(one.gone_at) if one.gone_at else "[red]NOT CONFIRMED[/]"
-        table.add_row(one.name, one.identity or "-", f"{one.seconds:.1f}", one.ended_by or "-", gone, f"${one.cost:.2f}")
+        table.add_row(
+            one.name, one.identity or "-", f"{one.seconds:.1f}", one.ended_by or "-", gone, f"${one.cost:.2f}"
+        )
     out.print(table)
     colour = "green" if receipt.state == "closed" else "red"
     out.print(f"receipt: {len(receipt.resources)} resources, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}")
@@ -83,7 +85,10 @@ def show_report(report: Report) -> None:
         ("run", f"{report.run}    {report.state}: {report.message}"),
         ("metrics", metrics or "none reported"),
         ("results", _places(report)),
-        ("time", f"{report.seconds:.1f} s in all" + (f", {report.script_s:.1f} s in the script" if report.script_s else "")),
+        (
+            "time",
+            f"{report.seconds:.1f} s in all" + (f", {report.script_s:.1f} s in the script" if report.script_s else ""),
+        ),
     ]
     lines += [("same as", f"{report.same_as} had the same inputs")] if report.same_as else []
     _lines(lines)
@@ -136,7 +141,12 @@ def show_runs(lines: Iterable[RunLine], now: float) -> None:
         late = line.receipt is None and now > line.deadline_at
         proof = "[red]none: sojourn reap[/]" if late else line.receipt or "-"
         table.add_row(
-            line.run, f"[{colour}]{line.state}[/]", line.project, _age(now - line.created_at), proof, escape(line.command[:60])
+            line.run,
+            f"[{colour}]{line.state}[/]",
+            line.project,
+            _age(now - line.created_at),
+            proof,
+            escape(line.command[:60]),
         )
     out.print(table)
 

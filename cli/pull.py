@@ -13,7 +13,9 @@ from cli import options
 def pull(
     run: options.Run = "last",
     to: Annotated[Path | None, typer.Option(metavar="DIR", help="A new directory for the results.")] = None,
-    apply: Annotated[bool, typer.Option("--apply", help="Into the project's tree and dvc.lock, if what ran stands there.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Into the project's tree and dvc.lock, if what ran stands there.")
+    ] = False,
     store: options.StoreUrl = None,
 ) -> None:
     """Fetch a run's outputs from the store, verified, without overwriting anything.

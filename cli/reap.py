@@ -34,7 +34,9 @@ def reap(
 
     home, findings = data_home(), []
     for name in NAMES:
-        for finding in find(open_store(store), open_provider(name, home), _journey_of, now=time.time(), dry_run=dry_run):
+        for finding in find(
+            open_store(store), open_provider(name, home), _journey_of, now=time.time(), dry_run=dry_run
+        ):
             findings.append(finding)
             if not as_json:
                 out.print(f"{finding.action:<12}{finding.name}  {finding.reason}", markup=False)

@@ -121,7 +121,9 @@ def interruptible(journey: Journey) -> Iterator[None]:
             journey.orchestrator.release_now = True
         else:
             asked = True
-            journey.listener.note("stopping: what is committed will come home; Ctrl-C again releases the machines at once")
+            journey.listener.note(
+                "stopping: what is committed will come home; Ctrl-C again releases the machines at once"
+            )
             journey.orchestrator.stop("Ctrl-C")
 
     before = signal.signal(signal.SIGINT, interrupt)

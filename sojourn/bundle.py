@@ -90,9 +90,9 @@ def check_size(tree: Survey, accepted: bool) -> None:
     largest = sorted(tree.files, key=lambda found: -found.size)[:5]
     names = ", ".join(f"{found.path} ({found.size / 1e6:.0f} MB)" for found in largest)
     raise SpecError(
-        f"the project holds {len(tree.files):,} files, {tree.bytes / 1e6:,.0f} MB: too much for a bundle; largest: {names}",
-        hint=f"name data as  inputs: [{PurePosixPath(largest[0].path).parts[0]}/]  in launch:, add a line to {IGNORE_FILE}, "
-        "or pass --yes-upload",
+        f"{len(tree.files):,} files, {tree.bytes / 1e6:,.0f} MB are too much for a bundle; largest: {names}",
+        hint=f"name data in launch:, like  inputs: [{PurePosixPath(largest[0].path).parts[0]}/]  , "
+        f"add a line to {IGNORE_FILE}, or pass --yes-upload",
     )
 
 
@@ -176,7 +176,9 @@ def fetch_file(entry: FileEntry, mailbox: Mailbox, path: Path) -> None:
                 digest.update(piece)
                 file.write(piece)
         if f"sha256:{digest.hexdigest()}" != entry.hash:
-            raise SojournError(f"{entry.path}: the store's copy does not have the hash that was committed, {entry.hash}")
+            raise SojournError(
+                f"{entry.path}: the store's copy does not have the hash that was committed, {entry.hash}"
+            )
         partial.chmod(entry.mode)
         partial.replace(path)
     finally:
@@ -204,7 +206,9 @@ def _paths(project: Project, ignore: list[str]) -> Iterator[str]:
         for arguments in (("--cached", "--recurse-submodules"), ("--others", "--exclude-standard")):
             listed = top.git("ls-files", "-z", *arguments)
             if listed is None:
-                raise SpecError(f"git cannot list {project.root}", hint=f"see what it says: git -C {project.root} status")
+                raise SpecError(
+                    f"git cannot list {project.root}", hint=f"see what it says: git -C {project.root} status"
+                )
             yield from (path for path in listed.split("\0") if path and not _in_cache(path))
         return
     spec = GitIgnoreSpec.from_lines(ignore)
@@ -212,7 +216,12 @@ def _paths(project: Project, ignore: list[str]) -> Iterator[str]:
         base = Path(folder).relative_to(project.root)
         for name in list(names):
             inside = (base / name).as_posix()
-            if name in _CACHES or inside in _DVC_OWN or (Path(folder, name) / "pyvenv.cfg").exists() or spec.match_file(inside + "/"):
+            if (
+                name in _CACHES
+                or inside in _DVC_OWN
+                or (Path(folder, name) / "pyvenv.cfg").exists()
+                or spec.match_file(inside + "/")
+            ):
                 names.remove(name)
             elif Path(folder, name).is_symlink():
                 names.remove(name)
@@ -261,7 +270,11 @@ def _look(root: Path, path: str) -> Found | None:
 def _refuse_secret(path: str, file: Path) -> None:
     name = PurePosixPath(path).name
     named = any(fnmatch.fnmatch(name, pattern) for pattern in _SECRET_NAMES)
-    if named or any(fnmatch.fnmatch("/" + path, "*/" + pattern.lstrip("*")) for pattern in _SECRET_PATHS) or _is_private_key(file):
+    if (
+        named
+        or any(fnmatch.fnmatch("/" + path, "*/" + pattern.lstrip("*")) for pattern in _SECRET_PATHS)
+        or _is_private_key(file)
+    ):
         raise SpecError(
             f"{path}: looks like a secret, and secrets do not travel in the bundle",
             hint=f"keep it here: echo '/{path}' >> {IGNORE_FILE}   (the script gets values by  secrets: [NAME])",
@@ -289,21 +302,23 @@ def _archive(root: Path, small: list[Found]) -> tuple[bytes, list[FileEntry]]:
     """A deterministic .tar.gz, and an entry for each file with the hash of the very bytes packed."""
     entries = []
     packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as zipped:
-        with tarfile.open(fileobj=zipped, mode="w") as tar:
-            for found in small:
-                if found.target is not None:
-                    continue
-                try:
-                    content = (root / found.path).read_bytes()
-                except FileNotFoundError:
-                    continue
+    zipped = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0)
+    with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
+        for found in small:
+            if found.target is None and (content := _content(root / found.path)) is not None:
                 info = tarfile.TarInfo(found.path)
                 info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
                 tar.addfile(info, io.BytesIO(content))
-                digest = hashlib.sha256(content).hexdigest()
-                entries.append(FileEntry(path=found.path, hash=f"sha256:{digest}", size=len(content), mode=found.mode, source=""))
+                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+                entries.append(FileEntry(path=found.path, hash=digest, size=len(content), mode=found.mode, source=""))
     return (packed.getvalue() if entries else b""), entries
+
+
+def _content(file: Path) -> bytes | None:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None  # removed since it was listed
 
 
 def _send_archive(body: bytes, mailbox: Mailbox) -> tuple[FileEntry, int]:

@@ -38,7 +38,7 @@ def from_stage(lines: tuple[str, ...], processes: int | Literal["gpu"], nodes: i
         return from_words(tuple(shlex.split(lines[0])), processes, nodes)
     if processes != 1 or nodes > 1:
         raise SpecError(
-            f"processes: {processes}, nodes: {nodes}: the stage's command is shell, which torchrun cannot start: {lines[0]!r}",
+            f"processes: {processes}, nodes: {nodes}: torchrun cannot start the stage's shell command {lines[0]!r}",
             hint="reduce the stage's cmd to one `python FILE …` line",
         )
     return Command(argv=("set -e\n" + "\n".join(lines),), shell=True)

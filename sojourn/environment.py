@@ -31,7 +31,9 @@ class Environment(Record):
     """What the script's `python` is."""
 
     kind: Literal["current", "built"]
-    source: str | None = Field(default=None, description="The dependency file it is built from, relative to the directory")
+    source: str | None = Field(
+        default=None, description="The dependency file it is built from, relative to the directory"
+    )
     digest: str | None = Field(default=None, description="Hash over that file, Python version and platform")
     path: tuple[str, ...] = Field(default=(), description="For `current`: the PATH of whoever asked for the run")
     variables: dict[str, str] = Field(default_factory=dict)
@@ -42,7 +44,9 @@ def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> En
     source = _source(wanted, directory)
     if source is None:
         kept = {name: surroundings[name] for name in _INHERITED if name in surroundings}
-        return Environment(kind="current", path=tuple(surroundings.get("PATH", os.defpath).split(os.pathsep)), variables=kept)
+        return Environment(
+            kind="current", path=tuple(surroundings.get("PATH", os.defpath).split(os.pathsep)), variables=kept
+        )
     content = (directory / source).read_bytes()
     key = hashlib.sha256(content + f"{source}|{platform.python_version()}|{platform.platform()}".encode())
     variables = {"PYTHONPATH": os.pathsep.join(("src", "."))} if source != "requirements.txt" else {}
@@ -69,7 +73,16 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
         shutil.rmtree(place, ignore_errors=True)
         _uv("venv", "--quiet", str(place))
         requirements = _requirements(environment, directory, place)
-        _uv("pip", "install", "--quiet", "--python", str(place / "bin" / "python"), "-r", str(requirements), cwd=directory)
+        _uv(
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            str(place / "bin" / "python"),
+            "-r",
+            str(requirements),
+            cwd=directory,
+        )
         (place / "ready").touch()
     return True
 
@@ -122,9 +135,13 @@ def _uv(*arguments: str, cwd: Path | None = None) -> None:
     from uv import find_uv_bin
 
     try:
-        done = subprocess.run([find_uv_bin(), *arguments], cwd=cwd, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
+        done = subprocess.run(
+            [find_uv_bin(), *arguments], cwd=cwd, capture_output=True, text=True, timeout=BUILD_LIMIT_S
+        )
     except subprocess.TimeoutExpired:
         raise TransientError(f"environment: uv {arguments[0]} took longer than {BUILD_LIMIT_S} s") from None
     if done.returncode != 0:
         said = "\n  ".join(done.stderr.strip().splitlines()[-6:])
-        raise SpecError(f"environment: uv could not do it: {said}", hint="mend the dependency file, or use  environment: current")
+        raise SpecError(
+            f"environment: uv could not do it: {said}", hint="mend the dependency file, or use  environment: current"
+        )

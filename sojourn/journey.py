@@ -181,7 +181,8 @@ class Journey:
             say(f"{len(receipt.resources)} resources, {receipt.state}, ${receipt.cost:.2f}")
         if receipt.state != "closed":
             raise TeardownError(
-                f"{self.plan.run}: not everything is confirmed gone", hint=f"end it: sojourn reap; look: sojourn show {self.plan.run}"
+                f"{self.plan.run}: not everything is confirmed gone",
+                hint=f"end it: sojourn reap; look: sojourn show {self.plan.run}",
             )
         return receipt
 
@@ -215,7 +216,8 @@ class Journey:
         outcome = self.orchestrator.state.outcome
         if outcome is None or outcome.state != "succeeded":
             raise SpecError(
-                f"{self.plan.run} did not succeed, so there is nothing to apply", hint=f"sojourn pull {self.plan.run} --to DIR"
+                f"{self.plan.run} did not succeed, so there is nothing to apply",
+                hint=f"sojourn pull {self.plan.run} --to DIR",
             )
         return self._publish(outcome, self.results())
 

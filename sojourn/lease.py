@@ -174,7 +174,11 @@ def _not_rented(state: State, seen: Seen, terms: Terms) -> Outcome | None:
 def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) -> Outcome | None:
     since = seen.now - (state.created_at or seen.now)
     if seen.lease is None:
-        return _outcome("lost", "the provider does not know the machines", seen, exits) if since > VISIBLE_LIMIT_S else None
+        return (
+            _outcome("lost", "the provider does not know the machines", seen, exits)
+            if since > VISIBLE_LIMIT_S
+            else None
+        )
     over = [machine.name for machine in seen.lease.machines if machine.state in ("ended", "gone")]
     if len(over) > len(exits):
         silent = [name for name in over if name.endswith(_silent_suffixes(seen))]

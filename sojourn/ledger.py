@@ -109,7 +109,7 @@ class Ledger:
         if newest.kind != "handover" and not take_over and self._alive():
             raise SojournError(
                 f"{self.mailbox.run} is in the hands of {newest.owner}, which is alive",
-                hint=f"watch it: sojourn logs {self.mailbox.run} -f   (or: sojourn attach {self.mailbox.run} --take-over)",
+                hint=f"watch it: sojourn logs {self.mailbox.run} -f, or: sojourn attach {self.mailbox.run} --take-over",
             )
         self.term = self._entries[-1].term + 1
         self.append("takeover", since=newest.owner)

@@ -97,7 +97,7 @@ class Mailbox:
 
     def manifests(self, attempt: int, node: int, what: str) -> list[int]:
         """The sequences committed so far; `what` is `out` or `ckpt`."""
-        keys = self.store.list(f"{self._node(attempt, node)}/{what}")
+        keys = self.store.keys(f"{self._node(attempt, node)}/{what}")
         return sorted(int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys)
 
     def manifest(self, attempt: int, node: int, what: str, sequence: int) -> Manifest | None:

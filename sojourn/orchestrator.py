@@ -73,7 +73,9 @@ class Orchestrator:
         """End an attempt whose order was never posted, because of an error of our own."""
         if self.state.outcome is None:
             now = self.clock.now()
-            self.ledger.append("outcome", **Outcome(state="lost", message=message, ended_at=now).model_dump(mode="json"))
+            self.ledger.append(
+                "outcome", **Outcome(state="lost", message=message, ended_at=now).model_dump(mode="json")
+            )
 
     def release(self) -> None:
         """Send every delete, now."""
@@ -168,7 +170,8 @@ class Orchestrator:
                 return
             except TransientError as error:
                 if self.clock.monotonic() > end:
-                    raise SojournError(f"{self.provider.name} kept failing for {TRANSIENT_LIMIT_S:.0f} s: {error}") from error
+                    raise SojournError(
+                        f"{self.provider.name} kept failing for {TRANSIENT_LIMIT_S:.0f} s: {error}"
+                    ) from error
                 self.clock.sleep(pause)
                 pause = min(pause * 2, 15.0)
-

@@ -83,25 +83,30 @@ class Plan(Record):
 
     def lines(self) -> list[tuple[str, str]]:
         """The plan for a person, as (heading, text)."""
-        first = self.offers[0]
-        gpus = f", {len(first.gpus)} × {first.gpus[0]}" if first.gpus else ""
         source = f" @ {self.commit[:7]}" if self.commit else ""
         changed = f" (+{self.changed} changed)" if self.changed else ""
+        grace, gone_by = self.launch.grace, _clock(self.deadline_at + self.launch.grace)
+        data = f"{self.input_files:,} files, {format_bytes(self.input_bytes)}, {format_bytes(self.push_bytes)} to push"
         lines = [
             ("run", f"{self.run}    project {self.project}{source}{changed}"),
             ("command", self.shown_command()),
             ("source", f"{self.files:,} files, {format_bytes(self.bytes)}"),
-            ("inputs", f"{self.input_files:,} files, {format_bytes(self.input_bytes)}, {format_bytes(self.push_bytes)} to push"),
+            ("inputs", data if self.input_files else "none"),
             ("environment", self._shown_environment()),
-            ("machine", f"{self.launch.nodes} × {first.machine}  {first.cpus} CPUs, {format_bytes(first.memory)}{gpus}  {first.place}"),
-            ("time", f"deadline {format_duration(self.launch.deadline)}, then {format_duration(self.launch.grace)} to stop and leave"),
+            ("machine", self._shown_machine()),
+            (
+                "time",
+                f"deadline {format_duration(self.launch.deadline)}, then {format_duration(grace)} to stop and leave",
+            ),
             ("money", f"at most ${self.ceiling:.2f}"),
-            ("makes", f"{self.launch.nodes} × process tree and scratch directory: all gone by {_clock(self.deadline_at + self.launch.grace)}"),
-            ("ends by", "; ".join(f"{layer}: {what}" for layer, what in self.capability.layers.items())),
+            ("makes", f"{self.launch.nodes} × processes and scratch directory: gone by {gone_by} whatever happens"),
             ("leaves", f"results, logs and bundle in {self.store}"),
         ]
-        lines += [("first", f"runs here: {', '.join(self.stage.before)}")] if self.stage and self.stage.before else []
-        lines += [("then", f"runs here: {', '.join(self.stage.after)}")] if self.stage and self.stage.after else []
+        if self.stage and self.stage.before:
+            lines.append(("first", f"runs here: {', '.join(self.stage.before)}"))
+        if self.stage and self.stage.after:
+            lines.append(("then", f"runs here: {', '.join(self.stage.after)}"))
+        lines += [("ends by", f"{layer}: {what}") for layer, what in self.capability.layers.items()]
         return lines + [("note", warning) for warning in self.capability.warnings]
 
     def shown_command(self) -> str:
@@ -109,6 +114,11 @@ class Plan(Record):
         text = " ".join(self.command.argv).replace("\n", "; ")
         ranks = f"  × {self.command.processes} processes" if self.command.processes != 1 else ""
         return f"{text}{ranks}" if self.stage is None else f"{text}{ranks}    stage {self.stage.name}"
+
+    def _shown_machine(self) -> str:
+        offer = self.offers[0]
+        gpus = f", {len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else ""
+        return f"{self.launch.nodes} × {offer.machine}  {offer.cpus} CPUs, {format_bytes(offer.memory)}{gpus}  {offer.place}"
 
     def _shown_environment(self) -> str:
         if self.environment.kind == "current":
@@ -210,7 +220,10 @@ def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:
 def _check_program(started: Command, where: Environment) -> None:
     program = started.argv[0]
     if not started.shell and "/" not in program and not environment.find_program(program, where):
-        raise SpecError(f"command: {program!r} is not a program on your PATH", hint="name the interpreter: sojourn train -- python FILE")
+        raise SpecError(
+            f"command: {program!r} is not a program on your PATH",
+            hint="name the interpreter: sojourn train -- python FILE",
+        )
 
 
 def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:

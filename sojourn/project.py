@@ -57,7 +57,12 @@ class Project:
         """What git answers here, or None when it refuses or is not installed."""
         try:
             done = subprocess.run(
-                ["git", *arguments], cwd=self.directory, capture_output=True, text=True, errors="surrogateescape", timeout=60
+                ["git", *arguments],
+                cwd=self.directory,
+                capture_output=True,
+                text=True,
+                errors="surrogateescape",
+                timeout=60,
             )
         except FileNotFoundError:
             return None

@@ -103,7 +103,7 @@ def commit_stage(
         return Published(
             differs=applied.paths,
             note=f"your tree changed meanwhile ({', '.join(applied.paths)}), so dvc.lock was left alone; "
-            f"take the results: sojourn pull {plan.run} --to DIR, or restore these and: sojourn pull {plan.run} --apply",
+            f"take the results: sojourn pull {plan.run} --to DIR; or restore these, then sojourn pull {plan.run} --apply",
         )
     pushed = dataset.push_outputs(dataset.stage(plan.stage.name), echo)
     dataset.reproduce(plan.stage.after, echo)

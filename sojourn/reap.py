@@ -42,7 +42,11 @@ def reap(
     for lease in provider.leases():
         mailbox = mailboxes.get(lease.run)
         why, end = _verdict(lease, entries_of(mailbox) if mailbox else [], now)
-        yield _end(lease, why, provider, dry_run) if end else Finding(name=lease.name, run=lease.run, action="left", reason=why)
+        yield (
+            _end(lease, why, provider, dry_run)
+            if end
+            else Finding(name=lease.name, run=lease.run, action="left", reason=why)
+        )
     for mailbox in mailboxes.values():
         finding = _close(mailbox, journey_of, now, dry_run)
         if finding is not None:
@@ -77,7 +81,9 @@ def _end(lease: Lease, why: str, provider: Provider, dry_run: bool) -> Finding:
     return Finding(name=lease.name, run=lease.run, action="ended" if ended else "failed", reason=why)
 
 
-def _close(mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float, dry_run: bool) -> Finding | None:
+def _close(
+    mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float, dry_run: bool
+) -> Finding | None:
     """Write the receipt of a run that is past its deadline and has none, in place of its dead orchestrator."""
     plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
     if plan is None or (receipt and receipt.state == "closed") or now < plan.deadline_at + plan.launch.grace + MARGIN_S:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sojourn.lease import State, fold
 from sojourn.ledger import Entry
 from sojourn.planning import Plan
-from sojourn.records import Lease, Receipt, Resource
+from sojourn.records import Lease, Receipt, Resource, Standing
 
 
 def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | None]) -> Receipt:
@@ -16,7 +16,7 @@ def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | 
         if entry.kind == "intent":
             resources += _machines(plan, entry, observed.get(entry.body["name"]), state)
     still = [one for one in resources if one.gone_at is None]
-    standing = "closed" if not still else "closing" if state.released_at is not None else "open"
+    standing: Standing = "closed" if not still else "closing" if state.released_at is not None else "open"
     return Receipt(state=standing, resources=tuple(resources), cost=round(sum(one.cost for one in resources), 4))
 
 

@@ -258,10 +258,13 @@ class Resource(Record):
     cost: float = 0.0
 
 
+Standing = Literal["closed", "closing", "open"]
+
+
 class Receipt(Record):
     """Proof of teardown: every resource the run ever asked for."""
 
-    state: Literal["closed", "closing", "open"]
+    state: Standing = Field(description="closed: all gone; closing: released, not yet confirmed; open: neither")
     resources: tuple[Resource, ...]
     cost: float = 0.0
     leaves: dict[str, Any] = Field(default_factory=dict, description="What stays in the store, in bytes")

@@ -72,7 +72,7 @@ def find_run(store: Store, name: str) -> Mailbox:
 
 def entries_of(mailbox: Mailbox) -> list[Entry]:
     """The ledger as it stands, for readers."""
-    entries = []
+    entries: list[Entry] = []
     while (body := mailbox.ledger_entry(len(entries))) is not None:
         entries.append(Entry.model_validate_json(body))
     return entries

@@ -96,7 +96,8 @@ class Launch(BaseModel):
     )
     outputs: tuple[str, ...] = Field(default=(), description="Paths that come home even when git ignores them.")
     checkpoint: tuple[str, ...] | None = Field(
-        default=None, description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent."
+        default=None,
+        description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent.",
     )
     project_name: str | None = Field(
         default=None, description="The name of the project in the store; that of its directory if absent."
@@ -136,7 +137,8 @@ def make_launch(values: Mapping[str, Any], origin: str) -> Launch:
     if (launch.command is None) == (launch.stage is None):
         what = "nothing to run" if launch.command is None else "both a command and a stage"
         raise SpecError(
-            f"{origin}: {what}", hint="try: sojourn train -- python train.py   (or --stage NAME for a stage of dvc.yaml)"
+            f"{origin}: {what}",
+            hint="try: sojourn train -- python train.py   (or --stage NAME for a stage of dvc.yaml)",
         )
     return launch
 
@@ -148,7 +150,9 @@ def _section(directory: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path}: not valid YAML: {_where(error)}", hint="mend that line and run the command again") from None
+        raise SpecError(
+            f"{path}: not valid YAML: {_where(error)}", hint="mend that line and run the command again"
+        ) from None
     section = content.get("launch") if isinstance(content, dict) else None
     if section is not None and not isinstance(section, dict):
         raise SpecError(f"{path}: launch: {section!r} is not a mapping", hint="write fields below it, like  nodes: 1")
@@ -167,7 +171,9 @@ def _sentence(error: ValidationError, origin: str) -> SpecError:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part not in ("int", "literal['gpu']"))
     if first["type"] == "extra_forbidden":
-        return SpecError(f"{origin}: launch: unknown key {field!r}, {nearest(field, Launch.model_fields)}", hint=_all_fields())
+        return SpecError(
+            f"{origin}: launch: unknown key {field!r}, {nearest(field, Launch.model_fields)}", hint=_all_fields()
+        )
     name = str(first["loc"][0])
     says = first["msg"].removeprefix("Value error, ")
     says = says[0].lower() + says[1:] if not says.startswith("'") else says

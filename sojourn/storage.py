@@ -101,7 +101,7 @@ class Store:
         except obstore.exceptions.BaseError as error:
             raise _translated(error, f"look at {key}") from error
 
-    def list(self, prefix: str) -> list[str]:
+    def keys(self, prefix: str) -> list[str]:
         """Every key below `prefix/`, sorted."""
         if self.root is not None:
             return sorted(_file_keys(self.root, prefix))

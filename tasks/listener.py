@@ -18,7 +18,9 @@ LINES_EVERY_S = 1.0
 class PrefectListener:
     """Writes to the flow run's log, and tells other listeners too."""
 
-    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], others: Iterable[Listener] = ()) -> None:
+    def __init__(
+        self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger], others: Iterable[Listener] = ()
+    ) -> None:
         self._logger = logger
         self._others = tuple(others)
         self._spoke_at = 0.0

@@ -1,0 +1,31 @@
+# Two commands do all the set-up: `make train` runs the main job, `make test` the tests.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+# The script's `python` is the one found on PATH, as in an activated virtual environment.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: train test test-long lint install
+
+train: install
+	sojourn train
+
+test: install
+	python -m pytest -q -m "not slow"
+
+test-long: install
+	python -m pytest -q
+
+lint: install
+	ruff check .
+	ruff format --check .
+	mypy
+
+install: $(VENV)/installed
+
+# torch comes first, by its exact version, so that nothing else chooses a build of it.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
