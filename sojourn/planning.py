@@ -118,7 +118,8 @@ class Plan(Record):
     def _shown_machine(self) -> str:
         offer = self.offers[0]
         gpus = f", {len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else ""
-        return f"{self.launch.nodes} × {offer.machine}  {offer.cpus} CPUs, {format_bytes(offer.memory)}{gpus}  {offer.place}"
+        size = f"{offer.cpus} CPUs, {format_bytes(offer.memory)}{gpus}"
+        return f"{self.launch.nodes} × {offer.machine}  {size}  {offer.place}"
 
     def _shown_environment(self) -> str:
         if self.environment.kind == "current":

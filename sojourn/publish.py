@@ -102,8 +102,8 @@ def commit_stage(
     if isinstance(applied, homecoming.Refused):
         return Published(
             differs=applied.paths,
-            note=f"your tree changed meanwhile ({', '.join(applied.paths)}), so dvc.lock was left alone; "
-            f"take the results: sojourn pull {plan.run} --to DIR; or restore these, then sojourn pull {plan.run} --apply",
+            note=f"your tree changed meanwhile ({', '.join(applied.paths)}), so it and dvc.lock were left alone; "
+            f"take the results: sojourn pull {plan.run} --to DIR; or restore it, then: sojourn pull {plan.run} --apply",
         )
     pushed = dataset.push_outputs(dataset.stage(plan.stage.name), echo)
     dataset.reproduce(plan.stage.after, echo)
