@@ -619,10 +619,11 @@ class Sign(NamedTuple):
 CACHES = {"__pycache__", ".git", "node_modules"}
 
 
-def scan(root: str, everything_below: Iterable[str] = ()) -> dict[str, Sign]:
+def scan(root: str, everything_below: Iterable[str], unnamed: dict[str, str]) -> dict[str, Sign]:
     """The regular files of a tree, without caches and virtual environments except where all is wanted.
 
     A link is followed when its target lies in the tree; a folder by way of one link only.
+    Into `unnamed` go names that are no text: they fit in no manifest.
     """
     wanted = list(everything_below)
     real_root = os.path.realpath(root)
@@ -636,6 +637,9 @@ def scan(root: str, everything_below: Iterable[str] = ()) -> dict[str, Sign]:
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
+            if not _is_text(entry.name):
+                unnamed[ascii(path)] = "its name is no UTF-8"
+                continue
             state = _state(entry, real_root)
             if state is None or not (all_of_it or path in wanted or not _cache(path)):
                 continue
@@ -657,14 +661,21 @@ def _listing(folder: str) -> list[os.DirEntry[str]]:
 def _state(entry: os.DirEntry[str], real_root: str) -> os.stat_result | None:
     """The file's state, of a link's target only when that lies in the tree and not above the link."""
     try:
-        entry.name.encode()  # a name that is no text fits in no manifest
         if entry.is_symlink():
             real = os.path.realpath(entry.path)
             if not below(real, real_root) or below(os.path.realpath(os.path.dirname(entry.path)), real):
                 return None
         return entry.stat()
-    except (OSError, UnicodeEncodeError):
+    except OSError:
         return None
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cache(path: str) -> bool:
@@ -696,7 +707,8 @@ class Committer:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.until = until  # on the monotonic clock; past it a commit keeps what it has
         self.sequence = {"out": 0, "ckpt": 0}
-        self.troubles: dict[str, str] = {}
+        self.troubles: dict[str, str] = {}  # what a later try may cure
+        self.left_out: dict[str, str] = {}  # what none will
         self._before = self._scan()
 
     def start(self) -> None:
@@ -705,8 +717,7 @@ class Committer:
 
     def stable(self, until: float) -> None:
         """Commit what is stable while the script runs, and be done by `until`."""
-        self.until = until
-        self._over.set()
+        self._take_over(until)
         self._commit(QUIET_S)
 
     def final(self, until: float, torn: bool) -> None:
@@ -714,14 +725,19 @@ class Committer:
 
         `torn`: the writer was killed, so what it wrote last is no checkpoint.
         """
-        self.until = until
-        self._over.set()
+        self._take_over(until)
         patience = min(until, time.monotonic() + self._store.patience_s)
         for pause in itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0)):
             self._commit(QUIET_S if torn else 0.0, time.time())
             if not self.troubles or time.monotonic() + pause > patience:
                 return
             time.sleep(pause)
+
+    def _take_over(self, until: float) -> None:
+        self.until = until
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, until - time.monotonic()))
 
     def settle(self, seconds: float) -> None:
         """Let the newest checkpoint become complete over all nodes; rank 0's node waits for the others."""
@@ -760,7 +776,7 @@ class Committer:
                 say(f"not committed now: {what}: {why}")
 
     def _scan(self) -> dict[str, Sign]:
-        return scan(self._root, [self._output, *(self._named or ())])
+        return scan(self._root, [self._output, *(self._named or ())], self.left_out)
 
     def _outputs(self, found: dict[str, Sign], changed: dict[str, Sign]) -> None:
         entries = []
@@ -788,6 +804,10 @@ class Committer:
                 known = self._keep(path, sign) or known
             except Late:
                 self.troubles[path] = "the time was over"
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # gone since the scan
+            except PermissionError:
+                self.left_out[path] = "it cannot be read"
             except OSError as error:
                 self.troubles[path] = error.strerror or str(error)
         return known[1] if known else None
@@ -952,12 +972,17 @@ class Process(NamedTuple):
     dead: bool
 
 
-def processes() -> list[Process]:
-    """Every process that /proc shows; none where /proc is not of our own process namespace."""
+def own_proc() -> bool:
+    """Whether /proc is there and numbers processes as we do: a namespace may have kept its parent's."""
     try:
-        if os.readlink("/proc/self") != str(os.getpid()):
-            return []
+        return os.readlink("/proc/self") == str(os.getpid())
     except OSError:
+        return False
+
+
+def processes() -> list[Process]:
+    """Every process that /proc shows."""
+    if not own_proc():
         return []
     return [entry for entry in map(_process, os.listdir("/proc")) if entry is not None]
 
@@ -1021,6 +1046,8 @@ def catchers(roots: Iterable[int]) -> list[int]:
     Not those below them: a loader worker ended by our signal would look to its parent
     like a crash, in the middle of the checkpoint that we ask for.
     """
+    if not own_proc():
+        return list(roots)
     children: dict[int, list[int]] = {}
     for entry in processes():
         if not entry.dead:
@@ -1201,6 +1228,8 @@ class Script:
 
 
 def _alive(pid: int) -> bool:
+    if not own_proc():
+        return True
     entry = _process(str(pid))
     return entry is not None and not entry.dead
 
@@ -1388,6 +1417,9 @@ class Agent:
         self._phase = "waiting"
         self._fetcher: Fetcher | None = None
         self._signal: str | None = None
+        self._beats = itertools.count(1)
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._finished = threading.Event()
         self._end_by: float | None = None
         self._next_look = {"stop": 0.0, "peer": 0.0}
         self._look_lock = threading.Lock()
@@ -1403,7 +1435,7 @@ class Agent:
         self._listen()
         try:
             self._hello()
-            threading.Thread(target=self._beat, daemon=True).start()
+            self._heart.start()
             order = self._await_order()
             script, log, committer = self._start(order)
         except Stop as stop:
@@ -1478,13 +1510,14 @@ class Agent:
         return order
 
     def _beat(self) -> None:
-        for count in itertools.count(1):
-            self._beat_once(count)
-            time.sleep(BEAT_S)
+        self._beat_once()
+        while not self._finished.wait(BEAT_S):
+            self._beat_once()
 
-    def _beat_once(self, count: int) -> None:
+    def _beat_once(self) -> None:
         done, total = (self._fetcher.bytes_done, self._fetcher.bytes_total) if self._fetcher else (0, 0)
-        beat = {"count": count, "at": time.time(), "phase": self._phase, "bytes_done": done, "bytes_total": total}
+        beat = {"count": next(self._beats), "at": time.time(), "phase": self._phase}
+        beat.update(bytes_done=done, bytes_total=total)
         try:
             self._store.put(self._place.key("beat.json"), dump(beat))
         except OSError as error:
@@ -1605,8 +1638,8 @@ class Agent:
             committer.final(self._latest(), torn)
             failed = self._exit["reason"] == "peer" or (self._exit["reason"] == "exited" and script.status != 0)
             committer.settle(0.5 if failed else 10.0)
-        for path, why in itertools.islice(committer.troubles.items(), 3):
-            notes.append(f"{path} could not be stored: {why}")
+        lost = {**committer.troubles, **committer.left_out}
+        notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
         return notes
 
     def _describe(self, script: Script, log: Log, committer: Committer, notes: list[str]) -> None:
@@ -1638,7 +1671,10 @@ class Agent:
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", time.time())
         self._phase = "done"
-        self._beat_once(0)
+        self._finished.set()
+        if self._heart.is_alive():
+            self._heart.join(1.0)
+        self._beat_once()
         say(f"{self._exit['reason']}: {self._exit['message']}")
         until = min(self._latest(), time.monotonic() + self._store.patience_s)
         while True:

@@ -7,6 +7,7 @@ import os
 import sys
 import tarfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ def test_a_script_that_succeeds_brings_its_outputs_home(lab: Lab) -> None:
     assert lab.outputs() == {"model.bin": b"\0" * 10}
     assert end.output == 1 and end.checkpoint is None
     assert lab.log() == b"hello\n" and end.tail == "hello" and end.log_bytes == 6
-    assert lab.box.beat(1, 0)["phase"] == "done"
+    beat = lab.box.beat(1, 0)
+    assert beat is not None and beat["phase"] == "done"
 
 
 def test_a_script_that_writes_nothing_leaves_no_manifest(lab: Lab) -> None:
@@ -240,6 +242,19 @@ open("digest", "w").write(digest.hexdigest())
     assert end.started_at is not None and end.ended_at - end.started_at < megabytes / 20
 
 
+def test_the_log_waits_while_the_store_fails(lab: Lab) -> None:
+    lab.boot()
+    obstacle = lab.folder / f"store/machine/digits/{RUN}/1/0/log"
+    wait_for(lambda: obstacle.parent.exists())
+    obstacle.write_bytes(b"a file where the segments belong")
+    lab.order("import os; [os.write(1, b'%04095d\\n' % n) for n in range(5000)]; open('done', 'w')")
+    wait_for(lambda: "done" in lab.outputs())
+    obstacle.unlink()
+    end = lab.exit()
+    assert end.exit_code == 0 and end.message is None and end.log_bytes == 5000 * 4096
+    assert lab.log() == b"".join(b"%04095d\n" % n for n in range(5000))
+
+
 def _resident(pid: int) -> int:
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -390,6 +405,7 @@ os.mkfifo("fifo"); write("line\nbreak"); open(b"raw\xff", "w").close(); os.chmod
         checkpoint=("*.pt",),
     )
     assert end.exit_code == 0, end.tail
+    assert "raw" in (end.message or "") and "no UTF-8" in (end.message or "")
     names = {"new", "deep/new file", "tracked", "keep.tmp", "runs/7/model.pt", "outputs/a.tmp", "outputs/.git/y"}
     assert set(lab.outputs()) == names | {"link", "same/new file", "line\nbreak"}
     manifest = lab.box.manifest(1, 0, "out", end.output or 0)
@@ -414,11 +430,14 @@ for step in (1, 2):
     lab.order(script, checkpoint=("*.pt", "ckpt/"), ignore=("ckpt",))
     for step in (1, 2):
         whole = {"ckpt/model": b"step %d" % step, "best.pt": b"step %d" % step}
-        wait_for(lambda whole=whole: lab.outputs("ckpt") == whole)
-        wait_for(lambda step=step: lab.box.manifests(1, 0, "commit") == list(range(1, step + 1)))
+        wait_for(partial(_committed, lab, step, whole))
         (lab.tree() / f"go{step}").touch()
     assert lab.exit().checkpoint == 2
     assert lab.store.exists(f"machine/digits/{RUN}/1/0/commit/00000002.json")
+
+
+def _committed(lab: Lab, step: int, whole: dict[str, bytes]) -> bool:
+    return lab.outputs("ckpt") == whole and lab.box.manifests(1, 0, "commit") == list(range(1, step + 1))
 
 
 def test_a_restored_checkpoint_that_the_script_overwrites_counts(lab: Lab) -> None:
@@ -472,6 +491,19 @@ time.sleep(300)
     assert (end.reason, end.failed_rank, end.exit_code) == ("exited", 1, 1)
     assert end.tail.endswith("RuntimeError: rank one has had enough") and "[rank" not in end.tail
     assert end.started_at is not None and end.ended_at - end.started_at < 15 and lab.alive() == []
+
+
+def test_of_two_ranks_that_fail_together_the_first_is_shown(lab: Lab) -> None:
+    script = """
+import os, sys, time
+if os.environ["RANK"] == "1":
+    print("the cause"); open("cue", "w").close(); os._exit(3)
+while not os.path.exists("cue"): time.sleep(0.001)
+time.sleep(0.03); print("the consequence"); os._exit(4)
+"""
+    end = lab.run(script, command=WRAPPED)
+    assert (end.failed_rank, end.exit_code, end.tail) == (1, 3, "the cause")
+    assert [(rank.rank, rank.exit_code) for rank in end.ranks] == [(1, 3), (0, 4)]
 
 
 def test_a_stop_reaches_the_ranks_and_not_their_workers(lab: Lab) -> None:
