@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -439,14 +440,14 @@ class _Remote:
         return [None if isinstance(answer, Exception) else answer["size"] for answer in found]
 
     def lacking(self, items: list[_Object]) -> list[_Object]:
-        """The objects that are not there, or on a local disk not there in full."""
+        """The objects, each once, that are not there or on a local disk not there in full."""
+        unique = list({item.md5: item for item in items}.values())
         if self._local:
-            return [
-                item for item, size in zip(items, self.sizes(items), strict=True) if size is None or size != item.size
-            ]
+            sizes = self.sizes(unique)
+            return [item for item, size in zip(unique, sizes, strict=True) if size is None or size != item.size]
         with self._answering():
-            held = set(self.odb.oids_exist({item.md5 for item in items}))
-        return [item for item in items if item.md5 not in held]
+            held = set(self.odb.oids_exist([item.md5 for item in unique]))
+        return [item for item in unique if item.md5 not in held]
 
     def push(self, cache: Any, items: list[_Object]) -> None:
         """Copy objects from the cache, a directory's list after its files, as DVC does."""
@@ -493,7 +494,14 @@ def _open_remote(repo: Any, name: str | None) -> _Remote:
         raise SpecError("no DVC remote is configured" if not known else "no DVC remote is the default", hint=hint)
     if name not in known:
         raise SpecError(f"DVC remote {name!r} is not configured, {nearest(name, known)}", hint="dvc remote list")
-    odb = repo.cloud.get_remote_odb(name, "push")
+    try:
+        odb = repo.cloud.get_remote_odb(name, "push")
+    except ImportError as error:
+        scheme = repo.config["remote"][name].get("url", "").partition(":")[0]
+        raise SpecError(
+            f"DVC remote {name!r}: DVC's package for {scheme} is not installed",
+            hint=f"install dvc-{scheme} into Sojourn's environment: {sys.executable} -m pip install dvc-{scheme}",
+        ) from error
     if odb.fs.protocol not in _READABLE:
         raise SpecError(
             f"DVC remote {name!r} is of kind {odb.fs.protocol!r}; machines read {', '.join(_READABLE)}",
@@ -505,7 +513,7 @@ def _open_remote(repo: Any, name: str | None) -> _Remote:
 def _size_of(path: str) -> int | None:
     try:
         return os.stat(path).st_size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -518,6 +526,8 @@ def open_repo(root: Path, config: dict[str, Any] | None = None) -> Any:
     # Progress bars look at the level of their logger, so this stills both.
     for name in ("dvc", "dvc_data", "dvc_objects"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+    # DVC's own use of its libraries, which no user of ours can change.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(dvc|dvc_data|dvc_objects|pygtrie)\b")
     with dvc_errors():
         from dvc.repo import Repo
 
@@ -601,15 +611,10 @@ def dvc_errors() -> Iterator[None]:
         raise
 
 
-def _next_command(error: Exception) -> str | None:
-    from dvc.config import RemoteMissingDepsError
+def _next_command(error: Exception) -> str:
     from dvc.exceptions import NotDvcRepoError
 
-    if isinstance(error, NotDvcRepoError):
-        return "dvc init"
-    if isinstance(error, RemoteMissingDepsError):
-        return "install DVC's package for this remote beside Sojourn, such as dvc-s3 or dvc-gs"
-    return "dvc status"
+    return "dvc init" if isinstance(error, NotDvcRepoError) else "dvc status"
 
 
 def _place(error: Exception) -> str:

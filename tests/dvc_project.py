@@ -6,11 +6,14 @@ started in it, the outputs taken away. Everything DVC does is DVC's own doing.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -97,16 +100,28 @@ def git(where: Path, *words: str) -> str:
     return subprocess.run(["git", *identity, *words], cwd=where, check=True, capture_output=True, text=True).stdout
 
 
-def build(folder: Path, below: str) -> Project:
-    """Make a project `below` the top of a new git repository in `folder`, with a remote beside it."""
-    project = Project(folder, below)
+def status(where: Path, stage: str) -> dict[str, object]:
+    """What DVC says has changed about a stage; nothing when it is as dvc.lock records it."""
+    from dvc.repo import Repo
+
+    with contextlib.chdir(where), Repo(".") as repo:
+        return dict(repo.status(targets=[stage]))
+
+
+@functools.cache
+def template() -> Project:
+    """A project under a hostile name, below its git root, whose first stage is made; copy it."""
+    folder = Path(tempfile.mkdtemp(prefix="dvc-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    project = Project(folder / "it's a \"töp\"", "ml project's ü")
     project.root.mkdir(parents=True)
     git(project.top, "init", "-q", ".")
-    dvc(project.root, "init", "-q", *(() if below == "." else ("--subdir",)))
+    dvc(project.root, "init", "-q", "--subdir")
     for name, text in FILES.items():
         project.write(name, text)
+    project.write(".dvc/config", "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../../remote\n")
     dvc(project.root, "add", "-q", "raw.csv", "data")
-    dvc(project.root, "remote", "add", "-q", "-d", "store", str(os.path.relpath(folder / "remote", project.root)))
+    dvc(project.root, "repro", "-q", "prepare")
     project.save()
     return project
 

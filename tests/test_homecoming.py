@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dvc_project
 import pytest
-from dvc_project import Project, dvc, git
+from dvc_project import Project, dvc, git, status
 
 from sojourn import dataset
 from sojourn.errors import TrainingError, TransientError
@@ -19,22 +19,10 @@ from sojourn.homecoming import Applied, Refused
 pytestmark = pytest.mark.local
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project under a hostile name, below its git root, its first stage already made."""
-    project = dvc_project.build(tmp_path_factory.mktemp('it\'s a "töp"'), "ml project's ü")
-    dvc(project.root, "repro", "-q", "prepare")
-    project.save()
-    return project
-
-
 @pytest.fixture
-def project(template: Project, tmp_path: Path) -> Project:
-    return template.copy(tmp_path / 'it\'s a "töp"')
-
-
-def status(project: Project, stage: str = "train") -> str:
-    return dvc(project.root, "status", stage).strip()
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    return dvc_project.template().copy(tmp_path / 'it\'s a "töp"')
 
 
 def test_a_stage_that_ran_elsewhere_is_here_as_if_it_had_run_here(project: Project) -> None:
@@ -43,7 +31,7 @@ def test_a_stage_that_ran_elsewhere_is_here_as_if_it_had_run_here(project: Proje
     assert set(applied.outputs) == {
         "model.bin", "weights", "deep/er/notes.txt", "ckpt", "metrics.json", "curve.csv",
     }  # fmt: skip
-    assert status(project) == "Data and pipelines are up to date."
+    assert not status(project.root, "train")
     assert "lr 0.1 depth 3" in project.read("weights/layer/1.bin")
     assert "didn't change" in dvc(project.root, "repro", "--single-item", "train")
     lock = project.read("dvc.lock")
@@ -97,7 +85,7 @@ def test_an_edit_while_it_trains_is_refused_by_name_and_a_revert_applies(
     assert project.tree() == before
     project.write(path, original)
     assert isinstance(run.home(), Applied)
-    assert status(project) == "Data and pipelines are up to date."
+    assert not status(project.root, "train")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +119,7 @@ def test_edits_elsewhere_do_not_matter(project: Project) -> None:
     project.write("report.py", "# edited\n")
     project.write("more.yaml", "model: {depth: 3, width: 8}\nseed: 1\n")
     assert isinstance(run.home(), Applied)
-    assert status(project) == "Data and pipelines are up to date."
+    assert not status(project.root, "train")
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -148,7 +136,7 @@ def test_of_two_runs_only_the_one_whose_parameters_stand_here_is_recorded(projec
     project.write("params.yaml", "lr: 0.2\n")
     assert isinstance(fast.home(), Applied)
     assert "lr 0.2" in project.read("model.bin")
-    assert status(project) == "Data and pipelines are up to date."
+    assert not status(project.root, "train")
 
 
 def test_a_result_made_here_meanwhile_gives_way_and_stays_in_the_cache(project: Project) -> None:
@@ -190,7 +178,7 @@ def test_data_that_is_only_in_the_remote_needs_no_checkout(project: Project) -> 
     (project.root / "prepared.csv").unlink()
     assert isinstance(project.send().home(), Applied)
     dvc(project.root, "pull", "-q", "data", "prepare")
-    assert status(project) == "Data and pipelines are up to date."
+    assert not status(project.root, "train")
 
 
 def test_a_lock_held_by_dvc_is_waited_for_and_then_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,7 +226,7 @@ def test_frozen_stages_and_working_directories_come_home(project: Project) -> No
     project.write("sub/fit.py", "open('out.txt', 'w').write(open('../prepared.csv').read())\n")
     assert run.home() == Applied(outputs=("sub/out.txt",))
     project.write("dvc.yaml", dvc_project.DVC_YAML + stage.replace("    frozen: true\n", ""))
-    assert status(project, "fit") == "Data and pipelines are up to date."
+    assert not status(project.root, "fit")
 
 
 def test_a_stage_of_another_file_and_one_of_a_grid_come_home(project: Project) -> None:
@@ -247,7 +235,7 @@ def test_a_stage_of_another_file_and_one_of_a_grid_come_home(project: Project) -
     )
     assert project.send("sub/dvc.yaml:fit").home() == Applied(outputs=("sub/x",))
     assert project.send("grid@a-1").home() == Applied(outputs=("g-a-1",))
-    assert status(project, "sub/dvc.yaml:fit") == "Data and pipelines are up to date."
+    assert not status(project.root, "sub/dvc.yaml:fit")
 
 
 def test_the_users_cache_settings_are_honoured(project: Project) -> None:
@@ -257,13 +245,13 @@ def test_the_users_cache_settings_are_honoured(project: Project) -> None:
     assert isinstance(project.send().home(), Applied)
     assert (project.root / "model.bin").is_symlink()
     assert not (project.root / ".dvc/cache").exists()
-    assert status(project) == "Data and pipelines are up to date."
+    assert not status(project.root, "train")
 
 
-def test_nothing_of_the_scratch_tree_outlives_it(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = project.send()
-    site = project.folder / "site"
-    monkeypatch.setenv("DVC_SITE_CACHE_DIR", "")
+def test_dvc_keeps_no_state_of_the_scratch_tree(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DVC_SITE_CACHE_DIR")
-    assert isinstance(run.home(), Applied)
-    assert not site.exists()
+    site = project.folder / "site"
+    project.write(".dvc/config.local", "[core]\n    site_cache_dir = ../../../site\n")
+    monkeypatch.chdir(project.root / ".dvc")
+    assert isinstance(project.send().home(), Applied)
+    assert len(list((site / "repo").iterdir())) == 1

@@ -1,0 +1,395 @@
+"""What a stage needs, where it lies, and what the remote lacks, as DVC itself resolves it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import dvc_project
+import pytest
+from dvc_project import Project, dvc, status
+
+from sojourn.dataset import Dataset, Pushed, find_dvc
+from sojourn.errors import SpecError, TransientError
+
+pytestmark = pytest.mark.local
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    return dvc_project.template().copy(tmp_path / 'it\'s a "töp"')
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def objects(project: Project) -> set[str]:
+    """The hashes in the remote."""
+    return {path.parent.name + path.name for path in project.remote.glob("files/md5/*/*")}
+
+
+def body(source: str) -> bytes:
+    return Path(unquote(urlsplit(source).path)).read_bytes()
+
+
+def test_importing_the_module_does_not_import_dvc() -> None:
+    check = "import sys, sojourn.dataset, sojourn.homecoming; sys.exit('dvc' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_the_project_is_found_from_below_and_not_from_above(project: Project) -> None:
+    assert find_dvc(project.root / "lib") == project.root
+    assert find_dvc(project.top) is None
+
+
+# --- stages ---
+
+
+def test_a_stage_is_described_with_its_templates_filled_in(project: Project) -> None:
+    stage = project.dataset().stage("train")
+    assert stage.command == ("python3 train.py 0.1",)
+    assert (stage.address, stage.directory, stage.frozen) == ("train", ".", False)
+    assert stage.parameters == {"params.yaml": {"lr": 0.1}, "more.yaml": {"model.depth": 3, "seed": 1}}
+    assert {(dep.path, dep.kind, dep.is_dir) for dep in stage.dependencies} == {
+        ("train.py", "source", False),
+        ("lib", "source", True),
+        ("prepared.csv", "data", False),
+        ("data", "data", True),
+    }
+    prepared = next(dep for dep in stage.dependencies if dep.path == "prepared.csv")
+    assert prepared.size == 8
+    assert prepared.hash == "md5:" + hashlib.md5(b"A,B\n1,2\n").hexdigest()
+
+
+def test_outputs_say_how_dvc_keeps_them(project: Project) -> None:
+    outputs = {out.path: out for out in project.dataset().stage("train").outputs}
+    assert outputs["ckpt"].persist and outputs["ckpt"].cache
+    assert outputs["metrics.json"].metric and not outputs["metrics.json"].cache
+    assert outputs["curve.csv"].plot and not outputs["curve.csv"].metric
+    assert outputs["deep/er/notes.txt"].cache and not outputs["deep/er/notes.txt"].persist
+
+
+def test_generated_stages_and_other_files_have_addresses(project: Project) -> None:
+    project.write(
+        "sub/dvc.yaml",
+        "stages:\n  train: {cmd: [a, b], wdir: .., deps: [lib]}\n  m: {matrix: {x: [1, 2]}, cmd: 'echo ${item.x}'}\n",
+    )
+    dataset = project.dataset("sub")
+    assert dataset.stage("train").address == "sub/dvc.yaml:train"
+    assert dataset.stage("train").command == ("a", "b")
+    assert dataset.stage("m@2").command == ("echo 2",)
+    assert project.dataset().stage("grid@a-1").command == ("echo a-1 > g-a-1",)
+    assert dataset.at("train").command == ("python3 train.py 0.1",)
+    assert dataset.at(dataset.stage("train").address).address == "sub/dvc.yaml:train"
+
+
+def test_from_a_folder_without_stages_the_name_is_looked_up_at_the_root(project: Project) -> None:
+    assert project.dataset("lib").stage("train").address == "train"
+
+
+def test_an_unknown_stage_is_answered_with_the_nearest_and_all(project: Project) -> None:
+    with pytest.raises(SpecError, match="stage 'trian' is not in dvc.yaml, did you mean 'train'?") as caught:
+        project.dataset().stage("trian")
+    assert "grid@a-1, grid@b, prepare, publish, report, train" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stages:\n  train:\n    cmd: 'open\n", "line 4"),
+        ("stages:\n  train:\n    cmd: x\n    dips: [y]\n", "line 4: extra keys not allowed in stages -> train -> dips"),
+        ("stages:\n  train:\n    cmd: x ${nope}\n", "Could not find 'nope'"),
+    ],
+)
+def test_a_broken_dvc_yaml_is_named_with_its_line(project: Project, text: str, says: str) -> None:
+    project.write("dvc.yaml", text)
+    with pytest.raises(SpecError) as caught:
+        project.dataset().stage("train")
+    assert "dvc.yaml" in caught.value.message and says in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+# --- what runs here before and after ---
+
+
+def test_stale_stages_upstream_are_named_in_order_with_those_between(project: Project) -> None:
+    dataset = project.dataset()
+    assert dataset.stale_before(dataset.stage("train")) == []
+    project.write("raw.csv", "c,d\n")
+    dvc(project.root, "add", "-q", "raw.csv")
+    dataset = project.dataset()
+    assert dataset.stale_before(dataset.stage("publish")) == ["prepare", "train", "report"]
+    assert dataset.stale_before(dataset.stage("unrelated")) == []
+
+
+def test_a_stage_whose_data_is_only_in_the_remote_is_not_stale(project: Project) -> None:
+    dvc(project.root, "push", "-q")
+    (project.root / "prepared.csv").unlink()
+    shutil.rmtree(project.root / ".dvc/cache")
+    dataset = project.dataset()
+    assert dataset.stale_before(dataset.stage("train")) == []
+
+
+def test_stages_downstream_are_named_in_order(project: Project) -> None:
+    dataset = project.dataset()
+    assert dataset.after(dataset.stage("train")) == ["report", "publish"]
+    assert dataset.after(dataset.stage("publish")) == []
+
+
+def test_stages_are_reproduced_here_and_their_output_is_heard(project: Project) -> None:
+    project.write("prepare.py", "print('preparing'); open('prepared.csv', 'w').write('new')\n")
+    project.write("yaml.py", "raise RuntimeError('the user has a module of this name')\n")
+    dataset, heard = project.dataset(), list[str]()
+    stage = dataset.stage("train")
+    dataset.reproduce(dataset.stale_before(stage), heard.append)
+    assert "preparing" in heard and project.read("prepared.csv") == "new"
+    assert dataset.stale_before(stage) == [] and not status(project.root, "prepare")
+
+
+def test_a_stage_that_fails_here_is_named_with_its_last_lines(project: Project) -> None:
+    project.write("prepare.py", "raise SystemExit('no such column: z')\n")
+    with pytest.raises(SpecError, match=r"stage 'prepare' failed here") as caught:
+        project.dataset().reproduce(["prepare"], quiet)
+    assert "no such column: z" in caught.value.message and caught.value.hint == "dvc repro prepare"
+
+
+# --- inputs ---
+
+
+def test_inputs_are_every_file_with_its_hash_size_and_place_in_the_remote(project: Project) -> None:
+    dataset = project.dataset()
+    stage = dataset.stage("train")
+    dataset.push(stage, quiet)
+    entries = {entry.path: entry for entry in dataset.inputs(stage, project.top)}
+    assert set(entries) == {f"ml project's ü/{name}" for name in ("data/1 ü.txt", "data/deep/2.txt", "prepared.csv")}
+    for path, entry in entries.items():
+        content = (project.top / path).read_bytes()
+        assert (entry.hash, entry.size, entry.mode) == (f"md5:{hashlib.md5(content).hexdigest()}", len(content), 0o644)
+        assert entry.source.startswith("file:///") and body(entry.source) == content
+
+
+def test_inputs_are_known_when_only_the_remote_has_them(project: Project) -> None:
+    first = project.dataset()
+    first.push(first.stage("train"), quiet)
+    expected = first.inputs(first.stage("train"), project.top)
+    shutil.rmtree(project.root / ".dvc/cache")
+    shutil.rmtree(project.root / "data")
+    again = project.dataset()
+    assert again.inputs(again.stage("train"), project.top) == expected
+    assert again.push(again.stage("train"), quiet) == Pushed(files=0, bytes=0)
+
+
+def test_a_program_among_the_data_stays_executable(project: Project) -> None:
+    (project.root / "raw.csv").chmod(0o755)
+    dvc(project.root, "add", "-q", "raw.csv")
+    dataset = project.dataset()
+    assert [entry.mode for entry in dataset.inputs(dataset.stage("prepare"), project.top)] == [0o755]
+
+
+def test_one_file_of_a_data_directory_is_all_that_travels(project: Project) -> None:
+    project.write("dvc.yaml", "stages:\n  one: {cmd: x, deps: ['data/deep']}\n")
+    dataset = project.dataset()
+    stage = dataset.stage("one")
+    assert [(dep.path, dep.kind) for dep in stage.dependencies] == [("data/deep", "data")]
+    assert [entry.path for entry in dataset.inputs(stage, project.root)] == ["data/deep/2.txt"]
+    dataset.push(stage, quiet)
+    # A directory's list without all its files would tell DVC that the whole directory is there.
+    assert objects(project) == {hashlib.md5(b"two").hexdigest()}
+
+
+def test_a_directory_that_mixes_sources_and_data_travels_both_ways(project: Project) -> None:
+    project.write("mixed/readme.txt", "source")
+    project.write("mixed/big.bin", "data")
+    dvc(project.root, "add", "-q", "mixed/big.bin")
+    project.write("dvc.yaml", "stages:\n  mix: {cmd: cat mixed/* > o.txt, deps: [mixed], outs: [o.txt]}\n")
+    stage = project.dataset().stage("mix")
+    assert [(dep.path, dep.kind) for dep in stage.dependencies] == [("mixed", "source"), ("mixed/big.bin", "data")]
+    run = project.send("mix")
+    assert [Path(entry.path).name for entry in run.inputs] == ["big.bin"]
+    run.home()
+    assert not status(project.root, "mix")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("dvc_s3") is not None, reason="dvc-s3 is installed")
+def test_a_cloud_remote_needs_its_package_and_says_so(project: Project) -> None:
+    project.write(".dvc/config", "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/prefix\n")
+    assert "install dvc-s3" in str(refused(project).hint)
+
+
+# --- pushing ---
+
+
+def test_a_push_sends_what_the_remote_lacks_and_the_next_one_nothing(project: Project) -> None:
+    dataset, heard = project.dataset(), list[str]()
+    stage = dataset.stage("train")
+    assert dataset.push(stage, heard.append) == Pushed(files=3, bytes=14)
+    assert heard == ["pushing 3 files to DVC remote 'store'"]
+    before = {path: path.stat().st_mtime_ns for path in project.remote.rglob("*")}
+    start = time.perf_counter()
+    assert dataset.push(stage, heard.append) == Pushed(files=0, bytes=0)
+    assert time.perf_counter() - start < 0.3
+    assert before == {path: path.stat().st_mtime_ns for path in project.remote.rglob("*")}
+    assert len(heard) == 1
+
+
+def test_a_push_sends_only_this_stages_data(project: Project) -> None:
+    dataset = project.dataset()
+    dataset.push(dataset.stage("prepare"), quiet)
+    assert objects(project) == {hashlib.md5(b"a,b\n1,2\n").hexdigest()}
+
+
+def test_what_was_pushed_dvc_can_pull(project: Project) -> None:
+    dataset = project.dataset()
+    dataset.push(dataset.stage("train"), quiet)
+    shutil.rmtree(project.root / ".dvc/cache")
+    shutil.rmtree(project.root / "data")
+    dvc(project.root, "pull", "-q", "data")
+    assert project.read("data/deep/2.txt") == "two"
+
+
+def test_the_survey_counts_without_moving_anything(project: Project) -> None:
+    dataset = project.dataset()
+    survey = dataset.survey(dataset.stage("train"))
+    assert (survey.files, survey.bytes, survey.push_files, survey.push_bytes, survey.unknown) == (3, 14, 3, 14, ())
+    assert not project.remote.exists()
+    ahead = dataset.survey(dataset.stage("report"))
+    assert (ahead.files, ahead.unknown) == (0, ("model.bin",))
+
+
+def test_a_truncated_object_in_a_local_remote_is_sent_again(project: Project) -> None:
+    dataset = project.dataset()
+    stage = dataset.stage("train")
+    dataset.push(stage, quiet)
+    spoilt = project.remote / "files/md5" / objects_path(b"two")
+    spoilt.chmod(0o644)
+    spoilt.write_bytes(b"t")
+    assert dataset.push(stage, quiet) == Pushed(files=1, bytes=3)
+    assert spoilt.read_bytes() == b"two"
+
+
+def objects_path(content: bytes) -> str:
+    digest = hashlib.md5(content).hexdigest()
+    return f"{digest[:2]}/{digest[2:]}"
+
+
+def test_outputs_are_pushed_once_they_are_home(project: Project) -> None:
+    dataset = project.dataset()
+    project.send().home()
+    stage = dataset.stage("train")
+    assert dataset.push_outputs(stage, quiet).files == 3  # five files, three of them alike
+    assert dataset.push_outputs(stage, quiet) == Pushed(files=0, bytes=0)
+    shutil.rmtree(project.root / ".dvc/cache")
+    (project.root / "model.bin").unlink()
+    dvc(project.root, "pull", "-q", "train")
+    assert "lr 0.1" in project.read("model.bin")
+
+
+# --- what a push refuses ---
+
+
+def refused(project: Project, stage: str = "train") -> SpecError:
+    dataset = project.dataset()
+    with pytest.raises(SpecError) as caught:
+        dataset.push(dataset.stage(stage), quiet)
+    return caught.value
+
+
+def test_data_edited_but_not_added_is_named(project: Project) -> None:
+    project.write("data/deep/2.txt", "three")
+    error = refused(project)
+    assert error.message.startswith("data is not what data.dvc records (md5 ")
+    assert "dvc add data" in str(error.hint) and "dvc checkout --force data" in str(error.hint)
+    assert not project.remote.exists()
+
+
+def test_an_edited_output_of_another_stage_is_named(project: Project) -> None:
+    project.write("prepared.csv", "edited")
+    error = refused(project)
+    assert error.message.startswith("prepared.csv is not what dvc.lock records")
+    assert "dvc commit prepare" in str(error.hint)
+
+
+def test_data_that_is_nowhere_is_named(project: Project) -> None:
+    shutil.rmtree(project.root / ".dvc/cache")
+    error = refused(project, "prepare")
+    assert "raw.csv (md5 " in error.message and "neither in the DVC cache nor in remote 'store'" in error.message
+    assert error.hint == "dvc commit raw.csv.dvc"
+    (project.root / "raw.csv").unlink()
+    assert "dvc pull raw.csv" in str(refused(project, "prepare").hint)
+    assert refused(project).hint in (
+        "dvc commit prepare",
+        "dvc commit data.dvc",
+        "dvc pull data, or dvc push where the data was added",
+    )
+
+
+def test_a_project_without_a_remote_says_how_to_add_one(project: Project) -> None:
+    project.write(".dvc/config", "")
+    error = refused(project)
+    assert error.message == "no DVC remote is configured" and "dvc remote add -d" in str(error.hint)
+    project.write(".dvc/config", "['remote \"spare\"']\n    url = /nowhere\n")
+    assert refused(project).hint == "dvc remote default spare"
+
+
+def test_a_remote_that_cannot_be_written_is_named(project: Project) -> None:
+    project.remote.write_text("a file where the remote should be")
+    dataset = project.dataset()
+    with pytest.raises((SpecError, TransientError), match="DVC remote 'store'"):
+        dataset.push(dataset.stage("train"), quiet)
+
+
+def test_a_remote_that_machines_cannot_read_is_refused(project: Project) -> None:
+    project.write(".dvc/config", "[core]\n    remote = web\n['remote \"web\"']\n    url = https://example.com/x\n")
+    assert "machines read local, s3, gs" in refused(project).message
+
+
+def test_a_dependency_outside_the_project_is_refused(project: Project) -> None:
+    project.write("dvc.yaml", "stages:\n  far: {cmd: x, deps: [/etc/hostname]}\n")
+    error = refused(project, "far")
+    assert "/etc/hostname lies outside the project" in error.message
+    assert error.hint == "dvc import-url /etc/hostname"
+
+
+def test_a_dependency_that_does_not_exist_is_refused(project: Project) -> None:
+    (project.root / "train.py").unlink()
+    assert refused(project).message == "train: its dependency train.py does not exist"
+
+
+# --- metrics, silence ---
+
+
+def test_metrics_are_read_flat_from_json_yaml_and_toml(project: Project) -> None:
+    project.write("dvc.yaml", "stages:\n  m: {cmd: x, metrics: [a.json: {cache: false}, b.yaml, c.toml, gone.json]}\n")
+    project.write("a.json", '{"val": {"acc": 0.5, "by class": {"x": 1}}}')
+    project.write("b.yaml", "loss: 1.5\n")
+    project.write("c.toml", "[t]\nz = 3\n")
+    dataset = project.dataset()
+    values: dict[str, Any] = dataset.metrics(dataset.stage("m"))
+    assert values == {"val.acc": 0.5, "val.by class.x": 1, "loss": 1.5, "t.z": 3}
+    project.write("a.json", "{")
+    with pytest.raises(SpecError, match="a.json"):
+        dataset.metrics(dataset.stage("m"))
+
+
+def test_dvc_says_nothing_by_itself(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
+    dataset = project.dataset()
+    logging.getLogger("dvc").setLevel(logging.INFO)
+    dataset.push(dataset.stage("train"), quiet)
+    project.send().home()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_directory_that_is_no_project_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        Dataset(tmp_path).stage("train")
+    assert caught.value.hint == "dvc init"
