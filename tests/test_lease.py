@@ -1,0 +1,185 @@
+"""The rules of a lease's life, without a clock, a network or a process."""
+
+from __future__ import annotations
+
+import pytest
+
+from sojourn.lease import (
+    HELLO_LIMIT_S,
+    MARGIN_S,
+    PEERS_LIMIT_S,
+    VISIBLE_LIMIT_S,
+    Conclude,
+    Create,
+    Gone,
+    Intend,
+    PostOrder,
+    Release,
+    Seen,
+    State,
+    Terms,
+    fold,
+    step,
+)
+from sojourn.ledger import Entry, Kind
+from sojourn.records import Exit, Hello, Lease, Machine, Outcome, RankExit, Stop
+
+NAME = "sojourn-quiet-heron-7f3a-1-0-abcd"
+TERMS = Terms(nodes=2, offers=2, deadline_at=1000.0, grace_s=60.0)
+INTENDED = State(name=NAME, request={"token": NAME}, offer=0, intended_at=10.0)
+CREATED = State(name=NAME, request={"token": NAME}, offer=0, intended_at=10.0, created_at=11.0)
+ORDERED = State(name=NAME, request={"token": NAME}, offer=0, intended_at=10.0, created_at=11.0, ordered_at=20.0)
+
+
+def machines(*states: str, ended_by: str | None = None) -> Lease:
+    return Lease(
+        name=NAME,
+        project="digits",
+        run="quiet-heron-7f3a",
+        attempt=1,
+        deadline_at=1000.0,
+        machines=tuple(
+            Machine(name=f"{NAME}-n{node}", state=state, ended_by=ended_by)  # type: ignore[arg-type]
+            for node, state in enumerate(states)
+        ),
+    )
+
+
+def hello(node: int) -> Hello:
+    return Hello(
+        name=f"{NAME}-n{node}",
+        node=node,
+        address="127.0.0.1",
+        port=1,
+        clock=0,
+        cpus=1,
+        memory=1,
+        python="3",
+        version="1",
+    )
+
+
+def exited(node: int, code: int = 0, at: float = 50.0, **fields: object) -> Exit:
+    return Exit(node=node, reason="exited", exit_code=code, ended_at=at).model_copy(update=fields)
+
+
+def outcome(action: object) -> Outcome:
+    assert isinstance(action, Conclude)
+    return action.outcome
+
+
+def test_the_intention_comes_before_the_creation() -> None:
+    assert step(State(), Seen(now=10), TERMS) == Intend(0)
+    assert step(INTENDED, Seen(now=10), TERMS) == Create()
+
+
+def test_a_refused_offer_leads_to_the_next_and_then_to_an_end() -> None:
+    assert step(State(tried=((0, "full"),)), Seen(now=10), TERMS) == Intend(1)
+    ended = outcome(step(State(tried=((0, "full"), (1, "also full"))), Seen(now=10), TERMS))
+    assert ended.state == "lost" and "full; also full" in ended.message
+
+
+def test_the_order_waits_for_every_hello() -> None:
+    running = machines("running", "running")
+    assert step(CREATED, Seen(now=12, lease=running, hellos=(hello(0), None), exits=(None, None)), TERMS) is None
+    both = Seen(now=12, lease=running, hellos=(hello(0), hello(1)), exits=(None, None))
+    assert step(CREATED, both, TERMS) == PostOrder()
+
+
+def test_all_exits_good_is_a_success() -> None:
+    seen = Seen(now=60, lease=machines("running", "running"), exits=(exited(0), exited(1)))
+    assert outcome(step(ORDERED, seen, TERMS)).state == "succeeded"
+
+
+def test_the_first_rank_to_fail_is_the_one_that_counts() -> None:
+    late = exited(0, 1, failed_rank=0, tail="connection lost", ranks=(RankExit(rank=0, exit_code=1, at=42.0),))
+    first = exited(1, 1, failed_rank=2, tail="ZeroDivisionError", ranks=(RankExit(rank=2, exit_code=1, at=41.0),))
+    ended = outcome(step(ORDERED, Seen(now=60, lease=machines("running", "running"), exits=(late, first)), TERMS))
+    assert (ended.failed_rank, ended.tail) == (2, "ZeroDivisionError")
+
+
+def test_a_peers_end_is_an_echo() -> None:
+    echo = Exit(node=0, reason="peer", ended_at=40.0)
+    ended = outcome(step(ORDERED, Seen(now=60, exits=(echo, exited(1, 3, at=41.0))), TERMS))
+    assert (ended.state, ended.exit_code) == ("failed", 3)
+
+
+def test_one_failed_node_does_not_wait_for_the_others_for_ever() -> None:
+    seen = Seen(now=50 + PEERS_LIMIT_S - 1, lease=machines("ended", "running"), exits=(exited(0, 1), None))
+    assert step(ORDERED, seen, TERMS) is None
+    late = Seen(now=50 + PEERS_LIMIT_S + 1, lease=machines("ended", "running"), exits=(exited(0, 1), None))
+    assert outcome(step(ORDERED, late, TERMS)).state == "failed"
+
+
+def test_a_machine_that_left_without_a_last_word_is_lost() -> None:
+    seen = Seen(now=60, lease=machines("gone", "running", ended_by="killed"), exits=(None, None))
+    ended = outcome(step(ORDERED, seen, TERMS))
+    assert ended.state == "lost" and f"{NAME}-n0" in ended.message and "killed" in ended.message
+
+
+def test_a_new_machine_may_be_invisible_for_a_while() -> None:
+    nothing = (None, None)
+    assert step(CREATED, Seen(now=11 + VISIBLE_LIMIT_S - 1, exits=nothing, hellos=nothing), TERMS) is None
+    gone = step(CREATED, Seen(now=11 + VISIBLE_LIMIT_S + 1, exits=nothing, hellos=nothing), TERMS)
+    assert outcome(gone).state == "lost"
+
+
+def test_a_machine_that_never_says_hello_is_given_up() -> None:
+    seen = Seen(
+        now=11 + HELLO_LIMIT_S + 1, lease=machines("running", "starting"), hellos=(None, None), exits=(None, None)
+    )
+    assert outcome(step(CREATED, seen, TERMS)).state == "lost"
+
+
+def test_a_stop_before_the_order_ends_the_attempt_at_once() -> None:
+    seen = Seen(now=12, lease=machines("running", "running"), exits=(None, None), stop=Stop(reason="Ctrl-C", at=12))
+    assert outcome(step(CREATED, seen, TERMS)).state == "stopped"
+
+
+def test_a_stop_is_left_to_the_agents_until_they_had_their_time() -> None:
+    def seen(now: float) -> Seen:
+        return Seen(now=now, lease=machines("running", "running"), exits=(None, None), stop=Stop(reason="x", at=100))
+
+    assert step(ORDERED, seen(100 + TERMS.grace_s), TERMS) is None
+    assert outcome(step(ORDERED, seen(101 + TERMS.grace_s + MARGIN_S), TERMS)).state == "stopped"
+
+
+def test_an_agent_that_slept_through_the_deadline_is_not_waited_for() -> None:
+    seen = Seen(
+        now=TERMS.deadline_at + TERMS.grace_s + MARGIN_S + 1, lease=machines("running", "running"), exits=(None, None)
+    )
+    assert outcome(step(ORDERED, seen, TERMS)).state == "deadline"
+
+
+def test_nothing_is_rented_after_the_deadline() -> None:
+    assert outcome(step(INTENDED, Seen(now=1001), TERMS)).state == "deadline"
+
+
+@pytest.mark.parametrize("state", ["starting", "running", "ended"])
+def test_release_is_repeated_until_the_provider_says_gone(state: str) -> None:
+    ended = Outcome(state="succeeded", message="", ended_at=50.0)
+    over = State(name=NAME, request={}, created_at=11.0, ordered_at=20.0, outcome=ended)
+    assert step(over, Seen(now=60), TERMS) == Release()
+    released = State(name=NAME, request={}, created_at=11.0, ordered_at=20.0, outcome=ended, released_at=60.0)
+    assert step(released, Seen(now=61, lease=machines("gone", state)), TERMS) == Release()
+    assert step(released, Seen(now=61, lease=machines("gone", "gone")), TERMS) == Gone()
+
+
+def test_a_ledger_folds_into_the_state_it_describes() -> None:
+    def entry(sequence: int, kind: Kind, **body: object) -> Entry:
+        return Entry(sequence=sequence, term=1, owner="ada", at=float(sequence), kind=kind, body=body)
+
+    state = fold(
+        [
+            entry(0, "opened"),
+            entry(1, "intent", attempt=1, offer=0, name="first", request={"n": 1}),
+            entry(2, "refused", offer=0, reason="full"),
+            entry(3, "intent", attempt=1, offer=1, name="second", request={"n": 2}),
+            entry(4, "created", name="second"),
+            entry(5, "takeover", since="ada"),
+            entry(6, "release", name="second"),
+            entry(7, "release", name="second"),
+        ]
+    )
+    assert (state.tried, state.name, state.request) == (((0, "full"),), "second", {"n": 2})
+    assert (state.created_at, state.released_at, state.gone_at) == (4.0, 6.0, None)
