@@ -18,7 +18,8 @@ def attach(
 
     Example: sojourn attach last
     """
-    from cli.console import TerminalListener, out
+    from cli.console import out
+    from cli.progress import open_listener
     from cli.train import finish, interruptible
     from cli.world import open_store
     from sojourn.journey import Journey, walk
@@ -32,6 +33,6 @@ def attach(
         out.print(f"{mailbox.run} is home already; see it: sojourn show {mailbox.run}")
         return
     plan, home = plan_of(mailbox), data_home()
-    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, TerminalListener())
+    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, open_listener())
     with interruptible(journey):
         finish(walk(journey, take_over=take_over))

@@ -1,8 +1,7 @@
-"""What the user sees: phases and script output, live on a terminal and as plain lines elsewhere."""
+"""What the user reads: plan, report, receipt, list of runs, errors."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -21,61 +20,21 @@ out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-class TerminalListener:
-    """Prints each step as it ends, and the script's output as it comes."""
-
-    def __init__(self) -> None:
-        self._status = out.status("", spinner="dots") if out.is_terminal else None
-        self._at_line_start = True
-
-    def started(self, step: str) -> None:
-        """A step begins."""
-        if self._status is not None and step != "train":
-            self._status.update(f"{step} …")
-            self._status.start()
-        elif self._status is not None:
-            self._status.stop()
-
-    def finished(self, step: str, text: str, seconds: float) -> None:
-        """A step is done."""
-        if self._status is not None:
-            self._status.stop()
-        self._end_line()
-        out.print(f"[green]✓[/] {step:<12} {escape(text)}  [dim]{seconds:.1f} s[/]")
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-        self._end_line()
-        out.print(f"  [dim]{escape(text)}[/]")
-
-    def script(self, node: int, data: bytes) -> None:
-        """The next bytes of a machine's log, as they are."""
-        self._at_line_start = data.endswith(b"\n")
-        sys.stdout.write(data.decode("utf-8", errors="replace"))
-        sys.stdout.flush()
-
-    def _end_line(self) -> None:
-        if not self._at_line_start:
-            sys.stdout.write("\n")
-            self._at_line_start = True
-
-
 def show_plan(plan: Plan) -> None:
     """The plan, a line for each heading."""
     _lines(plan.lines())
 
 
 def show_receipt(receipt: Receipt) -> None:
-    """Each resource of a run and when it was last seen gone."""
-    table = Table("resource", "identity", "seconds", "ended by", "gone", "cost", box=None, pad_edge=False)
+    """Each resource of a run: how long it stood, what ended it, and when it was last seen gone."""
     for one in receipt.resources:
-        gone = clock_time(one.gone_at) if one.gone_at else "[red]NOT CONFIRMED[/]"
-        table.add_row(
-            one.name, one.identity or "-", f"{one.seconds:.1f}", one.ended_by or "-", gone, f"${one.cost:.2f}"
-        )
-    out.print(table)
+        gone = f"gone {clock_time(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
+        who = f"  {escape(one.identity)}" if one.identity else ""
+        ended = f", ended by {one.ended_by}" if one.ended_by else ""
+        out.print(f"  {one.name}{who}  {one.seconds:.1f} s{ended}, {gone}, ${one.cost:.2f}")
     colour = "green" if receipt.state == "closed" else "red"
-    out.print(f"receipt: {len(receipt.resources)} resources, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}")
+    count = f"{len(receipt.resources)} resource{'' if len(receipt.resources) == 1 else 's'}"
+    out.print(f"[bold]{'receipt':<12}[/]{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}")
 
 
 def show_report(report: Report) -> None:
@@ -153,19 +112,3 @@ def show_runs(lines: Iterable[RunLine], now: float) -> None:
 
 def _age(seconds: float) -> str:
     return format_duration(seconds).split()[0]
-
-
-class SilentListener:
-    """Says nothing; for work on a run that is not the user's present concern."""
-
-    def started(self, step: str) -> None:
-        """Nothing."""
-
-    def finished(self, step: str, text: str, seconds: float) -> None:
-        """Nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def script(self, node: int, data: bytes) -> None:
-        """Nothing."""

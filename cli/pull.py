@@ -22,7 +22,8 @@ def pull(
 
     Example: sojourn pull last --to results
     """
-    from cli.console import TerminalListener, out
+    from cli.console import out
+    from cli.progress import open_listener
     from cli.world import open_store
     from sojourn.errors import SpecError
     from sojourn.journey import Journey
@@ -34,7 +35,7 @@ def pull(
         raise SpecError("--apply and --to exclude each other", hint="give one of them")
     mailbox = find_run(open_store(store), run)
     plan, home = plan_of(mailbox), data_home()
-    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, TerminalListener())
+    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, open_listener())
     if apply:
         placed = journey.apply()
     else:

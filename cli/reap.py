@@ -50,7 +50,7 @@ def reap(
 
 
 def _journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
-    from cli.console import SilentListener
+    from cli.progress import SilentListener
     from sojourn.journey import Journey
     from sojourn.providers import open_provider
     from sojourn.runs import data_home

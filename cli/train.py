@@ -58,7 +58,7 @@ def train(
 
 def without_prefect(plan: Plan) -> Report:
     """The same steps, in this process alone."""
-    from cli.console import TerminalListener
+    from cli.progress import open_listener
     from sojourn.journey import Journey, walk
     from sojourn.mailbox import Mailbox
     from sojourn.providers import open_provider
@@ -67,14 +67,15 @@ def without_prefect(plan: Plan) -> Report:
 
     home = data_home()
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
-    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, TerminalListener())
+    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, open_listener())
     with interruptible(journey):
         return walk(journey)
 
 
 def with_prefect(plan: Plan) -> Report:
     """As a flow run on the Prefect server, or without one when none can be had."""
-    from cli.console import TerminalListener, out
+    from cli.console import out
+    from cli.progress import open_listener
     from cli.server import find_server
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
@@ -89,7 +90,7 @@ def with_prefect(plan: Plan) -> Report:
 
     # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
     settings = temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with settings, session(plan, TerminalListener(), interruptible):
+    with settings, session(plan, open_listener(), interruptible):
         return flow(plan.launch, plan.directory)
 
 
