@@ -14,7 +14,7 @@ Directory = Annotated[Path, typer.Option("--project", metavar="DIR", help="The p
 Stage = Annotated[str | None, typer.Option(help="A stage of dvc.yaml to run, instead of a program.")]
 Where = Annotated[str | None, typer.Option(help="The provider that rents the machines.")]
 Machine = Annotated[str | None, typer.Option(help="A machine type of that provider.")]
-Nodes = Annotated[int | None, typer.Option(help="How many machines.")]
+Nodes = Annotated[str | None, typer.Option(help="How many machines.")]
 Processes = Annotated[str | None, typer.Option(help="Ranks on each machine: a number, or `gpu`.")]
 Deadline = Annotated[str | None, typer.Option(help="For the whole run, like 90m or 2h30m.")]
 Grace = Annotated[str | None, typer.Option(help="After the deadline, to stop and leave, like 60s.")]
@@ -30,7 +30,5 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`."
 
 def flags(**given: Any) -> dict[str, Any]:
     """Launch fields from command-line values; what was not given is left out."""
-    processes = given.pop("processes", None)
-    if processes is not None:
-        given["processes"] = int(processes) if processes.isdigit() else processes
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in given.items() if value}
+    asked = {key: value for key, value in given.items() if value is not None and value != []}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in asked.items()}

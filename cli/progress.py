@@ -19,7 +19,7 @@ class SilentListener:
     def started(self, step: str) -> None:
         """Nothing."""
 
-    def finished(self, step: str, text: str, seconds: float) -> None:
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:
@@ -38,10 +38,10 @@ class PlainListener:
     def started(self, step: str) -> None:
         """Nothing: the line comes when the step has ended."""
 
-    def finished(self, step: str, text: str, seconds: float) -> None:
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
         self._end_line()
-        out.print(f"[green]✓[/] {step:<12}{escape(text)}  [dim]{seconds:.1f} s[/]")
+        out.print(_ended(step, text, seconds, good))
 
     def note(self, text: str) -> None:
         """Something the user should know."""
@@ -79,7 +79,7 @@ class LiveListener:
         self._status.update(_Bottom(self))
         self._status.start()
 
-    def finished(self, step: str, text: str, seconds: float) -> None:
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
         self._begun.pop(step, None)
         self._bar = ""
@@ -88,7 +88,7 @@ class LiveListener:
             self._lines[node] = ""
         if not self._begun:
             self._status.stop()
-        out.print(f"[green]✓[/] {step:<12}{escape(text)}  [dim]{seconds:.1f} s[/]")
+        out.print(_ended(step, text, seconds, good))
 
     def note(self, text: str) -> None:
         """Something the user should know."""
@@ -113,6 +113,11 @@ class LiveListener:
         shown = line.rstrip("\r").rpartition("\r")[2]
         if shown:
             out.print(Text.from_ansi(shown))
+
+
+def _ended(step: str, text: str, seconds: float, good: bool) -> str:
+    mark = "[green]✓[/]" if good else "[red]✗[/]"
+    return f"{mark} {step:<12}{escape(text)}  [dim]{seconds:.1f} s[/]"
 
 
 class _Bottom:

@@ -75,10 +75,12 @@ def without_prefect(plan: Plan) -> Report:
 def with_prefect(plan: Plan) -> Report:
     """As a flow run on the Prefect server, or without one when none can be had."""
     from cli.console import out
+    from cli.modules import check_modules
     from cli.progress import open_listener
     from cli.server import find_server
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    check_modules()
     api = find_server()
     if api is None:
         out.print("  no Prefect server answers: the run goes on without one", style="dim")
@@ -86,12 +88,17 @@ def with_prefect(plan: Plan) -> Report:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.train import train as flow
+    from sojourn.mailbox import Mailbox
+    from sojourn.report import Report
+    from sojourn.storage import Store
     from tasks.session import session
 
     # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
     settings = temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with settings, session(plan, open_listener(), interruptible):
-        return flow(plan.launch, plan.directory)
+        state = flow(plan.launch, plan.directory, return_state=True)
+    report = Mailbox(Store(plan.store), plan.project, plan.run).read("report", Report)
+    return report or state.result()  # without a report the flow has failed, and this raises why
 
 
 def finish(report: Report) -> None:

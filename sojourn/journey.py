@@ -42,8 +42,8 @@ class Listener(Protocol):
         """A step begins."""
         ...
 
-    def finished(self, step: str, text: str, seconds: float) -> None:
-        """A step is done; `text` says in a few words what it did."""
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
+        """A step is done; `text` says in a few words what it did, `good` whether that was hoped for."""
         ...
 
     def note(self, text: str) -> None:
@@ -155,7 +155,7 @@ class Journey:
         with self._step("train") as say:
             outcome = self.orchestrator.follow()
             self._relay()
-            say(outcome.message)
+            say(outcome.message, outcome.state == "succeeded")
         self.mailbox.write("outcome", outcome)
         return outcome
 
@@ -353,14 +353,25 @@ class Journey:
         return report
 
     @contextmanager
-    def _step(self, name: str) -> Iterator[Callable[[str], None]]:
+    def _step(self, name: str) -> Iterator[Say]:
         """Tell the listener that a step runs, how long it took and what it did."""
         self.listener.started(name)
         begun = time.monotonic()
-        said: list[str] = []
-        yield said.append
+        said = Say()
+        yield said
         self.phases[name] = time.monotonic() - begun
-        self.listener.finished(name, said[0] if said else "", self.phases[name])
+        self.listener.finished(name, said.text, self.phases[name], said.good)
+
+
+class Say:
+    """What a step has to say about itself when it is done."""
+
+    text = ""
+    good = True
+
+    def __call__(self, text: str, good: bool = True) -> None:
+        """Say it; the last word counts."""
+        self.text, self.good = text, good
 
 
 def walk(journey: Journey, take_over: bool = False) -> Report:

@@ -30,11 +30,11 @@ class PrefectListener:
         for other in self._others:
             other.started(step)
 
-    def finished(self, step: str, text: str, seconds: float) -> None:
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
-        self._logger.info("%s: %s (%.1f s)", step, text, seconds)
+        self._logger.log(logging.INFO if good else logging.ERROR, "%s: %s (%.1f s)", step, text, seconds)
         for other in self._others:
-            other.finished(step, text, seconds)
+            other.finished(step, text, seconds, good)
 
     def note(self, text: str) -> None:
         """Something the user should know."""

@@ -36,6 +36,8 @@ def plan(launch: Launch, directory: str) -> Journey:
     mailbox = Mailbox(Store(made.store), made.project, run)
     made = mailbox.read("plan", Plan) or made
     artifacts.show_plan(made)
+    if session:
+        session.listener.note(f"in Prefect: {runtime.flow_run.ui_url}")
     listener = PrefectListener(get_run_logger(), [session.listener] if session else [])
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
     return open_journey(made, mailbox, open_provider(made.launch.where, home), home, listener, cancelled=_is_cancelling)
