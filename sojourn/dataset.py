@@ -172,6 +172,7 @@ class Dataset:
 
     def push(self, stage: Stage, echo: Echo) -> Pushed:
         """Push what the remote lacks of the stage's data, after checking that it is what DVC recorded."""
+        self._forget()  # people add data between the plan and the push
         with dvc_errors():
             producers = list(self._producers(stage))
             self._verify(stage, {id(out): out for _, out in producers}.values())
@@ -660,12 +661,23 @@ def _reproduce(root: Path, address: str, echo: Echo) -> None:
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_TEST": "1"}
     tail: deque[str] = deque(maxlen=12)
     with subprocess.Popen(
-        command, cwd="/", env=environment, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd="/",
+        env=environment,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            tail.append(line.rstrip("\n"))
-            echo(tail[-1])
+        try:
+            for line in process.stdout:
+                tail.append(line.rstrip("\n"))
+                echo(tail[-1])
+        except BaseException:
+            process.terminate()
+            raise
     if process.returncode:
         last = "\n  ".join(line for line in tail if line.strip())
         raise SpecError(f"stage {address!r} failed here:\n  {last}", hint=f"dvc repro {address}")

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,8 @@ def _scratch_repo(root: Path, tree: Path) -> Any:
     """A DVC project at `tree` that shares the user's cache and needs no git."""
     user = open_repo(root)
     try:
-        cache = {**user.config["cache"], "dir": user.cache.local_cache_dir}
+        kept = {key: user.config["cache"][key] for key in ("type", "shared") if key in user.config["cache"]}
+        cache = {**kept, "dir": user.cache.local_cache_dir}
     finally:
         user.close()
     site = tree / ".dvc" / "tmp" / "site"
@@ -192,12 +195,34 @@ def _meta(**values: Any) -> Any:
 
 
 def _apply(repo: Any, root: Path, committed: Committed) -> Applied | Refused:
-    from dvc.stage.loader import StageLoader
-
     try:
         stage = locate(repo, committed.address, (root,))
     except SpecError:
         return Refused(paths=(f"dvc.yaml: {committed.address}",))
+    with _claimed(stage):
+        return _take_over(stage, committed, root)
+
+
+@contextmanager
+def _claimed(stage: Any) -> Iterator[None]:
+    """DVC's own claim on the stage's files: `dvc repro` holds one, and not the lock, while a command runs.
+
+    Raises DVC's LockError at once when another process has it.
+    """
+    from dvc.rwlock import rwlock
+
+    repo = stage.repo
+    read, write = ([item.fs_path for item in items] for items in (stage.deps, stage.outs))
+    # The name must be the one that DVC's own methods give us, or we would be in our own way.
+    with rwlock(
+        repo.tmp_dir, repo.fs, " ".join(sys.argv), read, write, repo.config["core"].get("hardlink_lock", False)
+    ):
+        yield
+
+
+def _take_over(stage: Any, committed: Committed, root: Path) -> Applied | Refused:
+    from dvc.stage.loader import StageLoader
+
     old = {out.fs_path: out.hash_info for out in stage.outs}
     present = {out.fs_path: out.get_hash() for out in stage.outs if out.exists}
     if differing := _differing(stage, committed.entry, root):
@@ -210,7 +235,9 @@ def _apply(repo: Any, root: Path, committed: Committed) -> Applied | Refused:
     _place(stage, committed.tree, root)
     return Applied(
         outputs=tuple(_relative(out.fs_path, root) for out in stage.outs),
-        replaced={_relative(out.fs_path, root): f"md5:{present[out.fs_path].value}" for out in replaced},
+        replaced={
+            _relative(out.fs_path, root): f"md5:{present[out.fs_path].value}" for out in replaced if out.use_cache
+        },
     )
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dvc_project
@@ -188,6 +189,27 @@ def test_a_lock_held_by_dvc_is_waited_for_and_then_named(project: Project, monke
     with held(project), pytest.raises(TransientError, match="another DVC process is at work"):
         dvc_project.homecoming.apply(project.root, committed)
     assert project.tree() == before
+    assert isinstance(dvc_project.homecoming.apply(project.root, committed), Applied)
+
+
+def test_a_stage_that_runs_here_at_the_moment_is_waited_for(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = project.send().commit()
+    monkeypatch.setattr(dataset, "LOCK_WAIT_S", 0.5)
+    project.write("train.py", dvc_project.TRAIN)
+    waiting = "import os, time\nopen('started', 'w').close()\nwhile not os.path.exists('go'): time.sleep(0.02)\n"
+    project.write("wait.py", waiting)
+    project.write(
+        "dvc.yaml", dvc_project.DVC_YAML.replace("cmd: python3 train.py", "cmd: python3 wait.py && python3 train.py")
+    )
+    repro = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "-s", "train"], cwd=project.root)
+    while not (project.root / "started").exists():
+        assert repro.poll() is None
+        time.sleep(0.02)
+    project.write("dvc.yaml", dvc_project.DVC_YAML)
+    with pytest.raises(TransientError, match="another DVC process is at work"):
+        dvc_project.homecoming.apply(project.root, committed)
+    project.write("go", "")
+    assert repro.wait() == 0
     assert isinstance(dvc_project.homecoming.apply(project.root, committed), Applied)
 
 
