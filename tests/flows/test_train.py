@@ -1,0 +1,130 @@
+"""The round trip as a flow run on a real Prefect server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from cli_world import World
+
+if TYPE_CHECKING:
+    from conftest import Server
+
+pytestmark = pytest.mark.local
+STEPS = [
+    "plan",
+    "upstream",
+    "bundle",
+    "data",
+    "environment",
+    "provision",
+    "train",
+    "collect",
+    "release",
+    "confirm",
+    "publish",
+]
+SIDE_BY_SIDE = {"bundle", "data", "environment"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.script("import json; json.dump({'loss': 0.5}, open('metrics.json', 'w')); print('trained')")
+    yield world
+    assert not world.clean()
+
+
+def train(world: World, server: Server, *words: str) -> subprocess.CompletedProcess[str]:
+    return world.sojourn("train", "--", "python", *words, PREFECT_API_URL=server.url, PREFECT_HOME=str(server.home))
+
+
+def in_order(steps: list[str]) -> list[str]:
+    """The steps, those that run side by side as one."""
+    return ["|".join(sorted(SIDE_BY_SIDE)) if step in SIDE_BY_SIDE else step for step in steps]
+
+
+def test_a_run_is_a_flow_run_with_a_task_for_each_step(world: World, server: Server) -> None:
+    done = train(world, server, "train.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = world.show()
+    run = server.flow_run(shown["run"])
+    assert run["state"]["type"] == "COMPLETED"
+    assert in_order(server.task_names(run["id"])) == in_order(STEPS)
+    assert shown["metrics"] == {"loss": 0.5}
+    assert {one["gone_at"] is not None for one in shown["receipt"]["resources"]} == {True}
+
+
+def test_plan_report_and_receipt_are_artifacts(world: World, server: Server) -> None:
+    train(world, server, "train.py")
+    shown = world.show()
+    kept = {one["key"]: one for one in server.artifacts(server.flow_run(shown["run"])["id"])}
+    assert {key.rsplit("-", 1)[1] for key in kept} == {"plan", "report", "receipt"}
+    receipt = json.loads(kept[f"{shown['plan']['project']}-receipt"]["data"])
+    assert [row["name"] for row in receipt] == [one["name"] for one in shown["receipt"]["resources"]]
+    assert "| loss | 0.5 |" in kept[f"{shown['plan']['project']}-report"]["data"]
+
+
+def test_flow_and_plain_walk_take_the_same_steps(world: World, server: Server) -> None:
+    train(world, server, "train.py")
+    as_flow = world.show()["report"]["phases"]
+    assert world.train().returncode == 0
+    assert in_order(list(as_flow)) == in_order(list(world.show()["report"]["phases"]))
+
+
+def test_a_failed_script_is_a_failed_flow_run(world: World, server: Server) -> None:
+    world.script("raise SystemExit(3)", "bad.py")
+    done = train(world, server, "bad.py")
+    assert done.returncode == 1
+    assert server.flow_run(world.show()["run"])["state"]["type"] == "FAILED"
+    assert "closed" in done.stdout and "exit code 3" in done.stderr
+
+
+def test_bad_input_makes_no_flow_run(world: World, server: Server) -> None:
+    before = len(server.ask("/flow_runs/filter"))
+    assert train(world, server, "trian.py").returncode == 2
+    assert len(server.ask("/flow_runs/filter")) == before
+
+
+def test_without_a_server_the_run_goes_on_and_says_so(world: World) -> None:
+    done = world.sojourn("train", "--", "python", "train.py", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert done.returncode == 0, done.stderr
+    assert "without" in done.stdout and world.show()["outcome"]["state"] == "succeeded"
+
+
+def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) -> None:
+    world.script(
+        """
+        import sys
+        from flows.train import train
+        from sojourn.spec import Launch
+        report = train(Launch(command=("python", "train.py")), sys.argv[1])
+        print("REPORT", report.state, report.run)
+        """,
+        "launch_it.py",
+    )
+    done = subprocess.run(
+        [sys.executable, "launch_it.py", str(world.project)],
+        cwd=world.project,
+        env={**world.environment, "PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    run = done.stdout.split("REPORT succeeded ")[1].split()[0]
+    assert server.flow_run(run)["name"] == run and world.show()["run"] == run
+
+
+def test_its_parameters_are_a_typed_form() -> None:
+    code = "import json; from flows.train import train; print(json.dumps(train.parameters.model_dump()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    schema: dict[str, Any] = json.loads(done.stdout)
+    fields = schema["definitions"]["Launch"]["properties"]
+    assert schema["properties"]["directory"]["default"] == "."
+    assert {name for name, field in fields.items() if not field.get("description")} == set()
