@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
 
-from sojourn.errors import SojournError, SpecError
+from sojourn.errors import SojournError, SpecError, nearest
 from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id
 from sojourn.project import Project
@@ -87,13 +87,25 @@ def check_size(tree: Survey, accepted: bool) -> None:
     """Raise SpecError for a tree too large to be meant, naming its largest paths."""
     if accepted or (tree.bytes <= BYTES_LIMIT and len(tree.files) <= FILES_LIMIT):
         return
-    largest = sorted(tree.files, key=lambda found: -found.size)[:5]
-    names = ", ".join(f"{found.path} ({found.size / 1e6:.0f} MB)" for found in largest)
+    largest = _largest(tree)
+    names = ", ".join(f"{name} ({count:,} files, {size / 1e6:,.0f} MB)" for name, count, size in largest)
     raise SpecError(
         f"{len(tree.files):,} files, {tree.bytes / 1e6:,.0f} MB are too much for a bundle; largest: {names}",
-        hint=f"name data in launch:, like  inputs: [{PurePosixPath(largest[0].path).parts[0]}/]  , "
+        hint=f"name data in launch:, like  inputs: [{largest[0][0]}]  , "
         f"add a line to {IGNORE_FILE}, or pass --yes-upload",
     )
+
+
+def _largest(tree: Survey) -> list[tuple[str, int, int]]:
+    """The top-level files and directories (`data/`) that hold most, with their files and bytes."""
+    held: dict[str, tuple[int, int]] = {}
+    for found in tree.files:
+        first, *below = PurePosixPath(found.path).parts
+        name = first + "/" if below else first
+        count, size = held.get(name, (0, 0))
+        held[name] = (count + 1, size + found.size)
+    lines = [(name, count, size) for name, (count, size) in held.items()]
+    return sorted(lines, key=lambda line: -max(line[1] / FILES_LIMIT, line[2] / BYTES_LIMIT))[:5]
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,11 @@ def input_files(project: Project, inputs: Iterable[str]) -> list[Path]:
     for name in inputs:
         path = project.directory / name
         if not path.exists():
-            raise SpecError(f"inputs: {name!r} is not in {project.directory}", hint="mend the path in launch.inputs")
+            there = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
+            raise SpecError(
+                f"inputs: {name!r} is not in {project.directory}, {nearest(path.name, there)}",
+                hint="mend the path: --input PATH, or inputs: in params.yaml",
+            )
         files += sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
     return files
 

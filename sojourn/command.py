@@ -18,7 +18,7 @@ from sojourn.records import Command
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 _RUNNERS = {("uv", "run"), ("poetry", "run")}
 _LAUNCHERS = {"torchrun", "accelerate", "deepspeed"}
-_SHELL = re.compile(r"[|&;<>$`\\*?~(){}\n]")
+_SHELL = re.compile(r"[|&;<>$`\\*?~(){}\[\n]|^\s*\w+=")  # what a shell would act on, or a variable set in front
 
 
 def from_words(argv: tuple[str, ...], processes: int | Literal["gpu"], nodes: int) -> Command:
@@ -34,8 +34,9 @@ def from_words(argv: tuple[str, ...], processes: int | Literal["gpu"], nodes: in
 
 def from_stage(lines: tuple[str, ...], processes: int | Literal["gpu"], nodes: int) -> Command:
     """The command of a DVC stage, which is shell; a plain one is started without a shell."""
-    if len(lines) == 1 and not _SHELL.search(lines[0]):
-        return from_words(tuple(shlex.split(lines[0])), processes, nodes)
+    words = _plain_words(lines)
+    if words:
+        return from_words(words, processes, nodes)
     if processes != 1 or nodes > 1:
         raise SpecError(
             f"processes: {processes}, nodes: {nodes}: torchrun cannot start the stage's shell command {lines[0]!r}",
@@ -54,6 +55,16 @@ def check_script(command: Command, directory: Path) -> None:
         f"{script!r} is not a file in {directory}",
         hint=f"scripts here: {', '.join(there)}" if there else "no Python file is here; is this the right directory?",
     )
+
+
+def _plain_words(lines: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of a stage that a shell would only split; none when it would do more."""
+    if len(lines) != 1 or _SHELL.search(lines[0]):
+        return ()
+    try:
+        return tuple(shlex.split(lines[0]))
+    except ValueError:
+        return ()  # a quote that does not end; the shell says so in its own words
 
 
 def _script(command: Command) -> str | None:

@@ -8,6 +8,7 @@ SojournError
 ├── TransientError   the same call again, later
 ├── LostError        the lease is gone; rent a new one and resume
 ├── TrainingError    the user's script failed; never retried as infrastructure
+├── StoppedError     the user ended the run; nobody goes on with it
 ├── TeardownError    something billable may still stand
 └── SupersededError  another orchestrator has taken over; stop at once
 """
@@ -75,6 +76,12 @@ class TrainingError(SojournError):
     exit_code = ExitCode.SCRIPT_FAILED
 
 
+class StoppedError(SojournError):
+    """The run ended because the user said so."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class TeardownError(SojournError):
     """Something we rented is not confirmed gone."""
 
@@ -86,7 +93,11 @@ class SupersededError(SojournError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A clause naming the known word closest to `word`, or all of them when none is close."""
+    """A clause naming the known word closest to `word`, or all of them (a dozen at most) when none is close."""
     names = sorted(known)
+    if not names:
+        return "there is none yet"
     match = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f"did you mean {match[0]!r}?" if match else f"known: {', '.join(names)}"
+    if match:
+        return f"did you mean {match[0]!r}?"
+    return f"known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}"

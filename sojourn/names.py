@@ -54,6 +54,11 @@ def project_name(text: str) -> str:
     return slug if slug == text else f"{slug or 'project'}-{_check(text)}"
 
 
+def is_project_name(text: str) -> bool:
+    """Whether `text` can be a project's name as it is."""
+    return re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) is not None and len(text) <= PROJECT_LENGTH + 5
+
+
 @dataclass(frozen=True)
 class LeaseName:
     """The name of one lease, which is also its idempotency token: which run, attempt and offer.

@@ -152,7 +152,7 @@ def make_plan(
     started = _command(launch, stage)
     command.check_script(started, where)
     surroundings_of_script = environment.resolve(launch.environment, project.directory, surroundings)
-    _check_program(started, surroundings_of_script)
+    _check_program(started, surroundings_of_script, where)
     offers = provider.offers(launch.machine, launch.nodes)
     tree = bundle.survey(project, skip=left_out(launch, project, stage))
     bundle.check_size(tree, accepted=accept_size)
@@ -218,9 +218,14 @@ def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:
             raise SpecError(f"secrets: {name!r} is not set in this environment", hint=f"set it first: export {name}=…")
 
 
-def _check_program(started: Command, where: Environment) -> None:
+def _check_program(started: Command, python: Environment, directory: Path) -> None:
     program = started.argv[0]
-    if not started.shell and "/" not in program and not environment.find_program(program, where):
+    if started.shell:
+        return
+    if "/" in program and not os.access(directory / program, os.X_OK):
+        what = "cannot be executed" if (directory / program).exists() else f"is not a file in {directory}"
+        raise SpecError(f"command: {program!r} {what}", hint="name the interpreter: sojourn train -- python FILE")
+    if "/" not in program and not environment.find_program(program, python):
         raise SpecError(
             f"command: {program!r} is not a program on your PATH",
             hint="name the interpreter: sojourn train -- python FILE",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -16,8 +16,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from sojourn.errors import SpecError, nearest
+from sojourn.names import is_project_name, project_name
 
 PARAMS = "params.yaml"
+COMMAND_LINE = "command line"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*")
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
@@ -48,7 +50,34 @@ def _duration(value: object) -> float:
 
 
 def _words(value: object) -> object:
-    return tuple(shlex.split(value)) if isinstance(value, str) else value
+    try:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value!r} has a quote that does not end") from None
+
+
+def _text(value: object) -> object:
+    # YAML reads `PORT: 29500` as a number. A bool is left to be refused: nobody can tell which spelling is meant.
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _names(value: object) -> object:
+    if isinstance(value, (str, int, float)):
+        raise ValueError(f"{value!r} is not a list, write it as [{value}]")
+    return value
+
+
+def _processes(value: object) -> object:
+    count = str(value)
+    if count != "gpu" and (not count.isdecimal() or not 1 <= int(count) <= 1024):
+        raise ValueError(f"{value!r} is neither a number from 1 to 1024 nor 'gpu'")
+    return value if count == "gpu" else int(count)
+
+
+def _count(value: object) -> object:
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 1024:
+        raise ValueError(f"{value!r} is not a number from 1 to 1024")
+    return int(str(value))
 
 
 def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -59,6 +88,7 @@ def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Duration = Annotated[float, BeforeValidator(_duration)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 class Launch(BaseModel):
@@ -72,8 +102,10 @@ class Launch(BaseModel):
     stage: str | None = Field(default=None, description="A stage of dvc.yaml; instead of a command.")
     where: str = Field(default="local", description="The provider that rents the machines.")
     machine: str | None = Field(default=None, description="A machine type of that provider; its default when absent.")
-    nodes: int = Field(default=1, ge=1, le=1024, description="Machines, each with its own agent.")
-    processes: Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"] = Field(
+    nodes: Annotated[int, BeforeValidator(_count)] = Field(
+        default=1, ge=1, le=1024, description="Machines, each with its own agent."
+    )
+    processes: Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"], BeforeValidator(_processes)] = Field(
         default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs."
     )
     deadline: Duration = Field(
@@ -87,15 +119,17 @@ class Launch(BaseModel):
         description="`auto` builds one from the dependency files found, `current` takes the python on your PATH, "
         "anything else is the path of a requirements file.",
     )
-    variables: dict[str, str] = Field(default_factory=dict, description="Environment variables for the script.")
-    secrets: tuple[str, ...] = Field(
+    variables: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
+        default_factory=dict, description="Environment variables for the script."
+    )
+    secrets: Names = Field(
         default=(), description="Names of secrets the script gets as environment variables; never their values."
     )
-    inputs: tuple[str, ...] = Field(
+    inputs: Names = Field(
         default=(), description="Large files or directories that travel beside the bundle, one blob each."
     )
-    outputs: tuple[str, ...] = Field(default=(), description="Paths that come home even when git ignores them.")
-    checkpoint: tuple[str, ...] | None = Field(
+    outputs: Names = Field(default=(), description="Paths that come home even when git ignores them.")
+    checkpoint: Names | None = Field(
         default=None,
         description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent.",
     )
@@ -113,6 +147,13 @@ class Launch(BaseModel):
             raise ValueError("the command is empty, write it after --")
         return command
 
+    @field_validator("project_name")
+    @classmethod
+    def _is_a_name(cls, name: str | None) -> str | None:
+        if name is not None and not is_project_name(name):
+            raise ValueError(f"{name!r} is not a name of small letters, digits and dashes, try {project_name(name)!r}")
+        return name
+
 
 def read_launch(directory: Path, flags: Mapping[str, Any]) -> Launch:
     """The `launch:` section of the directory's params.yaml with `flags` laid over it.
@@ -125,15 +166,18 @@ def read_launch(directory: Path, flags: Mapping[str, Any]) -> Launch:
     for one, other in (("command", "stage"), ("stage", "command")):
         if one in given and other not in given:
             asked.pop(other, None)
-    return make_launch({**asked, **given}, origin=PARAMS if asked else "command line")
+    return make_launch({**asked, **given}, origin=PARAMS if asked else COMMAND_LINE, flags=given)
 
 
-def make_launch(values: Mapping[str, Any], origin: str) -> Launch:
-    """A Launch from plain values. Raises SpecError that names `origin`, field and value."""
+def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] = ()) -> Launch:
+    """A Launch from plain values; `flags` are the fields that the command line gave.
+
+    Raises SpecError that names where the value came from, the field and the value.
+    """
     try:
-        launch = Launch(**values)
+        launch = Launch.model_validate(dict(values))
     except ValidationError as error:
-        raise _sentence(error, origin) from None
+        raise _sentence(error, origin, flags) from None
     if (launch.command is None) == (launch.stage is None):
         what = "nothing to run" if launch.command is None else "both a command and a stage"
         raise SpecError(
@@ -150,13 +194,11 @@ def _section(directory: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(
-            f"{path}: not valid YAML: {_where(error)}", hint="mend that line and run the command again"
-        ) from None
+        raise SpecError(f"{PARAMS}: not valid YAML: {_where(error)}", hint=f"mend that line: {path}") from None
     section = content.get("launch") if isinstance(content, dict) else None
     if section is not None and not isinstance(section, dict):
-        raise SpecError(f"{path}: launch: {section!r} is not a mapping", hint="write fields below it, like  nodes: 1")
-    return section or {}
+        raise SpecError(f"{PARAMS}: launch: {section!r} is not a mapping", hint="write fields below it, like  nodes: 1")
+    return {str(key): value for key, value in (section or {}).items()}
 
 
 def _where(error: Exception) -> str:
@@ -167,16 +209,17 @@ def _where(error: Exception) -> str:
     return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
-def _sentence(error: ValidationError, origin: str) -> SpecError:
+def _sentence(error: ValidationError, origin: str, flags: Collection[str]) -> SpecError:
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if part not in ("int", "literal['gpu']"))
+    origin = COMMAND_LINE if first["loc"][0] in flags else origin
+    field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return SpecError(
             f"{origin}: launch: unknown key {field!r}, {nearest(field, Launch.model_fields)}", hint=_all_fields()
         )
     name = str(first["loc"][0])
     says = first["msg"].removeprefix("Value error, ")
-    says = says[0].lower() + says[1:] if not says.startswith("'") else says
+    says = says if first["type"] == "value_error" else says[0].lower() + says[1:]
     value = "" if repr(first["input"]) in says else f"{first['input']!r}: "
     known = Launch.model_fields.get(name)
     return SpecError(f"{origin}: launch.{field}: {value}{says}", hint=f"{name}: {known.description}" if known else None)

@@ -47,9 +47,13 @@ class Store:
                 hint="write it as file:///absolute/path or s3://bucket/prefix",
             )
         self.url = url.rstrip("/")
+        place = urlsplit(url).netloc
+        if scheme != "file" and not place:
+            raise SpecError(f"store: {url!r} names no bucket", hint=f"write it as {scheme}://bucket/prefix")
         self.root = Path(unquote(urlsplit(url).path)) if scheme == "file" else None
-        if self.root is not None and not self.root.is_absolute():
-            raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {self.root.absolute().as_uri()}")
+        if self.root is not None and (place or not self.root.is_absolute()):
+            meant = Path(unquote(url.removeprefix("file:").lstrip("/")))
+            raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")
 
     def put(self, key: str, body: bytes | Path) -> None:
         """Write an object, replacing what was there."""

@@ -1,0 +1,153 @@
+"""What the user asks for is parsed with the shorthand people write, and refused in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sojourn.errors import ExitCode, SpecError
+from sojourn.spec import Launch, format_duration, make_launch, parse_duration, read_launch
+
+COMMAND = {"command": ("python", "train.py")}
+
+
+def refusal(values: dict[str, Any]) -> SpecError:
+    """What a launch section with these values is told."""
+    with pytest.raises(SpecError) as caught:
+        make_launch({**COMMAND, **values}, origin="params.yaml")
+    assert caught.value.exit_code == ExitCode.BAD_INPUT
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("45s", 45), ("90m", 5400), ("2h30m", 9000), ("2h 30m", 9000), ("1d", 86400), ("1.5h", 5400), (" 5 s ", 5)],
+)
+def test_a_duration_is_written_as_people_write_it(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["90", "", "5 parsecs", "-5m", "5m3", "m", "1e3s", "٣", "5m\n7"])
+def test_a_duration_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write it like 45s, 90m or 2h30m"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (0.4, "0s"), (61, "1m 1s"), (9000, "2h 30m"), (90061, "1d 1h")]
+)
+def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_every_field_is_described() -> None:
+    assert [name for name, field in Launch.model_fields.items() if not field.description] == []
+
+
+def test_a_launch_survives_its_own_json() -> None:
+    launch = make_launch({**COMMAND, "deadline": "90m", "processes": "gpu", "inputs": ["data"]}, origin="params.yaml")
+
+    assert Launch.model_validate_json(launch.model_dump_json()) == launch
+
+
+def test_a_command_in_one_string_is_split_like_a_shell_would() -> None:
+    launch = make_launch({"command": "python 'my train.py' --name \"it's\""}, origin="params.yaml")
+
+    assert launch.command == ("python", "my train.py", "--name", "it's")
+
+
+def test_numbers_in_variables_are_text_for_the_script() -> None:
+    launch = make_launch({**COMMAND, "variables": {"PORT": 29500, "RATE": 0.1}}, origin="params.yaml")
+
+    assert launch.variables == {"PORT": "29500", "RATE": "0.1"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nods": 2}, "params.yaml: launch: unknown key 'nods', did you mean 'nodes'?"),
+        ({"nodes": 0}, "params.yaml: launch.nodes: 0 is not a number from 1 to 1024"),
+        ({"nodes": "two"}, "params.yaml: launch.nodes: 'two' is not a number from 1 to 1024"),
+        ({"nodes": True}, "params.yaml: launch.nodes: True is not a number from 1 to 1024"),
+        ({"processes": "gpus"}, "params.yaml: launch.processes: 'gpus' is neither a number from 1 to 1024 nor 'gpu'"),
+        ({"processes": 0}, "params.yaml: launch.processes: 0 is neither a number from 1 to 1024 nor 'gpu'"),
+        (
+            {"deadline": "5 parsecs"},
+            "params.yaml: launch.deadline: '5 parsecs' is not a duration, write it like 45s, 90m or 2h30m",
+        ),
+        ({"deadline": "0s"}, "params.yaml: launch.deadline: 0.0: input should be greater than 0"),
+        ({"secrets": "TOKEN"}, "params.yaml: launch.secrets: 'TOKEN' is not a list, write it as [TOKEN]"),
+        ({"inputs": ["../data"]}, "params.yaml: launch.inputs: ['../data']: '../data' leaves the project, "
+         "name a path inside it"),
+        ({"outputs": ["/out"]}, "params.yaml: launch.outputs: ['/out']: '/out' leaves the project, "
+         "name a path inside it"),
+        ({"project_name": "../x y"}, "params.yaml: launch.project_name: '../x y' is not a name of small letters, "
+         "digits and dashes, try 'x-y-46c7'"),
+        ({"variables": {"A": ["b"]}}, "params.yaml: launch.variables.A: ['b']: input should be a valid string"),
+        ({"command": ""}, "params.yaml: launch.command: '': the command is empty, write it after --"),
+        ({"command": "python 'x"}, "params.yaml: launch.command: \"python 'x\" has a quote that does not end"),
+        ({"stage": "train"}, "params.yaml: both a command and a stage"),
+        ({"command": None}, "params.yaml: nothing to run"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_its_field(values: dict[str, Any], message: str) -> None:
+    error = refusal(values)
+
+    assert error.message == message
+    assert error.hint
+
+
+def params(directory: Path, text: str) -> Path:
+    (directory / "params.yaml").write_text(text, encoding="utf-8")
+    return directory
+
+
+def test_a_flag_overrides_the_file_and_is_blamed_for_its_own_value(tmp_path: Path) -> None:
+    here = params(tmp_path, "launch: {command: python train.py, nodes: 2, deadline: 1h}\n")
+
+    assert read_launch(here, {"nodes": "3"}).nodes == 3
+    with pytest.raises(SpecError, match=r"^command line: launch\.nodes"):
+        read_launch(here, {"nodes": "three"})
+
+
+def test_a_command_on_the_command_line_replaces_the_stage_of_the_file(tmp_path: Path) -> None:
+    launch = read_launch(params(tmp_path, "launch: {stage: train}\n"), {"command": ("python", "other.py")})
+
+    assert (launch.stage, launch.command) == (None, ("python", "other.py"))
+
+
+def test_a_stage_on_the_command_line_replaces_the_command_of_the_file(tmp_path: Path) -> None:
+    launch = read_launch(params(tmp_path, "launch: {command: python train.py}\n"), {"stage": "train"})
+
+    assert (launch.stage, launch.command) == ("train", None)
+
+
+@pytest.mark.parametrize("text", ["", "lr: 0.1\n", "launch:\n", "- a list\n"])
+def test_a_file_without_a_launch_section_asks_for_nothing(tmp_path: Path, text: str) -> None:
+    assert read_launch(params(tmp_path, text), COMMAND) == Launch(command=("python", "train.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("launch: [a, b]\n", "params.yaml: launch: ['a', 'b'] is not a mapping"),
+        ("launch:\n  nodes: [\n", "params.yaml: not valid YAML: expected the node content, but found '<stream end>' "
+         "in line 3, column 1"),
+        ("launch:\n  1: x\n", "params.yaml: launch: unknown key '1', known: checkpoint"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        read_launch(params(tmp_path, text), COMMAND)
+
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(SpecError, match="not valid YAML"):
+        read_launch(tmp_path, COMMAND)
