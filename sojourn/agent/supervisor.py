@@ -498,8 +498,10 @@ def remove(path: str, tries: int = 5) -> bool:
         _remove_once(path)
         if not os.path.lexists(path):
             return True
-        time.sleep(0.02)  # a process that is dying may still have written
-    return False
+        # Deeper than a path may be long, or a process that is dying has still written.
+        os.waitpid(os.posix_spawnp("rm", ["rm", "-rf", "--", path], os.environ), 0)
+        time.sleep(0.02)
+    return not os.path.lexists(path)
 
 
 def _remove_once(path: str) -> None:

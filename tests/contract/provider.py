@@ -88,11 +88,9 @@ class World(Protocol):
         ...
 
 
-class ProviderContract:
-    """Inherit, and set `module`, `golden` and the fixture `world`."""
+class ProviderCase:
+    """The tools of the contract, also for a provider's own tests; inherit, and give the fixture `world`."""
 
-    module: str
-    golden: Path
     grace_s = 1.0
 
     @pytest.fixture
@@ -123,6 +121,39 @@ class ProviderContract:
             deadline_at=deadline_at,
             grace_s=self.grace_s,
         )
+
+    @staticmethod
+    def offer(provider: Provider) -> Offer:
+        return Offer(provider=provider.name, machine="any", place="here", price=0.5, cpus=8, memory=2**34, gpus=("L4",))
+
+    @staticmethod
+    def lease(world: World) -> Lease:
+        lease = world.provider().observe(str(NAME))
+        assert lease is not None
+        return lease
+
+    @staticmethod
+    def states(world: World) -> set[str]:
+        lease = world.provider().observe(str(NAME))
+        return {machine.state for machine in lease.machines} if lease else {"gone"}
+
+    def wait_until_running(self, world: World) -> None:
+        world.wait(lambda: self.states(world) == {"running"})
+
+    @staticmethod
+    def release(world: World) -> None:
+        world.wait(lambda: world.provider().release(str(NAME)))
+
+    def assert_rented_once(self, world: World) -> None:
+        world.settle()
+        assert (world.billable(), world.rented()) == (1, 1)
+
+
+class ProviderContract(ProviderCase):
+    """Inherit, and set `module` and `golden` too."""
+
+    module: str
+    golden: Path
 
     # -- the request is a pure value --
 
@@ -374,34 +405,6 @@ class ProviderContract:
         code = f"import sys, {self.module}; print(*sorted(set(sys.modules) & {set(SDKS)!r}))"
         answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert answer.stdout.split() == []
-
-    # -- helpers --
-
-    @staticmethod
-    def offer(provider: Provider) -> Offer:
-        return Offer(provider=provider.name, machine="any", place="here", price=0.5, cpus=8, memory=2**34, gpus=("L4",))
-
-    @staticmethod
-    def lease(world: World) -> Lease:
-        lease = world.provider().observe(str(NAME))
-        assert lease is not None
-        return lease
-
-    @staticmethod
-    def states(world: World) -> set[str]:
-        lease = world.provider().observe(str(NAME))
-        return {machine.state for machine in lease.machines} if lease else {"gone"}
-
-    def wait_until_running(self, world: World) -> None:
-        world.wait(lambda: self.states(world) == {"running"})
-
-    @staticmethod
-    def release(world: World) -> None:
-        world.wait(lambda: world.provider().release(str(NAME)))
-
-    def assert_rented_once(self, world: World) -> None:
-        world.settle()
-        assert (world.billable(), world.rented()) == (1, 1)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
