@@ -19,8 +19,9 @@ def attach(
     Example: sojourn attach last
     """
     from cli.console import out
+    from cli.interrupts import interruptible
     from cli.progress import open_listener
-    from cli.train import finish, interruptible
+    from cli.train import finish
     from cli.world import open_store
     from sojourn.journey import Journey, walk
     from sojourn.providers import open_provider

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable
 
 from rich.console import Console
@@ -16,7 +18,18 @@ from sojourn.report import Report
 from sojourn.runs import RunLine
 from sojourn.spec import format_duration
 
-out = Console(highlight=False, soft_wrap=True)
+
+def go_on_unread() -> None:
+    """Whoever read our standard output has gone, as in `sojourn train | head`: the run is worth more than its echo."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        go_on_unread()
+
+
+out = _Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

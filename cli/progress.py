@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.text import Text
 
-from cli.console import out
+from cli.console import go_on_unread, out
 
 
 class SilentListener:
@@ -51,13 +51,20 @@ class PlainListener:
     def script(self, node: int, data: bytes) -> None:
         """The next bytes of a machine's log, as they are but for what is not UTF-8."""
         self._at_line_start = data.endswith(b"\n")
-        sys.stdout.write(data.decode("utf-8", errors="replace"))
-        sys.stdout.flush()
+        self._write(data.decode("utf-8", errors="replace"))
 
     def _end_line(self) -> None:
         if not self._at_line_start:
-            sys.stdout.write("\n")
+            self._write("\n")
             self._at_line_start = True
+
+    @staticmethod
+    def _write(text: str) -> None:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            go_on_unread()
 
 
 class LiveListener:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +11,6 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.journey import Journey
     from sojourn.planning import Plan
     from sojourn.report import Report
 
@@ -58,6 +53,7 @@ def train(
 
 def without_prefect(plan: Plan) -> Report:
     """The same steps, in this process alone."""
+    from cli.interrupts import interruptible
     from cli.progress import open_listener
     from sojourn.journey import Journey, walk
     from sojourn.mailbox import Mailbox
@@ -75,6 +71,7 @@ def without_prefect(plan: Plan) -> Report:
 def with_prefect(plan: Plan) -> Report:
     """As a flow run on the Prefect server, or without one when none can be had."""
     from cli.console import out
+    from cli.interrupts import interruptible
     from cli.modules import check_modules
     from cli.progress import open_listener
     from cli.server import find_server
@@ -115,27 +112,3 @@ def finish(report: Report) -> None:
         show_receipt(receipt)
     show_report(report)
     raise_for(report, mailbox.read("outcome", Outcome))
-
-
-@contextmanager
-def interruptible(journey: Journey) -> Iterator[None]:
-    """Ctrl-C asks the script to stop; a second one releases the machines at once."""
-    asked = False
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            journey.listener.note("releasing the machines now")
-            journey.orchestrator.release_now = True
-        else:
-            asked = True
-            journey.listener.note(
-                "stopping: what is committed will come home; Ctrl-C again releases the machines at once"
-            )
-            journey.orchestrator.stop("Ctrl-C")
-
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -19,7 +19,7 @@ from typing import Protocol
 from sojourn import bundle, environment, publish
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
-from sojourn.errors import SojournError, SpecError, SupersededError, TeardownError
+from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
@@ -82,6 +82,7 @@ class Journey:
         self.orchestrator = Orchestrator(plan, provider, mailbox, self.ledger, self.clock, self._order)
         self.orchestrator.watch = self._relay
         self.phases: dict[str, float] = {}
+        self.released = False
         self._read: dict[int, int] = {}
 
     @classmethod
@@ -104,7 +105,7 @@ class Journey:
     def upstream(self) -> None:
         """Run the stale stages that come before, here."""
         stage = self.plan.stage
-        if stage is None or not stage.before or self._sent is not None:
+        if stage is None or not stage.before or self._sent is not None or self._over:
             return
         with self._step("upstream") as say:
             self._dataset.reproduce(stage.before, self.listener.note)
@@ -112,7 +113,7 @@ class Journey:
 
     def bundle(self) -> None:
         """Send the source tree."""
-        if self._sent is not None:
+        if self._sent is not None or self._over:
             return
         with self._step("bundle") as say:
             launch, project = self.plan.launch, self._project
@@ -125,7 +126,7 @@ class Journey:
 
     def push(self) -> None:
         """Send the data that the DVC remote or the store lacks, and write the manifest of inputs."""
-        if self.mailbox.read("inputs", Inputs) is not None:
+        if self.mailbox.read("inputs", Inputs) is not None or self._over:
             return
         with self._step("data") as say:
             files, sent = bundle.pack_inputs(self._project, self.plan.launch.inputs, self.mailbox)
@@ -139,12 +140,16 @@ class Journey:
 
     def build(self) -> None:
         """Make the environment, unless it stands."""
+        if self._over:
+            return
         with self._step("environment") as say:
             made = environment.build(self.plan.environment, Path(self.plan.directory), self.home)
             say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
 
     def provision(self) -> None:
         """Rent the machines and tell them what to do."""
+        if self._over:
+            return
         with self._step("provision") as say:
             self.orchestrator.provision()
             offer = self.plan.offers[self.orchestrator.state.offer or 0]
@@ -168,10 +173,10 @@ class Journey:
 
     def release(self) -> None:
         """Give the machines back."""
-        if self.orchestrator.state.released_at is not None:
-            return
-        with self._step("release"):
-            self.orchestrator.release()
+        if self.orchestrator.state.released_at is None:
+            with self._step("release"):
+                self.orchestrator.release()
+        self.released = True
 
     def confirm(self) -> Receipt:
         """Ask until nothing is left, and write the receipt. Raises TeardownError when something is."""
@@ -225,10 +230,20 @@ class Journey:
 
     @contextmanager
     def held(self, take_over: bool = False) -> Iterator[None]:
-        """Own the run for as long as the block lasts, and show it by a heartbeat."""
+        """Own the run for as long as the block lasts, and show it by a heartbeat.
+
+        Whatever ends the block early hands the run over, so that the next owner need not
+        wait until our heartbeat has stopped.
+        """
         self.ledger.join(take_over=take_over)
         with self.ledger.beating():
-            yield
+            try:
+                yield
+            except SupersededError:
+                raise
+            except BaseException as error:
+                self._hand_over(error)
+                raise
 
     @contextmanager
     def leased(self) -> Iterator[None]:
@@ -252,14 +267,24 @@ class Journey:
             self.orchestrator.give_up(str(error).splitlines()[0])
             self.orchestrator.release()
             self.orchestrator.confirm()
-            self._receipt()
+            self._give_up_books()
         elif isinstance(error, KeyboardInterrupt) or self.cancelled():
             self.orchestrator.stop("cancelled")
             self.orchestrator.follow()
             self.release()
-        else:
-            self.ledger.append("handover", why=type(error).__name__)
-            self.listener.note(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
+
+    def _give_up_books(self) -> None:
+        outcome = self.orchestrator.state.outcome
+        assert outcome is not None
+        self.mailbox.write("outcome", outcome)
+        if self._receipt().state == "closed":
+            self._close(outcome, self.results(), Published(note="nothing was started"))
+
+    def _hand_over(self, error: BaseException) -> None:
+        if self.ledger.last("closed") is not None:
+            return
+        self.ledger.append("handover", why=type(error).__name__)
+        self.listener.note(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -271,6 +296,10 @@ class Journey:
     def _dataset(self) -> Dataset:
         assert self._project.dvc is not None
         return Dataset(self._project.dvc, self._project.directory)
+
+    @property
+    def _over(self) -> bool:
+        return self.orchestrator.state.outcome is not None
 
     @property
     def _sent(self) -> Bundle | None:
@@ -401,6 +430,8 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
 
     if report.state == "succeeded":
         return
+    if report.state == "stopped":
+        raise StoppedError(report.message)
     tail = outcome.tail if outcome else ""
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or None)

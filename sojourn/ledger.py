@@ -135,6 +135,9 @@ class Ledger:
     def _beat_until(self, over: threading.Event) -> None:
         while not over.wait(self.beat_every_s):
             try:
+                newest = self.mailbox.read("owner", Beat)
+                if newest is not None and newest.term > self.term:
+                    return  # superseded; to beat on would make the next owner seem alive after its death
                 self.beat()
             except SojournError:
                 continue  # a missed beat costs at most the ownership, and the next append will tell

@@ -41,6 +41,7 @@ class Orchestrator:
         self.ledger = ledger
         self.clock = clock
         self.poll_s = poll_s
+        self.stop_for: str | None = None  # set by a signal handler, which may not do more
         self.release_now = False
         self.watch: Callable[[], None] = lambda: None
         self._order = order
@@ -103,6 +104,9 @@ class Orchestrator:
             self.watch()
 
     def _look(self, state: lease.State) -> lease.Seen:
+        if self.stop_for is not None:
+            self.stop(self.stop_for)
+            self.stop_for = None
         # The provider first: a machine that is over by then has said its last word before.
         observed = self.provider.observe(state.name) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name else ()
