@@ -144,21 +144,28 @@ class Dataset:
         self._forget()
 
     def survey(self, stage: Stage) -> Survey:
-        """Count a stage's input files and bytes, and those that the remote lacks."""
+        """Count a stage's input files and bytes, and those that the remote lacks.
+
+        Raises what a push would raise, except for data that stale stages make anew.
+        """
+        made = set(self.stale_before(stage))
         with dvc_errors():
-            producers: list[tuple[Any, Any]] = []
-            unknown: list[tuple[Any, Any]] = []
+            known: list[tuple[Any, Any]] = []
+            unknown: set[str] = set()
             for dep, out in self._producers(stage):
-                (producers if out.hash_info else unknown).append((dep, out))
-            objects = self._sized(self._objects(producers))
-            lacking = self._lacking(objects)
-        files, absent = _files(objects), _files(lacking)
+                if self._address(out.stage) in made:
+                    unknown.add(self._relative(out.fs_path))
+                else:
+                    known.append((dep, out))
+            self._verify(stage, known)
+            objects = self._sized(self._objects(known))
+            files, lacking = _files(objects), _files(self._lacking(objects))
         return Survey(
             files=len(files),
             bytes=sum(item.size or 0 for item in files),
-            push_files=len(absent),
-            push_bytes=sum(item.size or 0 for item in absent),
-            unknown=tuple(sorted({self._relative(out.fs_path) for _, out in unknown})),
+            push_files=len(lacking),
+            push_bytes=sum(item.size or 0 for item in lacking),
+            unknown=tuple(sorted(unknown)),
         )
 
     def inputs(self, stage: Stage, top: Path) -> list[FileEntry]:
@@ -175,7 +182,7 @@ class Dataset:
         self._forget()  # people add data between the plan and the push
         with dvc_errors():
             producers = list(self._producers(stage))
-            self._verify(stage, {id(out): out for _, out in producers}.values())
+            self._verify(stage, producers)
             return self._push(self._objects(producers), echo)
 
     def push_outputs(self, stage: Stage, echo: Echo) -> Pushed:
@@ -325,7 +332,7 @@ class Dataset:
 
     # --- pushing ---
 
-    def _verify(self, stage: Stage, outs: Iterable[Any]) -> None:
+    def _verify(self, stage: Stage, producers: Iterable[tuple[Any, Any]]) -> None:
         for dependency in stage.dependencies:
             if dependency.kind == "external":
                 raise SpecError(
@@ -334,7 +341,7 @@ class Dataset:
                 )
             if dependency.kind == "source" and not (self.root / dependency.path).exists():
                 raise SpecError(f"{stage.address}: its dependency {dependency.path} does not exist", hint="dvc status")
-        for out in outs:
+        for out in {id(out): out for _, out in producers}.values():
             if out.exists and out.hash_info and out.changed_checksum():
                 raise self._modified(out)
 
@@ -372,25 +379,25 @@ class Dataset:
         )
 
     def _lacking(self, objects: Iterable[_Object]) -> list[_Object]:
+        """The objects that the remotes lack, each of which can be pushed."""
         lacking = []
         for remote, items in self._by_remote(objects).items():
             lacking += remote.lacking(items)
-        return lacking
-
-    def _push(self, objects: list[_Object], echo: Echo) -> Pushed:
-        lacking = self._lacking(self._sized(objects))
-        cache = self._repo.cache.local
         for item in lacking:
-            if not os.path.exists(cache.oid_to_path(item.md5)):
+            if not os.path.exists(self._repo.cache.local.oid_to_path(item.md5)):
                 raise self._nowhere(item)
             if not item.out.can_push:
                 raise SpecError(
                     f"{self._relative(item.path)} is marked `push: false`, so no machine can read it",
                     hint=f"remove `push: false` in {self._relative(item.out.stage.path)}",
                 )
+        return lacking
+
+    def _push(self, objects: list[_Object], echo: Echo) -> Pushed:
+        lacking = self._lacking(self._sized(objects))
         for remote, items in self._by_remote(lacking).items():
             echo(f"pushing {len(_files(items))} files to DVC remote {remote.name!r}")
-            remote.push(cache, items)
+            remote.push(self._repo.cache.local, items)
         files = _files(lacking)
         return Pushed(files=len(files), bytes=sum(item.size or 0 for item in files))
 

@@ -266,6 +266,52 @@ def test_the_survey_counts_without_moving_anything(project: Project) -> None:
     assert (ahead.files, ahead.unknown) == (0, ("model.bin",))
 
 
+def test_the_survey_leaves_out_what_a_stale_stage_makes_anew(project: Project) -> None:
+    shutil.rmtree(project.root / ".dvc/cache")
+    (project.root / "prepared.csv").unlink()
+    project.write("raw.csv", "c,d\n")
+    dvc(project.root, "add", "-q", "raw.csv", "data")
+    dataset = project.dataset()
+    survey = dataset.survey(dataset.stage("train"))
+    assert (survey.files, survey.bytes, survey.unknown) == (2, 6, ("prepared.csv",))
+
+
+def test_the_survey_refuses_what_a_push_would_refuse(project: Project) -> None:
+    project.write("data/deep/2.txt", "three")
+    dataset = project.dataset()
+    with pytest.raises(SpecError, match="data is not what data.dvc records"):
+        dataset.survey(dataset.stage("train"))
+
+
+def test_data_added_after_the_plan_is_what_is_pushed(project: Project) -> None:
+    dataset = project.dataset()
+    stage = dataset.stage("train")
+    project.write("data/deep/2.txt", "three")
+    dvc(project.root, "add", "-q", "data")
+    dataset.push(stage, quiet)
+    assert hashlib.md5(b"three").hexdigest() in {entry.hash[4:] for entry in dataset.inputs(stage, project.top)}
+
+
+def test_data_marked_not_to_be_pushed_is_refused(project: Project) -> None:
+    project.write(
+        "dvc.yaml", dvc_project.DVC_YAML.replace("outs: [prepared.csv]", "outs: [prepared.csv: {push: false}]")
+    )
+    assert "prepared.csv is marked `push: false`" in refused(project).message
+
+
+def test_data_with_a_remote_of_its_own_goes_there(project: Project) -> None:
+    dvc(project.root, "remote", "add", "-q", "other", "../../../other remote")
+    project.write(
+        "dvc.yaml", dvc_project.DVC_YAML.replace("outs: [prepared.csv]", "outs: [prepared.csv: {remote: other}]")
+    )
+    dataset = project.dataset()
+    stage = dataset.stage("train")
+    assert dataset.push(stage, quiet) == Pushed(files=3, bytes=14)
+    sources = {Path(entry.path).name: entry.source for entry in dataset.inputs(stage, project.top)}
+    assert "/other%20remote/files/md5/" in sources["prepared.csv"] and "/remote/files/md5/" in sources["2.txt"]
+    assert body(sources["prepared.csv"]) == b"A,B\n1,2\n"
+
+
 def test_a_truncated_object_in_a_local_remote_is_sent_again(project: Project) -> None:
     dataset = project.dataset()
     stage = dataset.stage("train")
