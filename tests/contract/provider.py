@@ -245,9 +245,7 @@ class ProviderContract(ProviderCase):
         assert [machine.name for machine in self.lease(world).machines] == [NAME.machine(node) for node in range(3)]
         assert world.billable() == 3
 
-    def test_nodes_appear_none_when_one_cannot_be_had(
-        self, world: World, request_for: Callable[..., Request]
-    ) -> None:
+    def test_nodes_appear_none_when_one_cannot_be_had(self, world: World, request_for: Callable[..., Request]) -> None:
         request = request_for(nodes=3)
         world.exhaust(request, after=2)
         with pytest.raises(SojournError):
@@ -327,9 +325,7 @@ class ProviderContract(ProviderCase):
         assert self.states(world) <= {"gone"}
         assert world.billable() == world.rented() == 0
 
-    def test_release_right_after_create_leaves_nothing(
-        self, world: World, request_for: Callable[..., Request]
-    ) -> None:
+    def test_release_right_after_create_leaves_nothing(self, world: World, request_for: Callable[..., Request]) -> None:
         world.provider().create(request_for(nodes=2))
         self.release(world)
         world.settle()
@@ -378,9 +374,7 @@ class ProviderContract(ProviderCase):
         assert deadline <= world.now() <= deadline + self.grace_s + 5
         world.wait(lambda: self.states(world) <= {"ended", "gone"})
 
-    def test_a_create_after_the_deadline_costs_nothing(
-        self, world: World, request_for: Callable[..., Request]
-    ) -> None:
+    def test_a_create_after_the_deadline_costs_nothing(self, world: World, request_for: Callable[..., Request]) -> None:
         request = request_for(seconds=-60)
         with suppress(SojournError):
             world.provider().create(request)

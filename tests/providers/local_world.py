@@ -95,7 +95,8 @@ class LocalWorld:
             (folder / "request.json").write_text("{}")
 
     def strangers_untouched(self) -> bool:
-        return all(sorted(e.name for e in folder.rglob("*")) == ["0", "request.json", "work"] for folder in self.strangers)
+        found = [sorted(entry.name for entry in folder.rglob("*")) for folder in self.strangers]
+        return found == [["0", "request.json", "work"]] * len(found)
 
     def written(self) -> bytes:
         return b"".join(path.read_bytes() for path in sorted(self.home.rglob("*")) if path.is_file())

@@ -63,7 +63,9 @@ class TestProcesses(Processes, ProviderCase):
     def start(self, world: LocalWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
         """Starts one machine whose stand-in does `verb`; its directory, once the stand-in is ready."""
 
-        def run(verb: str, isolation: str | None = None, seconds: float = 60.0, ready: str = "work/ready") -> Path:
+        def run(
+            verb: str, isolation: Isolation | None = None, seconds: float = 60.0, ready: str = "work/ready"
+        ) -> Path:
             monkeypatch.setenv("STANDIN", verb)
             world.isolation = isolation
             provider = world.provider()
@@ -281,9 +283,7 @@ class TestProcesses(Processes, ProviderCase):
         assert world.rented() == 0
         assert self.states(world) == {"gone"}
 
-    def test_when_one_supervisor_cannot_start_the_others_end(
-        self, world: LocalWorld, request_for: MakeRequest
-    ) -> None:
+    def test_when_one_supervisor_cannot_start_the_others_end(self, world: LocalWorld, request_for: MakeRequest) -> None:
         class OneShort(LocalProvider):
             def _start(self, node: Path, name: str) -> None:
                 if node.name == "1":
@@ -295,9 +295,7 @@ class TestProcesses(Processes, ProviderCase):
         assert world.alive() == {}
         assert self.states(world) == {"gone"}
 
-    def test_another_request_under_the_same_token_is_refused(
-        self, world: LocalWorld, request_for: MakeRequest
-    ) -> None:
+    def test_another_request_under_the_same_token_is_refused(self, world: LocalWorld, request_for: MakeRequest) -> None:
         world.provider().create(request_for())
         with pytest.raises(SpecError, match="another request"):
             world.provider().create(request_for(seconds=600))
