@@ -77,8 +77,13 @@ def survey(project: Project, skip: Iterable[str] = ()) -> Survey:
     Raises SpecError for a secret, a link that leaves the root, an LFS pointer.
     """
     ignore = _ignore_lines(project)
-    left_out = GitIgnoreSpec.from_lines([*_read_lines(project.root / IGNORE_FILE), *(f"/{path}" for path in skip)])
-    paths = (path for path in _paths(project, ignore) if not left_out.match_file(path) and not _is_ours(path))
+    left_out = GitIgnoreSpec.from_lines(_read_lines(project.root / IGNORE_FILE))
+    skipped = {PurePosixPath(path) for path in skip}
+    paths = (
+        path
+        for path in _paths(project, ignore)
+        if not left_out.match_file(path) and not _is_ours(path) and skipped.isdisjoint(_and_above(path))
+    )
     found = (_look(project.root, path) for path in sorted(set(paths)))
     return Survey(tuple(one for one in found if one is not None), tuple(ignore))
 
@@ -258,6 +263,11 @@ def _in_cache(path: str) -> bool:
     return path.startswith(_DVC_OWN) or "__pycache__" in PurePosixPath(path).parts
 
 
+def _and_above(path: str) -> tuple[PurePosixPath, ...]:
+    here = PurePosixPath(path)
+    return (here, *here.parents)
+
+
 def _is_ours(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return len(parts) > 1 and parts[0] == HOME and is_run_id(parts[1])
@@ -267,7 +277,8 @@ def _look(root: Path, path: str) -> Found | None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise SpecError(f"{path!r}: the name is not UTF-8", hint=f"rename it, or ignore it in {IGNORE_FILE}") from None
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise SpecError(f"{shown}: the name is not UTF-8", hint=f"rename it, or ignore it in {IGNORE_FILE}") from None
     file = root / path
     try:
         info = file.lstat()

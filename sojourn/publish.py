@@ -10,7 +10,7 @@ from pathlib import Path
 from sojourn import bundle, homecoming
 from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
-from sojourn.errors import SojournError
+from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.project import Project
@@ -54,7 +54,7 @@ def place_files(plan: Plan, collected: Collected, sent: Bundle, mailbox: Mailbox
 def to_directory(collected: Collected, mailbox: Mailbox, directory: Path) -> Published:
     """All results below a directory of the user's choice, which must be empty or new."""
     if directory.exists() and any(directory.iterdir()):
-        raise SojournError(f"{str(directory)!r} is not empty", hint="name a new directory: --to PATH")
+        raise SpecError(f"{str(directory)!r} is not empty", hint="name a new directory: --to PATH")
     fetch(collected.files, mailbox, directory)
     return Published(placed=tuple(entry.path for entry in collected.files), directory=str(directory))
 

@@ -44,7 +44,7 @@ class Store:
         if scheme not in SCHEMES:
             raise SpecError(
                 f"store: {url!r} is not a store URL, {nearest(scheme, SCHEMES)}",
-                hint="write it as file:///absolute/path or s3://bucket/prefix",
+                hint="write it as s3://bucket/prefix or " + ("file:///absolute/path" if scheme else _as_file(url)),
             )
         self.url = url.rstrip("/")
         place = urlsplit(url).netloc
@@ -153,6 +153,10 @@ class Store:
             raise ExistsError(key) from None
         except obstore.exceptions.BaseError as error:
             raise _translated(error, f"write {key}") from error
+
+
+def _as_file(path: str) -> str:
+    return Path(path).expanduser().absolute().as_uri()
 
 
 def _file_keys(root: Path, prefix: str) -> Iterator[str]:

@@ -1,0 +1,212 @@
+"""Bad input costs one sentence: what is wrong, its value, the nearest valid name, what to type; and creates nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cli_world import World
+
+BAD_INPUT = 2
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture
+def project(world: World) -> Path:
+    """A directory with one script that says nothing."""
+    world.script("pass\n")
+    return world.project
+
+
+def refused(world: World, done: Done, sentence: str, hint: str) -> None:
+    """The command ended with one sentence and a hint, and left no trace."""
+    assert done.returncode == BAD_INPUT, done.stdout + done.stderr
+    first, *rest = done.stderr.splitlines()
+    assert first.startswith("error: ") and sentence in first
+    assert hint in "\n".join(rest)
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+    assert not any(world.home.iterdir())
+
+
+def sending_is_refused(world: World, sentence: str, hint: str) -> None:
+    """`sojourn plan` refuses the tree as it stands."""
+    refused(world, world.sojourn("plan", "--", "python", "train.py"), sentence, hint)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "hint"),
+    [
+        ("train -- python trian.py", "'trian.py' is not a file in ", "train.py"),
+        ("train -- pyhton train.py", "'pyhton' is not a program on your PATH", "sojourn train -- python FILE"),
+        ("train -- ./run.sh", "'./run.sh' is not a file in ", "sojourn train -- python FILE"),
+        ("train --nodes 0 -- python train.py", "launch.nodes: '0' is not a number from 1 to 1024", "Machines"),
+        ("train --nodes two python train.py", "launch.nodes: 'two' is not a number", "Machines"),
+        ("train --processes two python train.py", "launch.processes: 'two' is neither a number", "gpu"),
+        ("train --processes 2 -- bash run.sh", "'bash run.sh' cannot be started by torchrun", "python FILE"),
+        ("train --deadline 5parsecs python train.py", "'5parsecs' is not a duration, write it like 45s", "deadline"),
+        ("train --deadline 90 python train.py", "'90' is not a duration", "deadline"),
+        ("train --where lcoal python train.py", "no provider 'lcoal', did you mean 'local'?", "--where local"),
+        ("train --machine this-hots python train.py", "has no 'this-hots', did you mean 'this-host'?", "this-host"),
+        ("train --stage train", "'train': no DVC project at ", "sojourn train -- python train.py"),
+        ("train --stage train python train.py", "both a command and a stage", "sojourn train -- python train.py"),
+        ("train", "nothing to run", "sojourn train -- python train.py"),
+        ("train --project nowhere python train.py", "'nowhere' does not exist", "--project PATH"),
+        ("train --project train.py python train.py", "'train.py' is a file", "--project PATH"),
+        ("train --environment dev.txt python train.py", "'dev.txt' is no file in ", "auto, current"),
+        ("train --secret TOKEN python train.py", "'TOKEN' is not set in this environment", "export TOKEN="),
+        ("train --input train.p python train.py", "'train.p' is not in ", "--input PATH"),
+        ("train --input ../data python train.py", "'../data' leaves the project", "inputs"),
+        ("train --store nonsense python train.py", "'nonsense' is not a store URL", "/project/nonsense"),
+        ("train --store s4://bucket python train.py", "'s4://bucket' is not a store URL, did you mean 's3'?", "s3://"),
+        ("train --store s3:// python train.py", "'s3://' names no bucket", "s3://bucket/prefix"),
+        ("train --store file://runs python train.py", "'file://runs' has no absolute path", "file:///"),
+        ("show quiet-heron-7f3a", "run 'quiet-heron-7f3a' is not in ", "sojourn runs"),
+        ("logs quiet-heron-7f3a", "run 'quiet-heron-7f3a' is not in ", "sojourn runs"),
+        ("attach quiet-heron-7f3a", "run 'quiet-heron-7f3a' is not in ", "sojourn runs"),
+        ("stop quiet-heron-7f3a", "run 'quiet-heron-7f3a' is not in ", "sojourn runs"),
+        ("pull quiet-heron-7f3a", "run 'quiet-heron-7f3a' is not in ", "sojourn runs"),
+        ("pull last", "there is no run yet", "sojourn train -- python train.py"),
+    ],
+)
+def test_a_wrong_word_costs_a_sentence(world: World, project: Path, words: str, sentence: str, hint: str) -> None:
+    refused(world, world.sojourn(*words.split()), sentence, hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence", "hint"),
+    [
+        (
+            "launch: {nods: 2}",
+            "params.yaml: launch: unknown key 'nods', did you mean 'nodes'?",
+            "known keys: checkpoint",
+        ),
+        ("launch: {deadline: 5 parsecs}", "params.yaml: launch.deadline: '5 parsecs' is not a duration", "90m"),
+        ("launch: [nodes, 2]", "params.yaml: launch: ['nodes', 2] is not a mapping", "nodes: 1"),
+        ("launch: {nodes: [", "params.yaml: not valid YAML: ", "mend that line: "),
+        (
+            "launch: {secrets: TOKEN}",
+            "params.yaml: launch.secrets: 'TOKEN' is not a list, write it as [TOKEN]",
+            "secrets",
+        ),
+    ],
+)
+def test_a_wrong_line_in_the_file_costs_a_sentence(
+    world: World, project: Path, text: str, sentence: str, hint: str
+) -> None:
+    (project / "params.yaml").write_text(text + "\n")
+
+    sending_is_refused(world, sentence, hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (".env", "A=1"),
+        ("conf/.env.local", "A=1"),
+        ("key.pem", "-----BEGIN RSA PRIVATE KEY-----\nMII"),
+        ("deploy", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl"),
+        (".ssh/id_ed25519", "x"),
+        (".netrc", "machine x"),
+        (".aws/credentials", "[default]"),
+    ],
+)
+def test_a_secret_does_not_travel(world: World, project: Path, name: str, content: str) -> None:
+    world.script(content, name)
+
+    sending_is_refused(world, f"{name}: looks like a secret", f"echo '/{name}' >> .sojournignore")
+
+    (project / ".sojournignore").write_text(f"/{name}\n")
+    assert world.sojourn("plan", "--", "python", "train.py").returncode == 0
+
+
+def odd_name(project: Path) -> None:
+    with open(os.fsencode(project) + b"/caf\xe9.txt", "w"):
+        pass
+
+
+def link_outside(project: Path) -> None:
+    (project / "passwords").symlink_to("/etc/passwd")
+
+
+def large_pointer(project: Path) -> None:
+    (project / "model.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n")
+
+
+def large_file(project: Path) -> None:
+    (project / "data").mkdir()
+    with (project / "data/all.bin").open("wb") as file:
+        file.truncate(201_000_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence", "hint"),
+    [
+        (odd_name, r"caf\xe9.txt: the name is not UTF-8", "rename it"),
+        (link_outside, "passwords: links to /etc/passwd, which is outside the project", "copy it into the project"),
+        (large_pointer, "model.bin: is a Git LFS pointer", "git lfs pull"),
+        (large_file, "2 files, 201 MB are too much for a bundle; largest: data/ (1 files, 201 MB)", "inputs: [data/]"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_what_cannot_travel_is_named(
+    world: World, project: Path, make: Callable[[Path], None], sentence: str, hint: str
+) -> None:
+    make(project)
+
+    sending_is_refused(world, sentence, hint)
+
+
+def test_a_large_tree_travels_when_it_is_meant(world: World, project: Path) -> None:
+    large_file(project)
+
+    assert world.sojourn("plan", "--yes-upload", "--", "python", "train.py").returncode == 0
+
+
+@pytest.mark.local
+def test_results_are_not_pulled_into_a_directory_that_holds_something(world: World, project: Path) -> None:
+    world.script("open('out.txt', 'w').write('x')")
+    assert world.train().returncode == 0
+    (world.root / "full").mkdir()
+    (world.root / "full/mine.txt").write_text("mine")
+
+    done = world.sojourn("pull", "last", "--to", str(world.root / "full"))
+
+    assert done.returncode == BAD_INPUT
+    assert "full' is not empty" in done.stderr and "--to PATH" in done.stderr
+    assert [entry.name for entry in (world.root / "full").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.local
+def test_a_run_that_is_nearly_named_is_suggested(world: World, project: Path) -> None:
+    assert world.train().returncode == 0
+    run = world.run()
+
+    done = world.sojourn("show", run[:-1] + "z")
+
+    assert done.returncode == BAD_INPUT
+    assert f"did you mean '{run}'?" in done.stderr
+
+
+def test_a_plan_creates_nothing_and_says_so(world: World, project: Path) -> None:
+    before = sorted(world.root.rglob("*"))
+
+    done = world.sojourn("plan", "--", "python", "train.py", "--epochs", "3")
+
+    assert done.returncode == 0, done.stderr
+    assert "python train.py --epochs 3" in done.stdout
+    assert "Nothing was created." in done.stdout
+    assert sorted(world.root.rglob("*")) == before
+
+
+def test_a_plan_is_printed_as_json(world: World, project: Path) -> None:
+    done = world.sojourn("plan", "--json", "--nodes", "2", "--deadline", "30m", "python", "train.py", "--json")
+
+    plan = json.loads(done.stdout)
+    assert plan["command"]["argv"] == ["python", "train.py", "--json"]
+    assert (plan["launch"]["nodes"], plan["launch"]["deadline"]) == (2, 1800)
+    assert not any(world.home.iterdir())
