@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -337,7 +338,7 @@ class Dataset:
             if dependency.kind == "external":
                 raise SpecError(
                     f"{stage.address}: its dependency {dependency.path} lies outside the project",
-                    hint=f"dvc import-url {dependency.path}",
+                    hint=shlex.join(["dvc", "import-url", dependency.path]),
                 )
             if dependency.kind == "source" and not (self.root / dependency.path).exists():
                 raise SpecError(f"{stage.address}: its dependency {dependency.path} does not exist", hint="dvc status")
@@ -349,21 +350,18 @@ class Dataset:
         path = self._relative(out.fs_path)
         record = self._relative(out.stage.path)
         record = record if out.stage.is_data_source else record.replace("dvc.yaml", "dvc.lock")
-        accept = f"dvc add {path}" if out.stage.is_data_source and not out.stage.is_import else self._commit(out)
+        added = out.stage.is_data_source and not out.stage.is_import
+        accept = shlex.join(["dvc", "add", path]) if added else self._commit(out)
         return SpecError(
             f"{path} is not what {record} records (md5 {out.hash_info.value})",
-            hint=f"to use it: {accept}; to go back: dvc checkout --force {path}",
+            hint=f"to use it: {accept}; to go back: {shlex.join(['dvc', 'checkout', '--force', path])}",
         )
 
     def _commit(self, out: Any) -> str:
-        return f"dvc commit {self._address(out.stage)}"
+        return shlex.join(["dvc", "commit", self._address(out.stage)])
 
     def _remake(self, out: Any) -> str:
-        return (
-            f"dvc update {self._relative(out.stage.path)}"
-            if out.stage.is_import
-            else f"dvc repro {self._address(out.stage)}"
-        )
+        return shlex.join(["dvc", "update" if out.stage.is_import else "repro", self._address(out.stage)])
 
     def _nowhere(self, item: _Object) -> SpecError:
         path = self._relative(item.path)
@@ -372,7 +370,7 @@ class Dataset:
         elif item.out.stage.cmd:
             hint = self._remake(item.out)
         else:
-            hint = f"dvc pull {path}, or dvc push where the data was added"
+            hint = f"{shlex.join(['dvc', 'pull', path])}, or dvc push where the data was added"
         remote = self._remote(item.out.remote)
         return SpecError(
             f"{path} (md5 {item.md5}) is neither in the DVC cache nor in remote {remote.name!r}", hint=hint
@@ -489,7 +487,7 @@ class _Remote:
             yield
         except Exception as error:
             raise SpecError(
-                f"DVC remote {self.name!r} at {self.url('')} does not answer: {_line(error)}",
+                f"DVC remote {self.name!r} at {self.odb.path} does not answer: {_line(error)}",
                 hint=f"dvc status --cloud --remote {self.name}",
             ) from error
 
@@ -671,7 +669,7 @@ def _reproduce(root: Path, address: str, echo: Echo) -> None:
         command,
         cwd="/",
         env=environment,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

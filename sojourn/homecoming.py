@@ -212,7 +212,7 @@ def _claimed(stage: Any) -> Iterator[None]:
     from dvc.rwlock import rwlock
 
     repo = stage.repo
-    read, write = ([item.fs_path for item in items] for items in (stage.deps, stage.outs))
+    read, write = ([item.fs_path for item in items if item.is_in_repo] for items in (stage.deps, stage.outs))
     # The name must be the one that DVC's own methods give us, or we would be in our own way.
     with rwlock(
         repo.tmp_dir, repo.fs, " ".join(sys.argv), read, write, repo.config["core"].get("hardlink_lock", False)

@@ -90,7 +90,7 @@ FILES = {
 def dvc(where: Path, *words: str) -> str:
     """What `dvc WORDS` prints; raises when it fails."""
     done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=where, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     return done.stdout
 
 

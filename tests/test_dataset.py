@@ -220,6 +220,12 @@ def test_a_directory_that_mixes_sources_and_data_travels_both_ways(project: Proj
     assert not status(project.root, "mix")
 
 
+def test_data_added_by_dvc_2_is_refused_with_the_way_to_migrate(project: Project) -> None:
+    project.write("raw.csv.dvc", project.read("raw.csv.dvc").replace("  hash: md5\n", ""))
+    error = refused(project, "prepare")
+    assert "md5-dos2unix" in error.message and "dvc cache migrate" in str(error.hint)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("dvc_s3") is not None, reason="dvc-s3 is installed")
 def test_a_cloud_remote_needs_its_package_and_says_so(project: Project) -> None:
     project.write(".dvc/config", "[core]\n    remote = store\n['remote \"store\"']\n    url = s3://bucket/prefix\n")

@@ -260,6 +260,27 @@ def test_a_stage_of_another_file_and_one_of_a_grid_come_home(project: Project) -
     assert not status(project.root, "sub/dvc.yaml:fit")
 
 
+def test_a_project_that_keeps_no_git_for_dvc_comes_home(project: Project) -> None:
+    plain = Project(project.folder / "plain", ".")
+    shutil.copytree(project.root, plain.top, symlinks=True)
+    git(plain.top, "init", "-q", ".")
+    plain.write(".dvc/config", plain.read(".dvc/config").replace("[core]\n", "[core]\n    no_scm = true\n"))
+    assert isinstance(plain.send().home(), Applied)
+    assert not status(plain.root, "train")
+
+
+def test_an_output_that_was_a_file_comes_home_as_a_directory(project: Project) -> None:
+    project.write("make.py", "open('o', 'w').write('file')\n")
+    project.write("dvc.yaml", "stages:\n  make: {cmd: python3 make.py, deps: [make.py], outs: [o]}\n")
+    assert isinstance(project.send("make").home(), Applied)
+    project.write("make.py", "import os; os.mkdir('o'); open('o/x', 'w').write('directory')\n")
+    assert isinstance(project.send("make").home(), Applied)
+    assert project.read("o/x") == "directory" and not status(project.root, "make")
+    project.write("make.py", "open('o', 'w').write('file')\n")
+    assert isinstance(project.send("make").home(), Applied)
+    assert project.read("o") == "file" and not status(project.root, "make")
+
+
 def test_the_users_cache_settings_are_honoured(project: Project) -> None:
     dvc(project.root, "config", "--local", "cache.dir", os.path.relpath(project.folder / "other cache", project.root))
     dvc(project.root, "config", "--local", "cache.type", "symlink")
