@@ -13,7 +13,7 @@ import dvc_project
 import pytest
 from dvc_project import Project, dvc, git, status
 
-from sojourn import dataset
+from sojourn import dataset, homecoming
 from sojourn.errors import TrainingError, TransientError
 from sojourn.homecoming import Applied, Refused
 
@@ -164,6 +164,22 @@ def test_an_output_edited_by_hand_is_never_overwritten(project: Project, path: s
     assert project.tree() == before
 
 
+def test_a_result_that_only_the_cache_knows_may_be_replaced(project: Project) -> None:
+    before = project.read("dvc.lock")
+    project.send().home()
+    project.write("dvc.lock", before)
+    (project.root / "metrics.json").unlink()
+    project.write("params.yaml", "lr: 0.2\n")
+    applied = project.send().home()
+    assert isinstance(applied, Applied) and set(applied.replaced) == {
+        "model.bin",
+        "weights",
+        "deep/er/notes.txt",
+        "ckpt",
+    }
+    assert "lr 0.2" in project.read("model.bin")
+
+
 def test_a_missing_output_is_the_scripts_fault(project: Project) -> None:
     run = project.send(during=lambda machine: (machine / "model.bin").unlink())
     before = project.tree()
@@ -187,30 +203,38 @@ def test_a_lock_held_by_dvc_is_waited_for_and_then_named(project: Project, monke
     monkeypatch.setattr(dataset, "LOCK_WAIT_S", 0.5)
     before = project.tree()
     with held(project), pytest.raises(TransientError, match="another DVC process is at work"):
-        dvc_project.homecoming.apply(project.root, committed)
+        homecoming.apply(project.root, committed)
     assert project.tree() == before
-    assert isinstance(dvc_project.homecoming.apply(project.root, committed), Applied)
+    assert isinstance(homecoming.apply(project.root, committed), Applied)
+
+
+WAIT = """\
+import os, time
+open("model.bin", "w").write("half")
+open("started", "w").close()
+while not os.path.exists("go"):
+    time.sleep(0.02)
+"""
 
 
 def test_a_stage_that_runs_here_at_the_moment_is_waited_for(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     committed = project.send().commit()
     monkeypatch.setattr(dataset, "LOCK_WAIT_S", 0.5)
-    project.write("train.py", dvc_project.TRAIN)
-    waiting = "import os, time\nopen('started', 'w').close()\nwhile not os.path.exists('go'): time.sleep(0.02)\n"
-    project.write("wait.py", waiting)
-    project.write(
-        "dvc.yaml", dvc_project.DVC_YAML.replace("cmd: python3 train.py", "cmd: python3 wait.py && python3 train.py")
-    )
-    repro = subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "-s", "train"], cwd=project.root)
-    while not (project.root / "started").exists():
-        assert repro.poll() is None
-        time.sleep(0.02)
-    project.write("dvc.yaml", dvc_project.DVC_YAML)
-    with pytest.raises(TransientError, match="another DVC process is at work"):
-        dvc_project.homecoming.apply(project.root, committed)
-    project.write("go", "")
-    assert repro.wait() == 0
-    assert isinstance(dvc_project.homecoming.apply(project.root, committed), Applied)
+    project.write("wait.py", WAIT)
+    slow = dvc_project.DVC_YAML.replace("cmd: python3 train.py", "cmd: python3 wait.py && python3 train.py")
+    project.write("dvc.yaml", slow)
+    with subprocess.Popen([sys.executable, "-m", "dvc", "repro", "-q", "-s", "train"], cwd=project.root) as repro:
+        try:
+            while not (project.root / "started").exists():
+                assert repro.poll() is None
+                time.sleep(0.02)
+            project.write("dvc.yaml", dvc_project.DVC_YAML)
+            with pytest.raises(TransientError, match="another DVC process is at work"):
+                homecoming.apply(project.root, committed)
+        finally:
+            project.write("go", "")
+    assert repro.returncode == 0
+    assert isinstance(homecoming.apply(project.root, committed), Applied)
 
 
 class held:
