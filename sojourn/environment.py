@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from sojourn.records import Record
 
 FOUND_BY = ("uv.lock", "requirements.txt", "pyproject.toml")
 BUILD_LIMIT_S = 1800
+_INCLUDE = re.compile(r"^\s*(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>[^\s#]+)", re.MULTILINE)
 _INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
@@ -47,9 +49,10 @@ def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> En
         return Environment(
             kind="current", path=tuple(surroundings.get("PATH", os.defpath).split(os.pathsep)), variables=kept
         )
-    content = (directory / source).read_bytes()
+    content = b"".join(file.read_bytes() for file in _files(directory, source))
     key = hashlib.sha256(content + f"{source}|{platform.python_version()}|{platform.platform()}".encode())
-    variables = {"PYTHONPATH": os.pathsep.join(("src", "."))} if source != "requirements.txt" else {}
+    is_project = Path(source).name in ("uv.lock", "pyproject.toml")
+    variables = {"PYTHONPATH": os.pathsep.join(("src", "."))} if is_project else {}
     return Environment(kind="built", source=source, digest=key.hexdigest()[:16], variables=variables)
 
 
@@ -71,7 +74,7 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
         if ready(environment, home):
             return False
         shutil.rmtree(place, ignore_errors=True)
-        _uv("venv", "--quiet", str(place))
+        _uv("venv", "--quiet", str(place), cwd=directory)
         requirements = _requirements(environment, directory, place)
         _uv(
             "pip",
@@ -108,6 +111,16 @@ def _source(wanted: str, directory: Path) -> str | None:
             hint="use auto, current, or the path of a requirements file",
         )
     return wanted
+
+
+def _files(directory: Path, source: str) -> list[Path]:
+    """All files that decide the environment: the source, those it includes, and the Python that is asked for."""
+    files = [directory / source]
+    for file in files:
+        included = (match["path"] for match in _INCLUDE.finditer(file.read_text(encoding="utf-8", errors="replace")))
+        files += [one for path in included if (one := file.parent / path).is_file() and one not in files]
+    asked = directory / ".python-version"
+    return [*files, asked] if asked.is_file() else files
 
 
 def _requirements(environment: Environment, directory: Path, place: Path) -> Path:

@@ -1,0 +1,330 @@
+"""Any plain script makes the round trip from wherever it stands, and nothing of the user's is overwritten."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from cli_world import World
+from wheels import make_wheel
+
+pytestmark = pytest.mark.local
+
+RESULTS = """
+import pathlib, sys
+here = pathlib.Path(".")
+(here / "model.pt").write_bytes(b"weights" * 100)
+(here / "out/deep").mkdir(parents=True, exist_ok=True)
+(here / "out/deep/log.txt").write_text(" ".join(sys.argv[1:]))
+(here / "metrics.json").write_text('{"accuracy": 0.9}')
+(here / "notes.md").write_text("rewritten by the script")
+"""
+RANKS = """
+import json, os, pathlib
+import torch, torch.distributed as dist
+
+dist.init_process_group("gloo")
+total = torch.ones(1) * (dist.get_rank() + 1)
+dist.all_reduce(total)
+names = "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE GROUP_RANK".split()
+text = json.dumps({"sum": total.item(), **{name: int(os.environ[name]) for name in names}})
+pathlib.Path(f"rank-{dist.get_rank()}.json").write_text(text)
+dist.destroy_process_group()
+"""
+
+
+def trained(world: World, *words: str, **more: str) -> str:
+    """What `sojourn train` printed; it must have succeeded."""
+    done = world.train(*words, **more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def lines_of(world: World, run: str = "last") -> str:
+    """The whole log of a run."""
+    return world.sojourn("logs", run).stdout
+
+
+def test_a_script_needs_no_git_no_dvc_and_no_file_of_ours(world: World) -> None:
+    world.script(RESULTS)
+    (world.project / "notes.md").write_text("mine")
+    before = {entry.name for entry in world.project.iterdir()}
+
+    trained(world, "--", "python", "train.py", "--epochs", "3")
+
+    run = world.show()["run"]
+    assert (world.project / "model.pt").read_bytes() == b"weights" * 100
+    assert (world.project / "out/deep/log.txt").read_text() == "--epochs 3"
+    assert (world.project / "notes.md").read_text() == "mine"
+    assert (world.project / "runs" / run / "notes.md").read_text() == "rewritten by the script"
+    made = {entry.name for entry in world.project.iterdir()} - before
+    assert made == {"model.pt", "out", "metrics.json", "runs"}
+    assert world.show()["metrics"] == {"accuracy": 0.9}
+
+
+def test_the_dashes_before_the_program_may_be_left_out(world: World) -> None:
+    world.script(RESULTS)
+
+    done = world.sojourn("train", "--no-prefect", "python", "train.py", "--epochs", "3", "--nodes", "x y")
+
+    assert done.returncode == 0, done.stderr
+    assert (world.project / "out/deep/log.txt").read_text() == "--epochs 3 --nodes x y"
+
+
+def test_the_same_run_again_sends_nothing_and_names_the_first(world: World) -> None:
+    world.script("print(1)")
+    world.script("w" * 2_000_000, "weights.txt")
+    first = trained(world)
+    run = world.run()
+
+    again = trained(world)
+    world.script("print(2)")
+    edited = trained(world)
+
+    assert "2.0 MB, 2.0 MB sent" in first
+    assert "nothing to send" in again
+    assert f"{run} had the same inputs" in again
+    assert " B sent" in edited
+    assert "had the same inputs" not in edited
+
+
+def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files_do_not(world: World) -> None:
+    world.git("init", "-q")
+    world.script("*.pt\nwandb/\n", ".gitignore")
+    world.script("""
+        import pathlib, torch_like
+        pathlib.Path("wandb/run").mkdir(parents=True)
+        pathlib.Path("wandb/run/junk.bin").write_text("junk")
+        pathlib.Path("model.pt").write_text("weights")
+        pathlib.Path("result.txt").write_text("result")
+    """)
+    world.script("", "torch_like.py")
+    world.git("add", "-A")
+    world.git("commit", "-q", "-m", "work")
+
+    trained(world)
+
+    assert (world.project / "model.pt").read_text() == "weights"
+    assert (world.project / "result.txt").read_text() == "result"
+    assert not (world.project / "wandb").exists()
+    assert world.git("status", "--porcelain").split() == ["??", "result.txt"]
+
+
+def test_an_ignored_directory_comes_home_when_it_is_named(world: World) -> None:
+    world.git("init", "-q")
+    world.script("out/\n", ".gitignore")
+    world.script("import os; os.mkdir('out'); open('out/x.txt', 'w').write('x')")
+
+    trained(world, "--output", "out")
+
+    assert (world.project / "out/x.txt").read_text() == "x"
+
+
+def test_the_command_may_stand_in_the_file(world: World) -> None:
+    world.script("launch:\n  command: python train.py 'two words'\n  variables: {PORT: 29500}\n", "params.yaml")
+    world.script("import os, sys; open('seen.txt', 'w').write(sys.argv[1] + os.environ['PORT'])")
+
+    done = world.sojourn("train", "--no-prefect")
+
+    assert done.returncode == 0, done.stderr
+    assert (world.project / "seen.txt").read_text() == "two words29500"
+
+
+def test_a_script_below_the_git_root_runs_where_the_user_stands(world: World) -> None:
+    world.git("init", "-q")
+    world.script("VALUE = 7", "shared.py")
+    world.script("""
+        import sys; sys.path.insert(0, "..")
+        import shared
+        open("seen.txt", "w").write(str(shared.VALUE))
+    """, "experiments/train.py")  # fmt: skip
+
+    done = world.sojourn("train", "--no-prefect", "python", "train.py", cwd=world.project / "experiments")
+
+    assert done.returncode == 0, done.stderr
+    assert (world.project / "experiments/seen.txt").read_text() == "7"
+
+
+@pytest.mark.parametrize("name", ['it\'s a "Prüf" dir', "two\nlines", "🚀 $HOME `x` %s", "-rf"])
+def test_a_directory_may_have_any_name(world: World, name: str) -> None:
+    here = world.root / name
+    here.mkdir()
+    (here / "my train.py").write_text(RESULTS)
+    (here / "data 'ü'\n").mkdir()
+
+    done = world.sojourn("train", "--no-prefect", "--", "python", "my train.py", "it's", cwd=here)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (here / "out/deep/log.txt").read_text() == "it's"
+    assert (here / "notes.md").exists()
+
+
+def test_results_may_have_any_name(world: World) -> None:
+    names = ["a b", "it's", 'say "hi"', "two\nlines", "Prüf", "🚀", "-n", "*", "a\\b", "{x}", "[red]"]
+    world.script(f"for name in {names!r}: open(name, 'w').write(name)")
+
+    trained(world)
+
+    assert {name: (world.project / name).read_text() for name in names} == {name: name for name in names}
+
+
+def test_executable_bits_and_links_reach_the_script_and_come_home(world: World) -> None:
+    world.script("#!/bin/sh\necho ran > ran.txt\n", "tool.sh").chmod(0o755)
+    (world.project / "alias.sh").symlink_to("tool.sh")
+    world.script("""
+        import os, pathlib, subprocess
+        subprocess.run(["./alias.sh"], check=True)
+        pathlib.Path("made.sh").write_text("#!/bin/sh\\n")
+        os.chmod("made.sh", 0o755)
+    """)
+
+    trained(world)
+
+    assert (world.project / "ran.txt").read_text() == "ran\n"
+    assert stat.S_IMODE((world.project / "made.sh").stat().st_mode) == 0o755
+
+
+def test_a_submodule_travels(world: World) -> None:
+    library = world.root / "library"
+    library.mkdir()
+    git = ["git", "-c", "protocol.file.allow=always"]
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *words], cwd=library, env=world.environment, check=True)
+    (library / "net.py").write_text("LAYERS = 2")
+    for words in (["add", "-A"], ["commit", "-q", "-m", "net"]):
+        subprocess.run([*git, *words], cwd=library, env=world.environment, check=True)
+    world.git("init", "-q")
+    world.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(library), "lib")
+    world.script("from lib import net; open('seen.txt', 'w').write(str(net.LAYERS))")
+
+    trained(world)
+
+    assert (world.project / "seen.txt").read_text() == "2"
+
+
+def test_large_inputs_travel_beside_the_bundle_and_do_not_come_back(world: World) -> None:
+    world.script("x,y\n", "data/train.csv")
+    world.script("open('seen.txt', 'w').write(open('data/train.csv').read())")
+
+    trained(world, "--input", "data")
+
+    assert (world.project / "seen.txt").read_text() == "x,y\n"
+    assert world.show()["report"]["files"] == 1
+
+
+def test_a_secret_reaches_the_script_and_no_file_of_ours(world: World) -> None:
+    value = "hunter2-" + "s3cret" * 4
+    world.script("""
+        import os, sys
+        print("token", os.environ["TOKEN"], flush=True)
+        print(os.environ["TOKEN"], file=sys.stderr)
+        open("seen.txt", "w").write(str(len(os.environ["TOKEN"])))
+    """)
+
+    done = world.train("--secret", "TOKEN", TOKEN=value)
+
+    assert done.returncode == 0, done.stderr
+    assert (world.project / "seen.txt").read_text() == str(len(value))
+    assert "token ***" in lines_of(world)
+    assert value not in done.stdout + done.stderr
+    files = [path for path in world.home.rglob("*") if path.is_file()]
+    assert files
+    assert [path for path in files if value.encode() in path.read_bytes()] == []
+
+
+def test_the_script_sees_a_clean_environment(world: World) -> None:
+    world.script("import json, os; open('seen.json', 'w').write(json.dumps(dict(os.environ)))")
+
+    done = world.train("--secret", "NAMED", NAMED="a-secret-value", UNNAMED="not-to-travel", AWS_SECRET_ACCESS_KEY="k")
+
+    assert done.returncode == 0, done.stderr
+    seen = json.loads((world.project / "seen.json").read_text())
+    assert seen["NAMED"] == "a-secret-value"
+    assert {"UNNAMED", "AWS_SECRET_ACCESS_KEY", "SOJOURN_HOME"} & set(seen) == set()
+    assert Path(seen["SOJOURN_OUTPUT_DIR"]).is_absolute()
+
+
+def test_what_a_script_leaves_when_it_fails_comes_home_beside(world: World) -> None:
+    world.script("open('half.txt', 'w').write('half'); raise SystemExit(7)")
+
+    done = world.train()
+
+    run = world.run()
+    assert done.returncode == 1
+    assert "exit code 7" in done.stderr
+    assert not (world.project / "half.txt").exists()
+    assert (world.project / "runs" / run / "half.txt").read_text() == "half"
+
+
+@pytest.mark.slow
+def test_two_machines_with_two_ranks_each_meet_in_one_group(world: World) -> None:
+    world.script(RANKS)
+
+    trained(world, "--nodes", "2", "--processes", "2", "--", "python", "train.py")
+
+    ranks = [json.loads((world.project / f"rank-{number}.json").read_text()) for number in range(4)]
+    assert [rank["sum"] for rank in ranks] == [10.0] * 4
+    assert [rank["RANK"] for rank in ranks] == [0, 1, 2, 3]
+    assert [rank["GROUP_RANK"] for rank in ranks] == [0, 0, 1, 1]
+    assert {(rank["WORLD_SIZE"], rank["LOCAL_WORLD_SIZE"]) for rank in ranks} == {(4, 2)}
+    assert len(world.show()["receipt"]["resources"]) == 2
+
+
+# --- environments ---------------------------------------------------------------------------
+
+VERSION = "import tiny; open('seen.txt', 'w').write(f'{tiny.VERSION} {tiny.__file__}')"
+
+
+def test_requirements_are_built_once_and_again_only_when_they_change(world: World) -> None:
+    for version in ("1.0", "2.0"):
+        make_wheel(world.project / "wheels", "tiny", version)
+    world.script("--no-index\n--find-links wheels\ntiny==1.0\n", "requirements.txt")
+    world.script(VERSION)
+    environments = world.home / "environments"
+
+    first = trained(world)
+    assert "requirements.txt (to build)" in first
+    assert (world.project / "seen.txt").read_text().startswith(f"1.0 {environments}")
+
+    (world.project / "seen.txt").unlink()
+    world.script(VERSION + "  # edited")
+    assert "requirements.txt (built)" in trained(world)
+    assert len(list(environments.glob("*/ready"))) == 1
+
+    (world.project / "seen.txt").unlink()
+    world.script("--no-index\n--find-links wheels\ntiny==2.0\n", "requirements.txt")
+    assert "requirements.txt (to build)" in trained(world)
+    assert (world.project / "seen.txt").read_text().startswith(f"2.0 {environments}")
+
+
+def test_a_pyproject_gives_its_dependencies_and_its_own_package(world: World) -> None:
+    make_wheel(world.project / "wheels", "tiny", "1.0")
+    world.script("""
+        [project]
+        name = "mine"
+        version = "1"
+        dependencies = ["tiny"]
+        [tool.uv]
+        no-index = true
+        find-links = ["wheels"]
+    """, "pyproject.toml")  # fmt: skip
+    world.script("LAYERS = 2", "src/mine/__init__.py")
+    world.script(f"import mine\n{VERSION}")
+
+    trained(world)
+
+    assert (world.project / "seen.txt").read_text().startswith("1.0 ")
+
+
+def test_dependencies_that_cannot_be_had_end_the_run_before_a_machine_is_rented(world: World) -> None:
+    world.script("--no-index\ntiny==3.0\n", "requirements.txt")
+    world.script("pass")
+
+    done = world.train()
+
+    assert done.returncode == 2
+    assert "tiny==3.0" in done.stderr and "environment: current" in done.stderr
+    assert world.leases() == []
