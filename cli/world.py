@@ -10,7 +10,7 @@ from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, default_store
+from sojourn.runs import data_home, default_store, past_reports, usual_seconds
 from sojourn.spec import read_launch
 from sojourn.storage import Store
 
@@ -25,13 +25,16 @@ def prepare_plan(directory: Path, flags: dict[str, Any], store: str | None, acce
     project = Project.at(directory)
     launch = read_launch(project.directory, flags)
     home = data_home()
-    return make_plan(
+    where = Store(store or launch.store or default_store(home))
+    plan = make_plan(
         launch,
         project,
         open_provider(launch.where, home),
         run=mint_run_id(),
-        store=Store(store or launch.store or default_store(home)).url,
+        store=where.url,
         home=home,
         now=time.time(),
         accept_size=accept_size,
     )
+    past = past_reports(where, plan.project)
+    return plan.model_copy(update={"expected_s": usual_seconds(past, plan.shown_command())})

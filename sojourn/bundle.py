@@ -38,6 +38,7 @@ HOME = "runs"  # where results go that must not overwrite anything
 _CACHES = {
     ".git", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".tox",
 }  # fmt: skip
+_CHANGES_OFTEN = {"dvc.lock"}  # each homecoming writes it: in the archive, all of it would be sent again
 _DVC_OWN = (".dvc/cache", ".dvc/tmp")
 _SECRET_NAMES = (
     ".env*", ".netrc", "_netrc", ".git-credentials", ".pypirc", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.ppk",
@@ -126,7 +127,7 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
     sent = 0
     listing, blobs, small = [], [], []
     for found in tree.files:
-        if found.target is None and found.size >= BLOB_FROM:
+        if found.target is None and (found.size >= BLOB_FROM or PurePosixPath(found.path).name in _CHANGES_OFTEN):
             entry, size = send_blob(project.root / found.path, found.path, mailbox)
             blobs.append(entry)
             listing.append(entry)

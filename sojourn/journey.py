@@ -23,13 +23,14 @@ from sojourn.errors import SojournError, SpecError, StoppedError, SupersededErro
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
-from sojourn.planning import Plan, format_bytes, left_out
+from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.publish import Inputs, Published
 from sojourn.receipt import write_receipt
 from sojourn.records import Bundle, Hello, Order, Outcome, Receipt
-from sojourn.report import Report, find_same, inputs_digest, read_metrics, write_report
+from sojourn.report import Report, inputs_digest, read_metrics, write_report
+from sojourn.runs import past_reports
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
@@ -116,10 +117,8 @@ class Journey:
         if self._sent is not None or self._over:
             return
         with self._step("bundle") as say:
-            launch, project = self.plan.launch, self._project
-            stage = self._dataset.stage(launch.stage) if launch.stage else None
-            tree = bundle.survey(project, skip=left_out(launch, project, stage))
-            packed = bundle.pack(tree, project, self.plan.work_directory, self.mailbox)
+            tree = bundle.survey(self._project, skip=self.plan.left_out)
+            packed = bundle.pack(tree, self._project, self.plan.work_directory, self.mailbox)
             self.mailbox.write_once("bundle", packed.bundle)
             size = format_bytes(packed.bundle.bytes)
             say(f"{size}, {format_bytes(packed.uploaded)} sent" if packed.uploaded else f"{size}, nothing to send")
@@ -373,13 +372,18 @@ class Journey:
             receipt,
             metrics=read_metrics(self.plan, found, self.mailbox),
             inputs=digest,
-            same_as=find_same(self.mailbox, digest) if digest else None,
+            same_as=self._earlier(digest) if digest else None,
             phases=self.phases,
             now=self.clock.now(),
         )
         self.mailbox.write("report", report)
         self.ledger.append("closed")
         return report
+
+    def _earlier(self, digest: str) -> str | None:
+        """The newest other run with the same inputs."""
+        reports = past_reports(self.mailbox.store, self.plan.project)
+        return next((one.run for one in reversed(reports) if one.inputs == digest and one.run != self.plan.run), None)
 
     @contextmanager
     def _step(self, name: str) -> Iterator[Say]:

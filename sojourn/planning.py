@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -57,9 +57,12 @@ class Plan(Record):
     bytes: int
     commit: str | None
     changed: int
+    left_out: tuple[str, ...] = Field(description="Paths that do not travel in the bundle")
     input_files: int
     input_bytes: int
     push_bytes: int = Field(description="What the DVC remote lacks")
+    yet_to_make: tuple[str, ...] = Field(default=(), description="Inputs that stages run here first will make")
+    expected_s: float | None = Field(default=None, description="The median of this command's last runs")
     stage: StagePlan | None = None
     checkpoint: tuple[str, ...] = CHECKPOINTS
     ignore: tuple[str, ...] = ()
@@ -86,12 +89,12 @@ class Plan(Record):
         source = f" @ {self.commit[:7]}" if self.commit else ""
         changed = f" (+{self.changed} changed)" if self.changed else ""
         grace, gone_by = self.launch.grace, _clock(self.deadline_at + self.launch.grace)
-        data = f"{self.input_files:,} files, {format_bytes(self.input_bytes)}, {format_bytes(self.push_bytes)} to push"
+        about = f"about {format_duration(self.expected_s)} by its last runs, " if self.expected_s else ""
         lines = [
             ("run", f"{self.run}    project {self.project}{source}{changed}"),
             ("command", self.shown_command()),
             ("source", f"{self.files:,} files, {format_bytes(self.bytes)}"),
-            ("inputs", data if self.input_files else "none"),
+            ("inputs", self._shown_inputs()),
             ("environment", self._shown_environment()),
             ("machine", self._shown_machine()),
             (
@@ -115,6 +118,11 @@ class Plan(Record):
         ranks = f"  × {self.command.processes} processes" if self.command.processes != 1 else ""
         return f"{text}{ranks}" if self.stage is None else f"{text}{ranks}    stage {self.stage.name}"
 
+    def _shown_inputs(self) -> str:
+        known = f"{self.input_files:,} files, {format_bytes(self.input_bytes)}, {format_bytes(self.push_bytes)} to push"
+        later = f"{', '.join(self.yet_to_make)} as soon as made" if self.yet_to_make else ""
+        return ", ".join(part for part in (known if self.input_files else "", later) if part) or "none"
+
     def _shown_machine(self) -> str:
         offer = self.offers[0]
         gpus = f", {len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else ""
@@ -125,6 +133,17 @@ class Plan(Record):
         if self.environment.kind == "current":
             return "the python on your PATH"
         return f"{self.environment.source} {'(built)' if self.environment_ready else '(to build)'}"
+
+
+class _Work(NamedTuple):
+    """What will run: a command, or a DVC stage with its data."""
+
+    command: Command
+    where: Path
+    stage: StagePlan | None
+    data: Survey
+    left_out: tuple[str, ...]
+    kept: tuple[str, ...]
 
 
 def make_plan(
@@ -141,23 +160,16 @@ def make_plan(
 ) -> Plan:
     """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now."""
     _check_secrets(launch, surroundings)
-    dataset = Dataset(project.dvc, project.directory) if launch.stage and project.dvc else None
-    if launch.stage and dataset is None:
-        raise SpecError(
-            f"stage: {launch.stage!r}: no DVC project at {project.directory}",
-            hint="stand in the directory of dvc.yaml, or run a command: sojourn train -- python train.py",
-        )
-    stage = dataset.stage(launch.stage) if dataset and launch.stage else None
-    where = project.dvc / stage.directory if stage and project.dvc else project.directory
-    started = _command(launch, stage)
-    command.check_script(started, where)
-    surroundings_of_script = environment.resolve(launch.environment, project.directory, surroundings)
-    _check_program(started, surroundings_of_script, where)
+    work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
+    command.check_script(work.command, work.where)
+    python = environment.resolve(launch.environment, project.directory, surroundings)
+    _check_program(work.command, python, work.where)
     offers = provider.offers(launch.machine, launch.nodes)
-    tree = bundle.survey(project, skip=left_out(launch, project, stage))
+    inputs = bundle.input_files(project, launch.inputs)
+    left_out = (*_named(launch, project), *work.left_out)
+    tree = bundle.survey(project, skip=left_out)
     bundle.check_size(tree, accepted=accept_size)
-    data = dataset.survey(stage) if dataset and stage else Survey(files=0, bytes=0, push_files=0, push_bytes=0)
-    named = bundle.input_files(project, launch.inputs)
+    _check_travels(started, where, project, {*(found.path for found in tree.files), *left_out(launch, project, stage)})
     return Plan(
         run=run,
         project=launch.project_name or project_name(project.root.name),
@@ -166,10 +178,10 @@ def make_plan(
         directory=str(project.directory),
         store=store,
         launch=launch,
-        command=started,
-        work_directory=where.resolve().relative_to(project.root).as_posix(),
-        environment=surroundings_of_script,
-        environment_ready=environment.ready(surroundings_of_script, home),
+        command=work.command,
+        work_directory=work.where.resolve().relative_to(project.root).as_posix(),
+        environment=python,
+        environment_ready=environment.ready(python, home),
         offers=tuple(offers),
         capability=provider.capability(),
         deadline_at=now + launch.deadline,
@@ -178,38 +190,58 @@ def make_plan(
         bytes=tree.bytes,
         commit=project.commit,
         changed=bundle.changed_files(project),
-        input_files=data.files + len(named),
-        input_bytes=data.bytes + sum(path.stat().st_size for path in named),
-        push_bytes=data.push_bytes,
-        stage=_stage_plan(dataset, stage, project) if dataset and stage else None,
-        checkpoint=_checkpoint(launch, stage, project),
+        left_out=left_out,
+        input_files=work.data.files + len(inputs),
+        input_bytes=work.data.bytes + sum(path.stat().st_size for path in inputs),
+        push_bytes=work.data.push_bytes,
+        yet_to_make=work.data.unknown,
+        stage=work.stage,
+        checkpoint=launch.checkpoint if launch.checkpoint is not None else work.kept or CHECKPOINTS,
         ignore=(*tree.ignore, *(f"!/{path}" for path in launch.outputs)),
     )
-
-
-def left_out(launch: Launch, project: Project, stage: Stage | None) -> list[str]:
-    """What does not travel in the bundle: named inputs, and data that DVC keeps."""
-    named = [(project.directory / path).relative_to(project.root).as_posix() for path in launch.inputs]
-    if stage is None or project.dvc is None:
-        return named
-    kept = [dep.path for dep in stage.dependencies if dep.kind == "data"] + [out.path for out in stage.outputs]
-    return named + [_from_root(project, path) for path in kept]
 
 
 def format_bytes(size: float) -> str:
     """`84 KB`, `1.9 GB`: powers of ten, as disks and clouds count."""
     for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
 
 
-def _command(launch: Launch, stage: Stage | None) -> Command:
-    if stage is not None:
-        return command.from_stage(stage.command, launch.processes, launch.nodes)
+def _command_work(launch: Launch, project: Project) -> _Work:
     assert launch.command is not None
-    return command.from_words(launch.command, launch.processes, launch.nodes)
+    started = command.from_words(launch.command, launch.processes, launch.nodes)
+    nothing = Survey(files=0, bytes=0, push_files=0, push_bytes=0)
+    return _Work(started, project.directory, stage=None, data=nothing, left_out=(), kept=())
+
+
+def _stage_work(launch: Launch, project: Project) -> _Work:
+    if project.dvc is None or launch.stage is None:
+        raise SpecError(
+            f"stage: {launch.stage!r}: no DVC project at {project.directory}",
+            hint="stand in the directory of dvc.yaml, or run a command: sojourn train -- python train.py",
+        )
+    dataset = Dataset(project.dvc, project.directory)
+    stage = dataset.stage(launch.stage)
+    plan = _stage_plan(dataset, stage, project)
+    # What this stage and those after it write is made anew; data that DVC keeps goes by hash.
+    data = [dep.path for dep in stage.dependencies if dep.kind == "data"]
+    later = [out.path for name in plan.after for out in dataset.stage(name).outputs]
+    return _Work(
+        command=command.from_stage(stage.command, launch.processes, launch.nodes),
+        where=project.dvc / stage.directory,
+        stage=plan,
+        data=dataset.survey(stage),
+        left_out=(*plan.outputs, *(_from_root(project, path) for path in (*data, *later))),
+        kept=tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist),
+    )
+
+
+def _named(launch: Launch, project: Project) -> list[str]:
+    """The named inputs, relative to the root."""
+    return [(project.directory / path).relative_to(project.root).as_posix() for path in launch.inputs]
 
 
 def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:
@@ -232,6 +264,25 @@ def _check_program(started: Command, python: Environment, directory: Path) -> No
         )
 
 
+def _check_travels(started: Command, directory: Path, project: Project, travels: set[str]) -> None:
+    """Refuse a script, or a program that is named by a relative path, which the machine would not have."""
+    script = command.script_of(started)
+    named = [script] if script else []
+    named += [started.argv[0]] if "/" in started.argv[0] and not started.shell else []
+    for name in named:
+        if PurePosixPath(name).is_absolute() and name != script:
+            continue  # an interpreter of the machine's own
+        path = PurePosixPath(os.path.relpath(directory / name, project.root))
+        if name.startswith("/") or travels.isdisjoint({str(path), *map(str, path.parents)}):
+            raise SpecError(
+                f"command: {name!r} does not travel to the machine: it is "
+                + ("an absolute path" if name.startswith("/") else "ignored or outside the project"),
+                hint=f"name a file of the project by its relative path: sojourn train -- python {script or 'FILE'}"
+                if name != script
+                else f"name it by its relative path, and see that git and {bundle.IGNORE_FILE} do not ignore it",
+            )
+
+
 def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
     outputs = {_from_root(project, out.path): out for out in stage.outputs}
     return StagePlan(
@@ -243,13 +294,6 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
         before=tuple(dataset.stale_before(stage)),
         after=tuple(dataset.after(stage)),
     )
-
-
-def _checkpoint(launch: Launch, stage: Stage | None, project: Project) -> tuple[str, ...]:
-    if launch.checkpoint is not None:
-        return launch.checkpoint
-    kept = tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist) if stage else ()
-    return kept or CHECKPOINTS
 
 
 def _from_root(project: Project, path: str) -> str:

@@ -37,7 +37,8 @@ class Report(Record):
     same_as: str | None = Field(default=None, description="An earlier run with the same inputs")
     parameters: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(default_factory=dict)
-    seconds: float = Field(description="From plan to receipt")
+    ended_at: float
+    seconds: float = Field(description="From plan to report")
     script_s: float | None = Field(default=None, description="From the script's start to its end")
     phases: dict[str, float] = Field(default_factory=dict, description="Seconds in each step of this orchestrator")
     cost: float
@@ -76,6 +77,7 @@ def write_report(
         same_as=same_as,
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,
+        ended_at=now,
         seconds=round(now - plan.created_at, 3),
         script_s=round(outcome.ended_at - outcome.started_at, 3) if outcome.started_at else None,
         phases={name: round(seconds, 3) for name, seconds in phases.items()},
@@ -109,18 +111,6 @@ def inputs_digest(plan: Plan, sent: Bundle, inputs: Inputs) -> str:
         "environment": plan.environment.digest or plan.environment.path,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def find_same(mailbox: Mailbox, digest: str) -> str | None:
-    """The newest other run of the project with this digest, among its last twenty."""
-    store = mailbox.store
-    reports = []
-    for run in store.folders(f"control/{mailbox.project}"):
-        body = store.find(f"control/{mailbox.project}/{run}/report.json") if run != mailbox.run else None
-        if body is not None:
-            reports.append(json.loads(body))
-    same = [one for one in reports if one.get("inputs") == digest]
-    return same[-1]["run"] if same else None
 
 
 def _is_lock(path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from pathlib import Path
 
 import platformdirs
@@ -95,6 +96,19 @@ def records_of(mailbox: Mailbox) -> RunRecords:
         receipt=mailbox.read("receipt", Receipt),
         report=mailbox.read("report", Report),
     )
+
+
+def past_reports(store: Store, project: str) -> list[Report]:
+    """The reports of a project's runs, oldest first."""
+    mailboxes = (Mailbox(store, project, run) for run in store.folders(f"control/{project}") if is_run_id(run))
+    reports = (mailbox.read("report", Report) for mailbox in mailboxes)
+    return sorted((one for one in reports if one is not None), key=lambda one: one.ended_at)
+
+
+def usual_seconds(reports: list[Report], command: str) -> float | None:
+    """The median time of this command's last three runs that succeeded, if there are any."""
+    done = [one.seconds for one in reports if one.state == "succeeded" and one.command == command]
+    return statistics.median(done[-3:]) if done else None
 
 
 def where_it_stands(entries: list[Entry]) -> str:
