@@ -1,0 +1,71 @@
+"""Every example in the documentation works as it is written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_world import World
+
+from sojourn.spec import read_launch
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SCRIPT = """
+    import json, os
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    if dist.get_rank() == 0:
+        json.dump({"world": dist.get_world_size()}, open("metrics.json", "w"))
+    dist.destroy_process_group()
+"""
+
+
+def block(heading: str, language: str) -> str:
+    """The first fenced block of a language below a heading."""
+    section = README.split(f"## {heading}\n", 1)[1]
+    found = re.search(rf"```{language}\n(.*?)```", section, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.environment["PREFECT_API_URL"] = "http://127.0.0.1:9/api"  # nobody there: runs go on without
+    yield world
+    assert not world.clean()
+
+
+@pytest.mark.local
+def test_the_ten_lines_of_the_readme_work(world: World) -> None:
+    world.script(SCRIPT)
+    lines = [shlex.split(line, comments=True) for line in block("Ten lines that work", "bash").splitlines()]
+    assert len(lines) == 10
+    for words in lines:
+        done = world.sojourn(*words[1:])
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+    assert (world.project / "results" / "metrics.json").is_file()
+
+
+def test_the_launch_section_of_the_readme_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(block("What it does with your project", "yaml"))
+    launch = read_launch(tmp_path, {})
+    assert (launch.stage, launch.processes, launch.deadline) == ("train", 2, 9000.0)
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_between_pages_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+    assert not [target for target in targets if not ((ROOT / page).parent / target).exists()]
+
+
+def test_every_verb_shows_an_example_in_its_help(world: World) -> None:
+    verbs = ["plan", "train", "runs", "show", "logs", "attach", "stop", "pull", "reap"]
+    without = [verb for verb in verbs if "Example: sojourn" not in world.sojourn(verb, "--help").stdout]
+    assert not without
