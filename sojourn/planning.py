@@ -99,7 +99,7 @@ class Plan(Record):
             ("machine", self._shown_machine()),
             (
                 "time",
-                f"deadline {format_duration(self.launch.deadline)}, then {format_duration(grace)} to stop and leave",
+                f"{about}deadline {format_duration(self.launch.deadline)}, {format_duration(grace)} more to leave",
             ),
             ("money", f"at most ${self.ceiling:.2f}"),
             ("makes", f"{self.launch.nodes} × processes and scratch directory: gone by {gone_by} whatever happens"),
@@ -169,7 +169,7 @@ def make_plan(
     left_out = (*_named(launch, project), *work.left_out)
     tree = bundle.survey(project, skip=left_out)
     bundle.check_size(tree, accepted=accept_size)
-    _check_travels(started, where, project, {*(found.path for found in tree.files), *left_out(launch, project, stage)})
+    _check_travels(work.command, work.where, project, {*(found.path for found in tree.files), *left_out})
     return Plan(
         run=run,
         project=launch.project_name or project_name(project.root.name),
