@@ -11,10 +11,12 @@ train: install
 	sojourn train
 
 test: install
-	python -m pytest -q -m "not slow"
+	python -m pytest -q -m "not slow" --junitxml=build/tests.xml
 
+# The rest too; its table of times goes into the documentation.
 test-long: install
-	python -m pytest -q
+	python -m pytest -q --junitxml=build/tests.xml
+	python .ci/results.py table build/tests.xml > docs/tests.md
 
 lint: install
 	ruff check .
