@@ -47,8 +47,8 @@ def from_stage(lines: tuple[str, ...], processes: int | Literal["gpu"], nodes: i
 
 def check_script(command: Command, directory: Path) -> None:
     """Refuse a script that is not there, naming the files that are. Raises SpecError."""
-    script = _script(command)
-    if script is None or script.startswith("-") or (directory / script).is_file():
+    script = script_of(command)
+    if script is None or (directory / script).is_file():
         return
     there = sorted(path.name for path in directory.glob("*.py"))[:8]
     raise SpecError(
@@ -67,10 +67,12 @@ def _plain_words(lines: tuple[str, ...]) -> tuple[str, ...]:
         return ()  # a quote that does not end; the shell says so in its own words
 
 
-def _script(command: Command) -> str | None:
+def script_of(command: Command) -> str | None:
+    """The file that python is given; None for a module and for anything else."""
     if command.wrap is None or len(command.argv) <= command.wrap + 1:
         return None
-    return command.argv[command.wrap + 1]
+    script = command.argv[command.wrap + 1]
+    return None if script.startswith("-") else script
 
 
 def _python_at(argv: tuple[str, ...]) -> int | None:

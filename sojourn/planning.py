@@ -64,6 +64,7 @@ class Plan(Record):
     yet_to_make: tuple[str, ...] = Field(default=(), description="Inputs that stages run here first will make")
     expected_s: float | None = Field(default=None, description="The median of this command's last runs")
     stage: StagePlan | None = None
+    named_outputs: tuple[str, ...] = Field(default=(), description="launch.outputs, relative to the bundle's root")
     checkpoint: tuple[str, ...] = CHECKPOINTS
     ignore: tuple[str, ...] = ()
 
@@ -82,7 +83,7 @@ class Plan(Record):
 
     def outputs(self) -> tuple[str, ...] | None:
         """What comes home, relative to the bundle's root; None is everything new or changed."""
-        return self.stage.outputs + self.launch.outputs if self.stage else None
+        return self.stage.outputs + self.named_outputs if self.stage else None
 
     def lines(self) -> list[tuple[str, str]]:
         """The plan for a person, as (heading, text)."""
@@ -166,7 +167,8 @@ def make_plan(
     _check_program(work.command, python, work.where)
     offers = provider.offers(launch.machine, launch.nodes)
     inputs = bundle.input_files(project, launch.inputs)
-    left_out = (*_named(launch, project), *work.left_out)
+    outputs = _rooted(launch.outputs, project)
+    left_out = (*_rooted(launch.inputs, project), *work.left_out)
     tree = bundle.survey(project, skip=left_out)
     bundle.check_size(tree, accepted=accept_size)
     _check_travels(work.command, work.where, project, {*(found.path for found in tree.files), *left_out})
@@ -197,7 +199,8 @@ def make_plan(
         yet_to_make=work.data.unknown,
         stage=work.stage,
         checkpoint=launch.checkpoint if launch.checkpoint is not None else work.kept or CHECKPOINTS,
-        ignore=(*tree.ignore, *(f"!/{path}" for path in launch.outputs)),
+        named_outputs=outputs,
+        ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
     )
 
 
@@ -239,9 +242,9 @@ def _stage_work(launch: Launch, project: Project) -> _Work:
     )
 
 
-def _named(launch: Launch, project: Project) -> list[str]:
-    """The named inputs, relative to the root."""
-    return [(project.directory / path).relative_to(project.root).as_posix() for path in launch.inputs]
+def _rooted(paths: tuple[str, ...], project: Project) -> tuple[str, ...]:
+    """Paths that were given relative to the directory, relative to the root."""
+    return tuple((project.directory / path).relative_to(project.root).as_posix() for path in paths)
 
 
 def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:
@@ -265,21 +268,18 @@ def _check_program(started: Command, python: Environment, directory: Path) -> No
 
 
 def _check_travels(started: Command, directory: Path, project: Project, travels: set[str]) -> None:
-    """Refuse a script, or a program that is named by a relative path, which the machine would not have."""
-    script = command.script_of(started)
+    """Refuse a script, or a program named by a relative path, that the machine would not have."""
+    program, script = started.argv[0], command.script_of(started)
     named = [script] if script else []
-    named += [started.argv[0]] if "/" in started.argv[0] and not started.shell else []
+    if "/" in program and not program.startswith("/") and not started.shell:
+        named.append(program)
     for name in named:
-        if PurePosixPath(name).is_absolute() and name != script:
-            continue  # an interpreter of the machine's own
         path = PurePosixPath(os.path.relpath(directory / name, project.root))
+        why = "an absolute path" if name.startswith("/") else "ignored, or outside the project"
         if name.startswith("/") or travels.isdisjoint({str(path), *map(str, path.parents)}):
             raise SpecError(
-                f"command: {name!r} does not travel to the machine: it is "
-                + ("an absolute path" if name.startswith("/") else "ignored or outside the project"),
-                hint=f"name a file of the project by its relative path: sojourn train -- python {script or 'FILE'}"
-                if name != script
-                else f"name it by its relative path, and see that git and {bundle.IGNORE_FILE} do not ignore it",
+                f"command: {name!r} does not travel to the machine: it is {why}",
+                hint="name a file that travels by its relative path: sojourn train -- python train.py",
             )
 
 
