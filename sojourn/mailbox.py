@@ -11,6 +11,9 @@ import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from sojourn.errors import SpecError
 from sojourn.records import Exit, Hello, Manifest, Order, Record, Stop
 from sojourn.storage import ExistsError, Store
 
@@ -109,4 +112,8 @@ class Mailbox:
 
 
 def _parse(body: bytes | None, kind: type[R]) -> R | None:
-    return None if body is None else kind.model_validate_json(body)
+    try:
+        return None if body is None else kind.model_validate_json(body)
+    except ValidationError as error:
+        what = f"{kind.__name__} in the store cannot be read, it was written by another version of Sojourn"
+        raise SpecError(f"a {what}: {error.errors()[0]['msg']}") from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, SpecError
 from sojourn.journey import Journey
 from sojourn.lease import MARGIN_S, fold
 from sojourn.ledger import Entry
@@ -85,7 +85,10 @@ def _close(
     mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float, dry_run: bool
 ) -> Finding | None:
     """Write the receipt of a run that is past its deadline and has none, in place of its dead orchestrator."""
-    plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
+    try:
+        plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
+    except SpecError as error:
+        return Finding(name=mailbox.run, run=mailbox.run, action="left", reason=error.message)
     if plan is None or (receipt and receipt.state == "closed") or now < plan.deadline_at + plan.launch.grace + MARGIN_S:
         return None
     if dry_run:

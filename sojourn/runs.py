@@ -53,7 +53,7 @@ def default_store(home: Path) -> str:
 
 
 def list_runs(store: Store) -> list[RunLine]:
-    """Every run of the store, newest first."""
+    """Every run of the store that can be read, newest first."""
     lines = [line for mailbox in all_mailboxes(store) if (line := _line(mailbox)) is not None]
     return sorted(lines, key=lambda line: line.created_at, reverse=True)
 
@@ -132,11 +132,13 @@ def all_mailboxes(store: Store) -> list[Mailbox]:
 
 
 def _line(mailbox: Mailbox) -> RunLine | None:
-    plan = mailbox.read("plan", Plan)
+    try:
+        plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
+    except SpecError:
+        return None
     if plan is None:
         return None
     entries = entries_of(mailbox)
-    receipt = mailbox.read("receipt", Receipt)
     return RunLine(
         run=mailbox.run,
         project=mailbox.project,
