@@ -1,19 +1,251 @@
-"""Stopping a run: the script is asked first, what it committed comes home, the machines go."""
+"""Ending a run early: the script is asked first, what it committed comes home, the machines go."""
 
 from __future__ import annotations
 
+import os
+import pty
+import signal
+import subprocess
+import time
+
 import pytest
-from cli_world import World
+from cli_world import SOJOURN, Cli, World
+
+from sojourn.errors import ExitCode
 
 pytestmark = pytest.mark.local
 
+SAVES_ON_SIGTERM = """
+    import pathlib, signal, sys, time
 
-def test_a_script_makes_the_round_trip(world: World) -> None:
-    world.script("print('hello')\nopen('model.txt', 'w').write('weights')")
+    def save(*_):
+        pathlib.Path("last.pt").write_text("saved on SIGTERM")
+        sys.exit(0)
 
-    done = world.train()
+    signal.signal(signal.SIGTERM, save)
+    pathlib.Path({ready!r}).touch()
+    time.sleep(120)
+"""
+DEAF = """
+    import pathlib, signal, time
 
-    assert done.returncode == 0, done.stderr
-    assert (world.project / "model.txt").read_text() == "weights"
-    assert world.show()["receipt"]["state"] == "closed"
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path("early.pt").write_text("written before")
+    pathlib.Path({ready!r}).touch()
+    time.sleep(120)
+"""
+
+
+def train_until_ready(world: World, script: str, *words: str) -> Cli:
+    world.script(script.format(ready=str(world.signs / "ready")))
+    cli = world.start_train("--grace", "4s", *words)
+    world.wait_for_file("ready")
+    world.wait_until("ordered")
+    return cli
+
+
+def assert_stopped(world: World) -> None:
+    shown = world.show()
+    assert shown["outcome"]["state"] == "stopped"
+    assert shown["receipt"]["state"] == "closed"
+    assert world.kinds()[-1] == "closed"
     assert not world.machines()
+
+
+def test_ctrl_c_brings_home_what_the_script_saves_when_asked(world: World) -> None:
+    cli = train_until_ready(world, SAVES_ON_SIGTERM)
+    cli.signal(signal.SIGINT)
+
+    assert cli.wait() == ExitCode.STOPPED, cli.output
+    assert "stopping" in cli.output
+    assert_stopped(world)
+    assert (world.project / "runs" / world.run() / "last.pt").read_text() == "saved on SIGTERM"
+
+
+def test_ctrl_c_ends_a_script_that_ignores_sigterm(world: World) -> None:
+    cli = train_until_ready(world, DEAF)
+    cli.signal(signal.SIGINT)
+
+    assert cli.wait(20) == ExitCode.STOPPED, cli.output
+    assert_stopped(world)
+    assert (world.project / "runs" / world.run() / "early.pt").exists()
+
+
+def test_a_second_ctrl_c_gives_the_machines_back_at_once(world: World) -> None:
+    world.script(
+        f"""
+        import pathlib, signal, time
+        signal.signal(signal.SIGTERM, lambda *_: pathlib.Path({str(world.signs / "asked")!r}).touch())
+        pathlib.Path({str(world.signs / "ready")!r}).touch()
+        while True:
+            time.sleep(0.1)
+        """
+    )
+    cli = world.start_train("--grace", "60s")
+    world.wait_for_file("ready")
+    world.wait_until("ordered")
+    cli.signal(signal.SIGINT)
+    world.wait_for_file("asked")
+    began = time.monotonic()
+    cli.signal(signal.SIGINT)
+
+    assert cli.wait(20) == ExitCode.STOPPED, cli.output
+    assert time.monotonic() - began < 6
+    assert_stopped(world)
+
+
+def test_ctrl_c_before_the_script_started_starts_nothing(world: World) -> None:
+    world.script(f"import pathlib\npathlib.Path({str(world.signs / 'ran')!r}).touch()")
+    cli = world.start_train()
+    world.wait_until("opened")
+    cli.signal(signal.SIGINT)
+
+    code = cli.wait()
+    if world.show()["outcome"]["state"] == "succeeded":
+        pytest.skip("the script was faster than Ctrl-C")
+    assert code == ExitCode.STOPPED, cli.output
+    assert_stopped(world)
+
+
+def test_ctrl_c_while_planning_leaves_nothing(world: World) -> None:
+    world.script("print('never')")
+    cli = world.start_train()
+    time.sleep(0.2)
+    cli.signal(signal.SIGINT)
+
+    assert cli.wait() in (ExitCode.STOPPED, -signal.SIGINT), cli.output
+    assert world.mailbox() is None and not world.leases()
+
+
+def test_ctrl_c_from_a_terminal_reaches_the_command_and_not_the_machine(world: World) -> None:
+    world.script(SAVES_ON_SIGTERM.format(ready=str(world.signs / "ready")))
+    ours, theirs = pty.openpty()
+    command = [str(SOJOURN), "train", "--no-prefect", "--grace", "4s", "--", "python", "train.py"]
+    os.set_inheritable(theirs, True)
+    # setsid --ctty makes the terminal its own, so that the key ^C becomes a signal to its foreground group.
+    with subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command],
+        cwd=world.project,
+        env={**world.environment, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        try:
+            world.wait_for_file("ready")
+            world.wait_until("ordered")
+            os.write(ours, b"\x03")
+            screen = read_all(ours)
+            assert process.wait(30) == ExitCode.STOPPED, screen
+        finally:
+            process.kill()
+            os.close(ours)
+    assert "stopping" in screen
+    assert_stopped(world)
+    assert (world.project / "runs" / world.run() / "last.pt").exists()
+
+
+def read_all(terminal: int) -> str:
+    """Everything until the other side closes the terminal."""
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(terminal, 65536)
+        except OSError:
+            return shown.decode(errors="replace")
+        if not chunk:
+            return shown.decode(errors="replace")
+        shown += chunk
+
+
+def test_sojourn_stop_ends_a_run_from_another_terminal(world: World) -> None:
+    cli = train_until_ready(world, SAVES_ON_SIGTERM)
+    stopped = world.sojourn("stop", world.run())
+
+    assert stopped.returncode == 0, stopped.stderr
+    assert cli.wait() == ExitCode.STOPPED, cli.output
+    assert_stopped(world)
+    assert (world.project / "runs" / world.run() / "last.pt").exists()
+    again = world.sojourn("stop", world.run())
+    assert again.returncode == 0 and "over already" in again.stdout
+
+
+def test_sojourn_stop_ends_a_run_that_nobody_follows(world: World) -> None:
+    cli = train_until_ready(world, SAVES_ON_SIGTERM)
+    cli.kill()
+    stopped = world.sojourn("stop", world.run())
+
+    assert stopped.returncode == 0, stopped.stderr
+    world.wait_until_empty()
+    attached = world.sojourn("attach", world.run(), "--take-over")
+    assert attached.returncode == ExitCode.STOPPED, attached.stdout
+    assert_stopped(world)
+    assert (world.project / "runs" / world.run() / "last.pt").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_told_to_leave_hands_its_run_over(world: World, number: signal.Signals) -> None:
+    world.script(
+        f"""
+        import pathlib, time
+        pathlib.Path({str(world.signs / "ready")!r}).touch()
+        while not pathlib.Path({str(world.signs / "go")!r}).exists():
+            time.sleep(0.05)
+        pathlib.Path("model.txt").write_text("weights")
+        """
+    )
+    cli = world.start_train("--deadline", "60s")
+    world.wait_for_file("ready")
+    world.wait_until("ordered")
+    cli.signal(number)
+
+    assert cli.wait(10) == 128 + number, cli.output
+    assert "attach" in cli.output
+    assert world.kinds()[-1] == "handover"
+    assert world.supervisors() and world.agents()
+    (world.signs / "go").touch()
+    began = time.monotonic()
+    attached = world.sojourn("attach", world.run())
+    assert attached.returncode == 0, attached.stdout + attached.stderr
+    assert time.monotonic() - began < 5  # three heartbeats are six seconds
+    assert (world.project / "model.txt").read_text() == "weights"
+    assert len(world.leases()) == 1
+
+
+def test_nohup_keeps_a_command_through_a_lost_terminal(world: World) -> None:
+    world.script(
+        f"""
+        import pathlib, time
+        pathlib.Path({str(world.signs / "ready")!r}).touch()
+        while not pathlib.Path({str(world.signs / "go")!r}).exists():
+            time.sleep(0.05)
+        """
+    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        cli = world.start_train("--deadline", "60s")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    world.wait_for_file("ready")
+    cli.signal(signal.SIGHUP)
+    (world.signs / "go").touch()
+
+    assert cli.wait() == 0, cli.output
+
+
+def test_a_closed_pipe_does_not_end_the_run(world: World) -> None:
+    world.script("for n in range(3000):\n    print('line', n, 'x' * 200)\nopen('model.txt', 'w').write('weights')")
+    with subprocess.Popen(
+        [str(SOJOURN), "train", "--no-prefect", "--", "python", "train.py"],
+        cwd=world.project,
+        env=world.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(30) == 0
+    assert (world.project / "model.txt").exists()
+    assert world.show()["receipt"]["state"] == "closed"
