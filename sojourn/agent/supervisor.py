@@ -76,7 +76,13 @@ class Supervisor:
         if os.path.exists(self._path(ENDED)):
             return
         catch_signals()
-        self.end(self.refusal() or self.live())
+        try:
+            by = self.refusal() or self.live()
+        except Exception:
+            # Whatever we do not understand (a full disk, say) must not leave the agent without a watcher.
+            sys.excepthook(*sys.exc_info())
+            by = "supervisor error"
+        self.end(by)
 
     def refusal(self) -> str | None:
         """Why nothing may start here, as the layer that ended it."""
@@ -105,7 +111,7 @@ class Supervisor:
         # A SIGTERM that comes before init can catch it must wait for it, not be lost.
         self.child = spawn(command, self._path(WORK), self._path("agent.log"), blocked=bool(self.prefix))
         self.state.update(agent_pid=self.child, isolation="namespace" if self.prefix else "subreaper")
-        write(self._path(STATE), self.state)
+        self.note(STATE, self.state)
 
     def watch(self) -> str:
         """Wait for the first reason to end; the layer it comes from."""
@@ -201,7 +207,7 @@ def namespace(isolation: str | None) -> list[str]:
         if succeeds([*prefix, "true"], PROBE_S):
             return prefix
     if isolation == "namespace":
-        raise SystemExit("this host allows no pid namespace")
+        raise OSError("this host allows no pid namespace")
     return []
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,24 +150,21 @@ class LocalProvider:
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, by its directory or by a process that carries its mark."""
         marks = self._marks()
-        names = {str(LeaseName.parse(mark.machine)) for mark in marks if LeaseName.parse(mark.machine)}
-        if self.machines.is_dir():
-            names.update(entry.name for entry in self.machines.iterdir() if self._folder(entry.name))
+        names = {Path(mark.directory).parent.name for mark in marks}
+        with _translated("list the leases"):
+            names.update(self._names())
         found = (self._observe(name, marks) for name in sorted(names))
         return [lease for lease in found if lease is not None and not self._is_gone(lease)]
 
     def forget(self, older_than_s: float = KEEP_S) -> list[str]:
         """Remove the records of leases gone for longer than this; the names of those removed."""
         standing = {lease.name for lease in self.leases()}
-        names = [entry.name for entry in self.machines.iterdir()] if self.machines.is_dir() else []
         forgotten = []
-        for name in sorted(names):
-            folder = self._folder(name)
-            if folder is None or name in standing:
-                continue
-            if time.time() - _last_change(folder) > older_than_s:
-                supervisor.remove(str(folder))
-                forgotten.append(name)
+        for name in sorted(set(self._names()) - standing):
+            with suppress(FileNotFoundError):  # another reaper was faster
+                if time.time() - _last_change(self.machines / name) > older_than_s:
+                    supervisor.remove(str(self.machines / name))
+                    forgotten.append(name)
         return forgotten
 
     # -- create --
@@ -247,6 +244,11 @@ class LocalProvider:
         """Every process that belongs to a machine of this home."""
         found = supervisor.marks(supervisor.processes())
         return [mark for mark in found if Path(mark.directory).parent.parent == self.machines]
+
+    def _names(self) -> list[str]:
+        """The names of ours that have a directory."""
+        entries = self.machines.iterdir() if self.machines.is_dir() else ()
+        return [entry.name for entry in entries if self._folder(entry.name)]
 
     def _folder(self, name: str) -> Path | None:
         """Where the lease of this name lives; None for a name that we did not give."""

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,20 +58,13 @@ class Box:
         seconds: float = 60.0,
         grace_s: float = 0.3,
         python: str = sys.executable,
+        program: Sequence[str] = ("-I", "-S", str(SUPERVISOR)),
     ) -> subprocess.Popen[bytes]:
         (self.folder.parent / "agent.py").write_text(agent)
         if not (self.folder / "boot.json").exists():
             boot = {"deadline_at": time.time() + seconds, "grace_s": grace_s}
             (self.folder / "boot.json").write_text(json.dumps(boot))
-        command = [
-            python,
-            "-I",
-            "-S",
-            str(SUPERVISOR),
-            str(self.folder),
-            "--agent",
-            str(self.folder.parent / "agent.py"),
-        ]
+        command = [python, *program, str(self.folder), "--agent", str(self.folder.parent / "agent.py")]
         command += ["--isolation", isolation] if isolation else []
         mark = {"SOJOURN_MACHINE": "machine-n3", "SOJOURN_MACHINE_DIR": str(self.folder)}
         with open(self.folder.parent / "supervisor.log", "ab") as log:
@@ -157,7 +150,7 @@ def test_a_sigterm_during_the_start_is_not_lost(box: Box, isolation: str) -> Non
 
 @ISOLATIONS
 def test_an_agent_that_ignores_sigterm_dies_at_deadline_and_grace(box: Box, isolation: str) -> None:
-    process = box.start(DEAF, isolation, seconds=0.7)
+    process = box.start(DEAF, isolation, seconds=1.0)
     box.wait_for("work/ready")
     process.terminate()
     assert process.wait(5) == 0
@@ -290,6 +283,20 @@ def test_a_full_disk_at_the_end_does_not_keep_it_from_ending(
     assert "No space left" in capsys.readouterr().err
 
 
+def test_a_fault_of_its_own_leaves_no_agent_without_a_watcher(box: Box) -> None:
+    faulty = f"""
+import sys
+sys.path.insert(0, {str(SUPERVISOR.parent)!r})
+import supervisor
+supervisor.Supervisor.released = lambda self: 1 // 0 if self.child else False
+supervisor.main(sys.argv[1:])
+"""
+    assert box.start(DEAF, "subreaper", program=["-c", faulty]).wait(10) == 0
+    ended = box.read("ended.json")
+    assert (ended["by"], ended["agent_exit_code"]) == ("supervisor error", 137)
+    assert "ZeroDivisionError" in box.log()
+
+
 def test_a_signal_never_reaches_a_process_that_took_over_a_pid() -> None:
     with subprocess.Popen(["sleep", "60"]) as innocent:
         found = supervisor.process(innocent.pid)
@@ -334,13 +341,35 @@ def test_remove_takes_away_what_is_hard_to_remove(tmp_path: Path) -> None:
     assert supervisor.remove(str(tree)), "what is not there is gone"
 
 
+def test_an_owner_who_is_not_root_removes_read_only_directories(tmp_path: Path) -> None:
+    deep = tmp_path / "tree" / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "file").write_text("x")
+    for folder in (deep, deep.parent, deep.parent.parent):
+        folder.chmod(0o500 if folder != deep else 0)
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from sojourn.agent import supervisor as s; print(s.remove(sys.argv[1]))",
+    ]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root needs setpriv to give up its right to write anywhere")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+        with pytest.raises(subprocess.CalledProcessError):
+            subprocess.run([*command[:2], "touch", str(deep.parent / "new")], check=True, capture_output=True)
+    answer = subprocess.run([*command, str(tmp_path / "tree")], capture_output=True, text=True, check=True)
+    assert (answer.stdout.strip(), os.listdir(tmp_path)) == ("True", [])
+
+
 def test_remove_takes_away_what_lies_deeper_than_a_path_is_long(tmp_path: Path) -> None:
     here = os.open(".", os.O_RDONLY)
     os.mkdir(tmp_path / "tree")
     os.chdir(tmp_path / "tree")
-    for _ in range(1200):
-        os.mkdir("deeper")
-        os.chdir("deeper")
+    name = "deeper" * 20
+    for _ in range(50):
+        os.mkdir(name)
+        os.chdir(name)
     os.fchdir(here)
     os.close(here)
     assert supervisor.remove(str(tmp_path / "tree"))
