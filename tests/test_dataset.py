@@ -148,7 +148,7 @@ def test_stages_downstream_are_named_in_order(project: Project) -> None:
 
 def test_stages_are_reproduced_here_and_their_output_is_heard(project: Project) -> None:
     project.write("prepare.py", "print('preparing'); open('prepared.csv', 'w').write('new')\n")
-    project.write("yaml.py", "raise RuntimeError('the user has a module of this name')\n")
+    project.write("psutil.py", "raise RuntimeError('DVC took a module of the user for its own')\n")
     dataset, heard = project.dataset(), list[str]()
     stage = dataset.stage("train")
     dataset.reproduce(dataset.stale_before(stage), heard.append)
@@ -241,9 +241,9 @@ def test_a_push_sends_what_the_remote_lacks_and_the_next_one_nothing(project: Pr
     assert dataset.push(stage, heard.append) == Pushed(files=3, bytes=14)
     assert heard == ["pushing 3 files to DVC remote 'store'"]
     before = {path: path.stat().st_mtime_ns for path in project.remote.rglob("*")}
-    start = time.perf_counter()
+    start = time.process_time()
     assert dataset.push(stage, heard.append) == Pushed(files=0, bytes=0)
-    assert time.perf_counter() - start < 0.3
+    assert time.process_time() - start < 0.3
     assert before == {path: path.stat().st_mtime_ns for path in project.remote.rglob("*")}
     assert len(heard) == 1
 
