@@ -863,6 +863,8 @@ class Committer:
         now_ns = int((now or time.time()) * 1e9)
         if any(now_ns - sign.mtime_ns < quiet * 1e9 for sign in files.values()):
             return None
+        if being_written() & {sign.inode for sign in files.values()}:
+            return None
         entries = [self._entry(path, sign) for path, sign in sorted(files.items())]
         if any(self._kept[path][0] != sign for path, sign in files.items() if path in self._kept):
             return None
@@ -1030,6 +1032,28 @@ def _carries(pid: int, mark: str) -> bool:
         return False
 
 
+def being_written() -> set[int]:
+    """The inodes that a process below this one has open for writing."""
+    files = (f"/proc/{pid}/fd/{number}" for pid in descendants(os.getpid()) for number in _open_files(pid))
+    return {inode for inode in map(_written_inode, files) if inode}
+
+
+def _open_files(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return []
+
+
+def _written_inode(file: str) -> int | None:
+    try:
+        with open(file.replace("/fd/", "/fdinfo/")) as info:
+            flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
+        return None if flags & os.O_ACCMODE == os.O_RDONLY else os.stat(file).st_ino
+    except (OSError, StopIteration):
+        return None
+
+
 def catches(pid: int) -> bool:
     """Whether the process handles SIGTERM."""
     try:
@@ -1195,8 +1219,7 @@ class Script:
 
     def stop(self, grace: float) -> None:
         """Ask those who listen, wait for them, then end everything."""
-        roots = [int(name.split(".")[0]) for name in _names(self._records, ".pid")] or [self._process.pid]
-        asked = catchers(roots)
+        asked = catchers(self._roots())
         say(f"stopping: SIGTERM to {asked or 'nobody, none of the script handles it'}")
         if asked:
             send(asked, signal.SIGTERM)
@@ -1206,6 +1229,13 @@ class Script:
             send([self._process.pid], signal.SIGTERM)
             self.wait(min(1.0, grace))
         self.end()
+
+    def _roots(self) -> list[int]:
+        """The ranks below torchrun, else what was started itself."""
+        ours = descendants(os.getpid())
+        noted = [int(name.split(".")[0]) for name in _names(self._records, ".pid")]
+        # A rank that has ended left a number that may be a stranger's by now.
+        return [pid for pid in noted if pid in ours or not own_proc()] or [self._process.pid]
 
     def end(self) -> None:
         """SIGKILL to the whole tree, stopped first so that none forks away, until none is left."""

@@ -441,6 +441,26 @@ def _committed(lab: Lab, step: int, whole: dict[str, bytes]) -> bool:
     return lab.outputs("ckpt") == whole and lab.box.manifests(1, 0, "commit") == list(range(1, step + 1))
 
 
+def test_a_checkpoint_is_not_taken_while_somebody_has_it_open(lab: Lab) -> None:
+    lab.boot()
+    script = """
+import os, time
+with open("model.pt", "w") as file:
+    file.write("half"); file.flush()
+    while not os.path.exists("go"): time.sleep(0.02)
+    file.write(" and half")
+while not os.path.exists("stop"): time.sleep(0.02)
+"""
+    lab.order(script, checkpoint=("*.pt",))
+    wait_for(lambda: lab.outputs() == {"model.pt": b"half"})
+    time.sleep(2)
+    assert lab.outputs("ckpt") == {}
+    (lab.tree() / "go").touch()
+    wait_for(lambda: lab.outputs("ckpt") == {"model.pt": b"half and half"})
+    (lab.tree() / "stop").touch()
+    assert lab.exit().checkpoint == 1
+
+
 def test_a_restored_checkpoint_that_the_script_overwrites_counts(lab: Lab) -> None:
     lab.boot()
     body = b"step 1"
