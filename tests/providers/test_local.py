@@ -174,6 +174,21 @@ class TestProcesses(Processes, ProviderCase):
         assert world.alive() == {}
         assert self.states(world) == {"gone"}
 
+    def test_a_supervisor_that_is_busy_removing_a_large_scratch_directory_is_left_to_it(
+        self, world: LocalWorld, start: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sojourn.providers.local.RELEASE_WAIT_S", 0.1)
+        folder = start("sleep")
+        state = state_of(folder)
+        os.kill(int(str(state["pid"])), signal.SIGSTOP)
+        (folder / "state.json").write_text(json.dumps({**state, "ending_at": time.time()}))
+        assert world.provider().release(str(NAME)) is False
+        assert world.alive("supervisor.py")
+        assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
+        (folder / "state.json").write_text(json.dumps({**state, "ending_at": time.time() - 3600}))
+        assert world.provider().release(str(NAME)) is True
+        assert world.alive() == {}
+
     def test_a_pid_that_somebody_else_has_now_is_not_running_and_never_killed(
         self, world: LocalWorld, start: Callable[..., Path], innocent: subprocess.Popen[bytes]
     ) -> None:
