@@ -205,7 +205,11 @@ def judge(exits: list[Exit], seen: Seen) -> Outcome:
     """One outcome from every machine's last words; the first failure is the one that counts."""
     failed = [one for one in exits if one.reason != "exited" or one.exit_code != 0]
     if not failed:
-        return _outcome("succeeded", "the script ended with exit code 0", seen, exits, last=exits[0])
+        notes = "; ".join(one.message for one in exits if one.message)
+        message = "the script ended with exit code 0" + (f"; {notes}" if notes else "")
+        # What is not in the store is gone with the machine, so this is no success.
+        whole = not any(one.lost for one in exits)
+        return _outcome("succeeded" if whole else "lost", message, seen, exits, last=exits[0])
     # A peer's end is only ever the echo of another node's.
     first = min(failed, key=lambda one: (one.reason == "peer", _failed_at(one)))
     states: dict[str, RunState] = {"stopped": "stopped", "deadline": "deadline", "refused": "refused"}

@@ -159,6 +159,7 @@ class Exit(Record):
     tail: str = Field(default="", description="The last lines of the log, of the failed rank where there is one")
     started_at: float | None = None
     ended_at: float
+    lost: tuple[str, ...] = Field(default=(), description="What the script made and the store did not take")
     output: int | None = Field(default=None, description="Sequence of the newest output manifest")
     checkpoint: int | None = Field(default=None, description="Sequence of the newest checkpoint manifest")
     log_segments: int = 0
