@@ -1668,6 +1668,7 @@ class Agent:
             committer.final(self._latest(), torn)
             failed = self._exit["reason"] == "peer" or (self._exit["reason"] == "exited" and script.status != 0)
             committer.settle(0.5 if failed else 10.0)
+        self._exit["lost"] = sorted(committer.troubles)
         lost = {**committer.troubles, **committer.left_out}
         notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
         return notes
