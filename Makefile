@@ -10,12 +10,15 @@ export PATH := $(BIN):$(PATH)
 train: install
 	sojourn train
 
+# Most tests wait for processes, so more of them run than there are cores.
+PYTEST := python -m pytest -q -n 4 --dist loadfile --junitxml=build/tests.xml
+
 test: install
-	python -m pytest -q -m "not slow" --junitxml=build/tests.xml
+	$(PYTEST) -m "not slow"
 
 # The rest too; its table of times goes into the documentation.
 test-long: install
-	python -m pytest -q --junitxml=build/tests.xml
+	$(PYTEST)
 	python .ci/results.py table build/tests.xml > docs/tests.md
 
 lint: install
