@@ -125,9 +125,12 @@ def test_a_broken_dvc_yaml_is_named_with_its_line(project: Project, text: str, s
 def test_stale_stages_upstream_are_named_in_order_with_those_between(project: Project) -> None:
     dataset = project.dataset()
     assert dataset.stale_before(dataset.stage("train")) == []
+    assert dataset.stale_before(dataset.stage("publish")) == ["train", "report"]
+    dvc(project.root, "repro", "-q", "publish")
     project.write("raw.csv", "c,d\n")
     dvc(project.root, "add", "-q", "raw.csv")
     dataset = project.dataset()
+    assert not status(project.root, "report")
     assert dataset.stale_before(dataset.stage("publish")) == ["prepare", "train", "report"]
     assert dataset.stale_before(dataset.stage("unrelated")) == []
 
