@@ -104,7 +104,7 @@ def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str
 def inputs_digest(plan: Plan, sent: Bundle, inputs: Inputs) -> str:
     """Equal for two runs that were given the same source, data, command and environment."""
     facts = {
-        "files": [(entry.path, entry.hash, entry.mode) for entry in sent.listing if not _is_lock(entry.path)],
+        "files": [(entry.path, entry.hash, entry.mode) for entry in sent.listing if not _is_record(entry.path)],
         "links": [(link.path, link.target) for link in sent.links],
         "inputs": [(entry.path, entry.hash) for entry in inputs.files],
         "command": plan.command.model_dump(mode="json"),
@@ -113,9 +113,9 @@ def inputs_digest(plan: Plan, sent: Bundle, inputs: Inputs) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _is_lock(path: str) -> bool:
-    # dvc.lock records results too, which change with every homecoming.
-    return path.rsplit("/", 1)[-1] == "dvc.lock"
+def _is_record(path: str) -> bool:
+    # A homecoming writes results into dvc.lock, and the first one adds the outputs to .gitignore.
+    return path.rsplit("/", 1)[-1] in ("dvc.lock", ".gitignore")
 
 
 def _parsed(body: bytes) -> Any:
