@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import attach, logs, plan, pull, reap, runs, show, stop, train
+from cli import attach, doctor, init, logs, plan, pull, reap, runs, show, stop, train, ui
 from sojourn import __version__
 from sojourn.errors import ExitCode, SojournError
 
@@ -20,6 +20,8 @@ app = typer.Typer(
 # A command's own options come after the program's name: `sojourn train python train.py --epochs 3`.
 _WITH_COMMAND = {"allow_interspersed_args": False}
 
+app.command("init")(init.init)
+app.command("doctor")(doctor.doctor)
 app.command("plan", context_settings=_WITH_COMMAND)(plan.plan)
 app.command("train", context_settings=_WITH_COMMAND)(train.train)
 app.command("runs")(runs.runs)
@@ -29,6 +31,7 @@ app.command("attach")(attach.attach)
 app.command("stop")(stop.stop)
 app.command("pull")(pull.pull)
 app.command("reap")(reap.reap)
+app.command("ui")(ui.ui)
 
 
 def _version(asked: bool) -> None:

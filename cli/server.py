@@ -23,6 +23,17 @@ def find_server() -> str | None:
     return url if configured is None and _start() and _healthy_within(url, START_LIMIT_S) else None
 
 
+def describe_server() -> tuple[bool, str]:
+    """Whether a server answers, and a sentence about it. Starts nothing."""
+    configured = os.environ.get("PREFECT_API_URL") or _in_profile()
+    url = configured or LOCAL_API
+    if _healthy(url):
+        return True, f"a server answers at {url}"
+    if configured:
+        return False, f"{url} is configured and does not answer: runs go on without a record in Prefect"
+    return False, "no server runs; the first run starts one in the background"
+
+
 def _in_profile() -> str | None:
     from prefect.settings import get_current_settings
 

@@ -161,7 +161,7 @@ def read_launch(directory: Path, flags: Mapping[str, Any]) -> Launch:
     A command given as a flag replaces a stage in the file, and a stage a command.
     Raises SpecError naming the field, the value and what would be valid.
     """
-    asked = dict(_section(directory))
+    asked = dict(read_section(directory))
     given = {key: value for key, value in flags.items() if value is not None}
     for one, other in (("command", "stage"), ("stage", "command")):
         if one in given and other not in given:
@@ -187,7 +187,8 @@ def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] =
     return launch
 
 
-def _section(directory: Path) -> Mapping[str, Any]:
+def read_section(directory: Path) -> Mapping[str, Any]:
+    """The `launch:` section of a directory's params.yaml as it stands, empty without one."""
     path = directory / PARAMS
     if not path.is_file():
         return {}

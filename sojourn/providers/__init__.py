@@ -37,16 +37,20 @@ class Provider(Protocol):
         """Rent all machines of the request, or none; returns at once.
 
         The same request again creates nothing new, also when its machines have ended
-        or were released before they came to be.
+        or were released before they came to be. Raises SpecError for another request
+        under a name that was used.
         """
         ...
 
     def observe(self, name: str) -> Lease | None:
-        """The lease of this name as it stands now, or None when nothing of it was ever made."""
+        """The lease of this name as it stands now; None when no machine of it was ever made."""
         ...
 
     def release(self, name: str) -> bool:
-        """End the lease now; True when nothing of it is left. Never raises for what is not there."""
+        """End the lease now; True when nothing of it is left, False when it must be asked again.
+
+        Takes two seconds at most, and never raises for what is not there.
+        """
         ...
 
     def leases(self) -> list[Lease]:
