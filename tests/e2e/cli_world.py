@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
+from sojourn.planning import Plan
 from sojourn.runs import all_mailboxes, entries_of
 from sojourn.storage import Store
 
@@ -182,8 +183,10 @@ class World:
         return [entry.kind for entry in self.ledger()]
 
     def reached(self, phase: str) -> bool:
-        """Whether the run has come to `phase`: a kind of ledger entry, or `hello`, or `running` (the script)."""
+        """Whether the run has come to `phase`: `planned`, `hello`, `running` (the script), or a kind of ledger entry."""
         mailbox = self.mailbox()
+        if phase == "planned":
+            return mailbox is not None and mailbox.read("plan", Plan) is not None
         if phase == "hello":
             return mailbox is not None and mailbox.hello(1, 0) is not None
         if phase == "running":
