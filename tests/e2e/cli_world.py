@@ -183,7 +183,7 @@ class World:
         return [entry.kind for entry in self.ledger()]
 
     def reached(self, phase: str) -> bool:
-        """Whether the run has come to `phase`: `planned`, `hello`, `running` (the script), or a kind of ledger entry."""
+        """Whether the run has come to `phase`: `planned`, `hello`, `running` (the script), or a ledger entry."""
         mailbox = self.mailbox()
         if phase == "planned":
             return mailbox is not None and mailbox.read("plan", Plan) is not None
