@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from pathspec import GitIgnoreSpec
@@ -271,7 +272,7 @@ def _and_above(path: str) -> tuple[PurePosixPath, ...]:
 
 def _is_ours(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    return len(parts) > 1 and parts[0] == HOME and is_run_id(parts[1])
+    return any(above == HOME and is_run_id(name) for above, name in pairwise(parts))
 
 
 def _look(root: Path, path: str) -> Found | None:

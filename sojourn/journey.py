@@ -438,7 +438,7 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
         raise StoppedError(report.message)
     tail = outcome.tail if outcome else ""
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
-    raise kind(report.message, hint=tail or None)
+    raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
 
 
 def _where(placed: Published) -> str:

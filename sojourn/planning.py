@@ -19,6 +19,7 @@ from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Command, Offer, Record
 from sojourn.spec import Launch, format_duration
+from sojourn.storage import Store
 
 CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors")
 
@@ -168,7 +169,7 @@ def make_plan(
     offers = provider.offers(launch.machine, launch.nodes)
     inputs = bundle.input_files(project, launch.inputs)
     outputs = _rooted(launch.outputs, project)
-    left_out = (*_rooted(launch.inputs, project), *work.left_out)
+    left_out = (*_rooted(launch.inputs, project), *work.left_out, *_our_own(store, home, project))
     tree = bundle.survey(project, skip=left_out)
     bundle.check_size(tree, accepted=accept_size)
     _check_travels(work.command, work.where, project, {*(found.path for found in tree.files), *left_out})
@@ -245,6 +246,12 @@ def _stage_work(launch: Launch, project: Project) -> _Work:
 def _rooted(paths: tuple[str, ...], project: Project) -> tuple[str, ...]:
     """Paths that were given relative to the directory, relative to the root."""
     return tuple((project.directory / path).relative_to(project.root).as_posix() for path in paths)
+
+
+def _our_own(store: str, home: Path, project: Project) -> tuple[str, ...]:
+    """The store and the data directory, relative to the root, where they lie inside the project."""
+    ours = (path.resolve() for path in (Store(store).root, home) if path is not None)
+    return tuple(path.relative_to(project.root).as_posix() for path in ours if project.root in path.parents)
 
 
 def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:

@@ -42,7 +42,9 @@ def place_files(plan: Plan, collected: Collected, sent: Bundle, mailbox: Mailbox
     placed, beside = [], []
     for entry in collected.files:
         target = project.root / entry.path
-        if entry.path not in travelled and _free(target, entry, project.root):
+        if _stands(target, entry):
+            placed.append(entry.path)
+        elif entry.path not in travelled and _free(target, project.root):
             bundle.fetch_file(entry, mailbox, target)
             placed.append(entry.path)
         else:
@@ -110,9 +112,11 @@ def commit_stage(
     return Published(placed=applied.outputs, committed=True, pushed_bytes=pushed.bytes)
 
 
-def _free(target: Path, entry: FileEntry, root: Path) -> bool:
-    if not target.resolve().is_relative_to(root):
-        return False
-    if not target.exists():
-        return True
+def _stands(target: Path, entry: FileEntry) -> bool:
+    """Whether this very content is there already."""
     return target.is_file() and target.stat().st_size == entry.size and bundle.hash_file(target) == entry.hash
+
+
+def _free(target: Path, root: Path) -> bool:
+    """Whether nothing is there, not even a link that leads elsewhere."""
+    return not target.exists() and not target.is_symlink() and target.resolve().is_relative_to(root)

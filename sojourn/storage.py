@@ -122,6 +122,10 @@ class Store:
                 return sorted(e.name for e in os.scandir(self.root / prefix) if e.is_dir())
             except FileNotFoundError:
                 return []
+            except NotADirectoryError:
+                raise SpecError(
+                    f"store: {self.url!r} is not a directory", hint="name another: --store file:///absolute/path"
+                ) from None
         listing = obstore.list_with_delimiter(self._store, prefix=prefix + "/" if prefix else None)
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in listing["common_prefixes"])
 

@@ -118,6 +118,7 @@ def test_our_own_results_and_the_paths_to_skip_stay(tree: Path) -> None:
         tree,
         "train.py",
         "runs/quiet-heron-7f3a/model.pt",
+        "exp/runs/quiet-heron-7f3a/x",
         "runs/mine/x",
         "data/a",
         "data/b/c",

@@ -100,6 +100,23 @@ def test_named_inputs_are_counted_apart_from_the_source(project: Path) -> None:
     assert (made.input_files, made.input_bytes) == (1, 1234)
 
 
+def test_a_store_inside_the_project_does_not_travel(project: Path) -> None:
+    (project / ".sojourn/store").mkdir(parents=True)
+    (project / ".sojourn/store/key").touch()
+
+    made = make_plan(
+        make_launch({"command": ("python", "train.py")}, origin="test"),
+        Project.at(project),
+        Catalogue(),  # type: ignore[arg-type]
+        run="quiet-heron-7f3a",
+        store=(project / ".sojourn/store").as_uri(),
+        home=project / ".sojourn",
+        now=NOW,
+    )
+
+    assert (made.files, set(made.left_out)) == (2, {".sojourn", ".sojourn/store"})
+
+
 def test_a_secret_is_in_the_plan_by_name_alone(project: Path) -> None:
     made = plan(project, {"TOKEN": "hunter2"}, secrets=("TOKEN",))
 

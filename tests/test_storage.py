@@ -145,6 +145,13 @@ def test_a_wrong_url_is_named_with_the_right_form(url: str, message: str, hint: 
     assert hint in (caught.value.hint or "")
 
 
+def test_a_store_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(SpecError, match="is not a directory"):
+        Store((tmp_path / "file").as_uri()).folders("control")
+
+
 def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 

@@ -205,6 +205,35 @@ def test_a_submodule_travels(world: World) -> None:
     assert (world.project / "seen.txt").read_text() == "2"
 
 
+def test_a_second_run_replaces_nothing_that_the_first_brought_home(world: World) -> None:
+    world.script("""
+        import pathlib, sys
+        pathlib.Path("same.txt").write_text("same")
+        pathlib.Path("other.txt").write_text(sys.argv[1])
+    """)
+    trained(world, "--", "python", "train.py", "first")
+
+    trained(world, "--", "python", "train.py", "second")
+
+    run = world.show()["run"]
+    assert (world.project / "other.txt").read_text() == "first"
+    assert (world.project / "runs" / run / "other.txt").read_text() == "second"
+    assert not (world.project / "runs" / run / "same.txt").exists()
+
+
+def test_a_result_does_not_follow_a_link_of_the_users(world: World) -> None:
+    (world.root / "elsewhere").mkdir()
+    world.script("out\n", ".sojournignore")
+    (world.project / "out").symlink_to(world.root / "elsewhere")
+    world.script("import os; os.mkdir('out'); open('out/x.txt', 'w').write('x')")
+
+    trained(world, "--output", "out")
+
+    run = world.run()
+    assert not any((world.root / "elsewhere").iterdir())
+    assert (world.project / "runs" / run / "out/x.txt").read_text() == "x"
+
+
 def test_large_inputs_travel_beside_the_bundle_and_do_not_come_back(world: World) -> None:
     world.script("x,y\n", "data/train.csv")
     world.script("open('seen.txt', 'w').write(open('data/train.csv').read())")
