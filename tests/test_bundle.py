@@ -91,6 +91,14 @@ def test_in_git_what_is_tracked_or_not_ignored_travels(tree: Path) -> None:
     assert paths(tree) == [".gitignore", "deep/new.py", "kept.py", "tracked.log"]
 
 
+def test_a_tracked_file_stays_when_it_is_left_out_by_name(tree: Path) -> None:
+    git(tree, "init", "-q")
+    write(tree, "train.py", "notes/private.md", ".sojournignore", text="/notes/\n")
+    git(tree, "add", "-A")
+
+    assert paths(tree) == [".sojournignore", "train.py"]
+
+
 def test_from_a_directory_below_the_whole_git_tree_travels(tree: Path) -> None:
     git(tree, "init", "-q")
     write(tree, "lib.py", "experiments/train.py")
@@ -188,6 +196,8 @@ def test_a_second_time_nothing_is_sent_and_after_an_edit_only_the_archive(tree: 
     third = pack(survey(project), project, ".", mailbox)
 
     assert first.uploaded > 3 * LARGE
+    assert first.bundle.archive
+    assert mailbox.store.get(first.bundle.archive.source)[4:8] == bytes(4)  # gzip's own date
     assert (second.uploaded, second.bundle) == (0, first.bundle)
     assert 0 < third.uploaded < 1000
 
