@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
@@ -58,3 +59,16 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(ExitCode.STOPPED)
+    except Exception as error:  # code 1 says that the script failed, so nothing else may end with it
+        _show_fault(error)
+        sys.exit(ExitCode.INFRASTRUCTURE)
+
+
+def _show_fault(error: Exception) -> None:
+    """What the user can act on in one sentence; the traceback for whoever mends it."""
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {place}{error.strerror}", err=True)
+        return
+    traceback.print_exc()
+    typer.echo("error: this is a fault of Sojourn itself; what it rented ends by its own timers (sojourn runs)", err=True)

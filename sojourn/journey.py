@@ -130,7 +130,7 @@ class Journey:
         with self._step("data") as say:
             files, sent = bundle.pack_inputs(self._project, self.plan.launch.inputs, self.mailbox)
             if self.plan.stage is not None:
-                stage = self._dataset.stage(self.plan.stage.name)
+                stage = self._dataset.at(self.plan.stage.name)
                 sent += self._dataset.push(stage, self.listener.note).bytes
                 files += tuple(self._dataset.inputs(stage, self._project.root))
             self.mailbox.write_once("inputs", Inputs(files=files))

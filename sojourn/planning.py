@@ -232,7 +232,7 @@ def _stage_work(launch: Launch, project: Project) -> _Work:
     plan = _stage_plan(dataset, stage, project)
     # What this stage and those after it write is made anew; data that DVC keeps goes by hash.
     data = [dep.path for dep in stage.dependencies if dep.kind == "data"]
-    later = [out.path for name in plan.after for out in dataset.stage(name).outputs]
+    later = [out.path for name in plan.after for out in dataset.at(name).outputs]
     return _Work(
         command=command.from_stage(stage.command, launch.processes, launch.nodes),
         where=project.dvc / stage.directory,

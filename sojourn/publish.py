@@ -90,12 +90,14 @@ def commit_stage(
         (scratch / "tree").mkdir()
         bundle.unpack(sent, mailbox, scratch / "tree")
         fetch(collected.files, mailbox, scratch / "outputs")
+        # What travelled by name is read again by DVC; its own data is known by the hash it travelled under.
+        fetch(tuple(entry for entry in inputs.files if not _is_dvc(entry)), mailbox, scratch / "tree")
         committed = homecoming.commit(
             dataset.root,
             scratch / "tree" / dataset.root.relative_to(project.root),
             plan.stage.name,
             top=project.root,
-            inputs=inputs.files,
+            inputs=tuple(entry for entry in inputs.files if _is_dvc(entry)),
             outputs=scratch / "outputs",
         )
         applied = homecoming.apply(dataset.root, committed)
@@ -107,7 +109,7 @@ def commit_stage(
             note=f"your tree changed meanwhile ({', '.join(applied.paths)}), so it and dvc.lock were left alone; "
             f"take the results: sojourn pull {plan.run} --to DIR; or restore it, then: sojourn pull {plan.run} --apply",
         )
-    pushed = dataset.push_outputs(dataset.stage(plan.stage.name), echo)
+    pushed = dataset.push_outputs(dataset.at(plan.stage.name), echo)
     dataset.reproduce(plan.stage.after, echo)
     return Published(placed=applied.outputs, committed=True, pushed_bytes=pushed.bytes)
 
@@ -115,6 +117,10 @@ def commit_stage(
 def _stands(target: Path, entry: FileEntry) -> bool:
     """Whether this very content is there already."""
     return target.is_file() and target.stat().st_size == entry.size and bundle.hash_file(target) == entry.hash
+
+
+def _is_dvc(entry: FileEntry) -> bool:
+    return entry.hash.startswith("md5:")
 
 
 def _free(target: Path, root: Path) -> bool:
