@@ -71,4 +71,4 @@ def _show_fault(error: Exception) -> None:
         typer.echo(f"error: {place}{error.strerror}", err=True)
         return
     traceback.print_exc()
-    typer.echo("error: this is a fault of Sojourn itself; what it rented ends by its own timers (sojourn runs)", err=True)
+    typer.echo("error: a fault of Sojourn itself; what it rented ends by its own timers, see: sojourn runs", err=True)
