@@ -113,7 +113,7 @@ def template() -> Project:
     """A project under a hostile name, below its git root, whose first stage is made; copy it."""
     folder = Path(tempfile.mkdtemp(prefix="dvc-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    project = Project(folder / "it's a \"töp\"", "ml project's ü")
+    project = Project(folder / 'it\'s a "töp"', "ml project's ü")
     project.root.mkdir(parents=True)
     git(project.top, "init", "-q", ".")
     dvc(project.root, "init", "-q", "--subdir")
