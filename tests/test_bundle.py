@@ -212,6 +212,19 @@ def test_a_blob_that_is_not_what_was_committed_is_refused(tree: Path, tmp_path: 
     assert not any((tmp_path / "machine").iterdir())
 
 
+def test_an_archive_that_is_not_what_was_sent_is_refused(tree: Path, tmp_path: Path, mailbox: Mailbox) -> None:
+    write(tree, "train.py")
+    sent = pack(survey(Project.at(tree)), Project.at(tree), ".", mailbox).bundle
+    write(tree, "train.py", text="other")
+    other = pack(survey(Project.at(tree)), Project.at(tree), ".", mailbox).bundle
+    assert sent.archive and other.archive
+    mailbox.store.put(sent.archive.source, mailbox.store.get(other.archive.source))
+
+    with pytest.raises(SojournError, match="does not have the hash sent"):
+        unpack(sent, mailbox, tmp_path / "machine")
+    assert not (tmp_path / "machine").exists()
+
+
 def test_inputs_travel_as_a_blob_each(tree: Path, mailbox: Mailbox) -> None:
     write(tree, "data/a.bin", "data/b/c d.bin", "one.bin")
 

@@ -81,6 +81,7 @@ class TestProcesses(Processes, ProviderCase):
     def innocent(self) -> Iterator[subprocess.Popen[bytes]]:
         """A process that is none of ours."""
         with subprocess.Popen(["sleep", "60"]) as innocent:
+            time.sleep(0.02)  # start times are counted in hundredths of a second, and its own must differ
             yield innocent
             innocent.kill()
 
