@@ -1,8 +1,9 @@
-"""Sojourn without its repository: the wheel, installed as a user installs it, does the round trip."""
+"""Sojourn without its repository: installed as the README says, it does the round trip anywhere."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from uv import find_uv_bin
 pytestmark = [pytest.mark.local, pytest.mark.timeout(600)]  # the first installation may have to download
 
 ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIRST_LINES = [shlex.split(line, comments=True) for line in README.split("```bash\n")[1].split("```")[0].splitlines()]
+OURS_IN_ENVIRONMENT = ("PYTHON", "VIRTUAL_ENV", "SOJOURN_", "PREFECT_", "COV_", "PYTEST_")
 PACKAGES = ("cli", "deployments", "flows", "tasks", "blocks", "sojourn")
 SCRIPT = """
 import json, sys
 json.dump(sys.path, open("seen.json", "w"))
-print("trained")
 """
 IMPORT_ALL = f"""
 import importlib, pkgutil
@@ -38,47 +41,54 @@ for name in {PACKAGES!r}:
 
 @dataclass(frozen=True)
 class Installed:
-    """What `uv tool install` left: the wheel it was given, and one program on the user's PATH."""
+    """A user's computer on which the README's first line has run, in the folder that holds a clone."""
 
-    wheel: Path
-    python: Path
+    folder: Path
     environment: dict[str, str]
+
+    @property
+    def python(self) -> str:
+        """The interpreter of Sojourn's own environment."""
+        return str(self.folder / "tools" / "sojourn" / "bin" / "python")
 
     def run(self, *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         """A command in the user's terminal."""
-        return subprocess.run(words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(words, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    folder = tmp_path_factory.mktemp("wheel")
-    wheel = _build(folder)
-    tools, programs = folder / "tools", folder / "bin"
-    _uv(
-        "tool", "install", "--python", sys._base_executable, "--constraints", str(ROOT / "constraints.txt"), str(wheel),
-        UV_TOOL_DIR=str(tools), UV_TOOL_BIN_DIR=str(programs),
-    )  # fmt: skip
-    assert [path.name for path in programs.iterdir()] == ["sojourn"]
+    folder = tmp_path_factory.mktemp("computer")
+    _clone(folder / "sojourn")
+    programs = folder / "bin"
+    programs.mkdir()
     (programs / "python").symlink_to(sys._base_executable)  # the user's own, which knows nothing of ours
+    (programs / "uv").symlink_to(find_uv_bin())
     environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(OURS_IN_ENVIRONMENT)},
         "PATH": os.pathsep.join((str(programs), os.defpath)),
         "HOME": str(folder),
+        "LANG": "C.UTF-8",
         "SOJOURN_HOME": str(folder / "data"),
         "PREFECT_HOME": str(folder / "prefect"),
-        "LANG": "C.UTF-8",
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody there: runs go on without
+        "UV_TOOL_DIR": str(folder / "tools"),
+        "UV_TOOL_BIN_DIR": str(programs),
+        "UV_PYTHON": sys._base_executable,
+        "UV_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "UV_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),
+        "UV_CACHE_DIR": _uv("cache", "dir").strip(),
     }
-    return Installed(wheel, tools / "sojourn" / "bin" / "python", environment)
+    computer = Installed(folder, environment)
+    done = computer.run(*FIRST_LINES[0], cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return computer
 
 
-def _build(folder: Path) -> Path:
-    """The wheel of what git tracks, built in a copy: a build leaves its own folders beside the sources."""
+def _clone(folder: Path) -> None:
     for name in _tracked():
-        (folder / "source" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, folder / "source" / name)
-    where = ("--out-dir", str(folder / "dist"), str(folder / "source"))
-    _uv("build", "--wheel", "--no-build-isolation", "--python", sys.executable, *where)
-    (wheel,) = (folder / "dist").glob("*.whl")
-    return wheel
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, folder / name)
 
 
 def _tracked() -> list[str]:
@@ -86,33 +96,37 @@ def _tracked() -> list[str]:
     return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
-def _uv(*words: str, **variables: str) -> None:
-    done = subprocess.run(
-        [find_uv_bin(), "--quiet", *words], cwd="/", env=os.environ | variables, capture_output=True, text=True
-    )
+def _uv(*words: str) -> str:
+    done = subprocess.run([find_uv_bin(), *words], cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def test_a_plain_script_makes_the_round_trip_in_an_empty_directory(installed: Installed, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SCRIPT)
+def test_the_first_lines_of_the_readme_work_as_they_are_written(installed: Installed) -> None:
+    project = installed.folder / FIRST_LINES[1][1]
+    project.mkdir()
+    (project / "train.py").write_text(SCRIPT)
 
-    done = installed.run("sojourn", "train", "--no-prefect", "--", "python", "train.py", cwd=tmp_path)
+    for words in FIRST_LINES[2:]:
+        done = installed.run(*words, cwd=project)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+    assert sorted(path.name for path in project.iterdir()) == ["seen.json", "train.py"]
+    assert str(ROOT) not in (project / "seen.json").read_text()
 
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "trained" in done.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["seen.json", "train.py"]
-    assert str(ROOT) not in (tmp_path / "seen.json").read_text()
 
-
-def test_every_module_of_the_wheel_can_be_imported_without_the_repository(installed: Installed, tmp_path: Path) -> None:
-    done = installed.run(str(installed.python), "-c", IMPORT_ALL, cwd=tmp_path)
+def test_every_module_that_was_installed_can_be_imported_without_the_repository(installed: Installed, tmp_path: Path) -> None:
+    done = installed.run(installed.python, "-c", IMPORT_ALL, cwd=tmp_path)
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("/site-packages/") == len(done.stdout.splitlines()) >= len(PACKAGES) - 1
 
 
-def test_the_wheel_holds_every_file_of_our_packages_and_nothing_else(installed: Installed) -> None:
-    with zipfile.ZipFile(installed.wheel) as wheel:
+def test_the_wheel_holds_every_file_of_our_packages_and_nothing_else(tmp_path: Path) -> None:
+    _clone(tmp_path / "sojourn")  # a build leaves its own folders beside the sources
+    where = ("--out-dir", str(tmp_path), str(tmp_path / "sojourn"))
+    _uv("build", "--quiet", "--wheel", "--no-build-isolation", "--python", sys.executable, *where)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as wheel:
         held = {name for name in wheel.namelist() if ".dist-info/" not in name}
 
     needed = {name for name in _tracked() if name.startswith(tuple(f"{one}/" for one in PACKAGES))}
