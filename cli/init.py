@@ -13,18 +13,19 @@ def init(project: options.Directory = Path(".")) -> None:
     Example: sojourn init
     """
     from cli.console import out
-    from sojourn.errors import SpecError
     from sojourn.project import Project
-    from sojourn.spec import PARAMS, read_section
-    from sojourn.template import launch_section
+    from sojourn.providers import open_provider
+    from sojourn.runs import data_home
+    from sojourn.spec import PARAMS
+    from sojourn.template import append, draft
 
     here = Project.at(project)
-    if read_section(here.directory):
-        raise SpecError(f"{PARAMS} has a launch: section already", hint="see what it means: sojourn plan")
-    section = launch_section(here)
-    path = here.directory / PARAMS
-    before = path.read_text(encoding="utf-8") if path.exists() else ""
-    gap = "" if not before else "\n" if before.endswith("\n") else "\n\n"
-    path.write_text(before + gap + section, encoding="utf-8")
-    out.print(section, markup=False, end="")
-    out.print(f"Written to {path}. Look at the plan: sojourn plan", markup=False)
+    gpus = open_provider("local", data_home()).offers(None, 1)[0].gpus
+    made, path = draft(here, len(gpus)), here.directory / PARAMS
+    before = path.read_bytes() if path.exists() else b""
+    added = append(before, made.text)[len(before) :]
+    with path.open("ab") as file:
+        file.write(added)
+    out.print(made.text, markup=False, end="")
+    then = "Look at the plan: sojourn plan" if made.runs else "Name your script in it, then: sojourn plan"
+    out.print(f"\nWritten to {path}. {then}", markup=False)

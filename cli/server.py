@@ -1,68 +1,164 @@
-"""Finds a Prefect server for a run, starting one in the background where none is configured."""
+"""Finds a Prefect server for a run, starting one in the background where none is configured.
+
+What we start is written down with its process id and start time, so that `sojourn ui --stop`
+ends that very process and never a server that somebody else started. Prefect's own
+`server start --background` is not used: its pid file survives a crash or a reboot, and
+then no server is ever started again.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sojourn.agent import supervisor
+from sojourn.runs import data_home
 
 PROBE_S = 1.0
-START_LIMIT_S = 15.0
-LOCAL_API = "http://127.0.0.1:4200/api"
+START_LIMIT_S = 15.0  # what a run waits; the first start of all makes the database and may take longer
+STOP_LIMIT_S = 15.0
+NO_ENTRY = (401, 403)  # an answer all the same; Prefect's client knows the key
 
 
-def find_server() -> str | None:
-    """The URL of a healthy API: the configured one, a local one, or one started now; else None."""
-    configured = os.environ.get("PREFECT_API_URL") or _in_profile()
-    url = configured or LOCAL_API
-    if _healthy(url):
-        return url
-    return url if configured is None and _start() and _healthy_within(url, START_LIMIT_S) else None
+@dataclass(frozen=True)
+class Address:
+    """Where runs are recorded, and whether the user chose the place."""
+
+    api: str
+    ui: str
+    configured: bool
+
+
+def find_server(limit_s: float = START_LIMIT_S) -> str | None:
+    """The URL of a healthy API: the configured one, a local one, or one started now; else None.
+
+    One that is not healthy within `limit_s` goes on starting, and the next command finds it.
+    """
+    address = find_address()
+    if _healthy(address.api):
+        return address.api
+    return address.api if not address.configured and _start(address.api, data_home(), limit_s) else None
+
+
+def find_address() -> Address:
+    """The API and UI of the user's settings, or of this host."""
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    local = f"http://127.0.0.1:{settings.server.api.port}"
+    if settings.api.url:
+        return Address(settings.api.url, settings.ui_url or settings.api.url.removesuffix("/api"), configured=True)
+    return Address(f"{local}/api", local, configured=False)
 
 
 def describe_server() -> tuple[bool, str]:
     """Whether a server answers, and a sentence about it. Starts nothing."""
-    configured = os.environ.get("PREFECT_API_URL") or _in_profile()
-    url = configured or LOCAL_API
-    if _healthy(url):
-        return True, f"a server answers at {url}"
-    if configured:
-        return False, f"{url} is configured and does not answer: runs go on without a record in Prefect"
+    address = find_address()
+    if _healthy(address.api):
+        return True, f"a server answers at {address.api}"
+    if address.configured:
+        return False, f"{address.api} is configured and does not answer: runs go on without a record in Prefect"
     return False, "no server runs; the first run starts one in the background"
 
 
-def _in_profile() -> str | None:
-    from prefect.settings import get_current_settings
+def stop_server() -> int | None:
+    """End the server that we started; its process id, or None when none of ours runs."""
+    home = data_home()
+    with _locked(home):
+        pid = _ours(home)
+        if pid is not None:
+            group = os.getpgid(pid)
+            os.kill(pid, signal.SIGTERM)
+            if not _within(STOP_LIMIT_S, lambda: _ours(home) is None):
+                os.killpg(group, signal.SIGKILL)
+        _record(home).unlink(missing_ok=True)
+        return pid
 
-    return get_current_settings().api.url
+
+def log_file() -> Path:
+    """What the server that we started has printed."""
+    return data_home() / "prefect-server.log"
+
+
+def _record(home: Path) -> Path:
+    return home / "prefect-server.json"
+
+
+def _ours(home: Path) -> int | None:
+    """The process id of the server that we started, while that very process lives."""
+    written = supervisor.read(str(_record(home)))
+    if written is None or written["boot_id"] != supervisor.boot_id():
+        return None
+    process = supervisor.process(written["pid"])
+    return process.pid if process and process.start == written["start_time"] else None
+
+
+def _start(api: str, home: Path, limit_s: float) -> bool:
+    """Start a server that stays for the runs to come, and wait until it answers."""
+    with _locked(home):
+        if _healthy(api):
+            return True  # another command was faster
+        pid = _ours(home) or _spawn(api.removesuffix("/api").rpartition(":")[2], log_file())
+        process = supervisor.process(pid)
+        if process is None:
+            return False
+        written = {"pid": pid, "start_time": process.start, "boot_id": supervisor.boot_id(), "api": api}
+        supervisor.write(str(_record(home)), written)
+        _within(limit_s, lambda: _healthy(api) or _ours(home) is None)
+        return _healthy(api)
+
+
+def _spawn(port: str, log: Path) -> int:
+    # Started at / because `python -m` puts the current directory before Prefect's own modules. The
+    # shell is the first half of a double fork: the server belongs to nobody's terminal.
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    started = subprocess.run(
+        ["/bin/sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
+        cwd="/",
+        env={**os.environ, **quiet},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        check=True,
+    )
+    return int(started.stdout)
 
 
 def _healthy(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=PROBE_S) as answer:
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError, ValueError):
+    except urllib.error.HTTPError as error:
+        return error.code in NO_ENTRY
+    except (OSError, ValueError):
         return False
 
 
-def _start() -> bool:
-    """Start `prefect server` detached; it stays for the runs to come."""
-    command = [sys.executable, "-m", "prefect", "server", "start", "--background"]
-    environment = {**os.environ, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
-    try:
-        done = subprocess.run(command, capture_output=True, timeout=START_LIMIT_S, env=environment)
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
-
-
-def _healthy_within(url: str, limit_s: float) -> bool:
+def _within(limit_s: float, reached: Callable[[], bool]) -> bool:
     end = time.monotonic() + limit_s
-    while not _healthy(url):
+    while not reached():
         if time.monotonic() > end:
             return False
         time.sleep(0.1)
     return True
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """One command at a time starts or stops the server."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "prefect-server.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

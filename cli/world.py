@@ -6,18 +6,28 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sojourn.errors import SpecError
 from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
 from sojourn.runs import data_home, default_store, past_reports, usual_seconds
-from sojourn.spec import read_launch
+from sojourn.spec import read_launch, read_section
 from sojourn.storage import Store
 
 
 def open_store(url: str | None) -> Store:
-    """The store that was named, or this user's own."""
-    return Store(url or default_store(data_home()))
+    """The store that was named, that of the project we stand in, or this user's own."""
+    return Store(store_url(url, Path(".")))
+
+
+def store_url(url: str | None, directory: Path) -> str:
+    """The store's URL: as named, else as the directory's params.yaml says, else this user's own."""
+    try:
+        asked = url or read_section(directory).get("store")
+    except SpecError:
+        asked = None  # a params.yaml that cannot be read matters to a plan, not to a look at past runs
+    return str(asked or default_store(data_home()))
 
 
 def prepare_plan(directory: Path, flags: dict[str, Any], store: str | None, accept_size: bool) -> Plan:

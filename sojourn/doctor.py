@@ -1,22 +1,34 @@
-"""What is missing on this host, and the command that mends it."""
+"""What is missing on this host, and the command that mends it.
+
+Each check looks at one thing that a newcomer would stumble over, and costs little. The last
+word on a project has the plan itself: whatever `sojourn plan` would refuse is said here too.
+"""
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import platform
+import secrets
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+from packaging.requirements import Requirement
+
 from sojourn.agent import supervisor
 from sojourn.errors import SojournError
+from sojourn.journey import CLOCK_LIMIT_S
+from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Record
-from sojourn.spec import Launch, make_launch, read_section
+from sojourn.spec import PARAMS, read_section
 from sojourn.storage import Store
 
 DISK_WANTED = 5e9  # bytes; below this an environment with torch does not fit
@@ -32,109 +44,193 @@ class Check(Record):
     mend: str | None = None
 
 
-def examine(directory: Path, home: Path, store: Store, provider: Provider) -> Iterator[Check]:
-    """Every check, in the order in which a newcomer would stumble over them."""
-    yield _host()
-    yield _tool("git", "needed to know which files travel", "sudo apt-get install git")
+def examine_host(home: Path, store: str, provider: Provider) -> Iterator[Check]:
+    """This host, whatever the project, in the order in which a newcomer would stumble over it."""
+    yield host(sys.platform)
+    yield packages("sojourn")
+    yield git(sys.platform)
     yield _uv()
-    yield _isolation()
-    yield _place("data", home)
-    yield _store(store)
-    yield from _project(directory)
-    yield _machines(provider)
+    yield isolation(sys.platform)
+    yield place(home)
+    yield _try("store", lambda: probe(Store(store)), "export SOJOURN_STORE=URL")
+    yield _try("machine", lambda: _machine(provider), "sojourn doctor --json")
+    yield _standing(provider)
 
 
-def _host() -> Check:
+def examine_project(directory: Path, plan: Callable[[], Plan]) -> Iterator[Check]:
+    """The project, and whether what its params.yaml asks for can be planned."""
+    project = Project.at(directory)
+    yield _tree(project)
+    try:
+        section = read_section(project.directory)
+    except SojournError as error:
+        yield Check(what="launch", state="missing", found=error.message, mend=error.hint)
+        return
+    if not section:
+        found = f"{PARAMS} says nothing of it, so each `sojourn train` needs the program: -- python train.py"
+        yield Check(what="launch", state="weak", found=found, mend="sojourn init")
+        yield python(os.environ.get("PATH", os.defpath))
+        return
+    try:
+        made = plan()
+    except SojournError as error:
+        yield Check(what="launch", state="missing", found=error.message, mend=error.hint)
+        return
+    yield Check(what="launch", state="good", found=f"{made.shown_command()} on {made.launch.where}")
+    if made.environment.kind == "current":
+        yield from _script_python(made)
+
+
+# --- the host -----------------------------------------------------------------------------
+
+
+def host(system: str) -> Check:
+    """Which of the promises this operating system can keep."""
     version = f"Python {platform.python_version()} on {platform.system()}"
-    if sys.platform == "linux":
+    if system == "linux":
         return Check(what="host", state="good", found=version)
-    return Check(what="host", state="weak", found=f"{version}: processes that a script detaches may survive its run")
+    return Check(
+        what="host",
+        state="weak",
+        found=f"{version}: the local provider cannot hold processes that a script detaches, they may survive their run",
+    )
 
 
-def _tool(name: str, why: str, mend: str) -> Check:
-    path = shutil.which(name)
-    if path is None:
-        return Check(what=name, state="missing", found=f"not on your PATH; {why}", mend=mend)
-    return Check(what=name, state="good", found=path)
+def packages(distribution: str) -> Check:
+    """Whether everything Sojourn needs is installed in a version that it works with."""
+    try:
+        lines = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        found = f"{distribution} runs from its sources and is not installed"
+        return Check(what="packages", state="weak", found=found, mend="uv tool install ./sojourn")
+    needed = [one for one in map(Requirement, lines) if not one.marker or one.marker.evaluate({"extra": ""})]
+    wrong = {one: said for one in needed if (said := _wrong(one))}
+    if wrong:
+        names = shlex.join(f"{one.name}{one.specifier}" for one in wrong)
+        mend = f"uv pip install --python {shlex.quote(sys.executable)} {names}"
+        return Check(what="packages", state="missing", found="; ".join(wrong.values()), mend=mend)
+    return Check(what="packages", state="good", found=f"all {len(needed)} that {distribution} needs")
+
+
+def _wrong(needed: Requirement) -> str | None:
+    try:
+        version = importlib.metadata.version(needed.name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{needed.name} is not installed"
+    fits = needed.specifier.contains(version, prereleases=True)
+    return None if fits else f"{needed.name} is {version}, and {needed.specifier} is needed"
+
+
+def git(system: str) -> Check:
+    """git decides what travels; without it everything does."""
+    path = shutil.which("git")
+    if path:
+        return Check(what="git", state="good", found=path)
+    return Check(
+        what="git",
+        state="weak",
+        found="not on your PATH: Sojourn cannot know what a repository ignores, so all of it travels",
+        mend="sudo apt-get install git" if system == "linux" else "xcode-select --install",
+    )
 
 
 def _uv() -> Check:
     from uv import find_uv_bin
 
+    mend = f"{shlex.quote(sys.executable)} -m pip install --force-reinstall uv"
     try:
         return Check(what="uv", state="good", found=find_uv_bin())
     except FileNotFoundError:
-        return Check(
-            what="uv", state="missing", found="its program is not installed", mend="pip install --force-reinstall uv"
-        )
+        return Check(what="uv", state="missing", found="its program is not installed", mend=mend)
 
 
-def _isolation() -> Check:
+def isolation(system: str) -> Check:
+    """Whether the kernel ends a script's processes with their namespace."""
     if supervisor.LINUX and supervisor.namespace(None):
-        return Check(
-            what="isolation", state="good", found="a script's processes live in a namespace that ends with them"
-        )
-    return Check(
-        what="isolation",
-        state="weak",
-        found="no process namespaces here: a killed supervisor leaves processes to `sojourn reap`",
-        mend="sudo sysctl kernel.unprivileged_userns_clone=1",
-    )
+        found = "a script's processes live in a namespace that ends with them"
+        return Check(what="isolation", state="good", found=found)
+    found = "no process namespaces here: what a killed supervisor leaves is for `sojourn reap` to end"
+    allow = "sudo sysctl kernel.unprivileged_userns_clone=1   (in a container: --security-opt seccomp=unconfined)"
+    return Check(what="isolation", state="weak", found=found, mend=allow if system == "linux" else None)
 
 
-def _place(what: str, path: Path) -> Check:
-    existing = next(folder for folder in (path, *path.parents) if folder.exists())
-    if not os.access(existing, os.W_OK):
-        return Check(
-            what=what, state="missing", found=f"{existing} is not writable", mend="export SOJOURN_HOME=DIRECTORY"
-        )
+def place(home: Path) -> Check:
+    """Whether the data directory can be written and has room for an environment."""
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    move = "export SOJOURN_HOME=DIRECTORY"
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        return Check(what="data", state="missing", found=f"{existing} is not a directory you may write", mend=move)
     free = shutil.disk_usage(existing).free
-    found = f"{path}, {free / 1e9:.0f} GB free"
+    found = f"{home}, {format_bytes(free)} free"
     if free < DISK_WANTED:
-        return Check(what=what, state="weak", found=found, mend="make room, or: export SOJOURN_HOME=DIRECTORY")
-    return Check(what=what, state="good", found=found)
+        return Check(what="data", state="weak", found=found, mend=f"sojourn purge, or: {move}")
+    return Check(what="data", state="good", found=found)
 
 
-def _store(store: Store) -> Check:
-    return _try("store", lambda: f"{store.url}, {len(store.folders('control'))} projects", "export SOJOURN_STORE=URL")
+def probe(store: Store) -> str:
+    """Write to the store, look at its clock, remove what was written. Raises SojournError when it does not work."""
+    key = f"probe/{secrets.token_hex(8)}"
+    store.put(key, b"")
+    try:
+        written = store.modified(key)
+    finally:
+        store.delete(key)
+    off = abs(written.timestamp() - time.time()) if written else 0.0
+    if off > CLOCK_LIMIT_S:
+        raise SojournError(
+            f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",
+            hint="sudo timedatectl set-ntp true" if sys.platform == "linux" else "sudo sntp -sS time.apple.com",
+        )
+    return f"{store.url} takes what is written"
 
 
-def _project(directory: Path) -> Iterator[Check]:
-    project = Project.at(directory)
-    kind = "in git" if project.in_git else "not in git: everything but caches travels"
-    yield Check(what="project", state="good", found=f"{project.root}, {kind}")
-    section = read_section(project.directory)
-    if not section:
-        yield Check(what="launch", state="weak", found="params.yaml has no launch: section", mend="sojourn init")
-        return
-    yield _try("launch", lambda: _words(make_launch(section, "params.yaml")), "sojourn init shows an example")
-    if section.get("processes", 1) != 1 or section.get("nodes", 1) != 1:
-        yield _torch()
+def _machine(provider: Provider) -> str:
+    offer = provider.offers(None, 1)[0]
+    gpus = f"{len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else "no GPU"
+    return f"{offer.machine}: {offer.cpus} CPUs, {format_bytes(offer.memory)}, {gpus}"
 
 
-def _words(launch: Launch) -> str:
-    what = f"stage {launch.stage}" if launch.stage else " ".join(launch.command or ())
-    return f"{what} on {launch.where}, {launch.nodes} × {launch.processes}"
-
-
-def _torch() -> Check:
-    python = shutil.which("python")
-    if python is None:
-        return Check(what="python", state="missing", found="no `python` on your PATH", mend="activate your environment")
-    code = "import importlib.util as u; print(u.find_spec('torch') is not None)"
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=ASK_LIMIT_S)
-    if done.stdout.strip() == "True":
-        return Check(what="torch", state="good", found=f"{python} has it")
-    return Check(
-        what="torch", state="weak", found=f"{python} has no torch, which torchrun needs", mend="pip install torch"
-    )
-
-
-def _machines(provider: Provider) -> Check:
+def _standing(provider: Provider) -> Check:
     leases = provider.leases()
     if not leases:
-        return Check(what="machines", state="good", found="none stands")
-    return Check(what="machines", state="weak", found=f"{len(leases)} leases stand", mend="sojourn reap --dry-run")
+        return Check(what="leases", state="good", found="none stands")
+    count = f"{len(leases)} lease{'' if len(leases) == 1 else 's'} of runs that go on, or were left"
+    return Check(what="leases", state="weak", found=count, mend="sojourn reap --dry-run")
+
+
+# --- the project --------------------------------------------------------------------------
+
+
+def _tree(project: Project) -> Check:
+    inside = "in git" if project.in_git else "not in git: everything but caches travels"
+    return Check(what="project", state="good", found=f"{project.root}, {inside}")
+
+
+def python(path: str) -> Check:
+    """The interpreter that a script would get from a PATH."""
+    found = shutil.which("python", path=path)
+    if found:
+        return Check(what="python", state="good", found=f"{found} is what `python` means to your scripts")
+    other = shutil.which("python3", path=path)
+    mend = "write python3 for python, or activate your environment" if other else "activate your environment"
+    return Check(what="python", state="weak", found="no `python` on your PATH", mend=mend)
+
+
+def _script_python(plan: Plan) -> Iterator[Check]:
+    path = os.pathsep.join(plan.environment.path)
+    yield python(path)
+    interpreter = shutil.which("python", path=path)
+    if interpreter and (plan.command.processes != 1 or plan.launch.nodes > 1):
+        yield _torch(interpreter)
+
+
+def _torch(interpreter: str) -> Check:
+    code = "import importlib.util as u; print(u.find_spec('torch') is not None)"
+    done = subprocess.run([interpreter, "-I", "-c", code], capture_output=True, text=True, timeout=ASK_LIMIT_S)
+    if done.stdout.strip() == "True":
+        return Check(what="torch", state="good", found=f"{interpreter} has it, and so torchrun")
+    found = f"{interpreter} has no torch, which starts several processes"
+    return Check(what="torch", state="missing", found=found, mend=f"{interpreter} -m pip install torch")
 
 
 def _try(what: str, look: Callable[[], str], mend: str) -> Check:

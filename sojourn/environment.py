@@ -13,6 +13,7 @@ import platform
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,13 +105,24 @@ def _source(wanted: str, directory: Path) -> str | None:
     if wanted == "current":
         return None
     if wanted == "auto":
-        return next((name for name in FOUND_BY if (directory / name).is_file()), None)
+        return next((name for name in FOUND_BY if _has_dependencies(directory / name)), None)
     if not (directory / wanted).is_file():
         raise SpecError(
             f"launch.environment: {wanted!r} is no file in {directory}",
             hint="use auto, current, or the path of a requirements file",
         )
     return wanted
+
+
+def _has_dependencies(file: Path) -> bool:
+    """Whether the file is there to name packages; many a pyproject.toml only holds a linter's settings."""
+    if not file.is_file() or file.name != "pyproject.toml":
+        return file.is_file()
+    try:
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+    except ValueError:
+        return True  # uv says what is wrong with it, and where
+    return "dependencies" in project or "dependencies" in project.get("dynamic", ())
 
 
 def _files(directory: Path, source: str) -> list[Path]:

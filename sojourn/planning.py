@@ -268,9 +268,12 @@ def _check_program(started: Command, python: Environment, directory: Path) -> No
         what = "cannot be executed" if (directory / program).exists() else f"is not a file in {directory}"
         raise SpecError(f"command: {program!r} {what}", hint="name the interpreter: sojourn train -- python FILE")
     if "/" not in program and not environment.find_program(program, python):
+        other = "python3" if program == "python" and environment.find_program("python3", python) else None
         raise SpecError(
             f"command: {program!r} is not a program on your PATH",
-            hint="name the interpreter: sojourn train -- python FILE",
+            hint=f"write {other} for it, or activate your environment"
+            if other
+            else "name the interpreter: sojourn train -- python FILE",
         )
 
 

@@ -1,63 +1,217 @@
-"""A first `launch:` section, from what a project already has."""
+"""A first `launch:` section that fits what a project has, and its place in params.yaml.
+
+Each line says what it means. What was found is set, what was not stands there as a comment,
+and the result is read back by our own parser before it is written.
+"""
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from sojourn import environment
+from sojourn.errors import SpecError
 from sojourn.project import Project
+from sojourn.spec import PARAMS, make_launch
 
-_LIKELY = ("train.py", "main.py", "run.py")
-_TRAINS = re.compile(
-    r"^\s*(import|from) (torch|lightning|transformers|accelerate|sklearn|jax|tensorflow)\b", re.MULTILINE
+_TRAINS = re.compile(r"(?<![a-z])(pre|fine)?[_-]?(train|training|tune|tuning|fit)(?![a-z])", re.IGNORECASE)
+_LIBRARIES = re.compile(
+    r"^\s*(import|from) (torch|lightning|pytorch_lightning|transformers|accelerate|sklearn|jax|keras|tensorflow)\b",
+    re.MULTILINE,
 )
+_RANKS = re.compile(r"torch\.distributed|DistributedDataParallel|fully_shard|\b(lightning|accelerate|transformers)\b")
+_NOT_RUN = re.compile(r"test_.*|.*_test|conftest|setup|__init__")
+_NOT_SEARCHED = {"tests", "test", "docs", "runs"}
 _DATA = ("data", "datasets", "dataset")
+_NOT_BUILT = ("environment.yml", "environment.yaml", "Pipfile", "poetry.lock", "pixi.toml")
 
 
-def launch_section(project: Project) -> str:
-    """YAML text with a comment for each line; lines for things not found here are commented out."""
-    stage, script = _stage(project.directory), _script(project.directory)
-    data = next((name for name in _DATA if (project.directory / name).is_dir()), None)
-    lines = [
-        _line("stage: " + stage, "the stage of dvc.yaml that runs on the machine")
-        if stage
-        else _line(f"command: python {script or 'train.py'}", "what runs on the machine, from this directory"),
-        _line("processes: 1", "ranks on each machine, started by torchrun; gpu is one for each GPU"),
-        _line("# nodes: 2", "machines"),
-        _line("deadline: 2h", "everything is stopped and given back after this long, whatever happens"),
-        _line("# environment: current", "take the python on your PATH instead of building one"),
-        _line(
-            f"{'' if data and not stage else '# '}inputs: [{data or 'data'}/]",
-            "large files that travel beside the code",
-        ),
+@dataclass(frozen=True)
+class Draft:
+    """A section, and what it would run: nothing when no script and no stage was found."""
+
+    text: str
+    runs: str | None
+
+
+def draft(project: Project, gpus: int) -> Draft:
+    """The section for this project on a host with so many GPUs."""
+    stage = _stage(project)
+    script = None if stage else _script(project.directory)
+    code = _text(project.directory / script) if script else stage.command if stage else ""
+    lines = [_what(stage, script), _ranks(code, gpus), *_fixed(), _environment(project.directory)]
+    lines.append(_inputs(project.directory, bool(stage)))
+    lines += [
         _line("# outputs: [results/]", "what comes home even though git ignores it"),
-        _line("# secrets: [WANDB_API_KEY]", "names of variables that the script needs"),
+        _line("# secrets: [WANDB_API_KEY]", "names of environment variables that the script needs"),
     ]
-    return "launch:\n" + "".join(f"  {line}\n" for line in lines)
+    text = "launch:\n" + "".join(f"  {line}\n" for line in lines)
+    return Draft(text, f"stage {stage.name}" if stage else f"python {script}" if script else None)
+
+
+def append(before: bytes, section: str) -> bytes:
+    """The content of a params.yaml with the section below it, every byte of it as it was.
+
+    Raises SpecError when the file has such a section or could not be read with it as before.
+    """
+    try:
+        text = before.decode("utf-8")
+        content = yaml.safe_load(text)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"{PARAMS}: not valid YAML: {str(error).splitlines()[0]}", hint="mend it first") from None
+    if not isinstance(content, dict | None):
+        raise SpecError(f"{PARAMS} is not a mapping, so no section fits into it", hint="write `name: value` lines")
+    if "launch" in (content or {}):
+        raise SpecError(f"{PARAMS} has a launch: section already", hint="see what it means: sojourn plan")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    gap = "" if not text.strip() else newline if text.endswith("\n") else newline * 2
+    after = text + gap + section.replace("\n", newline)
+    if not _same(after, content, section):
+        raise SpecError(
+            f"{PARAMS} cannot be continued with a section below its end", hint=f"put this into it:\n{section}"
+        )
+    return before + (gap + section.replace("\n", newline)).encode()
+
+
+def _same(after: str, content: dict[str, Any] | None, section: str) -> bool:
+    """Whether the file reads as before, with a section that our own parser takes."""
+    try:
+        read = yaml.safe_load(after)
+        launch = read.pop("launch")
+    except (yaml.YAMLError, AttributeError, KeyError):
+        return False
+    make_launch(launch, origin=PARAMS)
+    return yaml.safe_dump(read) == yaml.safe_dump(content or {}) and launch == yaml.safe_load(section)["launch"]
+
+
+# --- lines ------------------------------------------------------------------------------
 
 
 def _line(text: str, comment: str) -> str:
-    return f"{text:<26}# {comment}" if not text.startswith("#") else f"{text:<26}  {comment}"
+    return f"{text:<27} {' ' if text.startswith('#') else '#'} {comment}"
 
 
-def _stage(directory: Path) -> str | None:
-    path = directory / "dvc.yaml"
-    if not path.is_file():
+def _field(name: str, value: str) -> str:
+    # As YAML writes it: a name may hold quotes, colons, or look like a number.
+    return f"{name}: {yaml.safe_dump(value, width=math.inf, allow_unicode=True).splitlines()[0]}"
+
+
+def _what(stage: _Stage | None, script: str | None) -> str:
+    if stage:
+        return _line(_field("stage", stage.name), "the stage of dvc.yaml that runs on the machine")
+    if script:
+        return _line(_field("command", _command(script)), "what runs on the machine, from this directory")
+    return _line("command: python train.py", "no script was found here: name yours, with its arguments")
+
+
+def _command(script: str) -> str:
+    # Debian has no `python` outside of environments.
+    missing = not shutil.which("python") and shutil.which("python3")
+    return shlex.join(["python3" if missing else "python", script])
+
+
+def _ranks(code: str, gpus: int) -> str:
+    if gpus and _RANKS.search(code):
+        return _line("processes: gpu", f"one rank for each GPU (this host has {gpus}), started by torchrun")
+    return _line("processes: 1", "ranks on each machine, started by torchrun; `gpu` is one for each GPU")
+
+
+def _fixed() -> Iterator[str]:
+    yield _line("# nodes: 2", "machines")
+    yield _line("deadline: 2h", "everything is stopped and given back after this long, whatever happens")
+
+
+def _environment(directory: Path) -> str:
+    source = environment.resolve("auto", directory, {}).source
+    if source:
+        return _line("environment: auto", f"built once from {source}; `current` is the python on your PATH")
+    other = next((path.name for path in sorted(directory.glob("requirements*.txt"))), None)
+    if other:
+        return _line(_field("environment", other), "built once from it; `current` is the python on your PATH")
+    unknown = next((name for name in _NOT_BUILT if (directory / name).is_file()), None)
+    why = f"{unknown} is not built from: activate it" if unknown else "no requirements.txt or the like is here"
+    return _line("environment: current", f"the python on your PATH; {why}")
+
+
+def _inputs(directory: Path, has_stage: bool) -> str:
+    data = next((name for name in _DATA if (directory / name).is_dir()), None)
+    set_it = data and not has_stage  # a stage names its own data
+    return _line(f"{'' if set_it else '# '}inputs: [{data or 'data'}/]", "large files that travel beside the code")
+
+
+# --- what is here -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Stage:
+    name: str
+    command: str
+
+
+def _stage(project: Project) -> _Stage | None:
+    """The stage of dvc.yaml that trains, by its name or its command, else the last one."""
+    if project.dvc is None:
         return None
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        names = [str(name) for name in content["stages"]]
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        content = yaml.safe_load((project.directory / "dvc.yaml").read_text(encoding="utf-8"))
+        stages = [one for name, body in content["stages"].items() if (one := _described(str(name), body))]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         return None  # a broken dvc.yaml is told by `sojourn plan`, with its line
-    return next((name for name in names if "train" in name), names[0] if names else None)
+    named = (one for one in stages if _TRAINS.search(one.name))
+    calls = (one for one in stages if any(_TRAINS.search(Path(word).stem) for word in one.command.split()))
+    return next(named, None) or next(calls, None) or (stages[-1] if stages else None)
+
+
+def _described(name: str, body: dict[str, Any]) -> _Stage | None:
+    if "matrix" in body:
+        return None  # which of its cells is meant, only the user knows
+    if "foreach" in body:
+        over = body["foreach"]
+        name, body = f"{name}@{next(iter(over))}", body["do"]
+        if isinstance(over, str) or "${" in name:
+            return None
+    command = body["cmd"]
+    return _Stage(name, command if isinstance(command, str) else "\n".join(command))
 
 
 def _script(directory: Path) -> str | None:
-    found = {path.name: path for path in sorted(directory.glob("*.py"))}
-    likely = next((name for name in _LIKELY if name in found), None)
-    return likely or next((name for name, path in found.items() if _TRAINS.search(_text(path))), None)
+    """The file that most looks like the one that people run, relative to the directory."""
+    ranked = [(_likeness(path), str(path.relative_to(directory)), path) for path in _files(directory)]
+    likely = sorted((rank, name.count("/"), name) for rank, name, _ in ranked if rank is not None)
+    return likely[0][-1] if likely else None
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    yield from sorted(directory.glob("*.py"))
+    for folder in sorted(directory.glob("*/")):
+        if (
+            not folder.name.startswith(".")
+            and folder.name not in _NOT_SEARCHED
+            and not (folder / "pyvenv.cfg").exists()
+        ):
+            yield from sorted(folder.glob("*.py"))
+
+
+def _likeness(path: Path) -> int | None:
+    """0 for what must be it, larger for what may be it, None for what is not."""
+    if _NOT_RUN.fullmatch(path.stem) or not path.is_file():
+        return None
+    if path.stem == "train":
+        return 0
+    if _TRAINS.search(path.stem):
+        return 1
+    entry, code = path.stem in ("main", "run"), _text(path)
+    if _LIBRARIES.search(code):
+        return 2 if entry else 3 if "__main__" in code else 4
+    return 5 if entry else None
 
 
 def _text(path: Path) -> str:

@@ -51,11 +51,27 @@ def version_in(built: Environment, home: Path) -> str:
 )
 def test_the_most_exact_file_decides(tmp_path: Path, files: list[str], source: str | None) -> None:
     for name in files:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("[project]\ndependencies = []\n" if name == "pyproject.toml" else "")
 
     found = resolve("auto", tmp_path, SURROUNDINGS)
 
     assert (found.kind, found.source) == ("current" if source is None else "built", source)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("[tool.ruff]\nline-length = 120\n", "current"),
+        ("[project]\nname = 'x'\nversion = '1'\n", "current"),
+        ("[project]\nname = 'x'\nversion = '1'\ndependencies = []\n", "built"),
+        ("[project]\nname = 'x'\ndynamic = ['version', 'dependencies']\n", "built"),
+        ("[project\n", "built"),
+    ],
+)
+def test_a_pyproject_counts_only_when_it_names_dependencies(tmp_path: Path, text: str, kind: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+
+    assert resolve("auto", tmp_path, SURROUNDINGS).kind == kind
 
 
 def test_current_is_the_path_of_the_caller_and_takes_no_other_variables(tmp_path: Path) -> None:
