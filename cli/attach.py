@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import time
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import options
+
+if TYPE_CHECKING:
+    from sojourn.journey import Listener
+    from sojourn.ledger import Entry
+    from sojourn.planning import Plan
 
 
 def attach(
     run: options.Run = "last",
     take_over: Annotated[bool, typer.Option("--take-over", help="Even if its present owner seems alive.")] = False,
     store: options.StoreUrl = None,
+    quiet: options.Quiet = False,
+    as_json: options.Events = False,
 ) -> None:
     """Take a run over and bring it home: follow it, collect, release, confirm, publish.
 
     Example: sojourn attach last
     """
-    from cli.console import out
     from cli.interrupts import interruptible
-    from cli.progress import open_listener
     from cli.train import finish
+    from cli.view import View
     from cli.world import open_store
     from sojourn.journey import Journey, walk
     from sojourn.providers import open_provider
     from sojourn.report import Report
-    from sojourn.runs import data_home, find_run, plan_of
+    from sojourn.runs import data_home, entries_of, find_run, plan_of
 
-    mailbox = find_run(open_store(store), run)
-    closed = mailbox.read("report", Report)
-    if closed is not None:
-        out.print(f"{mailbox.run} is home already; see it: sojourn show {mailbox.run}")
-        return
-    plan, home = plan_of(mailbox), data_home()
-    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, open_listener())
-    with interruptible(journey):
-        finish(walk(journey, take_over=take_over))
+    view = View(quiet, as_json)
+    with view.errors():
+        mailbox = find_run(open_store(store), run)
+        closed = mailbox.read("report", Report)
+        if closed is not None:
+            view.home_already(closed)
+            return
+        plan, home = plan_of(mailbox), data_home()
+        tell_history(plan, entries_of(mailbox), view.listener)
+        journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, view.listener)
+        with interruptible(journey):
+            finish(walk(journey, take_over=take_over), view)
+
+
+def tell_history(plan: Plan, entries: list[Entry], listener: Listener) -> None:
+    """What was done before this process came, as far as the ledger tells."""
+    from sojourn.spec import format_duration
+
+    at = {entry.kind: entry for entry in entries}
+    if "opened" in at:
+        ago = format_duration(max(0.0, time.time() - plan.created_at))
+        listener.note(f"{plan.run} was begun {ago} ago by {at['opened'].owner}")
+    if "intent" in at and "ordered" in at:
+        rented = f"{plan.launch.nodes} × {plan.offers[at['intent'].body['offer']].machine}"
+        listener.finished("provision", rented, at["ordered"].at - at["intent"].at)

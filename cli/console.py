@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterable
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sojourn.drawing import format_number, sparkline
 from sojourn.errors import SojournError
 from sojourn.ledger import Entry
 from sojourn.planning import Plan, format_bytes
@@ -29,6 +31,8 @@ class _Console(Console):
         go_on_unread()
 
 
+SHOWN = 6  # metrics of a run
+
 out = _Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -44,26 +48,41 @@ def show_receipt(receipt: Receipt) -> None:
         gone = f"gone {clock_time(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
         who = f"  {escape(one.identity)}" if one.identity else ""
         ended = f", ended by {one.ended_by}" if one.ended_by else ""
-        out.print(f"  {one.name}{who}  {one.seconds:.1f} s{ended}, {gone}, ${one.cost:.2f}")
+        _row("  ", f"{one.name}{who}  {one.seconds:.1f} s{ended}, {gone}, ${one.cost:.2f}", 2)
     colour = "green" if receipt.state == "closed" else "red"
     count = f"{len(receipt.resources)} resource{'' if len(receipt.resources) == 1 else 's'}"
-    out.print(f"[bold]{'receipt':<12}[/]{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}")
+    _row(f"[bold]{'receipt':<12}[/]", f"{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}", 12)
 
 
 def show_report(report: Report) -> None:
     """A run in a few lines."""
-    metrics = "  ".join(f"{name} {_number(value)}" for name, value in list(report.metrics.items())[:6])
     lines = [
-        ("run", f"{report.run}    {report.state}: {report.message}"),
-        ("metrics", metrics or "none reported"),
-        ("results", _places(report)),
         (
             "time",
             f"{report.seconds:.1f} s in all" + (f", {report.script_s:.1f} s in the script" if report.script_s else ""),
         ),
     ]
     lines += [("same as", f"{report.same_as} had the same inputs")] if report.same_as else []
+    show_outcome(report)
     _lines(lines)
+
+
+def show_outcome(report: Report) -> None:
+    """How a run ended, its numbers, and where its results are."""
+    _lines(
+        [
+            ("run", f"{report.run}    {report.state}: {report.message}"),
+            ("metrics", _metrics(report)),
+            ("results", _places(report)),
+        ]
+    )
+
+
+def show_step(step: str, text: str, seconds: float, good: bool) -> None:
+    """A step that is done, with its time."""
+    mark = "[green]✓[/]" if good else "[red]✗[/]"
+    took = f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
+    _row(f"{mark} {step:<12}", f"{escape(text)}  [dim]{took}[/]" if text else f"[dim]{took}[/]", 14)
 
 
 def show_ledger(entries: Iterable[Entry]) -> None:
@@ -79,6 +98,29 @@ def clock_time(at: float) -> str:
     return datetime.datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
+def _metrics(report: Report) -> str:
+    """The first few metrics, each with its change on the last run."""
+    changes = report.compared.changes if report.compared else {}
+    shown = "  ".join(_metric(name, value, changes.get(name)) for name, value in list(report.metrics.items())[:SHOWN])
+    more = f"  … {len(report.metrics) - SHOWN} more" if len(report.metrics) > SHOWN else ""
+    against = f"  against {report.compared.run}" if report.compared and any(changes.values()) else ""
+    return f"{shown}{more}{against}" or "none reported"
+
+
+def _metric(name: str, value: object, change: float | None) -> str:
+    return f"{name} {_number(value)} ({change:+.3g})" if change else f"{name} {_number(value)}"
+
+
+def show_series(report: Report) -> None:
+    """A line for each of the first few series: its shape, its first and last value."""
+    for name, series in list(report.series.items())[:SHOWN]:
+        values = series.values()
+        spark = sparkline(values, 30)
+        if spark:
+            ends = f"{format_number(values[0])} → {format_number(values[-1])}"
+            _row(f"  {name:<16} ", f"[cyan]{spark}[/]  {ends}  [dim]{series.count:,} reports[/]", 19)
+
+
 def _places(report: Report) -> str:
     home = report.published
     text = f"{report.files} files, {format_bytes(report.bytes)}"
@@ -90,12 +132,29 @@ def _places(report: Report) -> str:
 
 
 def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return format_number(value) if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def _lines(lines: Iterable[tuple[str, str]]) -> None:
     for heading, text in lines:
-        out.print(f"[bold]{heading:<12}[/]{escape(text)}")
+        _row(f"[bold]{heading:<12}[/]", escape(text), 12)
+
+
+def _row(heading: str, text: str, width: int) -> None:
+    """A heading and its text: on a terminal a long text goes on below itself, elsewhere it stays in one line."""
+    if not out.is_terminal:
+        out.print(heading + text)
+        return
+    table = Table.grid()
+    table.add_column(width=width)
+    table.add_column(overflow="fold")
+    table.add_row(heading, text)
+    out.print(table, soft_wrap=False)
+
+
+def show_warning(text: str) -> None:
+    """Something to know that is no error."""
+    err.print(f"[yellow]![/] {escape(text)}")
 
 
 def show_error(error: SojournError) -> None:

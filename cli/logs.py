@@ -33,7 +33,7 @@ def logs(
         state = fold(entries_of(mailbox))
         ended = mailbox.exit(state.attempt, node) is not None or state.outcome is not None
         for segment in mailbox.log(state.attempt, node, start=printed):
-            sys.stdout.buffer.write(segment)
+            sys.stdout.buffer.write(segment.body)
             printed += 1
         sys.stdout.buffer.flush()
         if ended or not follow:

@@ -25,6 +25,10 @@ Outputs = Annotated[list[str] | None, typer.Option("--output", help="A path that
 StoreUrl = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where runs are kept.")]
 YesUpload = Annotated[bool, typer.Option("--yes-upload", help="Send the project even if it is very large.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings, errors and the report alone.")]
+Events = Annotated[
+    bool, typer.Option("--json", help="Write events to standard output, one JSON object a line (docs/events.md).")
+]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.")]
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
 import time
+from typing import TYPE_CHECKING
 
-from rich.console import RenderableType
 from rich.markup import escape
-from rich.text import Text
 
-from cli.console import go_on_unread, out
+from cli.console import go_on_unread, out, show_step, show_warning
+from cli.statusline import clock, status_parts
+from sojourn.following import Status
+
+if TYPE_CHECKING:
+    from sojourn.journey import Listener
+
+STATUS_EVERY_S = 60.0
 
 
 class SilentListener:
     """Says nothing; for work on a run that is not the user's present concern."""
 
-    def started(self, step: str) -> None:
+    def started(self, step: str, ago: float = 0.0) -> None:
         """Nothing."""
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
@@ -25,8 +30,22 @@ class SilentListener:
     def note(self, text: str) -> None:
         """Nothing."""
 
+    def warn(self, text: str) -> None:
+        """Nothing."""
+
+    def status(self, status: Status) -> None:
+        """Nothing."""
+
     def script(self, node: int, data: bytes) -> None:
         """Nothing."""
+
+
+class QuietListener(SilentListener):
+    """Says what goes wrong, on standard error."""
+
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+        show_warning(text)
 
 
 class PlainListener:
@@ -34,19 +53,36 @@ class PlainListener:
 
     def __init__(self) -> None:
         self._at_line_start = True
+        self._told_at = float("-inf")
 
-    def started(self, step: str) -> None:
+    def started(self, step: str, ago: float = 0.0) -> None:
         """Nothing: the line comes when the step has ended."""
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
         self._end_line()
-        out.print(_ended(step, text, seconds, good))
+        show_step(step, text, seconds, good)
 
     def note(self, text: str) -> None:
-        """Something the user should know."""
+        """Something the user may like to know."""
         self._end_line()
         out.print(f"  [dim]{escape(text)}[/]")
+
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+        self._end_line()
+        out.print(f"[yellow]![/] {escape(text)}")
+
+    def status(self, status: Status) -> None:
+        """How the run stands now: a line a minute, so that a log shows that it is alive."""
+        now = time.monotonic()
+        if self._told_at == float("-inf"):
+            self._told_at = now
+        if now - self._told_at >= STATUS_EVERY_S:
+            self._told_at = now
+            self._end_line()
+            said = "  ".join(part.text for part in status_parts(status))
+            out.print(f"  [dim]train {clock(status.elapsed_s)}  {escape(said)}[/]")
 
     def script(self, node: int, data: bytes) -> None:
         """The next bytes of a machine's log, as they are but for what is not UTF-8."""
@@ -67,76 +103,12 @@ class PlainListener:
             go_on_unread()
 
 
-class LiveListener:
-    """A terminal's bottom line shows the running step; the script's lines scroll above it.
+def open_listener(quiet: bool = False) -> Listener:
+    """The listener that fits where people read."""
+    if quiet:
+        return QuietListener()
+    if not out.is_terminal or out.is_dumb_terminal:
+        return PlainListener()
+    from cli.live import LiveListener
 
-    A progress bar that the script redraws with carriage returns stays in that bottom line.
-    """
-
-    def __init__(self) -> None:
-        self._status = out.status("", spinner="dots")
-        self._begun: dict[str, float] = {}
-        self._bar = ""
-        self._lines: dict[int, str] = {}
-        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
-
-    def started(self, step: str) -> None:
-        """A step begins."""
-        self._begun[step] = time.monotonic()
-        self._status.update(_Bottom(self))
-        self._status.start()
-
-    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
-        """A step is done."""
-        self._begun.pop(step, None)
-        self._bar = ""
-        for node, rest in self._lines.items():
-            self._print(rest)
-            self._lines[node] = ""
-        if not self._begun:
-            self._status.stop()
-        out.print(_ended(step, text, seconds, good))
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-        out.print(f"  [dim]{escape(text)}[/]")
-
-    def script(self, node: int, data: bytes) -> None:
-        """The next bytes of a machine's log: whole lines are printed, the rest waits."""
-        decoder = self._decoders.setdefault(node, codecs.getincrementaldecoder("utf-8")("replace"))
-        *lines, rest = (self._lines.get(node, "") + decoder.decode(data)).split("\n")
-        for line in lines:
-            self._print(line)
-        self._lines[node] = rest.rpartition("\r")[2] or rest
-        self._bar = self._lines[node].strip("\r")
-
-    def bottom(self) -> str:
-        """The running steps with their seconds, and the script's own progress bar."""
-        now = time.monotonic()
-        steps = "  ".join(f"{step} {now - begun:.0f} s" for step, begun in list(self._begun.items()))
-        return f"{steps}  {self._bar}"
-
-    def _print(self, line: str) -> None:
-        shown = line.rstrip("\r").rpartition("\r")[2]
-        if shown:
-            out.print(Text.from_ansi(shown))
-
-
-def _ended(step: str, text: str, seconds: float, good: bool) -> str:
-    mark = "[green]✓[/]" if good else "[red]✗[/]"
-    return f"{mark} {step:<12}{escape(text)}  [dim]{seconds:.1f} s[/]"
-
-
-class _Bottom:
-    """Asked anew by Rich at each refresh."""
-
-    def __init__(self, listener: LiveListener) -> None:
-        self._listener = listener
-
-    def __rich__(self) -> RenderableType:
-        return Text(self._listener.bottom(), overflow="ellipsis", no_wrap=True)
-
-
-def open_listener() -> LiveListener | PlainListener:
-    """The listener that fits where standard output goes."""
-    return LiveListener() if out.is_terminal else PlainListener()
+    return LiveListener()

@@ -15,7 +15,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
 
     Example: sojourn show last --json
     """
-    from cli.console import out, show_ledger, show_plan, show_receipt, show_report
+    from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series
     from cli.world import open_store
     from sojourn.runs import entries_of, find_run, records_of, where_it_stands
 
@@ -32,6 +32,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         show_receipt(records.receipt)
     if records.report is not None:
         show_report(records.report)
+        show_series(records.report)
     elif records.outcome is not None and records.outcome.tail:
         out.print(records.outcome.tail, markup=False)
 

@@ -11,6 +11,7 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
+    from cli.view import View
     from sojourn.planning import Plan
     from sojourn.report import Report
 
@@ -34,27 +35,30 @@ def train(
     store: options.StoreUrl = None,
     yes_upload: options.YesUpload = False,
     no_prefect: NoPrefect = False,
+    quiet: options.Quiet = False,
+    as_json: options.Events = False,
 ) -> None:
     """Run a script or a DVC stage on rented machines and bring its results home.
 
     Example: sojourn train -- python train.py --epochs 3
     """
-    from cli.console import show_plan
+    from cli.view import View
     from cli.world import prepare_plan
 
     asked = options.flags(
         command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
         grace=grace, environment=environment, secrets=secrets, inputs=inputs, outputs=outputs,
     )  # fmt: skip
-    made = prepare_plan(project, asked, store, yes_upload)
-    show_plan(made)
-    finish(without_prefect(made) if no_prefect else with_prefect(made))
+    view = View(quiet, as_json)
+    with view.errors():
+        made = prepare_plan(project, asked, store, yes_upload)
+        view.plan(made)
+        finish(without_prefect(made, view) if no_prefect else with_prefect(made, view), view)
 
 
-def without_prefect(plan: Plan) -> Report:
+def without_prefect(plan: Plan, view: View) -> Report:
     """The same steps, in this process alone."""
     from cli.interrupts import interruptible
-    from cli.progress import open_listener
     from sojourn.journey import Journey, walk
     from sojourn.mailbox import Mailbox
     from sojourn.providers import open_provider
@@ -63,25 +67,23 @@ def without_prefect(plan: Plan) -> Report:
 
     home = data_home()
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
-    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, open_listener())
+    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, view.listener)
     with interruptible(journey):
         return walk(journey)
 
 
-def with_prefect(plan: Plan) -> Report:
+def with_prefect(plan: Plan, view: View) -> Report:
     """As a flow run on the Prefect server, or without one when none can be had."""
-    from cli.console import out
     from cli.interrupts import interruptible
     from cli.modules import check_modules
-    from cli.progress import open_listener
     from cli.server import find_server
 
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     check_modules()
     api = find_server()
     if api is None:
-        out.print("  no Prefect server answers: the run goes on without one", style="dim")
-        return without_prefect(plan)
+        view.listener.warn("no Prefect server answers: the run goes on without one")
+        return without_prefect(plan, view)
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.train import train as flow
@@ -92,23 +94,19 @@ def with_prefect(plan: Plan) -> Report:
 
     # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
     settings = temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with settings, session(plan, open_listener(), interruptible):
+    with settings, session(plan, view.listener, interruptible):
         state = flow(plan.launch, plan.directory, return_state=True)
     report = Mailbox(Store(plan.store), plan.project, plan.run).read("report", Report)
     return report or state.result()  # without a report the flow has failed, and this raises why
 
 
-def finish(report: Report) -> None:
+def finish(report: Report, view: View) -> None:
     """The last lines: what came of it, the receipt, and the exit code that says how it ended."""
-    from cli.console import show_receipt, show_report
     from cli.world import open_store
     from sojourn.journey import raise_for
     from sojourn.mailbox import Mailbox
     from sojourn.records import Outcome, Receipt
 
     mailbox = Mailbox(open_store(report.store), report.project, report.run)
-    receipt = mailbox.read("receipt", Receipt)
-    if receipt is not None:
-        show_receipt(receipt)
-    show_report(report)
+    view.ended(mailbox.read("receipt", Receipt), report)
     raise_for(report, mailbox.read("outcome", Outcome))

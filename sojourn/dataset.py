@@ -660,14 +660,30 @@ def _stale(upstream: list[tuple[Any, list[Any]]]) -> list[Any]:
     return stale
 
 
+# `dvc repro` would add advice about git and pushing to what the stage itself says; `dvc -q repro` would hide errors.
+_REPRODUCE = """
+import logging, sys
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+
+for name in ("dvc", "dvc_data", "dvc_objects"):
+    logging.getLogger(name).setLevel(logging.WARNING)
+try:
+    Repo().reproduce(sys.argv[1], single_item=True, allow_missing=True)
+except DvcException:
+    logging.getLogger("dvc").exception("")
+    sys.exit(255)
+"""
+
+
 def _reproduce(root: Path, address: str, echo: Echo) -> None:
-    # Started at / because `python -m` puts the current directory before DVC's own modules.
-    command = [sys.executable, "-m", "dvc", "--cd", str(root), "repro", "--single-item", "--allow-missing", address]
+    # -P: a module of the project that is named like one of DVC's own is not taken for it.
+    command = [sys.executable, "-P", "-c", _REPRODUCE, address]
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_TEST": "1"}
     tail: deque[str] = deque(maxlen=12)
     with subprocess.Popen(
         command,
-        cwd="/",
+        cwd=root,
         env=environment,
         encoding="utf-8",
         errors="replace",

@@ -20,6 +20,7 @@ from sojourn import bundle, environment, publish
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError
+from sojourn.following import Audience, Follower
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
@@ -36,23 +37,15 @@ from sojourn.waiting import Clock, SystemClock
 CLOCK_LIMIT_S = 60.0
 
 
-class Listener(Protocol):
+class Listener(Audience, Protocol):
     """Who is told what happens: a terminal, a plain log, Prefect."""
 
-    def started(self, step: str) -> None:
-        """A step begins."""
+    def started(self, step: str, ago: float = 0.0) -> None:
+        """A step runs; one that another process began has been running for `ago` seconds."""
         ...
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done; `text` says in a few words what it did, `good` whether that was hoped for."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-        ...
-
-    def script(self, node: int, data: bytes) -> None:
-        """The next bytes of a machine's log."""
         ...
 
 
@@ -81,10 +74,10 @@ class Journey:
         self.ledger = Ledger(mailbox, self.clock, owner=owner, beat_every_s=beat_every)
         self.provider = provider
         self.orchestrator = Orchestrator(plan, provider, mailbox, self.ledger, self.clock, self._order)
-        self.orchestrator.watch = self._relay
+        self.follower = Follower(plan, mailbox, listener, self.clock)
+        self.orchestrator.watch = self.follower.look
         self.phases: dict[str, float] = {}
         self.released = False
-        self._read: dict[int, int] = {}
 
     @classmethod
     def begin(cls, plan: Plan, mailbox: Mailbox, *rest: object, **options: object) -> Journey:
@@ -156,9 +149,9 @@ class Journey:
 
     def train(self) -> Outcome:
         """Follow the script to its end."""
-        with self._step("train") as say:
+        with self._step("train", ago=self._trained_for()) as say:
             outcome = self.orchestrator.follow()
-            self._relay()
+            self.follower.finish(self.orchestrator.state)
             say(outcome.message, outcome.state == "succeeded")
         self.mailbox.write("outcome", outcome)
         return outcome
@@ -283,7 +276,7 @@ class Journey:
         if self.ledger.last("closed") is not None:
             return
         self.ledger.append("handover", why=type(error).__name__)
-        self.listener.note(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
+        self.listener.warn(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
 
     # -- parts -------------------------------------------------------------------------------
 
@@ -299,6 +292,12 @@ class Journey:
     @property
     def _over(self) -> bool:
         return self.orchestrator.state.outcome is not None
+
+    def _trained_for(self) -> float:
+        """Seconds since the machines were told what to do, or until the script's end if that is known already."""
+        state = self.orchestrator.state
+        now = state.outcome.ended_at if state.outcome else self.clock.now()
+        return max(0.0, now - (state.ordered_at or now))
 
     @property
     def _sent(self) -> Bundle | None:
@@ -325,17 +324,10 @@ class Journey:
             outputs=plan.outputs(),
             ignore=plan.ignore,
             checkpoint=plan.checkpoint,
+            metrics=plan.metric_files(),
             deadline_at=plan.deadline_at,
             grace_s=plan.launch.grace,
         )
-
-    def _relay(self) -> None:
-        """Pass on what the machines logged since the last look."""
-        attempt = self.orchestrator.state.attempt
-        for node in range(self.plan.launch.nodes):
-            for segment in self.mailbox.log(attempt, node, start=self._read.get(node, 0)):
-                self._read[node] = self._read.get(node, 0) + 1
-                self.listener.script(node, segment)
 
     def _publish(self, outcome: Outcome, found: Collected) -> Published:
         here = os.path.isdir(self.plan.directory) and self._sent is not None
@@ -371,8 +363,9 @@ class Journey:
             placed,
             receipt,
             metrics=read_metrics(self.plan, found, self.mailbox),
+            series=self.follower.metrics.series(),
             inputs=digest,
-            same_as=self._earlier(digest) if digest else None,
+            past=[one for one in past_reports(self.mailbox.store, self.plan.project) if one.run != self.plan.run],
             phases=self.phases,
             now=self.clock.now(),
         )
@@ -380,16 +373,11 @@ class Journey:
         self.ledger.append("closed")
         return report
 
-    def _earlier(self, digest: str) -> str | None:
-        """The newest other run with the same inputs."""
-        reports = past_reports(self.mailbox.store, self.plan.project)
-        return next((one.run for one in reversed(reports) if one.inputs == digest and one.run != self.plan.run), None)
-
     @contextmanager
-    def _step(self, name: str) -> Iterator[Say]:
-        """Tell the listener that a step runs, how long it took and what it did."""
-        self.listener.started(name)
-        begun = time.monotonic()
+    def _step(self, name: str, ago: float = 0.0) -> Iterator[Say]:
+        """Tell the listener that a step runs, how long it took (begun `ago`, maybe by another) and what it did."""
+        self.listener.started(name, ago)
+        begun = time.monotonic() - ago
         said = Say()
         yield said
         self.phases[name] = time.monotonic() - begun

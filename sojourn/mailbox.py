@@ -7,6 +7,7 @@ so what was committed once is never changed.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from sojourn.errors import SpecError
-from sojourn.records import Exit, Hello, Manifest, Order, Record, Stop
+from sojourn.records import Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.storage import ExistsError, Store
 
 R = TypeVar("R", bound=Record)
@@ -87,16 +88,25 @@ class Mailbox:
         body = self.store.find(f"{self._node(attempt, node)}/beat.json")
         return json.loads(body) if body else None
 
-    def log_segment(self, attempt: int, node: int, number: int) -> bytes | None:
-        """Piece `number` (from 0) of the node's log, or None while it is not there."""
-        return self.store.find(f"{self._node(attempt, node)}/log/{number:08d}")
+    def log(self, attempt: int, node: int, start: int = 0) -> Iterator[Segment]:
+        """The pieces of the node's log from number `start` (from 0) up to the newest now."""
+        for number in itertools.count(start):
+            found = self.store.find_dated(f"{self._node(attempt, node)}/log/{number:08d}")
+            if found is None:
+                return
+            yield Segment(*found)
 
-    def log(self, attempt: int, node: int, start: int = 0) -> Iterator[bytes]:
-        """The pieces of the node's log from `start` up to the newest now."""
-        number = start
-        while (segment := self.log_segment(attempt, node, number)) is not None:
-            yield segment
-            number += 1
+    def log_length(self, attempt: int, node: int) -> int:
+        """How many pieces the node's log has by now."""
+        return len(self.store.keys(f"{self._node(attempt, node)}/log"))
+
+    def scalars(self, attempt: int, node: int, start: int = 0) -> Iterator[Scalars]:
+        """What the node's agent read of the script's numbers, from piece `start` (from 0) up to the newest now."""
+        for number in itertools.count(start):
+            found = _parse(self.store.find(f"{self._node(attempt, node)}/scalars/{number:08d}.json"), Scalars)
+            if found is None:
+                return
+            yield found
 
     def manifests(self, attempt: int, node: int, what: str) -> list[int]:
         """The sequences committed so far; `what` is `out` or `ckpt`."""

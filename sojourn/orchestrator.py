@@ -43,7 +43,7 @@ class Orchestrator:
         self.poll_s = poll_s
         self.stop_for: str | None = None  # set by a signal handler, which may not do more
         self.release_now = False
-        self.watch: Callable[[], None] = lambda: None
+        self.watch: Callable[[lease.State], None] = lambda _: None
         self._order = order
         self._terms = lease.Terms(
             nodes=plan.launch.nodes,
@@ -101,7 +101,7 @@ class Orchestrator:
             if action is None or isinstance(action, lease.Release):
                 self.clock.sleep(pause)
                 pause = min(pause * 1.1, 4 * self.poll_s)
-            self.watch()
+            self.watch(state)
 
     def _look(self, state: lease.State) -> lease.Seen:
         if self.stop_for is not None:

@@ -21,6 +21,7 @@ from sojourn.records import Boot, Capability, Command, Offer, Record
 from sojourn.spec import Launch, format_duration
 from sojourn.storage import Store
 
+METRICS_FILE = "metrics.json"
 CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors")
 
 
@@ -85,6 +86,19 @@ class Plan(Record):
     def outputs(self) -> tuple[str, ...] | None:
         """What comes home, relative to the bundle's root; None is everything new or changed."""
         return self.stage.outputs + self.named_outputs if self.stage else None
+
+    def program(self) -> str:
+        """What runs, without its arguments: a stage, a script, a module or a program."""
+        if self.stage is not None:
+            return self.stage.name
+        argv, at = self.command.argv, self.command.wrap
+        if at is None:
+            return argv[0].split("\n", 1)[0]
+        return " ".join(argv[at + 1 : at + (3 if argv[at + 1] == "-m" else 2)])
+
+    def metric_files(self) -> tuple[str, ...]:
+        """Where the script may write its metrics, relative to the bundle's root."""
+        return self.stage.metrics if self.stage else (os.path.normpath(f"{self.work_directory}/{METRICS_FILE}"),)
 
     def lines(self) -> list[tuple[str, str]]:
         """The plan for a person, as (heading, text)."""

@@ -7,7 +7,7 @@ and use forward slashes.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,10 +16,11 @@ class Record(BaseModel):
     """A frozen value; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    INDENT: ClassVar[int | None] = 1
 
     def to_bytes(self) -> bytes:
         """The record as UTF-8 JSON."""
-        return self.model_dump_json(indent=1).encode()
+        return self.model_dump_json(indent=self.INDENT).encode()
 
 
 # --- what goes to the machine -----------------------------------------------------------
@@ -93,6 +94,7 @@ class Order(Record):
     )
     ignore: tuple[str, ...] = Field(default=(), description="gitignore lines for what stays behind")
     checkpoint: tuple[str, ...] = Field(default=(), description="Patterns of checkpoint files")
+    metrics: tuple[str, ...] = Field(default=(), description="JSON files of metrics, read while the script runs")
     deadline_at: float
     grace_s: float
     commit_every_s: float = 15.0
@@ -129,6 +131,30 @@ class Manifest(Record):
     sequence: int
     at: float
     files: tuple[FileEntry, ...]
+
+
+class Segment(NamedTuple):
+    """A piece of a machine's log, and when the store took it."""
+
+    body: bytes
+    at: float
+
+
+class Scalar(NamedTuple):
+    """One number that the agent read from a file the script writes; None is what the file does not say."""
+
+    source: Literal["tensorboard", "file"]
+    folder: str
+    name: str
+    step: float | None
+    value: float | None
+    at: float
+
+
+class Scalars(Record):
+    """The numbers that were new since the agent's last look."""
+
+    points: tuple[Scalar, ...]
 
 
 class RankExit(Record):

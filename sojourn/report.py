@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import Field
@@ -12,16 +14,25 @@ from pydantic import Field
 from sojourn.collect import Collected
 from sojourn.errors import SojournError
 from sojourn.mailbox import Mailbox
+from sojourn.metrics import Series
 from sojourn.planning import Plan
 from sojourn.publish import Inputs, Published
 from sojourn.records import Bundle, Outcome, Receipt, Record
 
-METRICS_FILE = "metrics.json"
 _METRICS_LIMIT = 1_000_000
+
+
+class Comparison(Record):
+    """How a run's metrics differ from those of the last run of the same script that succeeded."""
+
+    run: str
+    changes: dict[str, float]
 
 
 class Report(Record):
     """What a run was, what it gave and what it cost."""
+
+    INDENT: ClassVar[int | None] = None  # a line for each number of its series would make it ten times as long
 
     run: str
     project: str
@@ -29,6 +40,7 @@ class Report(Record):
     state: str
     message: str
     command: str
+    program: str = Field(default="", description="The stage or script without its arguments")
     machine: str
     nodes: int
     commit: str | None
@@ -36,7 +48,11 @@ class Report(Record):
     inputs: str = Field(description="Digest over source, data, command and environment: equal runs have equal ones")
     same_as: str | None = Field(default=None, description="An earlier run with the same inputs")
     parameters: dict[str, Any] = Field(default_factory=dict)
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(
+        default_factory=dict, description="From the metric files, and the last values of the series they do not name"
+    )
+    compared: Comparison | None = None
+    series: dict[str, Series] = Field(default_factory=dict, description="What was reported while the script ran")
     ended_at: float
     seconds: float = Field(description="From plan to report")
     script_s: float | None = Field(default=None, description="From the script's start to its end")
@@ -56,12 +72,15 @@ def write_report(
     published: Published,
     receipt: Receipt,
     metrics: dict[str, Any],
+    series: dict[str, Series],
     inputs: str,
-    same_as: str | None,
+    past: Sequence[Report],
     phases: dict[str, float],
     now: float,
 ) -> Report:
-    """The report, from the run's other records."""
+    """The report, from the run's other records and the `past` reports of its project, oldest first."""
+    metrics = metrics | {name: value for name, value in _last_values(series).items() if name not in metrics}
+    same = (one.run for one in reversed(past) if inputs and one.inputs == inputs)
     return Report(
         run=plan.run,
         project=plan.project,
@@ -69,14 +88,17 @@ def write_report(
         state=outcome.state,
         message=outcome.message,
         command=plan.shown_command(),
+        program=plan.program(),
         machine=plan.offers[0].machine,
         nodes=plan.launch.nodes,
         commit=plan.commit,
         changed=plan.changed,
         inputs=inputs,
-        same_as=same_as,
+        same_as=next(same, None),
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,
+        compared=_compared(plan.program(), metrics, past),
+        series=series,
         ended_at=now,
         seconds=round(now - plan.created_at, 3),
         script_s=round(outcome.ended_at - outcome.started_at, 3) if outcome.started_at else None,
@@ -90,10 +112,32 @@ def write_report(
     )
 
 
+def _last_values(series: dict[str, Series]) -> dict[str, Any]:
+    last = {name: one.points[-1].value for name, one in series.items()}
+    return {name: value for name, value in last.items() if value is not None}
+
+
+def _compared(program: str, metrics: dict[str, Any], past: Sequence[Report]) -> Comparison | None:
+    """Against the newest run of the same program that succeeded and reported one of the same metrics."""
+    for one in reversed(past):
+        if one.state == "succeeded" and one.program == program:
+            changes = {
+                name: value - one.metrics[name]
+                for name, value in metrics.items()
+                if _is_number(value) and _is_number(one.metrics.get(name))
+            }
+            if changes:
+                return Comparison(run=one.run, changes=changes)
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str, Any]:
     """The numbers in the metric files that the script wrote, by dotted name."""
-    default = METRICS_FILE if plan.work_directory == "." else f"{plan.work_directory}/{METRICS_FILE}"
-    wanted = plan.stage.metrics if plan.stage else (default,)
+    wanted = plan.metric_files()
     values: dict[str, Any] = {}
     for entry in collected.files:
         if entry.path in wanted and entry.size < _METRICS_LIMIT:

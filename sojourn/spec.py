@@ -13,10 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from sojourn.errors import SpecError, nearest
 from sojourn.names import is_project_name, project_name
+from sojourn.patterns import check_name, check_pattern
 
 PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
@@ -132,6 +133,11 @@ class Launch(BaseModel):
     checkpoint: Names | None = Field(
         default=None,
         description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent.",
+    )
+    metrics: dict[Annotated[str, AfterValidator(check_name)], Annotated[str, AfterValidator(check_pattern)]] = Field(
+        default_factory=dict,
+        description="Numbers to find in rank 0's log: a name and a regular expression with one group, like "
+        "loss: 'loss=([0-9.]+)'. `step` and `steps` tell where the script is and how far it goes.",
     )
     project_name: str | None = Field(
         default=None, description="The name of the project in the store; that of its directory if absent."

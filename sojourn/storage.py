@@ -92,6 +92,16 @@ class Store:
         except MissingKeyError:
             return None
 
+    def find_dated(self, key: str) -> tuple[bytes, float] | None:
+        """The whole object and when it was written, by the store's own clock; None when there is none."""
+        try:
+            found = obstore.get(self._store, key)
+            return bytes(found.bytes()), found.meta["last_modified"].timestamp()
+        except FileNotFoundError:
+            return None
+        except obstore.exceptions.BaseError as error:
+            raise _translated(error, f"read {key}") from error
+
     def exists(self, key: str) -> bool:
         """Whether an object has this key."""
         return self.modified(key) is not None

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable
 
+from sojourn.following import Status
 from sojourn.journey import Listener
 
 LINES_EVERY_S = 1.0
@@ -25,10 +26,10 @@ class PrefectListener:
         self._others = tuple(others)
         self._spoke_at = 0.0
 
-    def started(self, step: str) -> None:
-        """A step begins."""
+    def started(self, step: str, ago: float = 0.0) -> None:
+        """A step runs."""
         for other in self._others:
-            other.started(step)
+            other.started(step, ago)
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
@@ -37,10 +38,21 @@ class PrefectListener:
             other.finished(step, text, seconds, good)
 
     def note(self, text: str) -> None:
+        """Something the user may like to know."""
+        self._logger.info("%s", text)
+        for other in self._others:
+            other.note(text)
+
+    def warn(self, text: str) -> None:
         """Something the user should know."""
         self._logger.warning("%s", text)
         for other in self._others:
-            other.note(text)
+            other.warn(text)
+
+    def status(self, status: Status) -> None:
+        """How the run stands: not for a log."""
+        for other in self._others:
+            other.status(status)
 
     def script(self, node: int, data: bytes) -> None:
         """The next bytes of a machine's log: the last whole line of them, now and then."""

@@ -159,6 +159,18 @@ def test_stages_are_reproduced_here_and_their_output_is_heard(project: Project) 
     assert dataset.stale_before(stage) == [] and not status(project.root, "prepare")
 
 
+def test_of_a_stage_that_runs_here_only_its_own_words_are_heard(project: Project) -> None:
+    project.write("prepare.py", "print('preparing'); open('prepared.csv', 'w').write('new')\n")
+    heard = list[str]()
+    project.dataset().reproduce(["prepare"], heard.append)
+    assert [line for line in heard if line.strip()] == ["preparing"]
+
+
+def test_what_dvc_itself_has_against_a_stage_is_told(project: Project) -> None:
+    with pytest.raises(SpecError, match=r"(?s)failed here:.*ERROR: .*'prepair' not found"):
+        project.dataset().reproduce(["prepair"], quiet)
+
+
 def test_a_stage_that_fails_here_is_named_with_its_last_lines(project: Project) -> None:
     project.write("prepare.py", "raise SystemExit('no such column: z')\n")
     with pytest.raises(SpecError, match=r"stage 'prepare' failed here") as caught:

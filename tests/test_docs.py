@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cli_world import World
 
+from sojourn.patterns import LogReader
 from sojourn.spec import read_launch
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +59,14 @@ def test_the_launch_section_of_the_readme_is_valid(tmp_path: Path) -> None:
     assert (launch.stage, launch.processes, launch.deadline) == ("train", 2, 9000.0)
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_the_metrics_of_the_readme_find_what_its_script_prints(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(block("Watching it", "yaml"))
+    reader = LogReader(read_launch(tmp_path, {"command": ("python", "train.py")}).metrics, pytest.fail)
+    found = reader.feed(re.search(r"epoch.*\n", block("Watching it", ""))[0].encode())  # type: ignore[index]
+    assert [(one.name, one.value, one.step) for one in found] == [("loss", 0.527, 350), ("steps", 1000, 350)]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/events.md"])
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]

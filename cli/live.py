@@ -1,0 +1,101 @@
+"""A run on a terminal: ended steps and the script's lines scroll by, below them stands how it is going."""
+
+from __future__ import annotations
+
+import codecs
+import time
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.text import Text
+
+from cli.console import out, show_step
+from cli.statusline import clock, status_line
+from sojourn.following import Status
+
+
+class LiveListener:
+    """The bottom lines show the running steps; a bar that the script redraws with carriage returns stays there too."""
+
+    def __init__(self) -> None:
+        self._live = Live(_Bottom(self), console=out, transient=True, refresh_per_second=8)
+        self._begun: dict[str, float] = {}
+        self._told: tuple[Status, float] | None = None
+        self._lines: dict[int, str] = {}
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+
+    def started(self, step: str, ago: float = 0.0) -> None:
+        """A step runs."""
+        self._begun[step] = time.monotonic() - ago
+        self._live.start()
+
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
+        """A step is done."""
+        self._begun.pop(step, None)
+        if step == "train":
+            self._told = None
+        for node, rest in self._lines.items():
+            self._print(rest)
+            self._lines[node] = ""
+        if not self._begun:
+            self._live.stop()
+        show_step(step, text, seconds, good)
+
+    def note(self, text: str) -> None:
+        """Something the user may like to know."""
+        out.print(f"  [dim]{escape(text)}[/]")
+
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+        out.print(f"[yellow]![/] {escape(text)}")
+
+    def status(self, status: Status) -> None:
+        """How the run stands now."""
+        self._told = (status, time.monotonic())
+
+    def script(self, node: int, data: bytes) -> None:
+        """The next bytes of a machine's log: whole lines are printed, the rest waits."""
+        decoder = self._decoders.setdefault(node, codecs.getincrementaldecoder("utf-8")("replace"))
+        *lines, rest = (self._lines.get(node, "") + decoder.decode(data)).split("\n")
+        for line in lines:
+            self._print(line)
+        self._lines[node] = rest.rpartition("\r")[2] or rest
+
+    def bottom(self, width: int) -> list[Text]:
+        """The running steps with their times and the run's status, then the script's own progress bar."""
+        now = time.monotonic()
+        running = list(self._begun.items())
+        line = Text("  ").join(Text.assemble((step, "bold"), f" {clock(now - begun)}") for step, begun in running)
+        if self._told is not None:
+            status, told = self._told
+            line = Text.assemble(line, "  ", status_line(status, now - told, max(0, width - line.cell_len - 2)))
+        line.truncate(width, overflow="ellipsis")
+        bar = self._lines.get(0, "").strip("\r")
+        return [line, _bar(bar, width)] if bar.strip() else [line]
+
+    def _print(self, line: str) -> None:
+        shown = line.rstrip("\r").rpartition("\r")[2]
+        if shown:
+            out.print(Text.from_ansi(shown))
+
+
+def _bar(bar: str, width: int) -> Text:
+    text = Text.from_ansi(bar)
+    text.truncate(width, overflow="ellipsis")
+    return text
+
+
+class _Bottom:
+    """Drawn anew at each refresh."""
+
+    def __init__(self, listener: LiveListener) -> None:
+        self._listener = listener
+        self._spinner = Spinner("dots", style="green")
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        first, *bars = self._listener.bottom(options.max_width - 3)
+        yield Text.assemble(self._spinner.render(console.get_time()), " ", first)  # type: ignore[arg-type]
+        for bar in bars:
+            yield Text.assemble("  ", bar)

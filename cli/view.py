@@ -1,0 +1,75 @@
+"""How a command that follows a run speaks: to people, to people who want little, or to a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cli.console import out, show_outcome, show_plan, show_receipt, show_report, show_warning
+from cli.progress import PlainListener, QuietListener, open_listener
+
+if TYPE_CHECKING:
+    from sojourn.journey import Listener
+    from sojourn.planning import Plan
+    from sojourn.records import Receipt
+    from sojourn.report import Report
+
+
+class View:
+    """`quiet` leaves warnings, errors and the report; `as_json` writes events to standard output, text to the other."""
+
+    def __init__(self, quiet: bool, as_json: bool) -> None:
+        self.quiet = quiet
+        self.as_json = as_json
+        self.listener: Listener = open_listener(quiet)
+        if as_json:
+            from cli.events import EventListener
+
+            out.file = sys.stderr
+            self.listener = EventListener(QuietListener() if quiet else PlainListener())
+
+    def plan(self, plan: Plan) -> None:
+        """What will happen."""
+        if self.as_json:
+            from cli.events import plan_event
+
+            plan_event(plan)
+        if not self.quiet:
+            show_plan(plan)
+            return
+        for warning in plan.capability.warnings:
+            show_warning(warning)
+
+    def ended(self, receipt: Receipt | None, report: Report) -> None:
+        """What came of it."""
+        if self.as_json:
+            from cli.events import end_events
+
+            end_events(receipt, report)
+        if self.quiet:
+            show_outcome(report)
+            return
+        if receipt is not None:
+            show_receipt(receipt)
+        show_report(report)
+
+    def home_already(self, report: Report) -> None:
+        """There is nothing left to do."""
+        if self.as_json:
+            from cli.events import end_events
+
+            end_events(None, report)
+        out.print(f"{report.run} is home already; see it: sojourn show {report.run}", markup=False)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """In the block an error that ends the command is an event too."""
+        if not self.as_json:
+            yield
+            return
+        from cli.events import error_event
+
+        with error_event():
+            yield

@@ -1,0 +1,184 @@
+"""Follows a running script through the store: its log, its numbers, what its machines are doing.
+
+Whoever follows from the middle, as `attach` does, reads the numbers from the start, and
+of the log before its time shows the last lines.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Protocol
+
+from pydantic import Field
+
+from sojourn.lease import State
+from sojourn.mailbox import Mailbox
+from sojourn.metrics import Metrics
+from sojourn.patterns import Found, LogReader
+from sojourn.planning import Plan
+from sojourn.records import Record, Scalar
+from sojourn.waiting import Clock
+
+LOOK_EVERY_S = 1.0
+HISTORY_S = 2.0  # a script that has run for longer is followed from its middle
+TELL_EVERY_S = 5.0  # when nothing new was reported
+HISTORY_LINES = 20
+TAIL_BYTES = 16 << 10
+CURVE_POINTS = 60
+
+
+class Status(Record):
+    """How a run stands while its script runs."""
+
+    phase: str = Field(description="What rank 0's machine does: waiting, fetching, running, committing, done")
+    bytes_done: int = Field(default=0, description="Fetched so far")
+    bytes_total: int = Field(default=0, description="To be fetched")
+    at: float
+    elapsed_s: float = Field(description="Since the machines were told what to do")
+    left_s: float = Field(description="Until the deadline")
+    expected_s: float | None = Field(default=None, description="What this command's last runs took in all")
+    step: float | None = None
+    steps: float | None = Field(default=None, description="How many there will be, where the script reports it")
+    rate: float | None = Field(default=None, description="Steps a second over the last half minute")
+    values: dict[str, float | None] = Field(default_factory=dict, description="The newest of each metric")
+    cost: float = Field(description="Dollars so far")
+    ceiling: float = Field(description="Dollars at most")
+    curve: tuple[float, ...] = Field(default=(), description="The leading metric so far, evenly thinned", exclude=True)
+
+
+class Audience(Protocol):
+    """Who is told."""
+
+    def script(self, node: int, data: bytes) -> None:
+        """The next bytes of a machine's log."""
+        ...
+
+    def status(self, status: Status) -> None:
+        """How the run stands now."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something the user may like to know."""
+        ...
+
+    def warn(self, text: str) -> None:
+        """Something the user should know."""
+        ...
+
+
+class Follower:
+    """One process's place in everything a run's machines have said."""
+
+    def __init__(self, plan: Plan, mailbox: Mailbox, audience: Audience, clock: Clock) -> None:
+        self.metrics = Metrics()
+        self._plan = plan
+        self._mailbox = mailbox
+        self._audience = audience
+        self._clock = clock
+        self._attempt = 0
+        self._next: dict[tuple[str, int], int] = {}
+        self._reader: LogReader | None = None
+        self._looked = self._told = float("-inf")  # on the monotonic clock
+        self._news = False
+        self._folders: dict[str, str] = {}
+
+    def look(self, state: State) -> None:
+        """Pass on what is new since the last look."""
+        if state.attempt != self._attempt:
+            self._begin(state)
+        self._follow_logs()
+        now = self._clock.monotonic()
+        if state.ordered_at is None or state.outcome is not None or now - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = now
+        self._follow_scalars()
+        if self._news or now - self._told >= TELL_EVERY_S:
+            self._tell(state, state.ordered_at)
+
+    def finish(self, state: State) -> None:
+        """Pass on the rest, once the script is over."""
+        self.look(state)
+        self._follow_scalars()
+        if self._reader is not None:
+            self._count(self._reader.close(), None)
+        if self._news and state.ordered_at is not None:
+            self._tell(state, state.ordered_at)
+
+    def _begin(self, state: State) -> None:
+        self._attempt = state.attempt
+        self._next = {}
+        patterns = self._plan.launch.metrics
+        self._reader = LogReader(patterns, self._audience.warn) if patterns else None
+        if state.ordered_at is not None and self._clock.now() - state.ordered_at > HISTORY_S:
+            for node in range(self._plan.launch.nodes):
+                self._recount(node)
+
+    def _recount(self, node: int) -> None:
+        """The log before our time: all of it for the numbers, its last lines for the reader."""
+        if node > 0 or self._reader is None:
+            length = self._mailbox.log_length(self._attempt, node)
+            self._next["log", node] = max(0, length - HISTORY_LINES)
+        log = b"".join(deque(self._segments(node), maxlen=HISTORY_LINES))
+        last = log[-TAIL_BYTES:].splitlines(keepends=True)[-HISTORY_LINES:]
+        if self._next.get(("log", node), 0) > HISTORY_LINES or log.count(b"\n") > len(last):
+            self._audience.note(f"its log up to here: sojourn logs {self._plan.run}")
+        if last:
+            self._audience.script(node, b"".join(last))
+
+    def _follow_logs(self) -> None:
+        for node in range(self._plan.launch.nodes):
+            for segment in self._segments(node):
+                self._audience.script(node, segment)
+
+    def _segments(self, node: int) -> Iterator[bytes]:
+        """The pieces of a node's log since the last look; rank 0's are read for numbers on the way."""
+        for segment in self._mailbox.log(self._attempt, node, start=self._next.get(("log", node), 0)):
+            self._next["log", node] = self._next.get(("log", node), 0) + 1
+            if node == 0 and self._reader is not None:
+                self._count(self._reader.feed(segment.body), segment.at)
+            yield segment.body
+
+    def _count(self, found: list[Found], at: float | None) -> None:
+        for one in found:
+            self._news = True
+            self.metrics.add("log", one.name, one.value, one.step, at)
+
+    def _follow_scalars(self) -> None:
+        """What rank 0's agent read of the script's files since the last look."""
+        for scalars in self._mailbox.scalars(self._attempt, 0, start=self._next.get(("scalars", 0), 0)):
+            self._next["scalars", 0] = self._next.get(("scalars", 0), 0) + 1
+            for one in scalars.points:
+                self._news = True
+                self.metrics.add(one.source, self._named(one), one.value, one.step, one.at)
+
+    def _named(self, one: Scalar) -> str:
+        """A tag as it is, or with its folder's name where event files lie in more folders than one."""
+        first = self._folders.setdefault(one.source, one.folder)
+        same = one.source == "file" or one.folder == first
+        return one.name if same else f"{one.folder.rsplit('/', 1)[-1]}/{one.name}"
+
+    def _tell(self, state: State, since: float) -> None:
+        self._news, self._told = False, self._clock.monotonic()
+        self._audience.status(self._status(state, since))
+
+    def _status(self, state: State, since: float) -> Status:
+        now, plan = self._clock.now(), self._plan
+        beat = self._mailbox.beat(state.attempt, 0) or {}
+        hours = max(0.0, now - (state.created_at or now)) / 3600
+        return Status(
+            phase=str(beat.get("phase", "waiting")),
+            bytes_done=int(beat.get("bytes_done", 0)),
+            bytes_total=int(beat.get("bytes_total", 0)),
+            at=now,
+            elapsed_s=now - since,
+            left_s=plan.deadline_at - now,
+            expected_s=plan.expected_s,
+            step=self.metrics.step(),
+            steps=self.metrics.steps,
+            rate=self.metrics.rate(),
+            values=self.metrics.newest(),
+            cost=plan.offers[state.offer or 0].price * plan.launch.nodes * hours,
+            ceiling=plan.ceiling,
+            curve=self.metrics.curve(CURVE_POINTS),
+        )

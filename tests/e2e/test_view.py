@@ -1,0 +1,179 @@
+"""What is seen while a run is on its way: on terminals wide and narrow, in quiet, and by programs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import struct
+import subprocess
+import termios
+import time
+from pathlib import Path
+from typing import Any
+
+import pyte
+import pytest
+from cli_world import SOJOURN, World
+
+from sojourn.following import Status
+
+pytestmark = pytest.mark.local
+DOCS = Path(__file__).parent.parent.parent / "docs" / "events.md"
+LIMIT_S = 60.0
+PARAMS = """
+launch:
+  environment: current
+  metrics:
+    loss: 'loss=([0-9.]+)'
+    step: 'step (\\d+)/'
+    steps: 'step \\d+/(\\d+)'
+"""
+SCRIPT = """
+    import json, sys, time
+    for step in range(1, {steps} + 1):
+        print(f"step {{step}}/{steps} loss={{1 / step:.4f}}", flush=True)
+        sys.stderr.write(f"\\r{{step}} of {steps}")
+        time.sleep(0.1)
+    json.dump({{"accuracy": {accuracy}}}, open("metrics.json", "w"))
+"""
+
+
+@pytest.fixture
+def reporting(world: World) -> World:
+    """A project whose script reports a loss at each of its steps, ten a second."""
+    world.script(PARAMS, "params.yaml")
+    world.script(SCRIPT.format(steps=30, accuracy=0.5))
+    return world
+
+
+class Terminal:
+    """A command on a terminal of this size, and every screen that it showed."""
+
+    def __init__(self, world: World, columns: int, *words: str, **variables: str) -> None:
+        self.screen = pyte.Screen(columns, 60)
+        self.shown: list[list[str]] = []
+        self.raw = b""
+        reading, writing = pty.openpty()
+        fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 60, columns, 0, 0))
+        environment = {key: value for key, value in world.environment.items() if key != "COLUMNS"}
+        with subprocess.Popen(
+            [str(SOJOURN), *words],
+            cwd=world.project,
+            env={**environment, "TERM": "xterm-256color", **variables},
+            stdin=writing,
+            stdout=writing,
+            stderr=writing,
+            start_new_session=True,
+        ) as process:
+            os.close(writing)
+            self._watch(reading, pyte.ByteStream(self.screen))
+            self.code = process.wait(LIMIT_S)
+        os.close(reading)
+
+    def _watch(self, reading: int, stream: pyte.ByteStream) -> None:
+        until = time.monotonic() + LIMIT_S
+        while time.monotonic() < until:
+            if select.select([reading], [], [], 0.2)[0]:
+                try:
+                    data = os.read(reading, 1 << 16)
+                except OSError:  # Linux's way to say that the other end is closed
+                    return
+                if not data:
+                    return
+                self.raw += data
+                stream.feed(data)
+                self.shown.append([line.rstrip() for line in self.screen.display if line.strip()])
+        raise AssertionError(f"the command does not end: {self.shown[-1:]}")
+
+
+def events(output: str) -> list[dict[str, Any]]:
+    """The events of a `--json` command."""
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_a_narrow_terminal_shows_step_and_loss_in_one_line_and_no_colour_when_none_is_wanted(reporting: World) -> None:
+    terminal = Terminal(reporting, 40, "train", "--no-prefect", "--", "python", "train.py", NO_COLOR="1")
+
+    assert terminal.code == 0
+    bottoms = {line for screen in terminal.shown for line in screen if re.search(r"train 0:0\d", line)}
+    assert any(re.search(r"train 0:0\d  step \d+/30  loss 0\.\d+$", line) for line in bottoms), bottoms
+    assert any("30 of 30" in line for screen in terminal.shown for line in screen)
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", terminal.raw)
+    last = "\n".join(terminal.shown[-1])
+    assert "✓ publish" in last and "train 0:" not in last
+    assert "\n            " in last  # long texts go on below themselves
+
+
+def test_a_wide_terminal_shows_the_curve_and_the_time_left(reporting: World) -> None:
+    terminal = Terminal(reporting, 120, "train", "--no-prefect", "--deadline", "1h", "--", "python", "train.py")
+
+    bottoms = {line for screen in terminal.shown for line in screen if re.search(r"train 0:0\d", line)}
+    assert any(re.search(r"steps/s  loss 0\.\d+  █[▁-█]+  59m \d+s left", line) for line in bottoms), bottoms
+    assert not any("$" in line for line in bottoms)
+
+
+def test_events_are_the_documented_ones_and_people_read_the_rest_on_standard_error(reporting: World) -> None:
+    documented = DOCS.read_text(encoding="utf-8")
+    (_, verb, *words), into = shlex.split(documented.split("```bash\n")[1].split(" > ")[0]), " > events.jsonl\n```"
+    assert into in documented
+    done = reporting.sojourn(verb, "--no-prefect", *words)
+
+    told = events(done.stdout)
+    assert {one["event"] for one in told} <= set(re.findall(r"^\| `(\w+)` \| ", documented, re.MULTILINE))
+    assert [one["event"] for one in told if one["event"] in ("plan", "receipt", "report")] == [
+        "plan",
+        "receipt",
+        "report",
+    ]
+    statuses = [one for one in told if one["event"] == "status"]
+    assert set(statuses[0]) - {"event", "at"} == set(re.findall(r"`(\w+)`", documented.split("A `status` says")[1])) & {
+        *Status.model_fields
+    }
+    assert statuses[-1]["values"] == {"loss": 0.0333} and statuses[-1]["steps"] == 30
+    assert [one["line"] for one in told if one["event"] == "log"][0] == "step 1/30 loss=1.0000"
+    assert "✓ train" in done.stderr and "loss=" not in done.stderr
+
+
+def test_an_error_is_the_last_event(world: World) -> None:
+    done = world.train("--json", "--", "python", "trian.py")
+
+    (error,) = events(done.stdout)
+    assert (error["event"], error["exit_code"]) == ("error", done.returncode)
+    assert "trian.py" in error["message"] and "trian.py" in done.stderr
+
+
+def test_quiet_leaves_the_report_with_the_change_on_the_last_run(reporting: World) -> None:
+    reporting.script(SCRIPT.format(steps=3, accuracy=0.5))
+    first = reporting.train("--quiet", "--", "python", "train.py")
+    reporting.script(SCRIPT.format(steps=3, accuracy=0.625))
+    second = reporting.train("-q", "--", "python", "train.py", "--better")
+
+    assert [line.split()[0] for line in first.stdout.splitlines()] == ["run", "metrics", "results"]
+    run = first.stdout.split()[1]
+    assert f"accuracy 0.625 (+0.125)  loss 0.3333  against {run}" in second.stdout
+    assert "step 1" not in first.stdout + first.stderr
+
+
+def test_attach_goes_on_where_the_run_is_and_keeps_what_was_reported_before(reporting: World) -> None:
+    reporting.script(SCRIPT.format(steps=80, accuracy=0.5))
+    train = reporting.start_train("--", "python", "train.py")
+    reporting.wait_until("running")
+    time.sleep(4.0)
+    train.kill()
+
+    attached = reporting.sojourn("attach", "--json", "--take-over")
+
+    told = events(attached.stdout)
+    assert any("was begun" in one.get("text", "") for one in told)
+    assert "provision" in [one["step"] for one in told if one["event"] == "finished"]
+    (ago,) = [one["ago"] for one in told if one["event"] == "started" and one["step"] == "train"]
+    assert ago > 3.0
+    lines = [one["line"] for one in told if one["event"] == "log"]
+    assert "step 1/80 loss=1.0000" not in lines and lines[-1].endswith("80 of 80")
+    series = reporting.show()["report"]["series"]["loss"]
+    assert [point[0] for point in series["points"]] == list(range(1, 81))
