@@ -62,6 +62,8 @@ def show_report(report: Report) -> None:
             f"{report.seconds:.1f} s in all" + (f", {report.script_s:.1f} s in the script" if report.script_s else ""),
         ),
     ]
+    if report.resumed_from:
+        lines.append(("resumed", f"from checkpoint {report.resumed_checkpoint} of {report.resumed_from}"))
     lines += [("same as", f"{report.same_as} had the same inputs")] if report.same_as else []
     show_outcome(report)
     _lines(lines)

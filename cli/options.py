@@ -22,6 +22,13 @@ Environment = Annotated[str | None, typer.Option(help="auto, current, or a requi
 Secrets = Annotated[list[str] | None, typer.Option("--secret", help="The name of a variable the script needs.")]
 Inputs = Annotated[list[str] | None, typer.Option("--input", help="A large file or directory to send along.")]
 Outputs = Annotated[list[str] | None, typer.Option("--output", help="A path that comes home even if git ignores it.")]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="RUN", help="That run's spec with today's code, from its newest checkpoint."),
+]
+ResumeArgs = Annotated[
+    str | None, typer.Option(metavar="ARGS", help="Arguments added to the command when a checkpoint is restored.")
+]
 StoreUrl = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where runs are kept.")]
 YesUpload = Annotated[bool, typer.Option("--yes-upload", help="Send the project even if it is very large.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead.")]

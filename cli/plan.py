@@ -11,6 +11,7 @@ from cli import options
 
 def plan(
     command: options.Command = None,
+    from_run: options.From = None,
     project: options.Directory = Path("."),
     stage: options.Stage = None,
     where: options.Where = None,
@@ -23,6 +24,7 @@ def plan(
     secrets: options.Secrets = None,
     inputs: options.Inputs = None,
     outputs: options.Outputs = None,
+    resume_args: options.ResumeArgs = None,
     store: options.StoreUrl = None,
     yes_upload: options.YesUpload = False,
     as_json: options.AsJson = False,
@@ -37,8 +39,9 @@ def plan(
     asked = options.flags(
         command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
         grace=grace, environment=environment, secrets=secrets, inputs=inputs, outputs=outputs,
+        resume_args=resume_args,
     )  # fmt: skip
-    made = prepare_plan(project, asked, store, yes_upload)
+    made = prepare_plan(project, asked, store, yes_upload, from_run)
     if as_json:
         typer.echo(made.model_dump_json(indent=2))
         return

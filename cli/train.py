@@ -20,6 +20,7 @@ NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Do not record the
 
 def train(
     command: options.Command = None,
+    from_run: options.From = None,
     project: options.Directory = Path("."),
     stage: options.Stage = None,
     where: options.Where = None,
@@ -32,6 +33,7 @@ def train(
     secrets: options.Secrets = None,
     inputs: options.Inputs = None,
     outputs: options.Outputs = None,
+    resume_args: options.ResumeArgs = None,
     store: options.StoreUrl = None,
     yes_upload: options.YesUpload = False,
     no_prefect: NoPrefect = False,
@@ -48,10 +50,11 @@ def train(
     asked = options.flags(
         command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
         grace=grace, environment=environment, secrets=secrets, inputs=inputs, outputs=outputs,
+        resume_args=resume_args,
     )  # fmt: skip
     view = View(quiet, as_json)
     with view.errors():
-        made = prepare_plan(project, asked, store, yes_upload)
+        made = prepare_plan(project, asked, store, yes_upload, from_run)
         view.plan(made)
         finish(without_prefect(made, view) if no_prefect else with_prefect(made, view), view)
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 from sojourn.errors import SpecError
-from sojourn.names import mint_run_id
+from sojourn.names import mint_run_id, project_name
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, default_store, past_reports, usual_seconds
-from sojourn.spec import read_launch, read_section
+from sojourn.runs import data_home, default_store, find_run, past_reports, plan_of, usual_seconds
+from sojourn.spec import Launch, read_launch, read_section, resuming
 from sojourn.storage import Store
 
 
@@ -30,12 +31,17 @@ def store_url(url: str | None, directory: Path) -> str:
     return str(asked or default_store(data_home()))
 
 
-def prepare_plan(directory: Path, flags: dict[str, Any], store: str | None, accept_size: bool) -> Plan:
-    """The plan for what was asked on the command line. Creates nothing."""
-    project = Project.at(directory)
-    launch = read_launch(project.directory, flags)
-    home = data_home()
-    where = Store(store or launch.store or default_store(home))
+def prepare_plan(
+    directory: Path, flags: dict[str, Any], store: str | None, accept_size: bool, from_run: str | None = None
+) -> Plan:
+    """The plan for what was asked on the command line, or by an earlier run. Creates nothing."""
+    project, home = Project.at(directory), data_home()
+    if from_run is None:
+        launch = read_launch(project.directory, flags)
+        where = Store(store or launch.store or default_store(home))
+    else:
+        where = Store(store_url(store, project.directory))
+        launch = _again(from_run, where, project, flags)
     plan = make_plan(
         launch,
         project,
@@ -48,3 +54,16 @@ def prepare_plan(directory: Path, flags: dict[str, Any], store: str | None, acce
     )
     past = past_reports(where, plan.project)
     return plan.model_copy(update={"expected_s": usual_seconds(past, plan.shown_command())})
+
+
+def _again(run: str, store: Store, project: Project, flags: dict[str, Any]) -> Launch:
+    """An earlier run's spec. Raises SpecError when it was a run of another project or directory."""
+    plan = plan_of(find_run(store, run))
+    launch = resuming(plan.run, plan.launch, flags)
+    hint = f"stand where it was started: cd {shlex.quote(plan.directory)}"
+    here = launch.project_name or project_name(project.root.name)
+    if here != plan.project:
+        raise SpecError(f"{plan.run} is a run of project {plan.project}, and this is {here}", hint=hint)
+    if launch.command == plan.launch.command and launch.command and plan.work_directory != project.relative:
+        raise SpecError(f"{plan.run} ran in {plan.work_directory}, and this is {project.relative}", hint=hint)
+    return launch

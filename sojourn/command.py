@@ -45,6 +45,16 @@ def from_stage(lines: tuple[str, ...], processes: int | Literal["gpu"], nodes: i
     return Command(argv=("set -e\n" + "\n".join(lines),), shell=True)
 
 
+def with_arguments(command: Command, more: tuple[str, ...]) -> Command:
+    """The same command with further arguments at its end. Raises SpecError for lines of shell."""
+    if more and command.shell:
+        raise SpecError(
+            f"resume_args: {shlex.join(more)!r} cannot be added to the stage's shell command",
+            hint="reduce the stage's cmd to one `python FILE …` line, or let the script find its checkpoint itself",
+        )
+    return command.model_copy(update={"argv": (*command.argv, *more)})
+
+
 def check_script(command: Command, directory: Path) -> None:
     """Refuse a script that is not there, naming the files that are. Raises SpecError."""
     script = script_of(command)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from sojourn import bundle, environment, publish
@@ -29,7 +29,7 @@ from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.publish import Inputs, Published
 from sojourn.receipt import write_receipt
-from sojourn.records import Bundle, Hello, Order, Outcome, Receipt
+from sojourn.records import Bundle, FileEntry, Hello, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
 from sojourn.runs import past_reports
 from sojourn.waiting import Clock, SystemClock
@@ -306,6 +306,8 @@ class Journey:
     def _order(self, attempt: int, hellos: tuple[Hello, ...]) -> Order:
         plan, sent, inputs = self.plan, self._sent, self.mailbox.read("inputs", Inputs)
         assert sent is not None and inputs is not None
+        restored = plan.resume.files if plan.resume else ()
+        paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
         script = plan.environment.variables | plan.launch.variables
         return Order(
             run=plan.run,
@@ -316,8 +318,8 @@ class Journey:
             master_port=hellos[0].port,
             command=plan.command,
             bundle=sent,
-            inputs=inputs.files,
-            remove=plan.stage.remove if plan.stage else (),
+            inputs=(*(entry for entry in inputs.files if entry.path not in paths), *restored),
+            remove=_removed(plan.stage.remove if plan.stage else (), restored),
             path=environment.search_path(plan.environment, self.home),
             environment=script,
             secrets=plan.launch.secrets,
@@ -427,6 +429,12 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
     tail = outcome.tail if outcome else ""
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
+
+
+def _removed(outputs: tuple[str, ...], restored: tuple[FileEntry, ...]) -> tuple[str, ...]:
+    """The outputs of an older run that go before the start, but for those that hold a restored checkpoint."""
+    kept = {above for entry in restored for above in (PurePosixPath(entry.path), *PurePosixPath(entry.path).parents)}
+    return tuple(path for path in outputs if PurePosixPath(path) not in kept)
 
 
 def _where(placed: Published) -> str:

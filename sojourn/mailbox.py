@@ -65,6 +65,15 @@ class Mailbox:
         """Write a line of the ledger. Raises ExistsError when somebody was faster."""
         self.store.create(f"{self.control}/ledger/{sequence:06d}.json", body)
 
+    def exists(self) -> bool:
+        """Whether there is such a run: its plan is the first thing of it in the store, and the last to go."""
+        return self.store.exists(f"{self.control}/plan.json")
+
+    def attempts(self) -> list[int]:
+        """The attempts that had an order, oldest first."""
+        keys = self.store.keys(f"{self.control}/order")
+        return sorted(int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys)
+
     def request_stop(self, stop: Stop) -> None:
         """Ask every agent of the run to stop its script; the first request stands."""
         self.write_once("stop", stop)
@@ -109,7 +118,7 @@ class Mailbox:
             yield found
 
     def manifests(self, attempt: int, node: int, what: str) -> list[int]:
-        """The sequences committed so far; `what` is `out` or `ckpt`."""
+        """The sequences committed so far; `what` is `out`, `ckpt`, or `commit` for what all nodes have."""
         keys = self.store.keys(f"{self._node(attempt, node)}/{what}")
         return sorted(int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys)
 

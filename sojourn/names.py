@@ -78,6 +78,11 @@ class LeaseName:
         """The name of the lease's machine number `node`, from 0."""
         return f"{self}-n{node}"
 
+    @staticmethod
+    def node_of(machine: str) -> int:
+        """The number of a machine within its lease, by its name."""
+        return int(machine.rpartition("-n")[2])
+
     @classmethod
     def parse(cls, text: str) -> LeaseName | None:
         """Read back from the name of a lease or of one of its machines; None when we did not give it."""

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from sojourn import bundle, command, environment
+from sojourn import bundle, checkpoint, command, environment
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
 from sojourn.names import LeaseName, project_name
 from sojourn.project import Project
 from sojourn.providers import Provider
-from sojourn.records import Boot, Capability, Command, Offer, Record
+from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
 from sojourn.spec import Launch, format_duration
 from sojourn.storage import Store
 
@@ -68,6 +68,7 @@ class Plan(Record):
     stage: StagePlan | None = None
     named_outputs: tuple[str, ...] = Field(default=(), description="launch.outputs, relative to the bundle's root")
     checkpoint: tuple[str, ...] = CHECKPOINTS
+    resume: Checkpoint | None = Field(default=None, description="What is restored before the start")
     ignore: tuple[str, ...] = ()
 
     def boot(self, attempt: int, offer: int) -> Boot:
@@ -111,6 +112,7 @@ class Plan(Record):
             ("command", self.shown_command()),
             ("source", f"{self.files:,} files, {format_bytes(self.bytes)}"),
             ("inputs", self._shown_inputs()),
+            *([("resumes", self._shown_resume(self.resume))] if self.resume else []),
             ("environment", self._shown_environment()),
             ("machine", self._shown_machine()),
             (
@@ -138,6 +140,11 @@ class Plan(Record):
         known = f"{self.input_files:,} files, {format_bytes(self.input_bytes)}, {format_bytes(self.push_bytes)} to push"
         later = f"{', '.join(self.yet_to_make)} as soon as made" if self.yet_to_make else ""
         return ", ".join(part for part in (known if self.input_files else "", later) if part) or "none"
+
+    def _shown_resume(self, found: Checkpoint) -> str:
+        files = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}, {format_bytes(found.bytes)}"
+        made = f"checkpoint {found.sequence} of {found.run}, made {_clock(found.at)}: {files}"
+        return f"{made}; resumes if the script loads it"
 
     def _shown_machine(self) -> str:
         offer = self.offers[0]
@@ -176,26 +183,30 @@ def make_plan(
 ) -> Plan:
     """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now."""
     _check_secrets(launch, surroundings)
+    name = launch.project_name or project_name(project.root.name)
+    resume = checkpoint.to_resume(launch, Store(store), name)
     work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
+    started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
     python = environment.resolve(launch.environment, project.directory, surroundings)
     _check_program(work.command, python, work.where)
     offers = provider.offers(launch.machine, launch.nodes)
     inputs = bundle.input_files(project, launch.inputs)
     outputs = _rooted(launch.outputs, project)
-    left_out = (*_rooted(launch.inputs, project), *work.left_out, *_our_own(store, home, project))
+    restored = tuple(entry.path for entry in resume.files) if resume else ()
+    left_out = (*_rooted(launch.inputs, project), *work.left_out, *restored, *_our_own(store, home, project))
     tree = bundle.survey(project, skip=left_out)
     bundle.check_size(tree, accepted=accept_size)
     _check_travels(work.command, work.where, project, {*(found.path for found in tree.files), *left_out})
     return Plan(
         run=run,
-        project=launch.project_name or project_name(project.root.name),
+        project=name,
         created_at=now,
         host=socket.gethostname(),
         directory=str(project.directory),
         store=store,
         launch=launch,
-        command=work.command,
+        command=started,
         work_directory=work.where.resolve().relative_to(project.root).as_posix(),
         environment=python,
         environment_ready=environment.ready(python, home),
@@ -214,6 +225,7 @@ def make_plan(
         yet_to_make=work.data.unknown,
         stage=work.stage,
         checkpoint=launch.checkpoint if launch.checkpoint is not None else work.kept or CHECKPOINTS,
+        resume=resume,
         named_outputs=outputs,
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
     )

@@ -157,6 +157,21 @@ class Scalars(Record):
     points: tuple[Scalar, ...]
 
 
+class Checkpoint(Record):
+    """A complete checkpoint of a run: every node had committed it."""
+
+    run: str
+    attempt: int
+    sequence: int
+    at: float
+    files: tuple[FileEntry, ...] = Field(description="With paths from the root of the tree")
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(entry.size for entry in self.files)
+
+
 class RankExit(Record):
     """How one rank ended."""
 

@@ -46,6 +46,8 @@ class Report(Record):
     commit: str | None
     changed: int
     inputs: str = Field(description="Digest over source, data, command and environment: equal runs have equal ones")
+    resumed_from: str | None = Field(default=None, description="The run whose checkpoint it began with")
+    resumed_checkpoint: int | None = Field(default=None, description="The sequence of that checkpoint")
     same_as: str | None = Field(default=None, description="An earlier run with the same inputs")
     parameters: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(
@@ -94,6 +96,8 @@ def write_report(
         commit=plan.commit,
         changed=plan.changed,
         inputs=inputs,
+        resumed_from=plan.resume.run if plan.resume else None,
+        resumed_checkpoint=plan.resume.sequence if plan.resume else None,
         same_as=next(same, None),
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,
@@ -150,7 +154,7 @@ def inputs_digest(plan: Plan, sent: Bundle, inputs: Inputs) -> str:
     facts = {
         "files": [(entry.path, entry.hash, entry.mode) for entry in sent.listing if not _is_record(entry.path)],
         "links": [(link.path, link.target) for link in sent.links],
-        "inputs": [(entry.path, entry.hash) for entry in inputs.files],
+        "inputs": [(entry.path, entry.hash) for entry in inputs.files + (plan.resume.files if plan.resume else ())],
         "command": plan.command.model_dump(mode="json"),
         "environment": plan.environment.digest or plan.environment.path,
     }

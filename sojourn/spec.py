@@ -139,6 +139,12 @@ class Launch(BaseModel):
         description="Numbers to find in rank 0's log: a name and a regular expression with one group, like "
         "loss: 'loss=([0-9.]+)'. `step` and `steps` tell where the script is and how far it goes.",
     )
+    resume: str | None = Field(
+        default=None, description="A run of this project whose newest checkpoint is restored before the start."
+    )
+    resume_args: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+        default=(), description="Arguments added to the command when a checkpoint is restored, like --resume last.pt."
+    )
     project_name: str | None = Field(
         default=None, description="The name of the project in the store; that of its directory if absent."
     )
@@ -167,12 +173,20 @@ def read_launch(directory: Path, flags: Mapping[str, Any]) -> Launch:
     A command given as a flag replaces a stage in the file, and a stage a command.
     Raises SpecError naming the field, the value and what would be valid.
     """
-    asked = dict(read_section(directory))
-    given = {key: value for key, value in flags.items() if value is not None}
+    return _overlaid(read_section(directory), flags, PARAMS)
+
+
+def resuming(run: str, launch: Launch, flags: Mapping[str, Any]) -> Launch:
+    """What another run asked for, with `flags` laid over it, to begin with that run's newest checkpoint."""
+    return _overlaid({**launch.model_dump(exclude_unset=True), "resume": run}, flags, f"the spec of {run}")
+
+
+def _overlaid(values: Mapping[str, Any], flags: Mapping[str, Any], origin: str) -> Launch:
+    asked, given = dict(values), {key: value for key, value in flags.items() if value is not None}
     for one, other in (("command", "stage"), ("stage", "command")):
         if one in given and other not in given:
             asked.pop(other, None)
-    return make_launch({**asked, **given}, origin=PARAMS if asked else COMMAND_LINE, flags=given)
+    return make_launch({**asked, **given}, origin=origin if asked else COMMAND_LINE, flags=given)
 
 
 def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] = ()) -> Launch:

@@ -51,6 +51,8 @@ def draft(project: Project, gpus: int) -> Draft:
     lines.append(_inputs(project.directory, bool(stage)))
     lines += [
         _line("# outputs: [results/]", "what comes home even though git ignores it"),
+        _line('# checkpoint: ["ckpt/*.bin"]', "what to resume from, instead of *.pt, *.pth, *.ckpt, *.safetensors"),
+        _line("# resume_args: --resume", "added to the command by `sojourn train --from RUN`"),
         _line("# secrets: [WANDB_API_KEY]", "names of environment variables that the script needs"),
     ]
     text = "launch:\n" + "".join(f"  {line}\n" for line in lines)

@@ -1,0 +1,140 @@
+"""Which checkpoint of a run is its newest complete one, read from what agents write into a real store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sojourn import checkpoint
+from sojourn.command import from_words, with_arguments
+from sojourn.errors import SpecError
+from sojourn.mailbox import Mailbox
+from sojourn.names import LeaseName
+from sojourn.records import Bundle, Command, FileEntry, Manifest, Order, Record
+from sojourn.spec import Launch, make_launch, resuming
+from sojourn.storage import Store
+
+RUN = "calm-panda-a2e3"
+
+
+class Run:
+    """A run in a store, written as its orchestrator and agents would."""
+
+    def __init__(self, folder: Path) -> None:
+        self.mailbox = Mailbox(Store(folder.as_uri()), "digits", RUN)
+        self.mailbox.write("plan", Record())
+
+    def order(self, attempt: int, *nodes: int) -> None:
+        """The order of an attempt, its machines in rank order."""
+        lease = LeaseName(RUN, attempt)
+        order = Order(
+            run=RUN, project="digits", attempt=attempt, nodes=tuple(lease.machine(node) for node in nodes),
+            master_address="127.0.0.1", master_port=1, command=Command(argv=("python", "train.py")), deadline_at=0.0,
+            bundle=Bundle(archive=None, files=(), listing=(), directory="."), grace_s=1.0,
+        )  # fmt: skip
+        self.mailbox.post_order(order)
+
+    def commit(self, attempt: int, node: int, sequence: int, *paths: str) -> None:
+        """A node's manifest of one checkpoint; each file's blob is in the store."""
+        files = []
+        for path in paths:
+            source = f"{self.mailbox.machine}/blob/{attempt}-{node}-{sequence}-{path}"
+            self.mailbox.store.put(source, b"x")
+            files.append(FileEntry(path=path, hash="sha256:0", size=1, source=source))
+        self._put(attempt, node, "ckpt", sequence, Manifest(sequence=sequence, at=100.0 + sequence, files=tuple(files)))
+
+    def complete(self, attempt: int, node: int, sequence: int) -> None:
+        """Rank 0's word that all nodes have committed."""
+        self._put(attempt, node, "commit", sequence, Manifest(sequence=sequence, at=0.0, files=()))
+
+    def _put(self, attempt: int, node: int, what: str, sequence: int, record: Record) -> None:
+        key = f"{self.mailbox.machine}/{attempt}/{node}/{what}/{sequence:08d}.json"
+        self.mailbox.store.put(key, record.to_bytes())
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "store")
+
+
+def sources(run: Run) -> dict[str, str]:
+    """The newest checkpoint's files, each as `attempt-node-sequence`."""
+    found = checkpoint.newest(run.mailbox)
+    assert found is not None
+    return {entry.path: entry.source.rpartition("/")[2].removesuffix(f"-{entry.path}") for entry in found.files}
+
+
+def test_a_checkpoint_that_not_every_node_finished_is_passed_over(run: Run) -> None:
+    run.order(1, 0, 1)
+    for sequence in (1, 2):
+        run.commit(1, 0, sequence, "a.pt")
+    run.commit(1, 1, 1, "b.pt")
+    run.complete(1, 0, 1)
+
+    assert sources(run) == {"a.pt": "1-0-1", "b.pt": "1-1-1"}
+
+
+def test_rank_0_has_the_commits_and_the_last_word_wherever_its_node_is(run: Run) -> None:
+    run.order(1, 2, 0, 1)
+    for node in (0, 1, 2):
+        run.commit(1, node, 3, "same.pt", f"{node}.pt")
+    run.complete(1, 2, 3)
+
+    assert sources(run) == {"same.pt": "1-2-3", "0.pt": "1-0-3", "1.pt": "1-1-3", "2.pt": "1-2-3"}
+
+
+def test_an_attempt_that_left_none_falls_back_on_the_one_before(run: Run) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 7, "a.pt")
+    run.complete(1, 0, 7)
+    run.order(2, 0)
+    run.commit(2, 0, 1, "a.pt")
+
+    assert sources(run) == {"a.pt": "1-0-7"}
+
+
+def resume(run: Run, name: str = RUN) -> object:
+    launch = Launch(command=("python", "my train.py"), resume=name)
+    return checkpoint.to_resume(launch, run.mailbox.store, "digits")
+
+
+def test_a_run_without_a_checkpoint_says_what_to_type_instead(run: Run) -> None:
+    run.order(1, 0)
+    with pytest.raises(SpecError, match="no complete checkpoint") as caught:
+        resume(run)
+    assert "sojourn train -- python 'my train.py'" in str(caught.value.hint)
+
+
+def test_a_checkpoint_whose_files_are_gone_is_refused_before_anything_is_rented(run: Run) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 1, "a.pt", "b.pt")
+    run.complete(1, 0, 1)
+    assert resume(run)
+    run.mailbox.store.delete(f"{run.mailbox.machine}/blob/1-0-1-b.pt")
+
+    with pytest.raises(SpecError, match=r"checkpoint 1 of calm-panda-a2e3 is no longer in the store: b\.pt"):
+        resume(run)
+
+
+@pytest.mark.parametrize("name", ["calm-panda-ffff", "nonsense", "../other"])
+def test_a_run_that_is_not_there_is_named(run: Run, name: str) -> None:
+    with pytest.raises(SpecError, match="is not a run of digits"):
+        resume(run, name)
+
+
+def test_the_spec_of_a_run_is_taken_over_and_flags_override_it() -> None:
+    before = make_launch({"stage": "train", "nodes": 2, "deadline": "90m", "secrets": ["KEY"]}, origin="test")
+    stored = Launch.model_validate_json(before.model_dump_json())
+
+    again = resuming(RUN, stored, {"nodes": "3"})
+    assert again == before.model_copy(update={"nodes": 3, "resume": RUN})
+    other = resuming(RUN, stored, {"command": ("python", "x.py")})
+    assert (other.stage, other.command, other.deadline) == (None, ("python", "x.py"), 5400.0)
+
+
+def test_resume_args_go_to_the_end_of_the_command_and_never_into_a_shell_line() -> None:
+    started = from_words(("uv", "run", "python", "train.py"), 2, 1)
+    assert with_arguments(started, ("--resume", "a b.pt")).argv[-3:] == ("train.py", "--resume", "a b.pt")
+    with pytest.raises(SpecError, match="cannot be added"):
+        with_arguments(Command(argv=("set -e\ncat x | python train.py",), shell=True), ("--resume",))
