@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sojourn.agent import supervisor
+from sojourn.agent import files, processes
 from sojourn.runs import data_home
 
 PROBE_S = 1.0
@@ -96,10 +96,10 @@ def _record(home: Path) -> Path:
 
 def _ours(home: Path) -> int | None:
     """The process id of the server that we started, while that very process lives."""
-    written = supervisor.read(str(_record(home)))
-    if written is None or written["boot_id"] != supervisor.boot_id():
+    written = files.read(str(_record(home)))
+    if written is None or written["boot_id"] != processes.boot_id():
         return None
-    process = supervisor.process(written["pid"])
+    process = processes.process(written["pid"])
     return process.pid if process and process.start == written["start_time"] else None
 
 
@@ -109,11 +109,11 @@ def _start(api: str, home: Path, limit_s: float) -> bool:
         if _healthy(api):
             return True  # another command was faster
         pid = _ours(home) or _spawn(api.removesuffix("/api").rpartition(":")[2], log_file())
-        process = supervisor.process(pid)
+        process = processes.process(pid)
         if process is None:
             return False
-        written = {"pid": pid, "start_time": process.start, "boot_id": supervisor.boot_id(), "api": api}
-        supervisor.write(str(_record(home)), written)
+        written = {"pid": pid, "start_time": process.start, "boot_id": processes.boot_id(), "api": api}
+        files.write(str(_record(home)), written)
         _within(limit_s, lambda: _healthy(api) or _ours(home) is None)
         return _healthy(api)
 

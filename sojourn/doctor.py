@@ -21,7 +21,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from sojourn.agent import supervisor
+from sojourn.agent.namespace import namespace
 from sojourn.errors import SojournError
 from sojourn.journey import CLOCK_LIMIT_S
 from sojourn.planning import Plan, format_bytes
@@ -146,7 +146,7 @@ def _uv() -> Check:
 
 def isolation(system: str) -> Check:
     """Whether the kernel ends a script's processes with their namespace."""
-    if supervisor.LINUX and supervisor.namespace(None):
+    if namespace(None):
         found = "a script's processes live in a namespace that ends with them"
         return Check(what="isolation", state="good", found=found)
     found = "no process namespaces here: what a killed supervisor leaves is for `sojourn reap` to end"

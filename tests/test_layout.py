@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -51,10 +52,31 @@ def test_the_language_knows_no_prefect_and_no_vendor() -> None:
     assert not found
 
 
-@pytest.mark.parametrize("module", ["agent", "supervisor"])
-def test_what_travels_to_the_machine_needs_the_standard_library_alone(module: str) -> None:
-    used = set(_imports(ROOT / "sojourn" / "agent" / f"{module}.py"))
-    assert used <= sys.stdlib_module_names
+def _agent_imports() -> dict[str, set[str]]:
+    """Each module of the agent with the modules that it imports, by their whole names."""
+    found: dict[str, set[str]] = {}
+    for path in _modules("sojourn/agent"):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        for node in nodes:
+            if isinstance(node, ast.ImportFrom):
+                one_by_one = node.module == "sojourn.agent"
+                names |= {f"{node.module}.{a.name}" for a in node.names} if one_by_one else {str(node.module)}
+        found[f"sojourn.agent.{path.stem}"] = names
+    return found
+
+
+def test_what_travels_to_the_machine_is_python_3_8_and_needs_the_standard_library_alone() -> None:
+    modules = _agent_imports()
+    others = {name for names in modules.values() for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert others <= set(modules)
+
+
+def test_the_agent_s_modules_import_one_way_only() -> None:
+    modules = _agent_imports()
+    order = list(TopologicalSorter(modules).static_order())  # raises CycleError
+    assert set(modules) <= set(order)
+    assert not [name for name, names in modules.items() if "sojourn.agent.pack" in names], "pack does not travel"
 
 
 def test_only_the_dvc_adapter_knows_dvc() -> None:

@@ -1,12 +1,6 @@
-"""What runs on a rented machine.
+"""What runs on a machine, and on this host for the local provider.
 
-`agent.py` is one file of standard library, because it is sent to machines that have
-nothing but a Python. Nothing here is imported by it, and it imports nothing of ours:
-the records it reads and writes are those of `sojourn.records`, as plain JSON.
+Every module here but `pack` travels, as one archive, to machines that have nothing but a
+Python from 3.8 on. So they import the standard library and each other, and read and
+write the records of `sojourn.records` as plain JSON.
 """
-
-from __future__ import annotations
-
-from pathlib import Path
-
-AGENT = Path(__file__).with_name("agent.py")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,8 +19,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from sojourn.agent import supervisor
-from sojourn.agent.supervisor import BOOT, ENDED, MARK, MARK_DIRECTORY, RELEASE, STATE, WORK, Mark
+from sojourn.agent import files, host, processes
+from sojourn.agent.pack import pack
+from sojourn.agent.processes import MARK, MARK_DIRECTORY, Mark, Process
+from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
@@ -29,10 +30,10 @@ from sojourn.records import Boot, Capability, Lease, Machine, Offer
 
 REQUEST = "request.json"
 MACHINE = "this-host"
-AGENT = Path(supervisor.__file__).with_name("agent.py")
 RELEASE_WAIT_S = 2.0
 ENDING_LIMIT_S = 120.0
 KEEP_S = 30 * 86400.0
+GPUS_LIMIT_S = 2.0
 
 Isolation = Literal["namespace", "subreaper"]
 
@@ -50,18 +51,22 @@ _ERRORS: dict[int | None, type[SojournError]] = {
 
 
 class LocalProvider:
-    """Leases below `home/machines/`; `isolation` None takes the best that this host allows."""
+    """Leases below `home/machines/`, their program below `home/agent/`.
+
+    `isolation` None takes the best that this host allows; `agent` stands in for the packed one.
+    """
 
     name = "local"
 
     def __init__(
         self,
         home: Path,
-        agent: Path = AGENT,
+        agent: Path | None = None,
         isolation: Isolation | None = None,
     ) -> None:
-        self.machines = home.expanduser().resolve() / "machines"
-        self.agent = agent.resolve()
+        self.home = home.expanduser().resolve()
+        self.machines = self.home / "machines"
+        self.agent = agent
         self.isolation = isolation
 
     def capability(self) -> Capability:
@@ -75,7 +80,7 @@ class LocalProvider:
             "this host is one point of failure: while it is suspended or off, both timers stand still "
             "(nothing is billed meanwhile)"
         ]
-        if supervisor.LINUX:
+        if processes.LINUX:
             layers["reaper"] += ", and by the mark in every process's environment"
         else:
             warnings.append("only Linux keeps hold of processes that detach themselves; here they may survive the run")
@@ -88,17 +93,15 @@ class LocalProvider:
                 f"machine: the local provider has no {machine!r}, {nearest(machine, [MACHINE])}",
                 hint=f"leave it out, or write --machine {MACHINE}",
             )
-        host = os.uname().nodename
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         return [
             Offer(
                 provider=self.name,
                 machine=MACHINE,
-                place=host,
+                place=os.uname().nodename,
                 price=0.0,
-                cpus=_cpus(),
-                memory=memory,
-                gpus=_gpus(),
+                cpus=host.cpus(),
+                memory=host.memory(),
+                gpus=tuple(host.gpus(GPUS_LIMIT_S)),
             )
         ]
 
@@ -142,7 +145,7 @@ class LocalProvider:
             return True
         with _translated(f"release {name}"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            supervisor.write_once(str(folder / RELEASE), {"at": time.time()})
+            files.write_once(str(folder / RELEASE), {"at": time.time()})
             until = time.monotonic() + RELEASE_WAIT_S
             gone = [self._end(node, until) for node in _nodes(folder)]
             return all(gone) and self._kill(lambda mark: Path(mark.directory).parent == folder)
@@ -163,7 +166,7 @@ class LocalProvider:
         for name in sorted(set(self._names()) - standing):
             with suppress(FileNotFoundError):  # another reaper was faster
                 if time.time() - _last_change(self.machines / name) > older_than_s:
-                    supervisor.remove(str(self.machines / name))
+                    files.remove(str(self.machines / name))
                     forgotten.append(name)
         return forgotten
 
@@ -178,19 +181,20 @@ class LocalProvider:
 
     def _start_all(self, folder: Path, machines: list[str]) -> None:
         try:
+            program = pack().install(self.home / "agent")
             for node, name in enumerate(machines):
-                self._start(folder / str(node), name)
+                self._start(program, folder / str(node), name)
         except (OSError, subprocess.SubprocessError) as error:
             self.release(folder.name)  # all machines or none
             raise CapacityError(f"this host could not start {len(machines)} machines: {error}") from error
 
-    def _start(self, node: Path, name: str) -> None:
+    def _start(self, program: Path, node: Path, name: str) -> None:
         """Start a supervisor and forget it, unless one was here before."""
         if (node / STATE).exists() or (node / ENDED).exists():
             return
-        command = [sys.executable, "-I", "-S", supervisor.__file__, str(node), "--agent", str(self.agent)]
-        if self.isolation:
-            command += ["--isolation", self.isolation]
+        command = [sys.executable, "-I", "-S", str(program), "supervise", str(node)]
+        command += ["--agent", str(self.agent)] if self.agent else []
+        command += ["--isolation", self.isolation] if self.isolation else []
         with open(node / "supervisor.log", "ab") as log:
             # The shell is the first half of a double fork: it leaves at once, and the
             # supervisor belongs to process 1, in a session without a terminal.
@@ -218,8 +222,8 @@ class LocalProvider:
             return _half_made(name, ())
 
     def _look(self, folder: Path, marks: list[Mark]) -> Lease | None:
-        request = supervisor.read(str(folder / REQUEST))
-        released = supervisor.read(str(folder / RELEASE))
+        request = files.read(str(folder / REQUEST))
+        released = files.read(str(folder / RELEASE))
         nodes = [folder / str(node) for node in range(len(request["machines"]))] if request else _nodes(folder)
         nodes += sorted({Path(mark.directory) for mark in marks} - set(nodes))
         machines = tuple(_machine(node, released, [m for m in marks if Path(m.directory) == node]) for node in nodes)
@@ -242,7 +246,7 @@ class LocalProvider:
 
     def _marks(self) -> list[Mark]:
         """Every process that belongs to a machine of this home."""
-        found = supervisor.marks(supervisor.processes())
+        found = processes.marks(processes.processes())
         return [mark for mark in found if Path(mark.directory).parent.parent == self.machines]
 
     def _names(self) -> list[str]:
@@ -261,7 +265,7 @@ class LocalProvider:
         """Wait for the supervisor to go, else kill it; then clear up. True when nothing is left."""
         lock = _wait_for_lock(node, until)
         if lock is None:
-            if _still_ending(supervisor.read(str(node / STATE)) or {}):
+            if _still_ending(files.read(str(node / STATE)) or {}):
                 return False
             self._kill(lambda mark: Path(mark.directory) == node)
             lock = _wait_for_lock(node, time.monotonic() + 0.2)
@@ -274,27 +278,27 @@ class LocalProvider:
 
     def _clear(self, node: Path) -> bool:
         killed = self._kill(lambda mark: Path(mark.directory) == node)
-        removed = supervisor.remove(str(node / WORK))
-        state = supervisor.read(str(node / STATE))
+        removed = files.remove(str(node / WORK))
+        state = files.read(str(node / STATE))
         by = "release" if state is None else _fate(state)
         tombstone = {"at": time.time(), "by": by, "agent_exit_code": None}
-        supervisor.write_once(str(node / ENDED), tombstone)
+        files.write_once(str(node / ENDED), tombstone)
         return killed and removed
 
     def _kill(self, chosen: Callable[[Mark], bool]) -> bool:
         """Kill the marked processes that are chosen, with all below them; True when none is left."""
 
-        def find() -> list[supervisor.Process]:
-            table = supervisor.processes()
-            roots = {mark.process.pid for mark in supervisor.marks(table) if chosen(mark)}
-            return [p for p in supervisor.below(table, roots) if p.pid != os.getpid()]
+        def find() -> list[Process]:
+            table = processes.processes()
+            roots = {mark.process.pid for mark in processes.marks(table) if chosen(mark)}
+            return [p for p in processes.below(table, roots) if p.pid != os.getpid()]
 
-        supervisor.kill_all(find, reap=lambda: None, limit_s=1.0)
+        processes.kill_all(find, reap=lambda: None, limit_s=1.0)
         return not find()
 
 
 def _machine(node: Path, released: dict[str, Any] | None, marks: list[Mark]) -> Machine:
-    state, ended = supervisor.read(str(node / STATE)), supervisor.read(str(node / ENDED))
+    state, ended = files.read(str(node / STATE)), files.read(str(node / ENDED))
     name = f"{node.parent.name}-n{node.name}"
     if state is None and ended is None and released is None and node.parent.exists():
         return Machine(name=name, state="starting")
@@ -324,15 +328,15 @@ def _lives(state: dict[str, Any]) -> bool:
     if state["host"] != os.uname().nodename:
         # A home that several hosts mount: from here only the deadline can be judged.
         return bool(time.time() < state["deadline_at"] + ENDING_LIMIT_S)
-    if state["boot_id"] != supervisor.boot_id():
+    if state["boot_id"] != processes.boot_id():
         return False
-    process = supervisor.process(state["pid"])
+    process = processes.process(state["pid"])
     return process is not None and bool(process.start == state["start_time"])
 
 
 def _fate(state: dict[str, Any]) -> str:
     """What ended a machine whose supervisor left no tombstone."""
-    return "killed" if state["boot_id"] == supervisor.boot_id() else "restart of the host"
+    return "killed" if state["boot_id"] == processes.boot_id() else "restart of the host"
 
 
 def _still_ending(state: dict[str, Any]) -> bool:
@@ -344,7 +348,7 @@ def _still_ending(state: dict[str, Any]) -> bool:
 
 
 def _wait_for_lock(node: Path, until: float) -> int | None:
-    while (lock := supervisor.take_lock(str(node))) is None and time.monotonic() < until:
+    while (lock := files.take_lock(str(node / LOCK))) is None and time.monotonic() < until:
         time.sleep(0.01)
     return lock
 
@@ -357,29 +361,12 @@ def _nodes(folder: Path) -> list[Path]:
 
 def _write_same(path: Path, value: dict[str, Any]) -> None:
     """Write once; the same again is fine, anything else under the same token is refused."""
-    if not supervisor.write_once(str(path), value, sync=False) and supervisor.read(str(path)) != value:
+    if not files.write_once(str(path), value, sync=False) and files.read(str(path)) != value:
         raise SpecError(f"{path.parent}: another {path.name} was written under this name before")
 
 
 def _last_change(folder: Path) -> float:
     return max(path.stat().st_mtime for path in (folder, *folder.glob("*"), *folder.glob("*/*")))
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-
-
-def _gpus() -> tuple[str, ...]:
-    """The names of this host's NVIDIA GPUs; none where the driver does not answer within 2 s."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    command = [program, "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=2.0, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in answer.stdout.splitlines() if line.strip())
 
 
 @contextmanager

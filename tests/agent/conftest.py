@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from sojourn.agent import AGENT
+from sojourn.agent.pack import pack
+from sojourn.agent.processes import MARK, MARK_DIRECTORY
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
 from sojourn.records import Boot, Bundle, Command, Exit, FileEntry, Order, Stop
@@ -38,6 +40,16 @@ def wait_for(what: Callable[[], Any], seconds: float = 15.0) -> Any:
     raise AssertionError(f"did not happen within {seconds} s")
 
 
+def old_python() -> str:
+    """A Python 3.8, the oldest that a machine may have; skips the test where there is none."""
+    on_path = shutil.which("python3.8")
+    by_pyenv = (str(path) for path in Path.home().glob(".pyenv/versions/3.8.*/bin/python3.8"))
+    for python in filter(None, (on_path, *by_pyenv)):
+        if subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
+            return python
+    pytest.skip("no python3.8 here")
+
+
 class Lab:
     """One run: its store, its agents, and what they have said so far."""
 
@@ -56,7 +68,9 @@ class Lab:
     def tree(self, node: int = 0) -> Path:
         return self.scratch(node) / "tree"
 
-    def boot(self, node: int = 0, environment: dict[str, str] | None = None, **fields: Any) -> subprocess.Popen[bytes]:
+    def boot(
+        self, node: int = 0, environment: dict[str, str] | None = None, python: str = sys.executable, **fields: Any
+    ) -> subprocess.Popen[bytes]:
         """Start the agent of one node."""
         boot = Boot(
             **{
@@ -74,10 +88,12 @@ class Lab:
         self.scratch(node).mkdir(parents=True, exist_ok=True)
         file = self.scratch(node) / "boot.json"
         file.write_bytes(boot.to_bytes())
-        words = [sys.executable, "-I", str(AGENT), "run", "--boot", str(file), "--node", str(node)]
+        program = pack().install(self.folder / "agent")
+        words = [python, "-I", "-S", str(program), "run", "--boot", str(file), "--node", str(node)]
         words += ["--scratch", str(self.scratch(node)), "--address", "127.0.0.1"]
+        mark = {MARK: LEASE.machine(node), MARK_DIRECTORY: str(self.folder / str(node))}
         with open(self.scratch(node) / "agent.err", "wb") as voice:
-            agent = subprocess.Popen(words, env={**os.environ, **(environment or {})}, stderr=voice)
+            agent = subprocess.Popen(words, env={**os.environ, **mark, **(environment or {})}, stderr=voice)
         self.agents.append(agent)
         return agent
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sojourn.records import Bundle, FileEntry
-from tests.agent.conftest import RUN, Lab, wait_for
+from tests.agent.conftest import RUN, Lab, old_python, wait_for
 
 pytestmark = pytest.mark.local
 
@@ -39,6 +39,14 @@ def test_a_script_that_succeeds_brings_its_outputs_home(lab: Lab) -> None:
     assert lab.log() == b"hello\n" and end.tail == "hello" and end.log_bytes == 6
     beat = lab.box.beat(1, 0)
     assert beat is not None and beat["phase"] == "done"
+
+
+def test_the_oldest_python_that_a_machine_may_have_is_enough(lab: Lab) -> None:
+    lab.boot(python=old_python())
+    lab.order("open('model.pt', 'w').write('x'); print('hello')", checkpoint=("*.pt",), inputs=(lab.entry("a", b"a"),))
+    end = lab.exit()
+    assert (end.reason, end.exit_code, end.message, end.checkpoint) == ("exited", 0, None, 1)
+    assert lab.log() == b"hello\n" and lab.outputs() == {"model.pt": b"x"}
 
 
 def test_a_script_that_writes_nothing_leaves_no_manifest(lab: Lab) -> None:
@@ -73,6 +81,7 @@ def test_the_environment_is_clean_and_holds_what_the_order_says(lab: Lab) -> Non
     env = json.loads(lab.log())
     assert "LEAK" not in env and "PYTHONPATH" not in env
     assert env["EPOCHS"] == "3" and env["LC_ALL"] == "C" and env["PATH"].startswith("/opt/first:")
+    assert env["SOJOURN_MACHINE_DIR"] == str(lab.folder / "0"), "else nobody who outlives the agent is found by it"
     assert env["SOJOURN_RUN"] == RUN and env["SOJOURN_OUTPUT_DIR"] == str(lab.tree() / "outputs")
     assert env["RANK"] == "0" and env["WORLD_SIZE"] == "1" and env["MASTER_PORT"].isdigit()
 
@@ -516,8 +525,11 @@ time.sleep(300)
 
 def test_of_two_ranks_that_fail_together_the_first_is_shown(lab: Lab) -> None:
     script = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun may notice the first end before the second
+open("ready" + os.environ["RANK"], "w").close()
 if os.environ["RANK"] == "1":
+    while not os.path.exists("ready0"): time.sleep(0.001)
     print("the cause"); open("cue", "w").close(); os._exit(3)
 while not os.path.exists("cue"): time.sleep(0.001)
 time.sleep(0.03); print("the consequence"); os._exit(4)

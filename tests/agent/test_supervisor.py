@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import shutil
@@ -10,15 +9,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sojourn.agent import supervisor
+from sojourn.agent import clock, files, processes, supervisor
+from sojourn.agent.pack import pack
+from tests.agent.conftest import old_python
 
-SUPERVISOR = Path(supervisor.__file__)
 REPORT = """
 import json, os, signal, sys
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
@@ -58,12 +58,13 @@ class Box:
         seconds: float = 60.0,
         grace_s: float = 0.3,
         python: str = sys.executable,
-        program: Sequence[str] = ("-I", "-S", str(SUPERVISOR)),
+        program: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
         (self.folder.parent / "agent.py").write_text(agent)
         if not (self.folder / "boot.json").exists():
             boot = {"deadline_at": time.time() + seconds, "grace_s": grace_s}
             (self.folder / "boot.json").write_text(json.dumps(boot))
+        program = program or ["-I", "-S", str(pack().install(self.folder.parent / "program")), "supervise"]
         command = [python, *program, str(self.folder), "--agent", str(self.folder.parent / "agent.py")]
         command += ["--isolation", isolation] if isolation else []
         mark = {"SOJOURN_MACHINE": "machine-n3", "SOJOURN_MACHINE_DIR": str(self.folder)}
@@ -229,37 +230,26 @@ def test_it_weighs_little(box: Box) -> None:
     assert resident < 16_000, f"{resident} kB"
 
 
-def test_the_file_is_python_3_8_and_needs_only_the_standard_library() -> None:
-    tree = ast.parse(SUPERVISOR.read_text(encoding="utf-8"), feature_version=(3, 8))
-    nodes = list(ast.walk(tree))
-    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert imported <= set(sys.stdlib_module_names)
-
-
 def test_it_runs_under_an_old_python(box: Box) -> None:
-    python = _old_python()
-    if python is None:
-        pytest.skip("no python3.8 here")
-    box.start("raise SystemExit(4)", python=python).wait(10)
+    box.start("raise SystemExit(4)", python=old_python()).wait(10)
     assert box.read("ended.json")["agent_exit_code"] == 4, box.log()
 
 
 def test_a_wall_clock_set_back_does_not_prolong_the_life(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     (box.folder / "boot.json").write_text(json.dumps({"deadline_at": now + 100, "grace_s": 10}))
-    watcher = supervisor.Supervisor(str(box.folder), "agent.py", None, lock=0)
-    up = supervisor.uptime()
+    watcher = supervisor.Supervisor("program", str(box.folder), "agent.py", None, lock=0)
+    up = clock.since_boot()
     monkeypatch.setattr(time, "time", lambda: now - 3600)
     assert not watcher.overdue()
-    monkeypatch.setattr(supervisor, "uptime", lambda: up + 111)
+    monkeypatch.setattr(clock, "since_boot", lambda: up + 111)
     assert watcher.overdue()
 
 
 def test_a_wall_clock_set_forward_ends_it(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     (box.folder / "boot.json").write_text(json.dumps({"deadline_at": now + 100, "grace_s": 10}))
-    watcher = supervisor.Supervisor(str(box.folder), "agent.py", None, lock=0)
+    watcher = supervisor.Supervisor("program", str(box.folder), "agent.py", None, lock=0)
     monkeypatch.setattr(time, "time", lambda: now + 111)
     assert watcher.overdue()
 
@@ -269,14 +259,14 @@ def test_a_full_disk_at_the_end_does_not_keep_it_from_ending(
 ) -> None:
     (box.folder / "boot.json").write_text(json.dumps({"deadline_at": 0, "grace_s": 0}))
     (box.folder / "work").mkdir()
-    lock = supervisor.take_lock(str(box.folder))
+    lock = files.take_lock(str(box.folder / "lock"))
     assert lock is not None
 
     def full(path: str, value: object) -> None:
         raise OSError(28, "No space left on device", path)
 
-    monkeypatch.setattr(supervisor, "write", full)
-    watcher = supervisor.Supervisor(str(box.folder), "agent.py", None, lock)
+    monkeypatch.setattr(files, "write", full)
+    watcher = supervisor.Supervisor("program", str(box.folder), "agent.py", None, lock)
     watcher.end("release")
     os.close(lock)
     assert not (box.folder / "work").exists()
@@ -284,12 +274,11 @@ def test_a_full_disk_at_the_end_does_not_keep_it_from_ending(
 
 
 def test_a_fault_of_its_own_leaves_no_agent_without_a_watcher(box: Box) -> None:
-    faulty = f"""
+    faulty = """
 import sys
-sys.path.insert(0, {str(SUPERVISOR.parent)!r})
-import supervisor
+from sojourn.agent import supervisor
 supervisor.Supervisor.released = lambda self: 1 // 0 if self.child else False
-supervisor.main(sys.argv[1:])
+supervisor.supervise("program", sys.argv[1], sys.argv[3], sys.argv[5])
 """
     assert box.start(DEAF, "subreaper", program=["-c", faulty]).wait(10) == 0
     ended = box.read("ended.json")
@@ -299,12 +288,12 @@ supervisor.main(sys.argv[1:])
 
 def test_a_signal_never_reaches_a_process_that_took_over_a_pid() -> None:
     with subprocess.Popen(["sleep", "60"]) as innocent:
-        found = supervisor.process(innocent.pid)
+        found = processes.process(innocent.pid)
         assert found is not None
-        supervisor.send(found._replace(start="1"), signal.SIGKILL)
+        processes.send(found._replace(start="1"), signal.SIGKILL)
         time.sleep(0.05)
         assert innocent.poll() is None
-        supervisor.send(found, signal.SIGKILL)
+        processes.send(found, signal.SIGKILL)
         assert innocent.wait(5) == -signal.SIGKILL
 
 
@@ -313,16 +302,16 @@ def test_a_zombie_is_not_alive() -> None:
     if child == 0:
         os._exit(0)
     time.sleep(0.1)
-    assert supervisor.process(child) is None
+    assert processes.process(child) is None
     os.waitpid(child, 0)
 
 
 def test_the_process_table_of_ps_agrees_with_proc() -> None:
     """What macOS uses."""
     with subprocess.Popen(["sleep", "60"]) as child:
-        listed = {(p.pid, p.parent) for p in supervisor._processes_by_ps()}
+        listed = {(p.pid, p.parent) for p in processes._processes_by_ps()}
         assert (child.pid, os.getpid()) in listed
-        assert (child.pid, os.getpid()) in {(p.pid, p.parent) for p in supervisor.processes()}
+        assert (child.pid, os.getpid()) in {(p.pid, p.parent) for p in processes.processes()}
         child.kill()
 
 
@@ -336,9 +325,9 @@ def test_remove_takes_away_what_is_hard_to_remove(tmp_path: Path) -> None:
     os.mkfifo(tree / "a" / "pipe")
     (tree / "a" / "b").chmod(0)
     (tree / "a").chmod(0o500)
-    assert supervisor.remove(str(tree))
+    assert files.remove(str(tree))
     assert not tree.exists() and kept.read_text() == "kept"
-    assert supervisor.remove(str(tree)), "what is not there is gone"
+    assert files.remove(str(tree)), "what is not there is gone"
 
 
 def test_an_owner_who_is_not_root_removes_read_only_directories(tmp_path: Path) -> None:
@@ -350,7 +339,7 @@ def test_an_owner_who_is_not_root_removes_read_only_directories(tmp_path: Path) 
     command = [
         sys.executable,
         "-c",
-        "import sys; from sojourn.agent import supervisor as s; print(s.remove(sys.argv[1]))",
+        "import sys; from sojourn.agent import files; print(files.remove(sys.argv[1]))",
     ]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
@@ -372,31 +361,19 @@ def test_remove_takes_away_what_lies_deeper_than_a_path_is_long(tmp_path: Path) 
         os.chdir(name)
     os.fchdir(here)
     os.close(here)
-    assert supervisor.remove(str(tmp_path / "tree"))
+    assert files.remove(str(tmp_path / "tree"))
 
 
 def test_of_many_writers_at_once_one_writes_and_no_draft_is_left(tmp_path: Path) -> None:
     path = str(tmp_path / "request.json")
-    assert supervisor.write_once(path, {"a": 1})
-    assert not supervisor.write_once(path, {"a": 2})
-    supervisor.write(path, {"a": 3})
-    assert supervisor.read(path) == {"a": 3}
+    assert files.write_once(path, {"a": 1})
+    assert not files.write_once(path, {"a": 2})
+    files.write(path, {"a": 3})
+    assert files.read(path) == {"a": 3}
     assert os.listdir(tmp_path) == ["request.json"]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "\x00"])
 def test_a_file_that_is_no_json_object_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    assert supervisor.read(str(tmp_path / "state.json")) is None
-
-
-def _old_python() -> str | None:
-    known: list[Callable[[], str | None]] = [
-        lambda: shutil.which("python3.8"),
-        lambda: next((str(p) for p in Path.home().glob(".pyenv/versions/3.8.*/bin/python3.8")), None),
-    ]
-    for find in known:
-        python = find()
-        if python and subprocess.run([python, "-c", ""], capture_output=True).returncode == 0:
-            return python
-    return None
+    assert files.read(str(tmp_path / "state.json")) is None

@@ -239,14 +239,12 @@ class World:
 
     def supervisors(self) -> list[int]:
         """The supervisors' pids."""
-        return [
-            pid for pid, line in self.alive().items() if "supervisor.py" in line and "supervisor.py init" not in line
-        ]
+        return [pid for pid, line in self.alive().items() if ".pyz supervise " in line]
 
     def agents(self) -> list[int]:
         """The agents' pids, as this host counts."""
         lines = self.alive().items()
-        return [pid for pid, line in lines if "agent.py run" in line and "supervisor.py" not in line]
+        return [pid for pid, line in lines if ".pyz run " in line and ".pyz init " not in line]
 
     def wait_until_empty(self, seconds: float = 10.0) -> None:
         """Wait until no machine of this world lives."""

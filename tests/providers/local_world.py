@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.agent import supervisor
+from sojourn.agent import files
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.providers.local import Isolation, LocalProvider
@@ -55,7 +55,7 @@ class LocalWorld:
 
         def decided() -> bool:
             supervisors = [line for line in self.alive().values() if "--agent" in line and " init " not in line]
-            folders = {Path(line.split(" --agent")[0].split("supervisor.py ", 1)[-1]) for line in supervisors}
+            folders = {Path(line.split(" --agent")[0].split(" supervise ", 1)[-1]) for line in supervisors}
             return len(folders) == len(supervisors) and all((folder / "work/ready").exists() for folder in folders)
 
         self.wait(decided)
@@ -140,4 +140,4 @@ class LocalWorld:
 
 def state_of(folder: Path) -> dict[str, object]:
     """A machine's state file."""
-    return supervisor.read(str(folder / "state.json")) or {}
+    return files.read(str(folder / "state.json")) or {}

@@ -184,7 +184,7 @@ class TestProcesses(Processes, ProviderCase):
         os.kill(int(str(state["pid"])), signal.SIGSTOP)
         (folder / "state.json").write_text(json.dumps({**state, "ending_at": time.time()}))
         assert world.provider().release(str(NAME)) is False
-        assert world.alive("supervisor.py")
+        assert world.alive(" supervise ")
         assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
         (folder / "state.json").write_text(json.dumps({**state, "ending_at": time.time() - 3600}))
         assert world.provider().release(str(NAME)) is True
@@ -307,10 +307,10 @@ class TestProcesses(Processes, ProviderCase):
 
     def test_when_one_supervisor_cannot_start_the_others_end(self, world: LocalWorld, request_for: MakeRequest) -> None:
         class OneShort(LocalProvider):
-            def _start(self, node: Path, name: str) -> None:
+            def _start(self, program: Path, node: Path, name: str) -> None:
                 if node.name == "1":
                     raise BlockingIOError("Resource temporarily unavailable")
-                super()._start(node, name)
+                super()._start(program, node, name)
 
         with pytest.raises(CapacityError):
             OneShort(world.home, STANDIN).create(request_for(nodes=2))
@@ -365,7 +365,7 @@ def test_an_ordinary_user_gets_a_namespace_where_the_host_allows_it() -> None:
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     unshare = ["unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
     allowed = subprocess.run([*nobody, *unshare, "true"], capture_output=True).returncode == 0
-    code = "from sojourn.agent import supervisor; print(*supervisor.namespace(None))"
+    code = "from sojourn.agent.namespace import namespace; print(*namespace(None))"
     answer = subprocess.run([*nobody, sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == (unshare if allowed else [])
 

@@ -1,0 +1,158 @@
+"""Brings what the order names into the run's tree, eight files at a time, every hash checked."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import posixpath
+import secrets
+import shutil
+import tarfile
+import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import BinaryIO
+
+from sojourn.agent.errors import Late, Refused
+from sojourn.agent.files import Json
+from sojourn.agent.paths import inside
+from sojourn.agent.store import MIB, Check, FileStore, chunks
+
+FETCHERS = 8
+
+
+class Fetcher:
+    """Brings bundle and inputs into the tree; what arrives has the promised size and hash, or nothing starts."""
+
+    def __init__(self, store: FileStore, root: str, scratch: str, check: Check) -> None:
+        self._store = store
+        self._root = root
+        self._scratch = scratch
+        self._check = check
+        self._failed = threading.Event()
+        self.bytes_done = 0
+        self.bytes_total = 0
+
+    def fetch(self, order: Json) -> None:
+        """Everything the order names, then without what it wants removed."""
+        bundle = order["bundle"]
+        archive = bundle["archive"]
+        entries = [*bundle["files"], *order["inputs"]]
+        self.bytes_total = sum(entry["size"] for entry in [*entries, *([archive] if archive else [])])
+        os.makedirs(self._root, exist_ok=True)
+        if archive:
+            self._unpack(archive)
+        self._all(bundle["files"])
+        for link in bundle["links"]:
+            self._link(link["path"], link["target"])
+        self._all(order["inputs"])
+        for path in order["remove"]:
+            _remove(inside(self._root, path))
+
+    def _unpack(self, archive: Json) -> None:
+        name = os.path.join(self._scratch, "bundle.tar.gz")
+        self._copy(archive, name)
+        try:
+            with tarfile.open(name) as tar:
+                for member in tar:
+                    self._check()
+                    self._extract(tar, member)
+        except (tarfile.TarError, EOFError) as error:
+            raise Refused(f"{archive['path']}: the bundle is not a readable archive: {error}") from error
+        except OSError as error:
+            raise _disk(archive["path"], error) from error
+        os.unlink(name)
+
+    def _extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        # Not extractall: its safe filter is not in every Python that a machine may have.
+        path = inside(self._root, posixpath.normpath(member.name))
+        if member.isdir():
+            os.makedirs(path, exist_ok=True)
+        elif member.issym():
+            self._link(member.name, member.linkname)
+        elif member.isreg():
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            source = tar.extractfile(member)
+            assert source is not None
+            with source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target, MIB)
+            os.chmod(path, member.mode & 0o777)
+        else:
+            raise Refused(f"{member.name!r} in the bundle is neither a file, a folder nor a link")
+
+    def _link(self, path: str, target: str) -> None:
+        full = inside(self._root, posixpath.normpath(path))
+        inside(self._root, posixpath.normpath(posixpath.join(posixpath.dirname(path), target)))
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        if os.path.lexists(full):
+            _remove(full)
+        os.symlink(target, full)
+
+    def _all(self, entries: list[Json]) -> None:
+        for entry in entries:  # one thread makes the folders, so that eight need not agree
+            os.makedirs(os.path.dirname(inside(self._root, entry["path"])), exist_ok=True)
+        with ThreadPoolExecutor(FETCHERS) as pool:
+            jobs = [pool.submit(self._place, entry) for entry in entries]
+            done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+            self._failed.set()
+            for job in jobs:
+                job.cancel()
+        self._failed.clear()
+        for error in filter(None, (job.exception() for job in done)):
+            raise error
+
+    def _place(self, entry: Json) -> None:
+        self._copy(entry, inside(self._root, entry["path"]))
+
+    def _copy(self, entry: Json, target: str) -> None:
+        temporary = f"{target}#{secrets.randbelow(10**15)}"
+        try:
+            with self._source(entry) as source, open(temporary, "xb") as file:
+                self._verified(entry, source, file)
+            os.chmod(temporary, entry["mode"])
+            os.replace(temporary, target)
+        except OSError as error:
+            raise _disk(entry["path"], error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+    def _source(self, entry: Json) -> BinaryIO:
+        name = entry["source"]
+        try:
+            return FileStore(name).open("") if "://" in name else self._store.open(name)
+        except OSError as error:
+            raise Refused(f"{entry['path']}: expected {entry['hash']} at {name}, {error.strerror}") from error
+
+    def _verified(self, entry: Json, source: BinaryIO, target: BinaryIO) -> None:
+        kind, _, wanted = entry["hash"].partition(":")
+        digest, size = hashlib.new(kind), 0
+        for chunk in chunks(source, self._go_on):
+            digest.update(chunk)
+            target.write(chunk)
+            size += len(chunk)
+            self.bytes_done += len(chunk)
+        if size != entry["size"]:
+            raise Refused(f"{entry['path']}: expected {entry['size']} bytes at {entry['source']}, found {size}")
+        if digest.hexdigest() != wanted:
+            raise Refused(f"{entry['path']}: expected {entry['hash']}, {entry['source']} has {digest.hexdigest()}")
+
+    def _go_on(self) -> None:
+        if self._failed.is_set():
+            raise Late
+        self._check()
+
+
+def _disk(path: str, error: OSError) -> Refused:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Refused(f"{path}: the machine's disk is full")
+    return Refused(f"{path}: cannot be written here: {error.strerror or error}")
+
+
+def _remove(path: str) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)

@@ -1,0 +1,103 @@
+"""JSON objects in files that other processes read at any moment, and trees that must go.
+
+A reader finds a whole object or none: each is written under another name first. Where a
+machine's life hangs on it, the bytes are on the disk before the name is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+import time
+from typing import Any, Dict
+
+Json = Dict[str, Any]
+
+
+def read(path: str) -> Json | None:
+    """A JSON object from a file; None when there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            value = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def write(path: str, value: Json, sync: bool = True) -> None:
+    """Put a JSON object, all of it or nothing; `sync` makes it safe against power loss."""
+    os.replace(_draft(path, value, sync), path)
+    if sync:
+        _sync_directory(path)
+
+
+def write_once(path: str, value: Json, sync: bool = True) -> bool:
+    """Put a JSON object where there is none yet; False when there was one."""
+    draft = _draft(path, value, sync)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    if sync:
+        _sync_directory(path)
+    return True
+
+
+def _draft(path: str, value: Json, sync: bool) -> str:
+    directory, name = os.path.split(path)
+    draft = os.path.join(directory, f".{name}.{os.getpid()}.{time.monotonic_ns()}")
+    with open(draft, "x", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.flush()
+        if sync:
+            os.fsync(file.fileno())
+    return draft
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def take_lock(path: str) -> int | None:
+    """This file's lock, held until the descriptor is closed; None when another process holds it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def remove(path: str, tries: int = 5) -> bool:
+    """Remove a tree, read-only directories too; False when something of it still stands."""
+    for _ in range(tries):
+        _remove_once(path)
+        if not os.path.lexists(path):
+            return True
+        # Deeper than a path may be long, or a process that is dying has still written.
+        os.waitpid(os.posix_spawnp("rm", ["rm", "-rf", "--", path], os.environ), 0)
+        time.sleep(0.02)
+    return not os.path.lexists(path)
+
+
+def _remove_once(path: str) -> None:
+    try:
+        if os.path.islink(path) or not os.path.isdir(path):
+            os.unlink(path)
+            return
+        os.chmod(path, stat.S_IRWXU)
+        with os.scandir(path) as entries:
+            for entry in list(entries):
+                _remove_once(entry.path)
+        os.rmdir(path)
+    except (OSError, RecursionError):
+        return  # the caller looks at what is left

@@ -1,0 +1,78 @@
+"""What may end a phase early: a signal, the deadline, a stop request, the end of another node."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import threading
+import time
+from typing import Any
+
+from sojourn.agent.clock import Deadline
+from sojourn.agent.errors import Stop
+from sojourn.agent.mailbox import Place
+from sojourn.agent.processes import signal_name
+from sojourn.agent.store import FileStore
+
+STOP_POLL_S = 0.5
+PEER_POLL_S = 1.0
+
+
+class Interrupts:
+    """Asked as often as one likes; the store is looked at only when that is due again."""
+
+    def __init__(self, store: FileStore, place: Place, deadline: Deadline) -> None:
+        self._store = store
+        self._place = place
+        self._deadline = deadline
+        self._signal: str | None = None
+        self._next_look = {"stop": 0.0, "peer": 0.0}
+        self._look_lock = threading.Lock()
+        self._wake, waker = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+
+    def listen(self) -> None:
+        """From now on signals are noted, and end nothing by themselves."""
+        signal.signal(signal.SIGTERM, self._asked)
+        signal.signal(signal.SIGINT, self._asked)
+        # Handlers, not SIG_IGN: the script would inherit that.
+        signal.signal(signal.SIGHUP, lambda *_: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def check(self) -> None:
+        """Raises Stop when there is a reason to."""
+        if self._signal:
+            raise Stop("stopped", f"the machine was asked to end by {self._signal}")
+        if self._deadline.left() <= 0:
+            raise Stop("deadline", "the deadline came")
+        if self._due("stop", STOP_POLL_S):
+            body = self._store.find(self._place.stop)
+            if body is not None:
+                raise Stop("stopped", f"stop was requested: {json.loads(body)['reason']}")
+
+    def check_peers(self) -> None:
+        """Raises Stop when another node has ended without success."""
+        if self._place.others and self._due("peer", PEER_POLL_S):
+            for failure in filter(None, (peer.failure() for peer in self._place.others)):
+                raise Stop("peer", failure)
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but wake for a signal or an ended child."""
+        select.select([self._wake], [], [], seconds)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake, 4096)
+
+    def _asked(self, number: int, _frame: Any) -> None:
+        self._signal = signal_name(number)
+
+    def _due(self, what: str, every: float) -> bool:
+        with self._look_lock:
+            due = time.monotonic() >= self._next_look[what]
+            if due:
+                self._next_look[what] = time.monotonic() + every
+            return due

@@ -1,0 +1,74 @@
+"""Where a machine's objects and those of its peers lie in the store; `sojourn/mailbox.py` is the other side."""
+
+from __future__ import annotations
+
+import json
+
+from sojourn.agent.errors import Refused
+from sojourn.agent.files import Json
+from sojourn.agent.store import FileStore
+
+
+class Place:
+    """Where this node's objects lie in the store, and the other nodes'."""
+
+    def __init__(self, store: FileStore, boot: Json, node: int) -> None:
+        self._store = store
+        run = f"{boot['project']}/{boot['run']}"
+        self._attempt = f"machine/{run}/{boot['attempt']}"
+        self._lease = boot["lease"]
+        self.node = node
+        self.rank = 0
+        self.name = f"{boot['lease']}-n{node}"
+        self.blobs = f"machine/{run}/blob"
+        self.order = f"control/{run}/order/{boot['attempt']}.json"
+        self.stop = f"control/{run}/stop.json"
+        self.nodes: list[Peer] = []
+
+    def rank_by(self, names: list[str]) -> None:
+        """Take this machine's rank from the order's list of machine names."""
+        if self.name not in names:
+            raise Refused(f"the order is for {', '.join(names)} and not for {self.name}")
+        self.rank = names.index(self.name)
+        self.nodes = [Peer(self._store, f"{self._attempt}/{name.rpartition('-n')[2]}") for name in names]
+
+    @property
+    def first(self) -> Peer:
+        """The node that holds rank 0."""
+        return self.nodes[0]
+
+    @property
+    def others(self) -> list[Peer]:
+        """Every node but this one."""
+        return [peer for rank, peer in enumerate(self.nodes) if rank != self.rank]
+
+    def key(self, name: str) -> str:
+        """The key of one of this node's objects."""
+        return f"{self._attempt}/{self.node}/{name}"
+
+
+class Peer:
+    """One node's objects, to be looked at."""
+
+    def __init__(self, store: FileStore, prefix: str) -> None:
+        self._store = store
+        self._prefix = prefix
+
+    def exists(self, name: str) -> bool:
+        """Whether the node has written this."""
+        return self._store.exists(f"{self._prefix}/{name}")
+
+    def failure(self) -> str | None:
+        """What ended the node, unless it is alive or its script succeeded."""
+        body = self._store.find(f"{self._prefix}/exit.json")
+        if body is None:
+            return None
+        end = json.loads(body)
+        if end["reason"] == "exited" and end["exit_code"] == 0:
+            return None
+        return f"node {end['node']} ended first: {end['message'] or end['reason']}"
+
+
+def dump(record: Json) -> bytes:
+    """A record as the control side reads it."""
+    return json.dumps(record, indent=1).encode()

@@ -1,0 +1,64 @@
+"""What Linux tells of a process beyond its line in the table: the signals it handles, the files it writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable
+
+from sojourn.agent.processes import descendants, own_proc, processes
+
+
+def being_written() -> set[int]:
+    """The inodes that a process below this one has open for writing."""
+    pids = [p.pid for p in descendants(processes())]
+    files = (f"/proc/{pid}/fd/{number}" for pid in pids for number in _open_files(pid))
+    return {inode for inode in map(_written_inode, files) if inode}
+
+
+def _open_files(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return []
+
+
+def _written_inode(file: str) -> int | None:
+    try:
+        with open(file.replace("/fd/", "/fdinfo/")) as info:
+            flags = next(int(line.split()[1], 8) for line in info if line.startswith("flags:"))
+        return None if flags & os.O_ACCMODE == os.O_RDONLY else os.stat(file).st_ino
+    except (OSError, StopIteration):
+        return None
+
+
+def catches(pid: int) -> bool:
+    """Whether the process handles SIGTERM."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            mask = next(line for line in file if line.startswith("SigCgt")).split()[1]
+    except (OSError, StopIteration):
+        return False
+    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def catchers(roots: Iterable[int]) -> list[int]:
+    """From each root downwards the first processes that handle SIGTERM.
+
+    Not those below them: a loader worker ended by our signal would look to its parent
+    like a crash, in the middle of the checkpoint that we ask for.
+    """
+    if not own_proc():
+        return list(roots)
+    children: dict[int, list[int]] = {}
+    for entry in processes():
+        if not entry.dead:
+            children.setdefault(entry.parent, []).append(entry.pid)
+    found, todo = [], list(roots)
+    while todo:
+        pid = todo.pop()
+        if catches(pid):
+            found.append(pid)
+        else:
+            todo += children.get(pid, [])
+    return found

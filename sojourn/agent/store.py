@@ -1,0 +1,111 @@
+"""The store as a machine sees it: whole objects, put, put where there is none, and got.
+
+Each way of storing (files today) is one class with these few verbs; `sojourn/storage.py`
+is the other side of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from typing import BinaryIO, Callable
+from urllib.parse import unquote, urlsplit
+
+from sojourn.agent.errors import Exists, Refused
+
+MIB = 1 << 20
+Check = Callable[[], None]
+
+
+class FileStore:
+    """The store on files. A temporary is named `<name>#<digits>`, which no listing shows."""
+
+    patience_s = 30.0  # how long the last words are retried against a store that fails
+
+    def __init__(self, url: str) -> None:
+        if urlsplit(url).scheme != "file":
+            raise Refused(f"this agent cannot read {url}: it speaks file:// only")
+        self._root = unquote(urlsplit(url).path)
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+        with self.open(key) as file:
+            return file.read()
+
+    def find(self, key: str) -> bytes | None:
+        """The whole object, or None when there is none or the store does not answer."""
+        try:
+            return self.get(key)
+        except OSError:
+            return None
+
+    def exists(self, key: str) -> bool:
+        """Whether an object has this key."""
+        return os.path.exists(self._path(key))
+
+    def open(self, key: str) -> BinaryIO:
+        """The object as a stream. Raises FileNotFoundError."""
+        return open(self._path(key), "rb")
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write an object, replacing what was there."""
+        path = self._path(key)
+        with self._temporary(path) as (name, file):
+            file.write(body)
+            file.flush()
+            os.replace(name, path)
+
+    def create(self, key: str, body: bytes, durable: bool = False) -> None:
+        """Write an object that must not exist yet; `durable` survives a power cut. Raises Exists."""
+        path = self._path(key)
+        with self._temporary(path) as (name, file):
+            file.write(body)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            try:
+                os.link(name, path)
+            except FileExistsError:
+                raise Exists(key) from None
+
+    def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
+        """Store a stream as `prefix/<sha256>` in one pass: its hash and size. The same bytes again are fine."""
+        digest, size = hashlib.sha256(), 0
+        with self._temporary(self._path(f"{prefix}/blob")) as (name, file):
+            for chunk in chunks(source, check):
+                digest.update(chunk)
+                file.write(chunk)
+                size += len(chunk)
+            file.flush()
+            with contextlib.suppress(FileExistsError):
+                os.link(name, self._path(f"{prefix}/{digest.hexdigest()}"))
+        return digest.hexdigest(), size
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self._root, key) if key else self._root
+
+    @contextlib.contextmanager
+    def _temporary(self, path: str) -> Iterator[tuple[str, BinaryIO]]:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        # At random: agents in process namespaces of their own share process ids.
+        name = f"{path}#{secrets.randbelow(10**15)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        try:
+            with open(os.open(name, flags, 0o600), "wb") as file:
+                yield name, file
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+
+
+def chunks(source: BinaryIO, check: Check) -> Iterator[bytes]:
+    """The stream piece by piece; `check` may end it before each."""
+    while True:
+        check()
+        chunk = source.read(MIB)
+        if not chunk:
+            return
+        yield chunk

@@ -1,0 +1,86 @@
+"""What lies in the run's tree now, and what changed since."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sojourn.agent.paths import below
+
+
+class Sign(NamedTuple):
+    """What tells two states of a file apart without reading it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+CACHES = {"__pycache__", ".git", "node_modules"}
+
+
+def scan(root: str, everything_below: Iterable[str], unnamed: dict[str, str]) -> dict[str, Sign]:
+    """The regular files of a tree, without caches and virtual environments except where all is wanted.
+
+    A link is followed when its target lies in the tree; a folder by way of one link only.
+    Into `unnamed` go names that are no text: they fit in no manifest.
+    """
+    wanted = list(everything_below)
+    real_root = os.path.realpath(root)
+    found: dict[str, Sign] = {}
+    todo = [("", False)]
+    while todo:
+        folder, linked = todo.pop()
+        entries = _listing(os.path.join(root, folder))
+        all_of_it = any(below(folder, name) for name in wanted)
+        if folder and not all_of_it and any(entry.name == "pyvenv.cfg" for entry in entries):
+            continue
+        for entry in entries:
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            if not _is_text(entry.name):
+                unnamed[ascii(path)] = "its name is no UTF-8"
+                continue
+            state = _state(entry, real_root)
+            if state is None or not (all_of_it or path in wanted or not _cache(path)):
+                continue
+            if stat.S_ISREG(state.st_mode):
+                found[path] = Sign(state.st_size, state.st_mtime_ns, state.st_ino)
+            elif stat.S_ISDIR(state.st_mode) and not (linked and entry.is_symlink()):
+                todo.append((path, linked or entry.is_symlink()))
+    return found
+
+
+def _listing(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _state(entry: os.DirEntry[str], real_root: str) -> os.stat_result | None:
+    """The file's state, of a link's target only when that lies in the tree and not above the link."""
+    try:
+        if entry.is_symlink():
+            real = os.path.realpath(entry.path)
+            if not below(real, real_root) or below(os.path.realpath(os.path.dirname(entry.path)), real):
+                return None
+        return entry.stat()
+    except OSError:
+        return None
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cache(path: str) -> bool:
+    name = posixpath.basename(path)
+    return name in CACHES or name.endswith(".pyc") or path.endswith((".dvc/tmp", ".dvc/cache"))

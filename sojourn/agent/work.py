@@ -1,0 +1,115 @@
+"""The script with all that lives as long as it does: its log, and the commits of its files."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+
+from sojourn.agent.clock import Grace
+from sojourn.agent.commit import Committer
+from sojourn.agent.errors import say
+from sojourn.agent.files import Json
+from sojourn.agent.interrupts import Interrupts
+from sojourn.agent.log import Log
+from sojourn.agent.mask import Mask
+from sojourn.agent.script import Script
+
+PEER_GRACE_S = 2.0
+SIGNAL_GRACE_S = 20.0
+RANKS_END_S = 5.0  # after the first rank failed, the others get this long
+TAIL_BYTES = 8 << 10
+TAIL_LINES = 40
+OUT_OF_MEMORY = "killed by SIGKILL, which nobody of ours sent: often the kernel's out-of-memory killer"
+
+
+class Work:
+    """Started, followed or halted, committed, accounted for, in this order.
+
+    Whoever else watches the script's files (its metrics, say) is one more part: it begins
+    in `start` and looks for the last time in `commit`, in a thread of its own meanwhile.
+    """
+
+    def __init__(
+        self, script: Script, log: Log, committer: Committer, mask: Mask, grace: Grace, patience_s: float
+    ) -> None:
+        self.script = script
+        self.notes: list[str] = []  # what was odd
+        self._log = log
+        self._committer = committer
+        self._mask = mask
+        self._grace = grace
+        self._patience_s = patience_s
+
+    def start(self) -> None:
+        """The script runs already: take up what it prints and writes."""
+        self._log.start()
+        self._committer.start()
+
+    def follow(self, interrupts: Interrupts) -> None:
+        """Until the script has ended, or its ranks do not after one failed. Raises Stop."""
+        failed_at = None
+        while self.script.poll() is None:
+            interrupts.check()
+            interrupts.check_peers()
+            if failed_at is None and any(rank["exit_code"] for rank in self.script.ranks()):
+                failed_at = time.monotonic()
+            if failed_at is not None and time.monotonic() - failed_at > RANKS_END_S:
+                say("a rank failed and the others do not end")
+                return
+            interrupts.sleep(0.1)
+
+    def halt(self, reason: str) -> None:
+        """Commit what is stable, then let the script save what it wants to, then end it."""
+        self._grace.begin()
+        if reason == "peer":
+            self.script.stop(PEER_GRACE_S)
+            return
+        self._committer.stable(time.monotonic() + 0.1 * self._grace.seconds)
+        self.script.stop(min(0.6 * self._grace.seconds, SIGNAL_GRACE_S))
+
+    def commit(self, reason: str) -> None:
+        """The last of the log and of the files."""
+        if not os.path.isdir(self.script.cwd):
+            self.notes.append("the script removed its own working directory")
+        if not self._log.finish(min(self._grace.latest() - time.monotonic(), self._patience_s)):
+            self.notes.append("the end of the log could not be stored")
+        if os.path.isdir(self._committer.root):
+            status = self.script.status
+            torn = self.script.killed or status is None or os.WIFSIGNALED(status)
+            self._committer.final(self._grace.latest(), torn)
+            failed = reason == "peer" or (reason == "exited" and status != 0)
+            self._committer.settle(0.5 if failed else 10.0)
+        lost = {**self._committer.troubles, **self._committer.left_out}
+        self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
+
+    def account(self, reason: str) -> Json:
+        """How the script ended and what of it is in the store, as the exit record says it."""
+        ranks = self.script.ranks()
+        failed = next((rank for rank in ranks if rank["exit_code"]), None)
+        code, name = self.script.ended()
+        tail = self._log.tail()
+        if failed is not None:
+            code, name = failed["exit_code"], failed["signal"]
+            tail = self._mask.whole(self.script.tail(failed["rank"])) or tail
+        by_us = self.script.killed and failed is None
+        if name == "SIGKILL" and reason == "exited" and not by_us:
+            self.notes.insert(0, OUT_OF_MEMORY)
+        return {
+            "exit_code": code,
+            "signal": name,
+            "ranks": ranks,
+            "failed_rank": failed["rank"] if failed else None,
+            "tail": last_lines(tail),
+            "lost": sorted(self._committer.troubles),
+            "output": self._committer.sequence["out"] or None,
+            "checkpoint": self._committer.sequence["ckpt"] or None,
+            "log_segments": self._log.segments,
+            "log_bytes": self._log.bytes,
+        }
+
+
+def last_lines(text: bytes) -> str:
+    """The last 40 lines, or 8 KB, as text."""
+    lines = text[-TAIL_BYTES:].decode(errors="replace").splitlines()
+    return "\n".join(lines[-TAIL_LINES:])
