@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from cli import attach, doctor, init, logs, plan, pull, reap, runs, show, stop, train, ui
+from cli import attach, deploy, doctor, init, logs, plan, pull, reap, runs, show, stop, train, ui
 from sojourn import __version__
 from sojourn.errors import ExitCode, SojournError
 
@@ -32,6 +32,7 @@ app.command("attach")(attach.attach)
 app.command("stop")(stop.stop)
 app.command("pull")(pull.pull)
 app.command("reap")(reap.reap)
+app.command("deploy")(deploy.deploy)
 app.command("ui")(ui.ui)
 
 

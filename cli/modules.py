@@ -15,10 +15,10 @@ from sojourn.errors import SpecError
 OURS = ("tasks", "flows", "blocks")
 
 
-def check_modules() -> None:
+def check_modules(*more: str) -> None:
     """Raise SpecError naming the intruder when one of our packages resolves to another's module."""
     home = Path(sojourn.__file__).parent.parent
-    for name in OURS:
+    for name in (*OURS, *more):
         spec = find_spec(name)
         origin = Path(spec.origin) if spec and spec.origin else None
         if origin is None or origin.parent.parent != home:

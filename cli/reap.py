@@ -1,9 +1,10 @@
-"""`sojourn reap`: end what outlived its run."""
+"""`sojourn reap`: end what outlived its run, and bring home what nobody waits for."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,39 +15,59 @@ if TYPE_CHECKING:
     from sojourn.journey import Journey
     from sojourn.mailbox import Mailbox
     from sojourn.planning import Plan
+    from sojourn.reap import Finding
+    from sojourn.storage import Store
 
 
 def reap(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be ended.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """End every machine that outlived its run, and say what was left and why.
+    """End every machine that outlived its run, close the runs that nobody continues, and say what was left and why.
 
     Example: sojourn reap --dry-run
     """
     from cli.console import out
     from cli.world import open_store
-    from sojourn.errors import TeardownError
-    from sojourn.providers import NAMES, open_provider
-    from sojourn.reap import reap as find
-    from sojourn.runs import data_home
+    from sojourn.reap import raise_for_failed
 
-    home, findings = data_home(), []
-    for name in NAMES:
-        for finding in find(
-            open_store(store), open_provider(name, home), _journey_of, now=time.time(), dry_run=dry_run
-        ):
-            findings.append(finding)
-            if not as_json:
-                out.print(f"{finding.action:<12}{finding.name}  {finding.reason}", markup=False)
+    findings = []
+    for finding in _everything(open_store(store), dry_run):
+        findings.append(finding)
+        if not as_json:
+            out.print(f"{finding.action:<12}{finding.name}  {finding.reason}", markup=False)
     if as_json:
         typer.echo(json.dumps([finding.model_dump(mode="json") for finding in findings], indent=2))
     elif not findings:
         out.print("Nothing stands: no machine carries our name.")
-    failed = [finding.name for finding in findings if finding.action == "failed"]
-    if failed:
-        raise TeardownError(f"found and could not end: {', '.join(failed)}", hint="try again: sojourn reap")
+    raise_for_failed(findings)
+
+
+def _everything(store: Store, dry_run: bool) -> Iterator[Finding]:
+    from sojourn.providers import NAMES, open_provider
+    from sojourn.reap import reap as find
+    from sojourn.runs import data_home
+
+    providers = [open_provider(name, data_home()) for name in NAMES]
+    yield from find(store, providers, _journey_of, now=time.time(), dry_run=dry_run)
+    yield from _mended(store, dry_run)
+
+
+def _mended(store: Store, dry_run: bool) -> Iterator[Finding]:
+    """What Prefect believes wrongly, when a server answers; machines are ended without one."""
+    from cli.server import running_server
+
+    api = running_server()
+    if api is None:
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from tasks.mend import mend
+
+    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        yield from mend(client, store, now=time.time(), dry_run=dry_run)
 
 
 def _journey_of(plan: Plan, mailbox: Mailbox) -> Journey:

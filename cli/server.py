@@ -61,6 +61,12 @@ def find_address() -> Address:
     return Address(f"{local}/api", local, configured=False)
 
 
+def running_server() -> str | None:
+    """The URL of an API that answers now, if any. Starts nothing."""
+    api = find_address().api
+    return api if _healthy(api) else None
+
+
 def describe_server() -> tuple[bool, str]:
     """Whether a server answers, and a sentence about it. Starts nothing."""
     address = find_address()
@@ -122,11 +128,16 @@ def _spawn(port: str, log: Path) -> int:
     # Started at / because `python -m` puts the current directory before Prefect's own modules. The
     # shell is the first half of a double fork: the server belongs to nobody's terminal.
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    settings = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # Kept in memory, a concurrency slot is lost with a restart, and its run is crashed minutes later.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
     started = subprocess.run(
         ["/bin/sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
         cwd="/",
-        env={**os.environ, **quiet},
+        env={**settings, **os.environ},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

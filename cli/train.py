@@ -90,6 +90,7 @@ def with_prefect(plan: Plan, view: View) -> Report:
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.train import train as flow
+    from sojourn.errors import TransientError
     from sojourn.mailbox import Mailbox
     from sojourn.report import Report
     from sojourn.storage import Store
@@ -100,7 +101,10 @@ def with_prefect(plan: Plan, view: View) -> Report:
     with settings, session(plan, view.listener, interruptible):
         state = flow(plan.launch, plan.directory, return_state=True)
     report = Mailbox(Store(plan.store), plan.project, plan.run).read("report", Report)
-    return report or state.result()  # without a report the flow has failed, and this raises why
+    if report is None:
+        state.result()  # without a report the flow has failed, and this raises why
+        raise TransientError(f"{plan.run} has no report", hint=f"continue it: sojourn attach {plan.run}")
+    return report
 
 
 def finish(report: Report, view: View) -> None:

@@ -1,27 +1,46 @@
 """The round trip: send a script out, bring its results home, leave nothing behind."""
 
-from prefect import flow
+from typing import Any
 
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled
+
+from blocks.provider import LocalProvider, load_provider
 from sojourn.journey import raise_for
 from sojourn.report import Report
-from sojourn.spec import Launch
+from sojourn.spec import Duration, Launch
 from tasks.lease import confirm, provision, release
 from tasks.plan import plan, run_id
 from tasks.run import collect, publish
 from tasks.run import train as follow
 from tasks.session import guarded
 from tasks.source import build, bundle, push, upstream
+from tasks.timetable import too_late
+
+FROM_PARAMS = Launch()  # nothing asked for here: the project's own launch: section
 
 
 @flow(name="train", flow_run_name=run_id, validate_parameters=True)
-def train(launch: Launch, directory: str = ".") -> Report:
+def train(
+    launch: Launch = FROM_PARAMS,
+    project: str = ".",
+    provider: LocalProvider | str | None = None,
+    skip_after: Duration | None = None,
+) -> Report | State[Any]:
     """Run a script or a DVC stage on rented machines.
 
     Args:
-        launch: What to run, where, and for how long at most.
-        directory: The project's directory on the host that runs this flow.
+        launch: What to run, where, and for how long at most. What is left out here is taken from the
+            `launch:` section of the project's params.yaml.
+        project: A directory on the host that runs this flow, or git:URL@REF with a branch, tag or commit.
+        provider: A saved provider block, or its name; it answers what `launch` leaves open.
+        skip_after: A run that starts later than this after its scheduled time is cancelled; like 1h.
     """
-    journey = plan(launch, directory)
+    if late := too_late(skip_after):
+        return Cancelled(message=late)
+    block = load_provider(provider) if isinstance(provider, str) else provider
+    journey = plan(launch, project, block)
     with guarded(journey), journey.held():
         with journey.leased():
             upstream(journey)
@@ -33,5 +52,7 @@ def train(launch: Launch, directory: str = ".") -> Report:
             release(journey)
         confirm(journey)
         report = publish(journey)
+    if report.state == "stopped":
+        return Cancelled(message=report.message)
     raise_for(report, outcome)
     return report

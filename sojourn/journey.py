@@ -8,6 +8,7 @@ way without Prefect; `flows/train.py` takes the same steps as Prefect tasks.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from sojourn.publish import Inputs, Published
 from sojourn.receipt import write_receipt
 from sojourn.records import Bundle, FileEntry, Hello, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
-from sojourn.runs import past_reports
+from sojourn.runs import checkouts, past_reports
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
@@ -193,15 +194,6 @@ class Journey:
             say(_where(placed))
         return self._close(outcome, found, placed)
 
-    def settle(self) -> Outcome:
-        """End a run that nobody follows any more: its outcome as far as it can be known, machines gone, receipt."""
-        outcome = self.orchestrator.follow()
-        self.mailbox.write("outcome", outcome)
-        self.orchestrator.release()
-        self.orchestrator.confirm()
-        self._receipt()
-        return outcome
-
     # -- results on request ------------------------------------------------------------------
 
     def results(self) -> Collected:
@@ -290,6 +282,11 @@ class Journey:
         return Dataset(self._project.dvc, self._project.directory)
 
     @property
+    def _checkout(self) -> Path:
+        """Where this run's project was cloned to, if it was."""
+        return checkouts(self.home) / self.plan.run
+
+    @property
     def _over(self) -> bool:
         return self.orchestrator.state.outcome is not None
 
@@ -336,6 +333,8 @@ class Journey:
         sent = self._sent
         if not here or sent is None:
             return Published(note=f"its directory is not here; get the results: sojourn pull {self.plan.run} --to DIR")
+        if self._checkout.exists() and self.plan.stage is None:
+            return Published(note=f"it ran from a checkout; get the results: sojourn pull {self.plan.run} --to DIR")
         if outcome.state != "succeeded":
             return publish.keep_aside(self.plan, found, self.mailbox, self._project)
         if self.plan.stage is None:
@@ -373,6 +372,7 @@ class Journey:
         )
         self.mailbox.write("report", report)
         self.ledger.append("closed")
+        shutil.rmtree(self._checkout, ignore_errors=True)
         return report
 
     @contextmanager
@@ -404,6 +404,17 @@ def walk(journey: Journey, take_over: bool = False) -> Report:
             journey.upstream()
             side_by_side(journey.bundle, journey.push, journey.build)
             journey.provision()
+            journey.train()
+            journey.collect()
+            journey.release()
+        journey.confirm()
+        return journey.publish()
+
+
+def bring_home(journey: Journey) -> Report:
+    """The way from the end of the attempt, for a run whose owner died; needs nothing of its project."""
+    with journey.held():
+        with journey.leased():
             journey.train()
             journey.collect()
             journey.release()

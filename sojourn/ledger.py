@@ -98,7 +98,7 @@ class Ledger:
         """Become the run's owner: open it, or take it over from an owner that left or died.
 
         Without `take_over` this watches the present owner for three heartbeats. Raises
-        SojournError while that owner lives.
+        SupersededError while that owner lives.
         """
         entries = self.entries()
         if not entries:
@@ -107,7 +107,7 @@ class Ledger:
             return
         newest = entries[-1]
         if newest.kind != "handover" and not take_over and self._alive():
-            raise SojournError(
+            raise SupersededError(
                 f"{self.mailbox.run} is in the hands of {newest.owner}, which is alive",
                 hint=f"watch it: sojourn logs {self.mailbox.run} -f, or: sojourn attach {self.mailbox.run} --take-over",
             )

@@ -57,6 +57,12 @@ class Orchestrator:
         """Where the lease stands, by the ledger."""
         return lease.fold(self.ledger.entries())
 
+    def over(self) -> bool:
+        """Whether the attempt has ended, by what can be seen now; writes nothing."""
+        state = self.state
+        ended = state.outcome is not None or state.gone_at is not None
+        return ended or isinstance(lease.step(state, self._look(state), self._terms), lease.Conclude)
+
     def provision(self) -> None:
         """Until the machines have their order, or the attempt is over without one."""
         self._drive(lambda state: state.ordered_at is not None or state.outcome is not None)

@@ -1,22 +1,26 @@
-"""Ends what outlived its run: joins the provider's inventory with the ledgers, and needs no memory.
+"""Ends what outlived its run, and brings home what nobody waits for any more. It needs no memory.
 
 A machine is ended when it is past its deadline, when its run is over, or when no ledger
-knows it and it is older than the grace. Everything else is left, and the reason is said.
+knows it and it is older than the grace. A run is closed, as `attach` would do it, when its
+attempt is over and its owner gave no sign of life; one whose script still runs goes on
+without an owner until a later sweep. Everything else is left, and the reason is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from sojourn.errors import SojournError, SpecError
-from sojourn.journey import Journey
-from sojourn.lease import MARGIN_S, fold
+from sojourn.errors import SojournError, SpecError, SupersededError, TeardownError
+from sojourn.journey import Journey, bring_home
+from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.providers import Provider
-from sojourn.records import Lease, Receipt, Record
+from sojourn.records import Lease, Record
+from sojourn.report import Report
 from sojourn.runs import all_mailboxes, entries_of
 from sojourn.spec import format_duration
 from sojourn.storage import Store
@@ -25,28 +29,33 @@ STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be secon
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
 
 
+Action = Literal["ended", "closed", "left", "failed", "mended", "would end", "would close", "would mend"]
+
+
 class Finding(Record):
     """One lease or run, and what was done about it."""
 
     name: str
     run: str
-    action: Literal["ended", "closed", "left", "failed", "would end", "would close"]
+    action: Action
     reason: str
 
 
 def reap(
-    store: Store, provider: Provider, journey_of: Callable[[Plan, Mailbox], Journey], *, now: float, dry_run: bool
+    store: Store,
+    providers: Iterable[Provider],
+    journey_of: Callable[[Plan, Mailbox], Journey],
+    *,
+    now: float,
+    dry_run: bool,
 ) -> Iterator[Finding]:
-    """End every lease that outlived its run, then close the books of runs that nobody continues."""
+    """End every lease that outlived its run, then close the runs that are over and that nobody continues."""
     mailboxes = {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
-    for lease in provider.leases():
-        mailbox = mailboxes.get(lease.run)
-        why, end = _verdict(lease, entries_of(mailbox) if mailbox else [], now)
-        yield (
-            _end(lease, why, provider, dry_run)
-            if end
-            else Finding(name=lease.name, run=lease.run, action="left", reason=why)
-        )
+    for provider in providers:
+        for lease in provider.leases():
+            mailbox = mailboxes.get(lease.run)
+            why, end = _verdict(lease, entries_of(mailbox) if mailbox else [], now)
+            yield (_end(lease, why, provider, dry_run) if end else _found(lease.name, lease.run, "left", why))
     for mailbox in mailboxes.values():
         finding = _close(mailbox, journey_of, now, dry_run)
         if finding is not None:
@@ -73,30 +82,54 @@ def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]
 
 def _end(lease: Lease, why: str, provider: Provider, dry_run: bool) -> Finding:
     if dry_run:
-        return Finding(name=lease.name, run=lease.run, action="would end", reason=why)
+        return _found(lease.name, lease.run, "would end", why)
     try:
         ended = provider.release(lease.name)
     except SojournError as error:
-        return Finding(name=lease.name, run=lease.run, action="failed", reason=f"{why}; {error.message}")
-    return Finding(name=lease.name, run=lease.run, action="ended" if ended else "failed", reason=why)
+        return _found(lease.name, lease.run, "failed", f"{why}; {error.message}")
+    return _found(lease.name, lease.run, "ended" if ended else "failed", why)
 
 
 def _close(
     mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float, dry_run: bool
 ) -> Finding | None:
-    """Write the receipt of a run that is past its deadline and has none, in place of its dead orchestrator."""
+    """Bring a run home in place of its dead owner; None when there is nothing to do yet, or any more."""
+    run = mailbox.run
     try:
-        plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
-    except SpecError as error:
-        return Finding(name=mailbox.run, run=mailbox.run, action="left", reason=error.message)
-    if plan is None or (receipt and receipt.state == "closed") or now < plan.deadline_at + plan.launch.grace + MARGIN_S:
-        return None
-    if dry_run:
-        return Finding(name=mailbox.run, run=mailbox.run, action="would close", reason="it has no receipt")
-    journey = journey_of(plan, mailbox)
-    try:
-        with journey.held():
-            outcome = journey.settle()
+        plan, report = mailbox.read("plan", Plan), mailbox.read("report", Report)
+        if plan is None or report is not None:
+            return None
+        journey = journey_of(plan, mailbox)
+        state = journey.orchestrator.state
+        overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
+        if _elsewhere(plan, state, journey.provider):
+            return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else None
+        # Before the order was posted, going on would mean to rent; that is for a person or a retry to say.
+        if not overdue and (state.ordered_at is None or not journey.orchestrator.over()):
+            return None
+        if dry_run:
+            return _found(run, run, "would close", "it is over and not home, unless its owner lives")
+        closed = bring_home(journey)
+    except (SupersededError, SpecError) as error:
+        return _found(run, run, "left", error.message)
     except SojournError as error:
-        return Finding(name=mailbox.run, run=mailbox.run, action="failed", reason=error.message)
-    return Finding(name=mailbox.run, run=mailbox.run, action="closed", reason=f"{outcome.state}: {outcome.message}")
+        return _found(run, run, "failed", error.message)
+    return _found(run, run, "closed", f"{closed.state}: {closed.message}")
+
+
+def _elsewhere(plan: Plan, state: State, provider: Provider) -> bool:
+    """Whether the run's machines are processes of another host, about which this one knows nothing."""
+    if plan.launch.where != "local" or state.created_at is None or state.name is None:
+        return False
+    return plan.host != socket.gethostname() or provider.observe(state.name) is None
+
+
+def _found(name: str, run: str, action: Action, reason: str) -> Finding:
+    return Finding(name=name, run=run, action=action, reason=reason)
+
+
+def raise_for_failed(findings: Iterable[Finding]) -> None:
+    """Raise TeardownError naming what could not be ended or brought home; nothing when all could."""
+    failed = [finding.name for finding in findings if finding.action == "failed"]
+    if failed:
+        raise TeardownError(f"found and could not be ended: {', '.join(failed)}", hint="try again: sojourn reap")

@@ -52,6 +52,11 @@ def default_store(home: Path) -> str:
     return os.environ.get("SOJOURN_STORE") or (home / "store").as_uri()
 
 
+def checkouts(home: Path) -> Path:
+    """Where the projects of runs that come from a git repository stand until the run is over, a folder for each."""
+    return home / "checkouts"
+
+
 def list_runs(store: Store) -> list[RunLine]:
     """Every run of the store that can be read, newest first."""
     lines = [line for mailbox in all_mailboxes(store) if (line := _line(mailbox)) is not None]

@@ -13,7 +13,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
 
 from sojourn.errors import SpecError, nearest
 from sojourn.names import is_project_name, project_name
@@ -88,7 +97,15 @@ def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
     return paths
 
 
-Duration = Annotated[float, BeforeValidator(_duration)]
+# In a form, and on `prefect deployment run`, both are text as people write it.
+Duration = Annotated[
+    float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "examples": ["45s", "90m", "2h30m"]})
+]
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
@@ -97,9 +114,7 @@ class Launch(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    command: Annotated[tuple[str, ...] | None, BeforeValidator(_words)] = Field(
-        default=None, description="The program and its arguments; instead of a stage."
-    )
+    command: Words | None = Field(default=None, description="The program and its arguments; instead of a stage.")
     stage: str | None = Field(default=None, description="A stage of dvc.yaml; instead of a command.")
     where: str = Field(default="local", description="The provider that rents the machines.")
     machine: str | None = Field(default=None, description="A machine type of that provider; its default when absent.")
@@ -110,10 +125,16 @@ class Launch(BaseModel):
         default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs."
     )
     deadline: Duration = Field(
-        default=7200.0, gt=0, description="Seconds (or 90m, 2h30m) for the whole run, waiting and recovery included."
+        default=7200.0,
+        gt=0,
+        json_schema_extra={"default": "2h"},
+        description="Seconds (or 90m, 2h30m) for the whole run, waiting and recovery included.",
     )
     grace: Duration = Field(
-        default=60.0, ge=2, description="Seconds after the deadline for stopping, the last commit and leaving."
+        default=60.0,
+        ge=2,
+        json_schema_extra={"default": "1m"},
+        description="Seconds after the deadline for stopping, the last commit and leaving.",
     )
     environment: str = Field(
         default="auto",

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from sojourn.planning import Plan, format_bytes
+from sojourn.reap import Finding
 from sojourn.records import Receipt
 from sojourn.report import Report
 
@@ -25,6 +26,12 @@ def show_receipt(plan: Plan, receipt: Receipt) -> None:
     rows = [one.model_dump(mode="json") for one in receipt.resources]
     said = f"Receipt of {plan.run}: {receipt.state}, ${receipt.cost:.2f}"
     _try(lambda: create_table_artifact(rows, key=f"{plan.project}-receipt", description=said))
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """What a sweep found, a row for each machine or run."""
+    rows = [finding.model_dump(mode="json") for finding in findings]
+    _try(lambda: create_table_artifact(rows, key="reap", description=f"{len(rows)} machines and runs looked at"))
 
 
 def show_report(report: Report) -> None:

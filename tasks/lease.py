@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from sojourn.journey import Journey
 from sojourn.records import Receipt
 from tasks import artifacts
+from tasks.step import step
 
 
-@task(name="provision", cache_policy=NO_CACHE)
+@step("provision")
 def provision(journey: Journey) -> None:
     """Rent the machines and tell them what to do."""
     journey.provision()
 
 
-@task(name="release", cache_policy=NO_CACHE)
+@step("release")
 def release(journey: Journey) -> None:
     """Give the machines back."""
     journey.release()
 
 
-@task(name="confirm", cache_policy=NO_CACHE)
+@step("confirm")
 def confirm(journey: Journey) -> Receipt:
     """Ask until nothing is left; the receipt is the proof."""
     receipt = journey.confirm()

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
+from uuid import UUID
 
-from prefect import get_run_logger, runtime, task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger, runtime
+from prefect.client.orchestration import get_client
 
+from blocks.provider import Provider
 from sojourn.journey import Journey
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
 from sojourn.providers import open_provider
 from sojourn.runs import data_home, default_store
-from sojourn.spec import Launch
+from sojourn.spec import Launch, read_launch
 from sojourn.storage import Store
 from tasks import artifacts
+from tasks.checkout import find_project
 from tasks.listener import PrefectListener
 from tasks.session import current
+from tasks.step import step
+
+logger = logging.getLogger(__name__)
 
 
 def run_id() -> str:
@@ -28,39 +36,50 @@ def run_id() -> str:
     return session.plan.run if session else mint_run_id(runtime.flow_run.id)
 
 
-@task(name="plan", cache_policy=NO_CACHE)
-def plan(launch: Launch, directory: str) -> Journey:
+@step("plan")
+def plan(launch: Launch, project: str, provider: Provider | None) -> Journey:
     """The journey of this flow run; a retry of it continues the journey that was begun."""
     session, home, run = current(), data_home(), run_id()
-    made = session.plan if session else _make(launch, directory, run, home)
+    made = session.plan if session else _make(launch, project, provider, run, home)
     mailbox = Mailbox(Store(made.store), made.project, run)
     made = mailbox.read("plan", Plan) or made
+    Thread(target=_tag, args=(made, runtime.flow_run.id, runtime.flow_run.tags), daemon=True).start()
     artifacts.show_plan(made)
     if session:
         session.listener.note(f"in Prefect: {runtime.flow_run.ui_url}")
     listener = PrefectListener(get_run_logger(), [session.listener] if session else [])
+    rented_from = provider.open(home) if provider else open_provider(made.launch.where, home)
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
-    return open_journey(made, mailbox, open_provider(made.launch.where, home), home, listener, cancelled=_is_cancelling)
+    return open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
 
 
-def _make(launch: Launch, directory: str, run: str, home: Path) -> Plan:
+def _make(launch: Launch, project: str, provider: Provider | None, run: str, home: Path) -> Plan:
+    here = find_project(project, run, home)
+    asked = read_launch(here.directory, launch.model_dump(exclude_unset=True))
+    asked = provider.complete(asked) if provider else asked
     return make_plan(
-        launch,
-        Project.at(Path(directory)),
-        open_provider(launch.where, home),
+        asked,
+        here,
+        open_provider(asked.where, home),
         run=run,
-        store=Store(launch.store or default_store(home)).url,
+        store=Store(asked.store or default_store(home)).url,
         home=home,
         now=time.time(),
     )
 
 
+def _tag(plan: Plan, flow_run: str, tags: list[str]) -> None:
+    """Let the flow run be found by project, provider and run. Nothing waits for it."""
+    found_by = {f"project:{plan.project}", f"provider:{plan.launch.where}", f"run:{plan.run}"}
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(UUID(flow_run), tags=sorted({*tags, *found_by}))
+    except Exception as error:  # whatever Prefect's client raises, a tag is not worth a run
+        logger.warning("no tags: %s", error)
+
+
 def _is_cancelling() -> bool:
     """Whether the server says that this flow run is being cancelled; no answer means no."""
-    from concurrent.futures import ThreadPoolExecutor
-    from uuid import UUID
-
-    from prefect.client.orchestration import get_client
 
     def ask(run: str) -> bool:
         with get_client(sync_client=True) as client:

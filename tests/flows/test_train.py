@@ -13,7 +13,7 @@ import pytest
 from cli_world import World
 
 if TYPE_CHECKING:
-    from conftest import Server
+    from prefect_server import Server
 
 pytestmark = pytest.mark.local
 STEPS = [
@@ -126,5 +126,5 @@ def test_its_parameters_are_a_typed_form() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     schema: dict[str, Any] = json.loads(done.stdout)
     fields = schema["definitions"]["Launch"]["properties"]
-    assert schema["properties"]["directory"]["default"] == "."
+    assert schema["properties"]["project"]["default"] == "."
     assert {name for name, field in fields.items() if not field.get("description")} == set()

@@ -1,0 +1,88 @@
+"""Where machines are rented, saved in Prefect.
+
+A provider is one class here: `where` is the name that `sojourn.providers` knows it by, its
+fields are what its form asks for, and `open` gives the plain object.
+"""
+
+from abc import ABC
+from pathlib import Path
+from typing import ClassVar, cast
+
+from prefect.blocks.core import Block
+from pydantic import Field
+
+from blocks.store import Store
+from sojourn import providers
+from sojourn.errors import SpecError
+from sojourn.runs import data_home
+from sojourn.spec import Launch
+
+
+class ProviderBlock(Block, ABC):
+    """What the blocks of all providers have in common."""
+
+    where: ClassVar[str]
+
+    store: Store | None = Field(
+        default=None,
+        title="Store",
+        description="Where runs are kept, unless a run names a store of its own; a directory of the user's if absent.",
+    )
+    machine: str | None = Field(
+        default=None,
+        title="Machine",
+        description="The machine type to rent, unless a run names one; the provider's default if absent.",
+    )
+
+    def open(self, home: Path | None = None) -> providers.Provider:
+        """The provider itself, with this host's data directory or another."""
+        return providers.open_provider(self.where, home or data_home())
+
+    def complete(self, launch: Launch) -> Launch:
+        """What was asked for, with this block's answers where the request says nothing."""
+        answers = {
+            "where": self.where,
+            "machine": launch.machine or self.machine,
+            "store": launch.store or (self.store.url if self.store else None),
+        }
+        return launch.model_copy(update=answers)
+
+
+class LocalProvider(ProviderBlock):
+    """
+    The host of the worker: machines are processes there, ended by a supervisor at their deadline.
+
+    The same agent, mailbox, ledger and teardown as on machines that are rented elsewhere.
+
+    Example:
+        Run a script by a saved provider:
+        ```python
+        from blocks import LocalProvider
+        from flows.train import train
+        from sojourn.spec import Launch
+
+        provider = LocalProvider.load("BLOCK_NAME")
+        train(Launch(command=("python", "train.py")), provider=provider)
+        ```
+    """
+
+    _block_type_name = "Sojourn Local Provider"
+    _block_type_slug = "sojourn-local-provider"
+    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]
+
+    where = "local"
+
+
+Provider = LocalProvider  # the union of the classes above, once there are more
+
+
+def load_provider(name: str) -> Provider:
+    """The saved provider `TYPE/NAME`; NAME alone is a local one. Raises SpecError."""
+    slug, _, document = name.rpartition("/")
+    kinds = {kind.get_block_type_slug(): kind for kind in (LocalProvider,)}
+    if slug and slug not in kinds:
+        raise SpecError(f"provider: {slug!r} is no type of provider", hint=f"types: {', '.join(kinds)}")
+    try:
+        return cast(Provider, kinds.get(slug, LocalProvider).load(document))
+    except ValueError as error:
+        raise SpecError(f"provider: no block is saved as {name!r}", hint="list them: prefect block ls") from error

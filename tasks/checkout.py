@@ -1,0 +1,52 @@
+"""The project of a run, wherever it is kept: a directory of this host, or a git repository.
+
+A repository is cloned into Sojourn's data directory and not into the flow's working
+directory: Prefect's workers put that one on the path of modules, where a folder of the
+user's named `tasks` or `flows` would take the place of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from prefect.runner.storage import GitRepository
+
+from sojourn.errors import SpecError
+from sojourn.project import Project
+from sojourn.runs import checkouts
+
+GIT = "git:"
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def find_project(project: str, run: str, home: Path) -> Project:
+    """The project at a path, or at `git:URL[@REF]`, cloned for this run. Raises SpecError."""
+    if not project.startswith(GIT):
+        return Project.at(Path(project))
+    url, ref = split_ref(project.removeprefix(GIT))
+    name = url.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix(".git")
+    folder = checkouts(home) / run
+    folder.mkdir(parents=True, exist_ok=True)
+    commit = ref if ref and _COMMIT.fullmatch(ref) else None
+    repository = GitRepository(
+        url, name=name, branch=None if commit else ref, commit_sha=commit, include_submodules=True
+    )
+    repository.set_base_path(folder)
+    try:
+        asyncio.run(repository.pull_code())
+    except (RuntimeError, ValueError) as error:
+        raise SpecError(
+            f"project: {project!r} cannot be cloned: {str(error).splitlines()[0]}",
+            hint=f"try it on the worker's host: git ls-remote {url} {ref or ''}".rstrip(),
+        ) from error
+    return Project.at(repository.destination)
+
+
+def split_ref(text: str) -> tuple[str, str | None]:
+    """The address and the branch, tag or commit after the last `@` of its path."""
+    start = len(text) - len(urlsplit(text).path) if "://" in text else text.find(":") + 1
+    path, at, ref = text[start:].rpartition("@")
+    return (text[:start] + path, ref) if at else (text, None)

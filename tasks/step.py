@@ -1,0 +1,41 @@
+"""What every task shares: when it is tried again, and that none is cached.
+
+A step looks by itself whether its result is in the store already: bundle, data and
+environment are kept by the hash of their content, on the host that needs them. A cache of
+Prefect's would answer from another host or for a tree that has changed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from sojourn.errors import TransientError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+RETRIES = 3
+FIRST_DELAY_S = 2.0
+
+
+def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """A task for one step of a run, tried again with a random delay when the store or the provider did not answer."""
+    return task(
+        name=name,
+        task_run_name=name,
+        cache_policy=NO_CACHE,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=is_transient,
+    )
+
+
+def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether a failed task may do better in a moment; an error class is a decision."""
+    return isinstance(state.result(raise_on_failure=False), TransientError)
