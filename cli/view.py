@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cli.console import out, show_outcome, show_plan, show_receipt, show_report, show_warning
+from cli.console import out, show_outcome, show_plan, show_receipt, show_report
 from cli.progress import PlainListener, QuietListener, open_listener
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ class View:
             plan_event(plan)
         if not self.quiet:
             show_plan(plan)
-            return
-        for warning in plan.capability.warnings:
-            show_warning(warning)
 
     def ended(self, receipt: Receipt | None, report: Report) -> None:
         """What came of it."""

@@ -31,6 +31,8 @@ CURVE_POINTS = 60
 class Status(Record):
     """How a run stands while its script runs."""
 
+    run: str
+    project: str
     phase: str = Field(description="What rank 0's machine does: waiting, fetching, running, committing, done")
     bytes_done: int = Field(default=0, description="Fetched so far")
     bytes_total: int = Field(default=0, description="To be fetched")
@@ -167,6 +169,8 @@ class Follower:
         beat = self._mailbox.beat(state.attempt, 0) or {}
         hours = max(0.0, now - (state.created_at or now)) / 3600
         return Status(
+            run=plan.run,
+            project=plan.project,
             phase=str(beat.get("phase", "waiting")),
             bytes_done=int(beat.get("bytes_done", 0)),
             bytes_total=int(beat.get("bytes_total", 0)),

@@ -1,16 +1,34 @@
-"""Plan, report and receipt as Prefect artifacts. A server that is away costs a line in the log, no more."""
+"""Plan, progress, report and receipt as Prefect artifacts. A server that is away costs a line in the log, no more."""
 
 from __future__ import annotations
 
+import base64
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextvars import copy_context
+from functools import partial
+from threading import Thread
+from uuid import UUID
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 
+from sojourn.drawing import chart, format_number
+from sojourn.following import Status
 from sojourn.planning import Plan, format_bytes
 from sojourn.reap import Finding
 from sojourn.records import Receipt
 from sojourn.report import Report
+from sojourn.spec import format_duration
+
+CHARTS = 4
+PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none
+PROGRESS_EVERY_S = 10.0
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +53,14 @@ def show_findings(findings: list[Finding]) -> None:
 
 
 def show_report(report: Report) -> None:
-    """Markdown: how it ended, its numbers, where its results are."""
+    """Markdown: how it ended, its curves and numbers, where its results are."""
+    said = f"Report of {report.run}: {report.state}"
+    _try(lambda: create_markdown_artifact(report_page(report), key=f"{report.project}-report", description=said))
+
+
+def report_page(report: Report) -> str:
+    """The report as markdown that needs nothing but itself: the curves are SVG images inside it."""
     facts = {
-        "ended": report.message,
         "command": f"`{report.command}`",
         "machine": f"{report.nodes} × {report.machine}",
         "time": f"{report.seconds:.1f} s",
@@ -45,14 +68,95 @@ def show_report(report: Report) -> None:
         "results": f"{report.files} files, {format_bytes(report.bytes)}",
         "commit": f"{report.commit} (+{report.changed} changed files)" if report.commit else "not in git",
     }
-    numbers = {**report.metrics, **report.parameters}
-    body = f"# {report.run}: {report.state}\n\n{_table(facts)}\n\n## Metrics and parameters\n\n{_table(numbers)}\n"
-    _try(lambda: create_markdown_artifact(body, key=f"{report.project}-report", description=f"Report of {report.run}"))
+    drawn = [name for name, series in report.series.items() if len(series.values()) > 1][:CHARTS]
+    curves = [_image(name, chart(name, report.series[name])) for name in drawn]
+    parts = [f"# {report.run}: {report.state}", *curves, _table("ended", report.message, facts)]
+    if report.metrics:
+        parts.append("## Metrics\n\n" + _metrics(report))
+    if report.parameters:
+        parts.append("## Parameters\n\n" + _table("parameter", "value", report.parameters))
+    return "\n\n".join(parts) + "\n"
 
 
-def _table(rows: dict[str, object] | dict[str, str]) -> str:
-    lines = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
-    return f"| | |\n|---|---|\n{lines}"
+class Progress:
+    """One progress artifact of a run, brought up to date now and then by a thread that nobody waits for."""
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._thread: Thread | None = None
+        self._sent_at = float("-inf")
+        self._share = 0.0
+
+    def show(self, status: Status) -> None:
+        """Send this status, unless the last one was sent a moment ago or is still on its way."""
+        now = time.monotonic()
+        underway = self._thread is not None and self._thread.is_alive()
+        if status.elapsed_s < PROGRESS_AFTER_S or now - self._sent_at < PROGRESS_EVERY_S or underway:
+            return
+        self._sent_at = now
+        self._share, of = how_far(status)
+        self._send(f"{status.project}-progress", f"{of} · {_in_words(status)}")
+
+    def ended(self, text: str, good: bool) -> None:
+        """The script is over: what came of it stands where its progress stood."""
+        if self._artifact is not None:
+            self._share = 1.0 if good else self._share
+            self._send(None, text)
+
+    def _send(self, key: str | None, said: str) -> None:
+        # The task run that the artifact belongs to is known by context.
+        call = partial(self._call, key, self._share * 100, said)
+        self._thread = Thread(target=copy_context().run, args=(_try, call), daemon=True)
+        self._thread.start()
+
+    def _call(self, key: str | None, percent: float, said: str) -> None:
+        if self._artifact is None:
+            self._artifact = create_progress_artifact(percent, key, said)  # type: ignore[assignment]
+        else:
+            update_progress_artifact(self._artifact, percent, said)
+
+
+def how_far(status: Status) -> tuple[float, str]:
+    """From 0 to 1, and of what: of the steps where the script tells them, else of time."""
+    if status.step is not None and status.steps:
+        return min(1.0, status.step / status.steps), "steps done"
+    if status.expected_s:
+        return min(1.0, status.elapsed_s / status.expected_s), "of the time that its last runs took"
+    return min(1.0, status.elapsed_s / (status.elapsed_s + max(0.0, status.left_s))), "of the time to its deadline"
+
+
+def _in_words(status: Status) -> str:
+    parts = [f"step {format_number(status.step)}"] if status.step is not None else [status.phase]
+    parts += [f"{name} {format_number(value)}" for name, value in status.values.items() if value is not None][:3]
+    parts += [f"{status.rate:.3g} steps/s"] if status.rate is not None else []
+    return " · ".join([*parts, f"{format_duration(status.elapsed_s)} so far"])
+
+
+def _metrics(report: Report) -> str:
+    if report.compared is None:
+        return _table("metric", "value", report.metrics)
+    changes = {name: f"{change:+.3g}" for name, change in report.compared.changes.items()}
+    rows = [[name, value, changes.get(name, "")] for name, value in report.metrics.items()]
+    return _rows(["metric", "value", f"change on {report.compared.run}"], rows)
+
+
+def _image(name: str, svg: str) -> str:
+    # Both of Prefect's pages drop <svg> elements and show images of this kind (seen with 3.8.8).
+    return f"![{_cell(name)}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+def _table(left: str, right: str, rows: Mapping[str, object]) -> str:
+    return _rows([left, right], [[name, value] for name, value in rows.items()])
+
+
+def _rows(heading: list[str], rows: list[list[object]]) -> str:
+    lines = [heading, ["---"] * len(heading), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return shown.replace("\n", " ").replace("|", "\\|")
 
 
 def _try(create: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from sojourn.following import Status
 from sojourn.journey import Listener
+from tasks.artifacts import Progress
 
 LINES_EVERY_S = 1.0
 
@@ -24,6 +25,7 @@ class PrefectListener:
     ) -> None:
         self._logger = logger
         self._others = tuple(others)
+        self._progress = Progress()
         self._spoke_at = 0.0
 
     def started(self, step: str, ago: float = 0.0) -> None:
@@ -33,6 +35,8 @@ class PrefectListener:
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
+        if step == "train":
+            self._progress.ended(text, good)
         self._logger.log(logging.INFO if good else logging.ERROR, "%s: %s (%.1f s)", step, text, seconds)
         for other in self._others:
             other.finished(step, text, seconds, good)
@@ -50,7 +54,8 @@ class PrefectListener:
             other.warn(text)
 
     def status(self, status: Status) -> None:
-        """How the run stands: not for a log."""
+        """How the run stands: an artifact, and no line in a log."""
+        self._progress.show(status)
         for other in self._others:
             other.status(status)
 

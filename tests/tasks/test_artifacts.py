@@ -1,0 +1,77 @@
+"""What a run leaves on Prefect's pages."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from sojourn.following import Status
+from sojourn.metrics import Metrics
+from sojourn.publish import Published
+from sojourn.report import Comparison, Report
+from tasks.artifacts import how_far, report_page
+
+
+def report(**more: Any) -> Report:
+    """A report of a short run."""
+    known: dict[str, Any] = {
+        "run": "quiet-heron-7f3a", "project": "digits", "store": "file:///store", "state": "succeeded",
+        "message": "the script ended with exit code 0", "command": "python train.py", "machine": "this-host",
+        "nodes": 1, "commit": None, "changed": 0, "inputs": "", "ended_at": 0.0, "seconds": 9.0, "cost": 0.0,
+        "receipt": "closed", "files": 1, "bytes": 61, "checkpoints": 0, "published": Published(),
+    }  # fmt: skip
+    return Report(**{**known, **more})
+
+
+def metrics() -> Metrics:
+    """Ten steps of a loss, one of an accuracy."""
+    told = Metrics()
+    for step in range(1, 11):
+        told.add("log", "loss", 1 / step, step, None)
+    told.add("file", "accuracy", 0.5, None, None)
+    return told
+
+
+def test_curves_are_images_that_the_page_holds_itself() -> None:
+    page = report_page(report(series=metrics().series()))
+
+    ((name, data),) = re.findall(r"!\[(.*?)\]\(data:image/svg\+xml;base64,(.*?)\)", page)
+    drawing = ElementTree.fromstring(base64.b64decode(data))
+    assert name == "loss" and len(drawing.findall("{http://www.w3.org/2000/svg}polyline")) == 1
+
+
+def test_metrics_stand_beside_their_change_on_the_last_run() -> None:
+    compared = Comparison(run="calm-otter-1234", changes={"accuracy": 0.125})
+    page = report_page(report(metrics={"accuracy": 0.6251234567, "epochs": 3}, compared=compared))
+
+    assert "| metric | value | change on calm-otter-1234 |" in page
+    assert "| accuracy | 0.625123 | +0.125 |" in page and "| epochs | 3 |  |" in page
+
+
+def test_a_command_with_a_bar_or_lines_stays_in_its_cell() -> None:
+    page = report_page(report(command="python a.py | tee\nlog"))
+
+    assert "| command | `python a.py \\| tee log` |" in page
+
+
+@pytest.mark.parametrize(
+    ("told", "share", "of"),
+    [
+        ({"step": 25, "steps": 100}, 0.25, "steps done"),
+        ({"step": 120, "steps": 100}, 1.0, "steps done"),
+        ({"step": 25, "expected_s": 120.0}, 0.5, "of the time that its last runs took"),
+        ({"expected_s": 10.0}, 1.0, "of the time that its last runs took"),
+        ({}, 0.1, "of the time to its deadline"),
+        ({"left_s": -5.0}, 1.0, "of the time to its deadline"),
+    ],
+)
+def test_progress_is_of_the_steps_that_are_told_and_else_says_of_what_time(
+    told: dict[str, float], share: float, of: str
+) -> None:
+    known: dict[str, Any] = {"left_s": 540.0, **told}
+    status = Status(run="r", project="p", phase="running", at=0.0, elapsed_s=60.0, cost=0.0, ceiling=0.0, **known)
+    assert how_far(status) == (pytest.approx(share), of)
