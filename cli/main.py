@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from cli import attach, deploy, doctor, init, logs, plan, pull, reap, runs, show, stop, train, ui
+from cli import attach, deploy, doctor, init, logs, plan, pull, purge, reap, runs, show, stop, train, ui
 from sojourn import __version__
 from sojourn.errors import ExitCode, SojournError
 
@@ -33,6 +33,7 @@ app.command("stop")(stop.stop)
 app.command("pull")(pull.pull)
 app.command("reap")(reap.reap)
 app.command("deploy")(deploy.deploy)
+app.command("purge")(purge.purge)
 app.command("ui")(ui.ui)
 
 

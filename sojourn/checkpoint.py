@@ -45,13 +45,18 @@ def to_resume(launch: Launch, store: Store, project: str) -> Checkpoint | None:
             f"{run} has no complete checkpoint to resume from",
             hint=f"start afresh: sojourn train {_words(launch)}   (launch.checkpoint says which files are checkpoints)",
         )
-    missing = [entry.path for entry in found.files if not store.exists(entry.source)]
-    if missing:
-        raise SpecError(
-            f"checkpoint {found.sequence} of {run} is no longer in the store: {', '.join(missing[:3])}",
-            hint=f"start afresh: sojourn train {_words(launch)}",
-        )
+    check_stored(found, store)
     return found
+
+
+def check_stored(found: Checkpoint | None, store: Store) -> None:
+    """Raise SpecError unless every file of the checkpoint is in the store."""
+    missing = [entry.path for entry in found.files if not store.exists(entry.source)] if found else []
+    if found and missing:
+        raise SpecError(
+            f"checkpoint {found.sequence} of {found.run} is no longer in the store: {', '.join(missing[:3])}",
+            hint="start afresh: sojourn train, with the same words and without --from",
+        )
 
 
 def _read(mailbox: Mailbox, attempt: int, nodes: list[int], sequence: int) -> Checkpoint:

@@ -26,6 +26,7 @@ from sojourn.records import Record
 
 FOUND_BY = ("uv.lock", "requirements.txt", "pyproject.toml")
 BUILD_LIMIT_S = 1800
+READY = "ready"
 _INCLUDE = re.compile(r"^\s*(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>[^\s#]+)", re.MULTILINE)
 _INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH")
 
@@ -59,7 +60,7 @@ def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> En
 
 def ready(environment: Environment, home: Path) -> bool:
     """Whether nothing needs to be built."""
-    return environment.kind == "current" or (_place(environment, home) / "ready").exists()
+    return environment.kind == "current" or (_place(environment, home) / READY).exists()
 
 
 def build(environment: Environment, directory: Path, home: Path) -> bool:
@@ -67,12 +68,13 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
 
     Raises SpecError with uv's last words when the dependencies cannot be had.
     """
-    if ready(environment, home):
+    if environment.kind == "current":
         return False
     place = _place(environment, home)
     place.parent.mkdir(parents=True, exist_ok=True)
     with _locked(place.with_suffix(".lock")):
         if ready(environment, home):
+            (place / READY).touch()  # its date is that of its last use
             return False
         shutil.rmtree(place, ignore_errors=True)
         _uv("venv", "--quiet", str(place), cwd=directory)
@@ -87,8 +89,36 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
             str(requirements),
             cwd=directory,
         )
-        (place / "ready").touch()
+        (place / READY).touch()
     return True
+
+
+def unused(home: Path, since: float) -> dict[str, int]:
+    """The environments that no run has begun with since then, each with the bytes that only it holds."""
+    folder = home / "environments"
+    places = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return {place.name: _own_bytes(place) for place in places if _last_use(place) < since}
+
+
+def remove(digest: str, home: Path, since: float) -> bool:
+    """Remove an environment, unless a run has begun with it since then."""
+    place = home / "environments" / digest
+    with _locked(place.with_suffix(".lock")):
+        if not place.is_dir() or _last_use(place) >= since:
+            return False
+        shutil.rmtree(place)
+        return True
+
+
+def _last_use(place: Path) -> float:
+    mark = place / READY
+    return (mark if mark.exists() else place).stat().st_mtime
+
+
+def _own_bytes(place: Path) -> int:
+    """uv links files from its cache where it can: those cost nothing here, and free nothing."""
+    files = (path.lstat() for path in place.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(info.st_size for info in files if info.st_nlink == 1)
 
 
 def search_path(environment: Environment, home: Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from sojourn import bundle, environment, publish
+from sojourn import bundle, checkpoint, environment, publish
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError
@@ -29,6 +29,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.publish import Inputs, Published
+from sojourn.purging import wait_until_purged
 from sojourn.receipt import write_receipt
 from sojourn.records import Bundle, FileEntry, Hello, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
@@ -111,6 +112,7 @@ class Journey:
         if self._sent is not None or self._over:
             return
         with self._step("bundle") as say:
+            wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
             tree = bundle.survey(self._project, skip=self.plan.left_out)
             packed = bundle.pack(tree, self._project, self.plan.work_directory, self.mailbox)
             self.mailbox.write_once("bundle", packed.bundle)
@@ -122,6 +124,8 @@ class Journey:
         if self.mailbox.read("inputs", Inputs) is not None or self._over:
             return
         with self._step("data") as say:
+            wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
+            checkpoint.check_stored(self.plan.resume, self.mailbox.store)
             files, sent = bundle.pack_inputs(self._project, self.plan.launch.inputs, self.mailbox)
             if self.plan.stage is not None:
                 stage = self._dataset.at(self.plan.stage.name)

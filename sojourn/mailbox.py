@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from sojourn.errors import SpecError
+from sojourn.names import is_run_id
 from sojourn.records import Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.storage import ExistsError, Store
 
@@ -33,7 +34,7 @@ class Mailbox:
 
     def blob_key(self, sha256: str) -> str:
         """The key of a file that goes to the machines; runs of a project share them."""
-        return f"control/{self.project}/blob/{sha256}"
+        return f"{blobs(self.project)}/{sha256}"
 
     # -- control: the orchestrator writes, machines read --
 
@@ -52,6 +53,17 @@ class Mailbox:
     def read(self, name: str, kind: type[R]) -> R | None:
         """The record `control/…/<name>.json`, or None."""
         return _parse(self.store.find(f"{self.control}/{name}.json"), kind)
+
+    def raw(self, name: str) -> dict[str, Any] | None:
+        """The record `control/…/<name>.json` as plain JSON, for readers that must not mind which version wrote it."""
+        body = self.store.find(f"{self.control}/{name}.json")
+        return json.loads(body) if body is not None else None
+
+    def clear(self, keep: Collection[str]) -> None:
+        """Remove the run from the store, its plan first: from then on there is no such run."""
+        self.store.delete(f"{self.control}/plan.json")
+        self.store.clear(self.machine, keep)
+        self.store.clear(self.control, keep)
 
     def post_order(self, order: Order) -> None:
         """Tell the agents of this attempt what to do; a second posting changes nothing."""
@@ -128,6 +140,27 @@ class Mailbox:
 
     def _node(self, attempt: int, node: int) -> str:
         return f"{self.machine}/{attempt}/{node}"
+
+
+def projects(store: Store) -> list[str]:
+    """Every project that has something in the store."""
+    return sorted({*store.folders("control"), *store.folders("machine")})
+
+
+def runs_of(store: Store, project: str) -> list[Mailbox]:
+    """Every run of a project of which something is in the store, on either side."""
+    names = {*store.folders(f"control/{project}"), *store.folders(f"machine/{project}")}
+    return [Mailbox(store, project, name) for name in sorted(names) if is_run_id(name)]
+
+
+def blobs(project: str) -> str:
+    """Below this prefix lie the files that a project's runs share, by hash."""
+    return f"control/{project}/blob"
+
+
+def purge_mark(project: str) -> str:
+    """This object is there while a purge removes blobs of the project."""
+    return f"control/{project}/purge.json"
 
 
 def _parse(body: bytes | None, kind: type[R]) -> R | None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +126,16 @@ class Store:
         except obstore.exceptions.BaseError as error:
             raise _translated(error, f"list {prefix}") from error
 
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """The size of every object below `prefix/`, by key."""
+        if self.root is not None:
+            return {key: (self.root / key).stat().st_size for key in _file_keys(self.root, prefix)}
+        try:
+            batches = obstore.list(self._store, prefix=prefix + "/")
+            return {entry["path"]: entry["size"] for batch in batches for entry in batch}
+        except obstore.exceptions.BaseError as error:
+            raise _translated(error, f"list {prefix}") from error
+
     def folders(self, prefix: str = "") -> list[str]:
         """The names directly below `prefix/` that have keys of their own below them, sorted."""
         if self.root is not None:
@@ -147,6 +158,14 @@ class Store:
             return
         except obstore.exceptions.BaseError as error:
             raise _translated(error, f"delete {key}") from error
+
+    def clear(self, prefix: str, keep: Collection[str] = ()) -> None:
+        """Remove every object below `prefix/` but those in `keep`; nobody may be writing there."""
+        for key in self.keys(prefix):
+            if key not in keep:
+                self.delete(key)
+        if self.root is not None:
+            _remove_leavings(self.root / prefix)
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
@@ -177,6 +196,16 @@ def _file_keys(root: Path, prefix: str) -> Iterator[str]:
     for folder, _, files in os.walk(root / prefix):
         base = Path(folder).relative_to(root).as_posix()
         yield from (f"{base}/{name}" for name in files if not _TEMPORARY.search(name))
+
+
+def _remove_leavings(folder: Path) -> None:
+    """Temporary files of writers that died, and folders that hold nothing."""
+    for place, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            if _TEMPORARY.search(name):
+                Path(place, name).unlink(missing_ok=True)
+        with suppress(OSError):  # something is kept in it
+            os.rmdir(place)
 
 
 def _translated(error: Exception, doing: str) -> TransientError:

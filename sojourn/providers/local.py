@@ -159,16 +159,21 @@ class LocalProvider:
         found = (self._observe(name, marks) for name in sorted(names))
         return [lease for lease in found if lease is not None and not self._is_gone(lease)]
 
-    def forget(self, older_than_s: float = KEEP_S) -> list[str]:
-        """Remove the records of leases gone for longer than this; the names of those removed."""
+    def past(self, older_than_s: float = KEEP_S) -> list[str]:
+        """The names of leases that have been gone for longer than this."""
         standing = {lease.name for lease in self.leases()}
-        forgotten = []
+        found = []
         for name in sorted(set(self._names()) - standing):
-            with suppress(FileNotFoundError):  # another reaper was faster
+            with suppress(FileNotFoundError):  # somebody else has just forgotten it
                 if time.time() - _last_change(self.machines / name) > older_than_s:
-                    files.remove(str(self.machines / name))
-                    forgotten.append(name)
-        return forgotten
+                    found.append(name)
+        return found
+
+    def forget(self, name: str) -> None:
+        """Remove the records of a lease that is gone. What asks for it later is told that it never was."""
+        folder = self._folder(name)
+        if folder is not None:
+            files.remove(str(folder))
 
     # -- create --
 

@@ -349,11 +349,12 @@ class TestProcesses(Processes, ProviderCase):
     ) -> None:
         folder = start("sleep")
         provider = world.provider()
-        assert provider.forget(0.0) == [], "it still runs"
+        assert provider.past(0.0) == [], "it still runs"
         world.add_strangers()
         provider.release(str(NAME))
-        assert provider.forget() == [], "thirty days are not over"
-        assert provider.forget(0.0) == [str(NAME)]
+        assert provider.past() == [], "thirty days are not over"
+        assert provider.past(0.0) == [str(NAME)]
+        provider.forget(str(NAME))
         assert not folder.parent.exists()
         assert world.strangers_untouched()
 

@@ -1,0 +1,63 @@
+"""`sojourn purge`: remove what old runs left."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import options
+
+if TYPE_CHECKING:
+    from sojourn.purge import Purged
+
+
+def purge(
+    older_than: Annotated[str, typer.Option(help="Runs closed longer ago than this, like 30d or 12h.")] = "30d",
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only listed.")] = False,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List what old runs left, and with --yes remove it: records, outputs, environments. Your own files stay.
+
+    Example: sojourn purge --older-than 90d
+    """
+    from cli.world import open_store
+    from sojourn.errors import SpecError
+    from sojourn.purge import purge as find
+    from sojourn.runs import data_home
+    from sojourn.spec import parse_duration
+
+    try:
+        age = parse_duration(older_than)
+    except ValueError as error:
+        raise SpecError(f"older-than: {error}", hint="sojourn purge --older-than 30d") from None
+    found = find(open_store(store), data_home(), now=time.time(), older_than_s=age, remove=yes)
+    if as_json:
+        typer.echo(json.dumps({**found.model_dump(mode="json"), "bytes": found.bytes, "removed": yes}, indent=2))
+    else:
+        _show(found, older_than, yes)
+
+
+def _show(found: Purged, older_than: str, removed: bool) -> None:
+    from cli.console import out
+    from sojourn.planning import format_bytes
+    from sojourn.spec import format_duration
+
+    verb, now = "removed" if removed else "would go", time.time()
+    for run in found.runs:
+        age = f"closed {format_duration(now - run.closed_at)} ago" if run.closed_at else "left by an earlier purge"
+        out.print(f"{verb:<10}{run.run}  {run.project}  {age}  {format_bytes(run.bytes)}", markup=False)
+    for digest in found.environments:
+        out.print(f"{verb:<10}environment {digest}", markup=False)
+    for kept in found.kept:
+        out.print(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}", markup=False)
+    counts = (
+        f"{len(found.runs)} runs, {found.blobs} shared files that no other run names, "
+        f"{len(found.environments)} environments, records of {len(found.machines)} machines"
+    )
+    out.print(f"{counts}: {format_bytes(found.bytes)}", markup=False)
+    if not removed and (found.bytes or found.machines):
+        out.print(f"Nothing was removed. Do it: sojourn purge --older-than {older_than} --yes", markup=False)
