@@ -167,8 +167,18 @@ def test_of_a_stage_that_runs_here_only_its_own_words_are_heard(project: Project
 
 
 def test_what_dvc_itself_has_against_a_stage_is_told(project: Project) -> None:
-    with pytest.raises(SpecError, match=r"(?s)failed here:.*ERROR: .*'prepair' not found"):
-        project.dataset().reproduce(["prepair"], quiet)
+    project.write("prepare.py", "print('forgot to write')\n")
+    with pytest.raises(SpecError, match=r"(?s)failed here:.*ERROR: .*prepared\.csv.* does not exist"):
+        project.dataset().reproduce(["prepare"], quiet)
+
+
+def test_a_stage_that_did_not_change_is_not_run_again(project: Project) -> None:
+    dataset, heard = project.dataset(), list[str]()
+    dataset.reproduce(["prepare"], heard.append)
+    assert heard == ["stage 'prepare' did not change"]
+    project.write("prepare.py", "open('prepared.csv', 'w').write('new')\n")
+    dataset.reproduce(["prepare"], quiet)
+    assert project.read("prepared.csv") == "new"
 
 
 def test_a_stage_that_fails_here_is_named_with_its_last_lines(project: Project) -> None:
