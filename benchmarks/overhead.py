@@ -1,8 +1,8 @@
 """What a round trip costs beside the training itself.
 
 The digits job runs as bare `torchrun`, as `sojourn train` with a Prefect server running
-(warm), and with none, so that one has to be started (cold). All three take turns in one
-copy of this repository; the figures are medians of the differences to bare of the same turn.
+(warm), and with none, so that one has to be started (cold). All three take turns, in copies
+of this repository; the figures are medians of the differences to bare of the same turn.
 
     python benchmarks/overhead.py --turns 5 --json
 """
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -30,23 +31,26 @@ class Bench:
     """A copy of the repository with its own homes for Sojourn and Prefect."""
 
     def __init__(self, folder: Path) -> None:
-        self.tree = folder / "digits"
+        self.tree, self.bare_tree = folder / "digits", folder / "bare"
         self.environment = {
             **{name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ},
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
             "SOJOURN_HOME": str(folder / "sojourn"),
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_API_PORT": str(_free_port()),
             "DO_NOT_TRACK": "1",
         }
-        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(self.tree)], check=True)
-        self._run("dvc", "repro", "--quiet", "prepare")
+        for tree in (self.tree, self.bare_tree):
+            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tree)], check=True)
+            self._run("dvc", "repro", "--quiet", "prepare", where=tree)
 
     def bare(self) -> float:
         """Seconds of the training alone, as its author would start it."""
-        shutil.rmtree(self.tree / "checkpoints", ignore_errors=True)
-        shutil.rmtree(self.tree / "tensorboard", ignore_errors=True)
-        return self._run("torchrun", "--standalone", "--nproc-per-node", "2", "examples/digits/train.py")
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(self.bare_tree / name, ignore_errors=True)
+        command = "torchrun --standalone --nproc-per-node 2 examples/digits/train.py"
+        return self._run(*command.split(), where=self.bare_tree)
 
     def sojourn(self) -> float:
         """Seconds of the whole round trip."""
@@ -62,22 +66,16 @@ class Bench:
 
     def start_server(self) -> None:
         """Have a server running, with its database made."""
-        self._run("prefect", "server", "start", "--background")
-        end = time.monotonic() + LIMIT_S
-        while subprocess.run(["sojourn", "doctor"], cwd=self.tree, env=self.environment, capture_output=True,
-                             text=True).stdout.find("a server answers") < 0:  # fmt: skip
-            if time.monotonic() > end:
-                raise SystemExit("the Prefect server did not come up")
-            time.sleep(0.5)
+        self._run("sojourn", "ui", "--no-browser")
 
     def stop_server(self) -> None:
         """Have none running."""
         subprocess.run(["prefect", "server", "stop"], env=self.environment, capture_output=True, timeout=LIMIT_S)
 
-    def _run(self, *words: str) -> float:
+    def _run(self, *words: str, where: Path | None = None) -> float:
         begun = time.perf_counter()
         done = subprocess.run(
-            words, cwd=self.tree, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
+            words, cwd=where or self.tree, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
         )
         seconds = time.perf_counter() - begun
         if done.returncode != 0:
@@ -85,12 +83,20 @@ class Bench:
         return seconds
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 def measure(turns: int) -> dict[str, Any]:
     """Bare, warm and cold in turns; medians in seconds."""
     with tempfile.TemporaryDirectory(prefix="sojourn-overhead-") as folder:
         bench = Bench(Path(folder))
         try:
-            bench.bare(), bench.start_server(), bench.sojourn()  # caches, database, first imports
+            bench.start_server()
+            bench.bare(), bench.sojourn()  # caches, database, first imports
             bares, warms, colds, phases = [], [], [], []
             for _ in range(turns):
                 bares.append(bench.bare())

@@ -44,10 +44,24 @@ def find_server(limit_s: float = START_LIMIT_S) -> str | None:
 
     One that is not healthy within `limit_s` goes on starting, and the next command finds it.
     """
-    address = find_address()
+    return seek_server(limit_s)()
+
+
+def seek_server(limit_s: float = START_LIMIT_S) -> Callable[[], str | None]:
+    """Begin what `find_server` does, and leave the waiting to what is returned."""
+    address, home = find_address(), data_home()
     if _healthy(address.api):
-        return address.api
-    return address.api if not address.configured and _start(address.api, data_home(), limit_s) else None
+        return lambda: address.api
+    if address.configured:
+        return lambda: None
+    end = time.monotonic() + limit_s
+    _start(address.api, home)
+
+    def wait() -> str | None:
+        _within(end - time.monotonic(), lambda: _healthy(address.api) or _ours(home) is None)
+        return address.api if _healthy(address.api) else None
+
+    return wait
 
 
 def find_address() -> Address:
@@ -109,19 +123,16 @@ def _ours(home: Path) -> int | None:
     return process.pid if process and process.start == written["start_time"] else None
 
 
-def _start(api: str, home: Path, limit_s: float) -> bool:
-    """Start a server that stays for the runs to come, and wait until it answers."""
+def _start(api: str, home: Path) -> None:
+    """Start a server that stays for the runs to come, unless one was started already."""
     with _locked(home):
-        if _healthy(api):
-            return True  # another command was faster
-        pid = _ours(home) or _spawn(api.removesuffix("/api").rpartition(":")[2], log_file())
+        if _ours(home) is not None or _healthy(api):
+            return
+        pid = _spawn(api.removesuffix("/api").rpartition(":")[2], log_file())
         process = processes.process(pid)
-        if process is None:
-            return False
-        written = {"pid": pid, "start_time": process.start, "boot_id": processes.boot_id(), "api": api}
-        files.write(str(_record(home)), written)
-        _within(limit_s, lambda: _healthy(api) or _ours(home) is None)
-        return _healthy(api)
+        if process is not None:
+            written = {"pid": pid, "start_time": process.start, "boot_id": processes.boot_id(), "api": api}
+            files.write(str(_record(home)), written)
 
 
 def _spawn(port: str, log: Path) -> int:
@@ -162,7 +173,7 @@ def _within(limit_s: float, reached: Callable[[], bool]) -> bool:
     while not reached():
         if time.monotonic() > end:
             return False
-        time.sleep(0.1)
+        time.sleep(0.05)
     return True
 
 

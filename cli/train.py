@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,7 +48,6 @@ def train(
     Example: sojourn train -- python train.py --epochs 3
     """
     from cli.view import View
-    from cli.world import prepare_plan
 
     asked = options.flags(
         command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
@@ -53,14 +55,24 @@ def train(
         resume_args=resume_args,
     )  # fmt: skip
     view = View(quiet, as_json)
+
+    def make_plan() -> Plan:
+        from cli.world import prepare_plan
+
+        return prepare_plan(project, asked, store, yes_upload, from_run)
+
     with view.errors():
-        made = prepare_plan(project, asked, store, yes_upload, from_run)
-        view.plan(made)
-        finish(without_prefect(made, view) if no_prefect else with_prefect(made, view), view)
+        finish(without_prefect(make_plan, view) if no_prefect else with_prefect(make_plan, view), view)
 
 
-def without_prefect(plan: Plan, view: View) -> Report:
+def without_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
     """The same steps, in this process alone."""
+    plan = make_plan()
+    view.plan(plan)
+    return _walk(plan, view)
+
+
+def _walk(plan: Plan, view: View) -> Report:
     from cli.interrupts import interruptible
     from sojourn.journey import Journey, walk
     from sojourn.mailbox import Mailbox
@@ -75,18 +87,25 @@ def without_prefect(plan: Plan, view: View) -> Report:
         return walk(journey)
 
 
-def with_prefect(plan: Plan, view: View) -> Report:
-    """As a flow run on the Prefect server, or without one when none can be had."""
+def with_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
+    """As a flow run on the Prefect server, or without one when none can be had.
+
+    Planning, Prefect's imports and the start of a server take a second or more each, so they
+    go side by side.
+    """
+    from cli.aside import aside
+
+    planned = aside(make_plan)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
     from cli.interrupts import interruptible
     from cli.modules import check_modules
-    from cli.server import find_server
+    from cli.server import seek_server
 
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     check_modules()
-    api = find_server()
-    if api is None:
-        view.listener.warn("no Prefect server answers: the run goes on without one")
-        return without_prefect(plan, view)
+    server = seek_server()
+    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders")
+
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.train import train as flow
@@ -96,6 +115,14 @@ def with_prefect(plan: Plan, view: View) -> Report:
     from sojourn.storage import Store
     from tasks.session import session
 
+    plan = planned()
+    view.plan(plan)
+    if plan.stage is not None:  # while the server answers its first calls
+        threading.Thread(target=_import_ahead, args=("dvc.repo",), daemon=True).start()
+    api = server()
+    if api is None:
+        view.listener.warn("no Prefect server answers: the run goes on without one")
+        return _walk(plan, view)
     # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
     settings = temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
     with settings, session(plan, view.listener, interruptible):
@@ -105,6 +132,12 @@ def with_prefect(plan: Plan, view: View) -> Report:
         state.result()  # without a report the flow has failed, and this raises why
         raise TransientError(f"{plan.run} has no report", hint=f"continue it: sojourn attach {plan.run}")
     return report
+
+
+def _import_ahead(*modules: str) -> None:
+    """Import what the steps to come will import, at a time that costs nothing."""
+    for name in modules:
+        importlib.import_module(name)
 
 
 def finish(report: Report, view: View) -> None:
