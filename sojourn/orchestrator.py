@@ -14,12 +14,13 @@ from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.providers import Provider
-from sojourn.records import Hello, Order, Outcome, Stop
+from sojourn.records import Hello, Lease, Order, Outcome, Stop
 from sojourn.waiting import Clock
 
 Reached = Callable[[lease.State], bool]
 TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
 CONFIRM_LIMIT_S = 120.0
+OBSERVE_EVERY_S = 1.0  # while the script runs: its end is in the mailbox, the provider only tells of machines lost
 
 
 class Orchestrator:
@@ -45,6 +46,7 @@ class Orchestrator:
         self.release_now = False
         self.watch: Callable[[lease.State], None] = lambda _: None
         self._order = order
+        self._observed: tuple[float, Lease | None] | None = None
         self._terms = lease.Terms(
             nodes=plan.launch.nodes,
             offers=len(plan.offers),
@@ -106,7 +108,7 @@ class Orchestrator:
                 self._perform(action, state)
             if action is None or isinstance(action, lease.Release):
                 self.clock.sleep(pause)
-                pause = min(pause * 1.1, 4 * self.poll_s)
+                pause = min(pause * 1.1, 2 * self.poll_s)
             self.watch(state)
 
     def _look(self, state: lease.State) -> lease.Seen:
@@ -114,7 +116,7 @@ class Orchestrator:
             self.stop(self.stop_for)
             self.stop_for = None
         # The provider first: a machine that is over by then has said its last word before.
-        observed = self.provider.observe(state.name) if state.name else None
+        observed = self._observe(state) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name else ()
         return lease.Seen(
             now=self.clock.now(),
@@ -124,6 +126,15 @@ class Orchestrator:
             stop=self.mailbox.stop_request(),
             release_now=self.release_now,
         )
+
+    def _observe(self, state: lease.State) -> Lease | None:
+        assert state.name is not None
+        now, following = self.clock.monotonic(), state.ordered_at is not None and state.outcome is None
+        if following and self._observed is not None and now - self._observed[0] < OBSERVE_EVERY_S:
+            return self._observed[1]
+        observed = self.provider.observe(state.name)
+        self._observed = now, observed
+        return observed
 
     def _perform(self, action: lease.Action, state: lease.State) -> None:
         match action:
