@@ -149,7 +149,7 @@ class Dataset:
         self._forget()
 
     def _changed(self, address: str) -> bool:
-        """What `dvc repro --allow-missing` would ask first: its own answer takes a second of imports."""
+        """What `dvc repro --allow-missing` asks before it runs a stage; the run itself may not miss anything."""
         with dvc_errors():
             stage = self._at(address)
             return exclusively(
@@ -681,7 +681,7 @@ from dvc.repo import Repo
 for name in ("dvc", "dvc_data", "dvc_objects"):
     logging.getLogger(name).setLevel(logging.WARNING)
 try:
-    Repo().reproduce(sys.argv[1], single_item=True, allow_missing=True)
+    Repo().reproduce(sys.argv[1], single_item=True)
 except DvcException:
     logging.getLogger("dvc").exception("")
     sys.exit(255)
