@@ -20,7 +20,7 @@ class Place:
         self.node = node
         self.rank = 0
         self.name = f"{boot['lease']}-n{node}"
-        self.blobs = f"machine/{run}/blob"
+        self.blobs = self.key("blob")
         self.order = f"control/{run}/order/{boot['attempt']}.json"
         self.stop = f"control/{run}/stop.json"
         self.nodes: list[Peer] = []

@@ -71,6 +71,11 @@ class FileStore:
             except FileExistsError:
                 raise Exists(key) from None
 
+    def delete(self, key: str) -> None:
+        """Take an object away; one that is not there is fine."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(key))
+
     def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
         """Store a stream as `prefix/<sha256>` in one pass: its hash and size. The same bytes again are fine."""
         digest, size = hashlib.sha256(), 0

@@ -102,8 +102,7 @@ class Work:
             "failed_rank": failed["rank"] if failed else None,
             "tail": last_lines(tail),
             "lost": sorted(self._committer.troubles),
-            "output": self._committer.sequence["out"] or None,
-            "checkpoint": self._committer.sequence["ckpt"] or None,
+            **{kind: number or None for kind, number in self._committer.sequences.items()},
             "log_segments": self._log.segments,
             "log_bytes": self._log.bytes,
         }

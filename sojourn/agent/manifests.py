@@ -1,0 +1,42 @@
+"""The numbered commits of one node: each names whole files, and none is ever changed."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from sojourn.agent.errors import Exists
+from sojourn.agent.files import Json
+from sojourn.agent.mailbox import Place, dump
+from sojourn.agent.store import FileStore
+
+
+class Manifests:
+    """The commits of one kind: `out` or `ckpt`."""
+
+    def __init__(self, store: FileStore, place: Place, kind: str) -> None:
+        self._store = store
+        self._place = place
+        self._kind = kind
+        self._sources: dict[int, set[str]] = {}
+        self.sequence = 0  # of the newest
+        self.newest: list[Json] = []
+
+    def write(self, entries: list[Json]) -> None:
+        """Commit these files under the next number that is free."""
+        named = {entry["source"] for entry in entries}
+        while True:
+            number = self.sequence + 1
+            # Before the attempt: a manifest whose answer is lost may stand all the same.
+            self._sources.setdefault(number, set()).update(named)
+            body = {"sequence": number, "at": time.time(), "files": entries}
+            with contextlib.suppress(Exists):
+                self._store.create(self._place.key(f"{self._kind}/{number:08d}.json"), dump(body), durable=True)
+                break
+            self.sequence = number
+        self.sequence, self.newest = number, entries
+
+    def sources_since(self, sequence: int) -> set[str]:
+        """The blobs that a commit of this number or a later one names; the earlier ones are forgotten."""
+        self._sources = {number: sources for number, sources in self._sources.items() if number >= sequence}
+        return set().union(*self._sources.values())

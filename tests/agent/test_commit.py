@@ -1,0 +1,213 @@
+"""Commits made one by one: which blobs stay in the store, and that only a node's own ever go."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sojourn.agent.commit import Committer
+from sojourn.agent.mailbox import Place
+from sojourn.agent.store import FileStore
+from sojourn.names import LeaseName
+from sojourn.records import Manifest
+
+LEASE = LeaseName("calm-heron-7f3a", 1)
+RUN = "machine/digits/calm-heron-7f3a"
+
+
+class Node:
+    """One node's tree and its committer, over the store of all."""
+
+    def __init__(self, folder: Path, node: int, nodes: int, **order: Any) -> None:
+        self.tree = folder / f"tree{node}"
+        self.tree.mkdir(exist_ok=True)
+        self.root = folder / "store"
+        boot = {"project": "digits", "run": LEASE.run, "attempt": 1, "lease": str(LEASE)}
+        store = FileStore(self.root.as_uri())
+        place = Place(store, boot, node)
+        names = [LEASE.machine(number) for number in range(nodes)]
+        place.rank_by(names)
+        told = {
+            "nodes": names,
+            "inputs": [],
+            "outputs": None,
+            "ignore": [],
+            "checkpoint": ["*.pt"],
+            "commit_every_s": 9,
+        }
+        self.prefix = f"{RUN}/1/{node}"
+        self._committer = Committer(store, place, {**told, **order}, str(self.tree), "outputs", time.monotonic() + 60)
+
+    def commit(self, **files: str | None) -> None:
+        """Write these files (None removes one), then commit what is there."""
+        for name, text in files.items():
+            path = self.tree / name.replace("_", ".")
+            path.unlink() if text is None else path.write_text(text)
+        self._committer.final(time.monotonic() + 60, torn=False)
+
+    def settle(self) -> None:
+        self._committer.settle(0.1)
+
+    def blobs(self) -> set[str]:
+        """The texts that lie below this node's prefix, each under its own hash."""
+        found = {path: path.read_text() for path in (self.root / self.prefix / "blob").iterdir()}
+        assert all(path.name == _sha256(text) for path, text in found.items())
+        return set(found.values())
+
+    def manifest(self, what: str, sequence: int) -> dict[str, str]:
+        """The files of a commit as they can be fetched now. Raises FileNotFoundError."""
+        body = (self.root / self.prefix / what / f"{sequence:08d}.json").read_bytes()
+        return {e.path: (self.root / e.source).read_text() for e in Manifest.model_validate_json(body).files}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_the_newest_two_checkpoints_stay_and_older_ones_leave_nothing(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    for step in range(1, 6):
+        node.commit(model_pt=f"step {step}")
+    assert node.blobs() == {"step 4", "step 5"}
+    assert node.manifest("ckpt", 4) == {"model.pt": "step 4"} and node.manifest("ckpt", 5) == {"model.pt": "step 5"}
+
+
+def test_a_file_that_every_commit_names_stays(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    node.commit(frozen_pt="frozen", report="report")
+    for step in range(4):
+        node.commit(model_pt=f"step {step}", report="report")
+    assert node.blobs() == {"frozen", "report", "step 2", "step 3"}
+    assert node.manifest("out", 5) == {"frozen.pt": "frozen", "model.pt": "step 3", "report": "report"}
+
+
+def test_the_last_but_one_outputs_can_still_be_fetched_by_whoever_has_just_read_of_them(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    for epoch in "1234":
+        node.commit(metrics=epoch)
+    assert node.manifest("out", 3) == {"metrics": "3"} and node.manifest("out", 4) == {"metrics": "4"}
+    assert node.blobs() == {"3", "4"}
+
+
+def test_a_file_that_was_gone_and_comes_back_is_stored_anew(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    node.commit(best_pt="best", last_pt="0")
+    node.commit(best_pt=None, last_pt="1")
+    for step in ("2", "3"):
+        node.commit(last_pt=step)
+    assert node.blobs() == {"2", "3"}
+    node.commit(best_pt="best")
+    assert node.manifest("ckpt", 5) == {"best.pt": "best", "last.pt": "3"}
+
+
+def test_a_state_of_a_file_that_comes_back_by_renaming_can_still_be_fetched(tmp_path: Path) -> None:
+    (tmp_path / "tree0").mkdir()
+    model, old, new = (tmp_path / "tree0" / name for name in ("model", "model.old", "model.new"))
+    model.write_text("sent along")
+    node = Node(tmp_path, 0, 1, ignore=["*.old", "*.new"])
+    model.rename(old)
+    node.commit(model="trained")
+    model.rename(new), old.rename(model)
+    for text in "abc":
+        node.commit(report=text)
+    model.rename(old), new.rename(model)
+    node.commit(report="d")
+    assert node.manifest("out", 5) == {"model": "trained", "report": "d"}
+
+
+def test_files_that_the_script_rotates_do_not_pile_up(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    node.commit(step1_pt="1")
+    for step in range(2, 7):
+        node.commit(**{f"step{step}_pt": str(step), f"step{step - 1}_pt": None})
+    assert node.blobs() == {"5", "6"}
+
+
+def test_what_is_not_complete_yet_on_every_node_does_not_push_out_what_is(tmp_path: Path) -> None:
+    first, second = Node(tmp_path, 0, 2), Node(tmp_path, 1, 2)
+    for step in ("1", "2"):
+        first.commit(a_pt=f"a{step}")
+        second.commit(b_pt=f"b{step}")
+        second.settle(), first.settle(), second.settle()
+    for step in ("3", "4", "5"):
+        first.commit(a_pt=f"a{step}")
+    assert first.blobs() == {"a1", "a2", "a3", "a4", "a5"}, "the newest that can be resumed from are 1 and 2"
+    assert second.manifest("ckpt", 1) == {"b.pt": "b1"} and second.manifest("ckpt", 2) == {"b.pt": "b2"}
+
+
+def test_every_node_prunes_its_own_part(tmp_path: Path) -> None:
+    first, second = Node(tmp_path, 0, 2), Node(tmp_path, 1, 2)
+    for step in range(1, 6):
+        first.commit(a_pt=f"a{step}")
+        second.commit(b_pt=f"b{step}")
+        second.settle(), first.settle(), second.settle()
+    first.commit(), second.commit()
+    assert (first.blobs(), second.blobs()) == ({"a4", "a5"}, {"b4", "b5"})
+    assert (first.manifest("ckpt", 4), second.manifest("ckpt", 4)) == ({"a.pt": "a4"}, {"b.pt": "b4"})
+    assert not (tmp_path / "store" / second.prefix / "commit").exists(), "rank 0's agent writes the commits"
+
+
+def test_nothing_of_another_node_attempt_or_run_is_deleted(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    digest = _sha256("step 1")
+    elsewhere = [
+        f"{RUN}/1/1/blob",
+        f"{RUN}/2/0/blob",
+        f"{RUN}/blob",
+        "machine/digits/other/1/0/blob",
+        "control/digits/blob",
+    ]
+    for folder in elsewhere:
+        (tmp_path / "store" / folder).mkdir(parents=True)
+        (tmp_path / "store" / folder / digest).write_text("step 1")
+    for step in range(1, 5):
+        node.commit(model_pt=f"step {step}")
+    assert node.blobs() == {"step 3", "step 4"}
+    assert all((tmp_path / "store" / folder / digest).exists() for folder in elsewhere)
+
+
+def test_a_restored_file_that_nobody_touches_is_named_where_it_lies(tmp_path: Path) -> None:
+    source = "machine/digits/earlier/1/0/blob/" + _sha256("restored")
+    (tmp_path / "store" / source).parent.mkdir(parents=True)
+    (tmp_path / "store" / source).write_text("restored")
+    restored = {
+        "path": "frozen.pt",
+        "hash": f"sha256:{_sha256('restored')}",
+        "size": 8,
+        "mode": 0o644,
+        "source": source,
+    }
+    node = Node(tmp_path, 0, 1, inputs=[restored])
+    for step in range(4):
+        node.commit(model_pt=f"step {step}")
+    assert node.manifest("ckpt", 4) == {"model.pt": "step 3", "frozen.pt": "restored"}
+
+
+def test_a_manifest_that_stands_though_its_answer_was_lost_keeps_its_files(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    node.commit(model_pt="step 1")
+    obstacle = tmp_path / "store" / node.prefix / "ckpt/00000002.json"
+    lines = json.dumps({"sequence": 2, "at": 0, "files": []})
+    obstacle.write_text(lines)
+    node.commit(model_pt="step 2")
+    node.commit(model_pt="step 3")
+    assert obstacle.read_text() == lines
+    assert node.manifest("ckpt", 3) == {"model.pt": "step 2"} and node.manifest("ckpt", 4) == {"model.pt": "step 3"}
+
+
+def test_a_blob_that_cannot_be_deleted_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node = Node(tmp_path, 0, 1)
+    for step in range(1, 3):
+        node.commit(model_pt=f"step {step}")
+    blob = tmp_path / "store" / node.prefix / "blob" / _sha256("step 1")
+    blob.unlink(), blob.mkdir()
+    node.commit(model_pt="step 3")
+    assert "cannot be deleted" in capsys.readouterr().err
+    blob.rmdir(), blob.write_text("step 1")
+    node.commit(model_pt="step 4")
+    assert node.blobs() == {"step 3", "step 4"}
