@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sojourn.ledger import Entry
-from sojourn.records import Exit, Hello, Lease, Outcome, RunState, Stop
+from sojourn.records import Exit, ExitReason, Hello, Lease, Outcome, RunState, Stop
 
 HELLO_LIMIT_S = 900.0  # a machine that says nothing for this long after its creation is lost
 VISIBLE_LIMIT_S = 120.0  # a new machine may be invisible to its own cloud for a while
@@ -212,7 +212,12 @@ def judge(exits: list[Exit], seen: Seen) -> Outcome:
         return _outcome("succeeded" if whole else "lost", message, seen, exits, last=exits[0])
     # A peer's end is only ever the echo of another node's.
     first = min(failed, key=lambda one: (one.reason == "peer", _failed_at(one)))
-    states: dict[str, RunState] = {"stopped": "stopped", "deadline": "deadline", "refused": "refused"}
+    states: dict[ExitReason, RunState] = {
+        "stopped": "stopped",
+        "deadline": "deadline",
+        "refused": "refused",
+        "fault": "lost",  # ours, not the script's: another lease may do better
+    }
     state = states.get(first.reason, "failed")
     return _outcome(state, _sentence(first, seen), seen, exits, last=first)
 
@@ -227,12 +232,14 @@ def _sentence(one: Exit, seen: Seen) -> str:
         how = f"stopped: {seen.stop.reason}" if seen.stop else "stopped"
     elif one.reason == "deadline":
         how = "ended at its deadline"
+    elif one.reason == "fault":
+        how = one.message or "the agent failed"
     elif one.reason == "refused":
         how = f"not started: {one.message}"
     else:
         died = one.signal is not None
         how = f"{who} was killed by {one.signal}" if died else f"{who} ended with exit code {one.exit_code}"
-    return f"{how}; {one.message}" if one.message and one.reason != "refused" else how
+    return f"{how}; {one.message}" if one.message and one.reason not in ("refused", "fault") else how
 
 
 def _outcome(state: RunState, message: str, seen: Seen, exits: list[Exit], last: Exit | None = None) -> Outcome:

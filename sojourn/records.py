@@ -181,7 +181,7 @@ class RankExit(Record):
     at: float
 
 
-ExitReason = Literal["exited", "stopped", "deadline", "refused", "peer"]
+ExitReason = Literal["exited", "stopped", "deadline", "refused", "peer", "fault"]
 
 
 class Exit(Record):
@@ -190,7 +190,7 @@ class Exit(Record):
     node: int
     reason: ExitReason = Field(
         description="exited by itself; stopped on request; deadline; refused (never started: bad input data, "
-        "disk full, no interpreter); peer (another node ended first)"
+        "disk full, no interpreter); peer (another node ended first); fault (the agent itself failed)"
     )
     exit_code: int | None = None
     signal: str | None = None

@@ -104,6 +104,13 @@ def test_a_peers_end_is_an_echo() -> None:
     assert (ended.state, ended.exit_code) == ("failed", 3)
 
 
+def test_a_fault_of_an_agent_is_not_the_scripts() -> None:
+    why = "the agent failed while running: KeyError('reason')"
+    fault = Exit(node=1, reason="fault", exit_code=137, signal="SIGKILL", message=why, ended_at=41.0)
+    ended = outcome(step(ORDERED, Seen(now=60, exits=(Exit(node=0, reason="peer", ended_at=40.0), fault)), TERMS))
+    assert (ended.state, ended.message, ended.failed_node) == ("lost", why, 1)
+
+
 def test_one_failed_node_does_not_wait_for_the_others_for_ever() -> None:
     seen = Seen(now=50 + PEERS_LIMIT_S - 1, lease=machines("ended", "running"), exits=(exited(0, 1), None))
     assert step(ORDERED, seen, TERMS) is None

@@ -15,6 +15,7 @@ import platform
 import posixpath
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from sojourn.agent import files, host
@@ -79,7 +80,7 @@ class Agent:
         except Refused as refusal:
             self._exit["message"] = str(refusal)
         except Exception as error:
-            self._exit["message"] = f"the agent failed before the start: {error!r}"
+            self._fault(error)
         else:
             self._see_through(work)
         return self._say_exit()
@@ -173,18 +174,26 @@ class Agent:
             self._exit.update(reason=stop.reason, message=stop.message)
             work.halt(stop.reason)
         except Exception as error:
-            work.notes.append(f"the agent failed while the script ran: {error!r}")
+            self._fault(error)
         work.script.end()
         self._exit["ended_at"] = time.time()
         self._heart.phase = "committing"
         try:
             work.commit(self._exit["reason"])
         except Exception as error:
-            work.notes.append(f"the last commit failed: {error!r}")
+            self._fault(error, excuse=work.script.status == 0)
         self._exit.update(work.account(self._exit["reason"]))
         self._exit["message"] = "; ".join(filter(None, [self._exit["message"], *work.notes])) or None
 
     # -- done --
+
+    def _fault(self, error: Exception, excuse: bool = True) -> None:
+        """What nobody foresaw: the attempt ends as ours, unless it had a reason before; `excuse` the script or not."""
+        say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        message = f"the agent failed while {self._heart.phase}: {error!r}"
+        self._exit["message"] = "; ".join(filter(None, [self._exit["message"], message]))
+        if excuse and self._exit["reason"] in ("refused", "exited"):
+            self._exit["reason"] = "fault"
 
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", time.time())

@@ -69,7 +69,8 @@ class Committer:
         """Let the newest checkpoint become complete over all nodes; rank 0's node waits for the others."""
         until = min(self._keeper.until, time.monotonic() + seconds)
         while self._checkpoints.shared and time.monotonic() < until:
-            self._sync(0.0)
+            with contextlib.suppress(OSError):
+                self._sync(0.0)
             if self._checkpoints.settled():
                 return
             time.sleep(0.1)

@@ -42,9 +42,13 @@ class Work:
         self._patience_s = patience_s
 
     def start(self) -> None:
-        """The script runs already: take up what it prints and writes."""
-        self._log.start()
-        self._committer.start()
+        """The script runs already: take up what it prints and writes, or end it."""
+        try:
+            self._log.start()
+            self._committer.start()
+        except Exception:
+            self.script.end()
+            raise
 
     def follow(self, interrupts: Interrupts) -> None:
         """Until the script has ended, or its ranks do not after one failed. Raises Stop."""

@@ -164,7 +164,7 @@ class Lab:
         self.box.request_stop(Stop(reason="the test says so", at=time.time()))
 
     def log(self, node: int = 0) -> bytes:
-        return b"".join(self.box.log(1, node))
+        return b"".join(segment.body for segment in self.box.log(1, node))
 
     def outputs(self, what: str = "out", node: int = 0) -> dict[str, bytes]:
         """The files of the newest manifest, each checked against its hash."""

@@ -207,6 +207,25 @@ def test_a_stop_before_the_order_ends_the_machine(lab: Lab) -> None:
     assert lab.exit().reason == "stopped"
 
 
+def test_an_order_that_no_agent_can_read_is_our_fault(lab: Lab) -> None:
+    lab.boot()
+    lab.store.put(f"control/digits/{RUN}/order/1.json", b"{")
+    end = lab.exit()
+    assert end.reason == "fault" and "the agent failed while waiting: JSONDecodeError" in (end.message or "")
+    assert "Traceback" in (lab.scratch() / "agent.err").read_text()
+
+
+def test_a_fault_of_ours_ends_the_script_and_brings_home_what_it_made(lab: Lab) -> None:
+    lab.boot()
+    lab.order("import time; open('part', 'w').write('x'); print('ready'); time.sleep(300)")
+    wait_for(lambda: b"ready" in lab.log())
+    lab.store.put(f"control/digits/{RUN}/stop.json", b"{}")
+    end = lab.exit()
+    assert (end.reason, end.exit_code) == ("fault", 137)
+    assert end.message == "the agent failed while running: KeyError('reason')"
+    assert lab.outputs() == {"part": b"x"} and lab.log() == b"ready\n" and lab.alive() == []
+
+
 # --- the log ----------------------------------------------------------------------------
 
 
@@ -245,7 +264,7 @@ open("digest", "w").write(digest.hexdigest())
     end = lab.exit()
     log = hashlib.sha256()
     for segment in lab.box.log(1, 0):
-        log.update(segment)
+        log.update(segment.body)
     assert end.log_bytes == megabytes << 20
     assert log.hexdigest() == lab.outputs()["digest"].decode()
     assert peak < 160 << 20
