@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,3 +98,14 @@ def test_importing_it_loads_neither_prefect_nor_dvc_nor_torch(module: str) -> No
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout.split()
     assert not {"prefect", "dvc", "torch", "boto3", "google"} & set(loaded)
+
+
+def test_a_plan_of_a_script_starts_fast_by_loading_little(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    code = "import sys, atexit; atexit.register(lambda: print(*sys.modules, file=open('loaded', 'w')))\n"
+    code += "sys.argv[1:] = ['plan', '--', sys.executable, 'train.py']\nfrom cli.main import main\nmain()"
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, env={**os.environ, "SOJOURN_HOME": str(tmp_path)}
+    )
+    loaded = {name.split(".")[0] for name in (tmp_path / "loaded").read_text().split()}
+    assert not {"prefect", "dvc", "torch", "http", "asyncio", "packaging"} & loaded

@@ -1,0 +1,55 @@
+"""What the shell offers on Tab: ids of runs, stages, providers, machines.
+
+Looked up in place, without reading any run, and silent: a shell that waits for an answer has
+no use for an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def _silent(look: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    def offer(incomplete: str) -> list[str]:
+        try:
+            return [word for word in look() if word.startswith(incomplete)]
+        except Exception:  # whatever is broken here, the command itself will say it
+            return []
+
+    return offer
+
+
+@_silent
+def runs() -> list[str]:
+    """`last`, and the id of every run."""
+    from cli.world import open_store
+    from sojourn.mailbox import projects, runs_of
+
+    store = open_store(None)
+    return ["last", *(mailbox.run for project in projects(store) for mailbox in runs_of(store, project))]
+
+
+@_silent
+def stages() -> list[str]:
+    """The stages of the dvc.yaml here; DVC itself would take seconds."""
+    import yaml
+
+    return [str(name) for name in yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]]
+
+
+@_silent
+def providers() -> list[str]:
+    """The names for --where."""
+    from sojourn.providers import NAMES
+
+    return list(NAMES)
+
+
+@_silent
+def machines() -> list[str]:
+    """What any provider can rent."""
+    from sojourn.providers import NAMES, open_provider
+    from sojourn.runs import data_home
+
+    return [offer.machine for name in NAMES for offer in open_provider(name, data_home()).offers(None, 1)]
