@@ -102,7 +102,7 @@ def write_report(
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,
         compared=_compared(plan.program(), metrics, past),
-        series=series,
+        series={name: one for name, one in series.items() if one.count > 1},
         ended_at=now,
         seconds=round(now - plan.created_at, 3),
         script_s=round(outcome.ended_at - outcome.started_at, 3) if outcome.started_at else None,

@@ -32,6 +32,7 @@ from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
 from sojourn.agent.paths import inside
 from sojourn.agent.processes import adopt_orphans
+from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
 from sojourn.agent.store import FileStore
 from sojourn.agent.work import Work
@@ -150,6 +151,7 @@ class Agent:
         os.makedirs(env["SOJOURN_OUTPUT_DIR"], exist_ok=True)
         output = os.path.relpath(env["SOJOURN_OUTPUT_DIR"], self._root)
         committer = Committer(self._store, self._place, order, self._root, output, self._grace.latest())
+        scalars = Scalars(self._store, self._place, order, self._root)
         mask = Mask([env[name] for name in order["secrets"]])
         log = Log(self._store, self._place.key("log"), mask)
         self._interrupts.check()
@@ -157,7 +159,7 @@ class Agent:
         keeper = [sys.executable, "-I", "-S", self._program, "rank", "--record", records, "--"]
         argv = command_line(order, self._place.rank, keeper)
         script = Script(argv, cwd, env, log.pipe, records, self._umask)
-        work = Work(script, log, committer, mask, self._grace, self._store.patience_s)
+        work = Work(script, log, committer, scalars, mask, self._grace, self._store.patience_s)
         work.start()
         self._heart.phase = "running"
         say(f"started {argv[0]!r} as node rank {self._place.rank}")

@@ -13,11 +13,13 @@ from sojourn.agent.files import Json
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.log import Log
 from sojourn.agent.mask import Mask
+from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
 
 PEER_GRACE_S = 2.0
 SIGNAL_GRACE_S = 20.0
 RANKS_END_S = 5.0  # after the first rank failed, the others get this long
+SCALARS_S = 5.0  # for the end of the curves, after all that matters more
 TAIL_BYTES = 8 << 10
 TAIL_LINES = 40
 OUT_OF_MEMORY = "killed by SIGKILL, which nobody of ours sent: often the kernel's out-of-memory killer"
@@ -26,17 +28,25 @@ OUT_OF_MEMORY = "killed by SIGKILL, which nobody of ours sent: often the kernel'
 class Work:
     """Started, followed or halted, committed, accounted for, in this order.
 
-    Whoever else watches the script's files (its metrics, say) is one more part: it begins
-    in `start` and looks for the last time in `commit`, in a thread of its own meanwhile.
+    Each part begins in `start` and looks for the last time in `commit`, in a thread of its
+    own meanwhile.
     """
 
     def __init__(
-        self, script: Script, log: Log, committer: Committer, mask: Mask, grace: Grace, patience_s: float
+        self,
+        script: Script,
+        log: Log,
+        committer: Committer,
+        scalars: Scalars,
+        mask: Mask,
+        grace: Grace,
+        patience_s: float,
     ) -> None:
         self.script = script
         self.notes: list[str] = []  # what was odd
         self._log = log
         self._committer = committer
+        self._scalars = scalars
         self._mask = mask
         self._grace = grace
         self._patience_s = patience_s
@@ -46,6 +56,7 @@ class Work:
         try:
             self._log.start()
             self._committer.start()
+            self._scalars.start()
         except Exception:
             self.script.end()
             raise
@@ -84,6 +95,7 @@ class Work:
             self._committer.final(self._grace.latest(), torn)
             failed = reason == "peer" or (reason == "exited" and status != 0)
             self._committer.settle(0.5 if failed else 10.0)
+            self._scalars.finish(min(self._grace.latest() - time.monotonic(), SCALARS_S))
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
 

@@ -134,7 +134,7 @@ def test_events_are_the_documented_ones_and_people_read_the_rest_on_standard_err
     assert set(statuses[0]) - {"event", "at"} == set(re.findall(r"`(\w+)`", documented.split("A `status` says")[1])) & {
         *Status.model_fields
     }
-    assert statuses[-1]["values"] == {"loss": 0.0333} and statuses[-1]["steps"] == 30
+    assert statuses[-1]["values"] == {"loss": 0.0333, "accuracy": 0.5} and statuses[-1]["steps"] == 30
     assert [one["line"] for one in told if one["event"] == "log"][0] == "step 1/30 loss=1.0000"
     assert "✓ train" in done.stderr and "loss=" not in done.stderr
 
@@ -177,3 +177,32 @@ def test_attach_goes_on_where_the_run_is_and_keeps_what_was_reported_before(repo
     assert "step 1/80 loss=1.0000" not in lines and lines[-1].endswith("80 of 80")
     series = reporting.show()["report"]["series"]["loss"]
     assert [point[0] for point in series["points"]] == list(range(1, 81))
+
+
+def test_what_the_script_writes_for_tensorboard_and_as_metrics_is_seen_while_it_runs(world: World) -> None:
+    world.script(
+        """
+        import json, time
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        writer = EventFileWriter("logs")
+        for step in range(30):
+            event = Event(wall_time=time.time(), step=step)
+            event.summary.value.add(tag="loss", simple_value=1 / (step + 1))
+            writer.add_event(event)
+            writer.flush()
+            json.dump({"step": step, "accuracy": step / 32}, open("metrics.json", "w"))
+            time.sleep(0.2)
+        """
+    )
+    done = world.train("--json", "--", "python", "train.py")
+
+    assert done.returncode == 0, done.stderr
+    seen = [one["values"] for one in events(done.stdout) if one["event"] == "status" and one["phase"] == "running"]
+    assert {"loss", "accuracy"} <= {name for values in seen for name in values}
+    report = world.show()["report"]
+    loss, accuracy = report["series"]["loss"], report["series"]["accuracy"]
+    assert (loss["source"], accuracy["source"]) == ("tensorboard", "file")
+    assert [point[0] for point in loss["points"]] == list(range(30))
+    assert report["metrics"]["accuracy"] == 29 / 32 == accuracy["points"][-1][1]
