@@ -7,7 +7,6 @@ import errno
 import hashlib
 import os
 import posixpath
-import secrets
 import shutil
 import tarfile
 import threading
@@ -31,6 +30,7 @@ class Fetcher:
         self._scratch = scratch
         self._check = check
         self._failed = threading.Event()
+        self._folders: dict[str, str] = {}
         self.bytes_done = 0
         self.bytes_total = 0
 
@@ -91,7 +91,7 @@ class Fetcher:
 
     def _all(self, entries: list[Json]) -> None:
         for entry in entries:  # one thread makes the folders, so that eight need not agree
-            os.makedirs(os.path.dirname(inside(self._root, entry["path"])), exist_ok=True)
+            self._folder(entry["path"])
         with ThreadPoolExecutor(FETCHERS) as pool:
             jobs = [pool.submit(self._place, entry) for entry in entries]
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
@@ -102,21 +102,26 @@ class Fetcher:
         for error in filter(None, (job.exception() for job in done)):
             raise error
 
+    def _folder(self, path: str) -> str:
+        """The folder of a path in the tree, made if need be; looked at once however many files it gets."""
+        name = posixpath.dirname(path)
+        if name not in self._folders:
+            self._folders[name] = os.path.dirname(inside(self._root, path))
+            os.makedirs(self._folders[name], exist_ok=True)
+        return self._folders[name]
+
     def _place(self, entry: Json) -> None:
-        self._copy(entry, inside(self._root, entry["path"]))
+        folder, name = posixpath.split(entry["path"])
+        self._copy(entry, os.path.join(self._folders[folder], name))
 
     def _copy(self, entry: Json, target: str) -> None:
-        temporary = f"{target}#{secrets.randbelow(10**15)}"
+        # Under its own name at once: nothing looks at the tree before all of it is there.
         try:
-            with self._source(entry) as source, open(temporary, "xb") as file:
+            with self._source(entry) as source, open(_new(target), "wb") as file:
+                os.fchmod(file.fileno(), entry["mode"])
                 self._verified(entry, source, file)
-            os.chmod(temporary, entry["mode"])
-            os.replace(temporary, target)
         except OSError as error:
             raise _disk(entry["path"], error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
     def _source(self, entry: Json) -> BinaryIO:
         name = entry["source"]
@@ -142,6 +147,15 @@ class Fetcher:
         if self._failed.is_set():
             raise Late
         self._check()
+
+
+def _new(target: str) -> int:
+    """A descriptor of a new file; one that stands there, or a link, is replaced and not written through."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with contextlib.suppress(FileExistsError):
+        return os.open(target, flags, 0o600)
+    os.unlink(target)
+    return os.open(target, flags, 0o600)
 
 
 def _disk(path: str, error: OSError) -> Refused:
