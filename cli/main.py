@@ -8,7 +8,7 @@ import traceback
 
 import typer
 
-from cli import attach, deploy, doctor, init, logs, plan, pull, purge, reap, runs, show, stop, train, ui
+from cli import attach, deploy, doctor, init, logs, plan, pull, purge, reap, recorded, runs, show, stop, train, ui
 from sojourn import __version__
 from sojourn.errors import ExitCode, SojournError
 
@@ -52,7 +52,19 @@ def options(
 
 
 def main() -> None:
-    """The console script: one sentence and an exit code for whatever goes wrong."""
+    """The console script."""
+    code = ExitCode.OK
+    try:
+        _run()
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else code
+        raise
+    finally:
+        recorded.leave(code)
+
+
+def _run() -> None:
+    """One sentence and an exit code for whatever goes wrong."""
     gc.set_threshold(50_000)  # imports make 200,000 objects that stay; looking through them time and again takes 0.1 s
     try:
         app()

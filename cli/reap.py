@@ -50,11 +50,14 @@ def _everything(store: Store, dry_run: bool) -> Iterator[Finding]:
     from sojourn.runs import data_home
 
     providers = [open_provider(name, data_home()) for name in NAMES]
-    yield from find(store, providers, _journey_of, now=time.time(), dry_run=dry_run)
-    yield from _mended(store, dry_run)
+    found = []
+    for finding in find(store, providers, _journey_of, now=time.time(), dry_run=dry_run):
+        found.append(finding)
+        yield finding
+    yield from _mended(store, dry_run, found)
 
 
-def _mended(store: Store, dry_run: bool) -> Iterator[Finding]:
+def _mended(store: Store, dry_run: bool, found: list[Finding]) -> Iterator[Finding]:
     """What Prefect believes wrongly, when a server answers; machines are ended without one."""
     from cli.server import running_server
 
@@ -67,7 +70,7 @@ def _mended(store: Store, dry_run: bool) -> Iterator[Finding]:
     from tasks.mend import mend
 
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
-        yield from mend(client, store, now=time.time(), dry_run=dry_run)
+        yield from mend(client, store, now=time.time(), dry_run=dry_run, found=found)
 
 
 def _journey_of(plan: Plan, mailbox: Mailbox) -> Journey:

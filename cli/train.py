@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +44,7 @@ def train(
 
     Example: sojourn train -- python train.py --epochs 3
     """
+    from cli.recorded import with_prefect
     from cli.view import View
 
     asked = options.flags(
@@ -62,7 +60,7 @@ def train(
         return prepare_plan(project, asked, store, yes_upload, from_run)
 
     with view.errors():
-        finish(without_prefect(make_plan, view) if no_prefect else with_prefect(make_plan, view), view)
+        finish(without_prefect(make_plan, view) if no_prefect else with_prefect(make_plan, view, _walk), view)
 
 
 def without_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
@@ -85,59 +83,6 @@ def _walk(plan: Plan, view: View) -> Report:
     journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, view.listener)
     with interruptible(journey):
         return walk(journey)
-
-
-def with_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
-    """As a flow run on the Prefect server, or without one when none can be had.
-
-    Planning, Prefect's imports and the start of a server take a second or more each, so they
-    go side by side.
-    """
-    from cli.aside import aside
-
-    planned = aside(make_plan)
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
-    from cli.interrupts import interruptible
-    from cli.modules import check_modules
-    from cli.server import seek_server
-
-    check_modules()
-    server = seek_server()
-    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders")
-
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    from flows.train import train as flow
-    from sojourn.errors import TransientError
-    from sojourn.mailbox import Mailbox
-    from sojourn.report import Report
-    from sojourn.storage import Store
-    from tasks.session import session
-
-    plan = planned()
-    view.plan(plan)
-    if plan.stage is not None:  # while the server answers its first calls
-        threading.Thread(target=_import_ahead, args=("dvc.repo",), daemon=True).start()
-    api = server()
-    if api is None:
-        view.listener.warn("no Prefect server answers: the run goes on without one")
-        return _walk(plan, view)
-    # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
-    settings = temporary_settings({PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-    with settings, session(plan, view.listener, interruptible):
-        state = flow(plan.launch, plan.directory, return_state=True)
-    report = Mailbox(Store(plan.store), plan.project, plan.run).read("report", Report)
-    if report is None:
-        state.result()  # without a report the flow has failed, and this raises why
-        raise TransientError(f"{plan.run} has no report", hint=f"continue it: sojourn attach {plan.run}")
-    return report
-
-
-def _import_ahead(*modules: str) -> None:
-    """Import what the steps to come will import, at a time that costs nothing."""
-    for name in modules:
-        importlib.import_module(name)
 
 
 def finish(report: Report, view: View) -> None:

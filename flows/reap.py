@@ -19,6 +19,7 @@ def reap(store: Store | str | None = None, dry_run: bool = False) -> list[Findin
         dry_run: Only say what would be done.
     """
     kept = store.open() if isinstance(store, Store) else storage.Store(store or default_store(data_home()))
-    findings = sweep(kept, dry_run) + mend(kept, dry_run)
+    found = sweep(kept, dry_run)
+    findings = found + mend(kept, dry_run, found)
     raise_for_failed(findings)
     return findings

@@ -29,6 +29,9 @@ from sojourn.spec import format_duration
 CHARTS = 4
 PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none
 PROGRESS_EVERY_S = 10.0
+AWAY_S = 60.0  # a server that did not answer may cost the run a minute; the artifacts after that are left out
+
+_away_until = 0.0
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +163,11 @@ def _cell(value: object) -> str:
 
 
 def _try(create: Callable[[], object]) -> None:
+    global _away_until
+    if time.monotonic() < _away_until:
+        return
     try:
         create()
     except Exception as error:  # whatever Prefect's client raises, the run must not end because of it
         logger.warning("no artifact: %s", error)
+        _away_until = time.monotonic() + AWAY_S

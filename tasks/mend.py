@@ -7,7 +7,7 @@ away is recorded as Failed or Crashed although it succeeded
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -37,13 +37,20 @@ PAGE = 200
 _PERHAPS_WRONG = [StateType.RUNNING, StateType.CANCELLING, StateType.FAILED, StateType.CRASHED]
 
 
-def mend(client: SyncPrefectClient, store: Store, *, now: float, dry_run: bool) -> Iterator[Finding]:
-    """Give every flow run whose run is closed in this store the final state that the store tells."""
+def mend(
+    client: SyncPrefectClient, store: Store, *, now: float, dry_run: bool, found: Iterable[Finding] = ()
+) -> Iterator[Finding]:
+    """Give every flow run whose run is closed in this store the final state that the store tells.
+
+    A run that was closed a moment ago is left to its own process, unless `found` says that a
+    sweep closed it in that process's place.
+    """
+    orphans = {finding.run for finding in found if finding.action == "closed"}
     mailboxes = {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
     for flow_run in list(_suspects(client, now)):  # all first: a mended one leaves the pages
         mailbox = mailboxes.get(_run_of(flow_run))
         report = _report(mailbox) if mailbox else None
-        if report is None or now < report.ended_at + SETTLING_S:
+        if report is None or (report.run not in orphans and now < report.ended_at + SETTLING_S):
             continue
         was, state = flow_run.state, true_state(report)
         if was is None or was.type == state.type:

@@ -34,10 +34,10 @@ def sweep(store: Store, dry_run: bool) -> list[Finding]:
 
 
 @step("mend")
-def mend(store: Store, dry_run: bool) -> list[Finding]:
+def mend(store: Store, dry_run: bool, found: list[Finding]) -> list[Finding]:
     """Put flow runs right whose run has ended otherwise than Prefect believes."""
     with get_client(sync_client=True) as client:
-        return _told(list(correct(client, store, now=time.time(), dry_run=dry_run)))
+        return _told(list(correct(client, store, now=time.time(), dry_run=dry_run, found=found)))
 
 
 def _told(findings: list[Finding]) -> list[Finding]:

@@ -1,0 +1,115 @@
+"""A run as a flow run of this process, and what becomes of it when the Prefect server goes away.
+
+Nothing of a run waits for the server: its results are home and its machines gone all the
+same. What the server missed is put right by `sojourn reap`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cli.view import View
+    from sojourn.planning import Plan
+    from sojourn.report import Report
+
+_lost: list[str] = []  # the servers that went away under a run of this process
+
+
+def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[[Plan, View], Report]) -> Report:
+    """As a flow run on the Prefect server, or `otherwise` when none can be had.
+
+    Planning, Prefect's imports and the start of a server take a second or more each, so they
+    go side by side.
+    """
+    from cli.aside import aside
+
+    planned = aside(make_plan)
+    _keep_prefect_quiet()
+
+    from cli.modules import check_modules
+    from cli.server import seek_server
+
+    check_modules()
+    server = seek_server()
+    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
+
+    plan = planned()
+    view.plan(plan)
+    if plan.stage is not None:  # while the server answers its first calls
+        threading.Thread(target=_import_ahead, args=("dvc.repo",), daemon=True).start()
+    api = server()
+    if api is None:
+        view.listener.warn("no Prefect server answers: the run goes on without one")
+        return otherwise(plan, view)
+    return _record(plan, view, api)
+
+
+def leave(code: int) -> None:
+    """End the process at once where Prefect would wait for minutes to tell a server that is gone."""
+    if _lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _record(plan: Plan, view: View, api: str) -> Report:
+    from cli.interrupts import interruptible
+    from flows.train import train as flow
+    from sojourn.errors import TransientError
+    from sojourn.mailbox import Mailbox
+    from sojourn.report import Report
+    from sojourn.storage import Store
+    from tasks.session import session
+
+    mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
+    try:
+        with _settings(api), session(plan, view.listener, interruptible):
+            state = flow(plan.launch, plan.directory, return_state=True)
+    except Exception:  # the engine could not tell the server how the run ended, and the store knows
+        report = mailbox.read("report", Report)
+        if report is None:
+            raise
+        _lost.append(api)
+        view.listener.warn("Prefect did not hear how the run ended; put its record right: sojourn reap")
+        return report
+    report = mailbox.read("report", Report)
+    if report is None:
+        state.result()  # without a report the flow has failed, and this raises why
+        raise TransientError(f"{plan.run} has no report", hint=f"continue it: sojourn attach {plan.run}")
+    return report
+
+
+def _settings(api: str) -> AbstractContextManager[object]:
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+
+    # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
+    # By default each call waits a minute for a server that is gone; a person who waits for a run must not.
+    return temporary_settings(
+        {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: 1}
+    )
+
+
+def _keep_prefect_quiet() -> None:
+    """Its words go to its server; on the terminal they would stand between the user's own."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")
+    logging.raiseExceptions = False
+
+
+def _import_ahead(*modules: str) -> None:
+    """Import what the steps to come will import, at a time that costs nothing."""
+    for name in modules:
+        importlib.import_module(name)

@@ -1,0 +1,168 @@
+"""The Prefect server, its worker or the whole host dies; the run ends clean, and Prefect is put right."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_world import World
+from prefect_server import Server, Worker, wait
+
+pytestmark = pytest.mark.local
+WAITS = """
+    import pathlib, time
+    pathlib.Path("SIGNS/ready").touch()
+    while not pathlib.Path("SIGNS/go").exists():
+        time.sleep(0.05)
+    open("model.txt", "w").write("weights")
+"""
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that tests may kill; each leaves it running."""
+    server = Server(tmp_path_factory.mktemp("mortal"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.script(WAITS.replace("SIGNS", str(world.signs)))
+    yield world
+    assert not world.clean()
+
+
+def under_a_worker(world: World, server: Server) -> tuple[Worker, str]:
+    """A worker in whose hands a run of this project is, its script running; and the flow run's id."""
+    done = world.sojourn("deploy", PREFECT_API_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    worker = Worker(server, world.environment, world.root / "worker.log")
+    deployment = server.get("/deployments/name/train/manual")["id"]
+    asked = {"parameters": {"launch": {"command": "python train.py"}, "project": str(world.project)}}
+    flow_run = server.ask(f"/deployments/{deployment}/create_flow_run", asked)["id"]
+    world.wait_for_file("ready", 60)
+    wait(lambda: server.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING")
+    return worker, flow_run
+
+
+def reap(world: World, server: Server | None) -> dict[str, str]:
+    """What `sojourn reap` did about each run, by its words."""
+    api = server.url if server else "http://127.0.0.1:9/api"
+    done = world.sojourn("reap", "--json", PREFECT_API_URL=api)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {finding["action"]: finding["reason"] for finding in json.loads(done.stdout)}
+
+
+def test_a_stopped_workers_run_comes_home_by_the_next_scheduled_sweep(world: World, mortal: Server) -> None:
+    worker, flow_run = under_a_worker(world, mortal)
+    worker.stop()  # as a service manager does; Prefect kills its flow runs, without a hook
+    assert world.machines()
+    (world.signs / "go").touch()
+    world.wait_until_empty(30)
+    assert mortal.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING"
+
+    worker = Worker(mortal, world.environment, world.root / "worker.log")
+    sweep = mortal.get("/deployments/name/reap/every-10-minutes")["id"]
+    swept = mortal.ask(f"/deployments/{sweep}/create_flow_run", {})["id"]
+    swept_run = mortal.wait_for_state(swept, "COMPLETED", "FAILED", "CRASHED", "CANCELLED", seconds=90)
+    assert swept_run["state_type"] == "COMPLETED", mortal.logs(swept)
+    worker.stop()
+    run = mortal.get(f"/flow_runs/{flow_run}")
+    assert run["state_type"] == "COMPLETED" and "from the store" in run["state"]["message"], mortal.logs(swept)
+    assert world.show()["receipt"]["state"] == "closed"
+    assert (world.project / "model.txt").read_text() == "weights"
+
+
+def test_after_the_loss_of_the_host_reap_closes_the_run_and_says_so_in_prefect(world: World, mortal: Server) -> None:
+    worker, flow_run = under_a_worker(world, mortal)
+    for pid in world.alive():
+        os.kill(pid, signal.SIGKILL)
+    worker.process.wait(30)
+    world.wait_until_empty()
+    assert mortal.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING"
+
+    would = world.sojourn("reap", "--dry-run", PREFECT_API_URL=mortal.url)
+    assert "would close" in would.stdout, would.stdout
+    done = reap(world, mortal)
+    assert "without a last word" in done["closed"] and "it is Failed" in done["mended"], done
+    assert mortal.get(f"/flow_runs/{flow_run}")["state_type"] == "FAILED"
+    assert world.show()["receipt"]["state"] == "closed"
+    assert reap(world, mortal) == {}
+
+
+def test_a_server_that_dies_in_the_middle_costs_a_run_nothing(world: World, mortal: Server) -> None:
+    cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
+    world.wait_for_file("ready", 60)
+    mortal.stop(signal.SIGKILL)
+    (world.signs / "go").touch()
+    assert cli.wait(60) == 0, cli.output
+    assert "sojourn reap" in cli.output and "Error" not in cli.output and "Traceback" not in cli.output
+    assert (world.project / "model.txt").read_text() == "weights"
+    shown = world.show()
+    assert shown["receipt"]["state"] == "closed" and reap(world, None) == {}
+
+    mortal.start()
+    assert mortal.flow_run(shown["run"])["state_type"] == "RUNNING"
+    assert "it is Completed" in wait(lambda: reap(world, mortal).get("mended"), 60)
+    assert mortal.flow_run(shown["run"])["state_type"] == "COMPLETED"
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_at_the_end_leaves_results_and_receipt(world: World, mortal: Server) -> None:
+    (world.signs / "go").touch()
+    cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
+    world.wait_until("release", 60)
+    mortal.stop(signal.SIGKILL)
+    try:
+        assert cli.wait(60) == 0, cli.output
+        assert (world.project / "model.txt").read_text() == "weights"
+        assert world.show()["receipt"]["state"] == "closed"
+    finally:
+        mortal.start()
+
+
+SETTLING = """
+import sys, time
+from prefect.client.orchestration import get_client
+from prefect.states import Running
+from sojourn.storage import Store
+from tasks.mend import mend
+
+flow_run, store = sys.argv[1], Store(sys.argv[2])
+with get_client(sync_client=True) as client:
+    client.set_flow_run_state(flow_run, Running(), force=True)
+    for later, dry_run in [(0, False), (60, True), (60, False)]:
+        print([one.action for one in mend(client, store, now=time.time() + later, dry_run=dry_run)])
+"""
+
+
+def test_a_restart_in_the_middle_is_not_noticed_and_a_run_may_say_itself_how_it_ended(
+    world: World, mortal: Server
+) -> None:
+    cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
+    world.wait_for_file("ready", 60)
+    mortal.stop()
+    mortal.start()
+    (world.signs / "go").touch()
+    assert cli.wait(60) == 0, cli.output
+    run = mortal.flow_run(world.show()["run"])
+    assert run["state_type"] == "COMPLETED"
+
+    # A state that is set under a living engine makes it abort its last step, so mending waits a moment.
+    said = subprocess.run(
+        [sys.executable, "-c", SETTLING, run["id"], world.store.url],
+        env={**world.environment, "PREFECT_API_URL": mortal.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert said.stdout.splitlines() == ["[]", "['would mend']", "['mended']"], said.stderr
