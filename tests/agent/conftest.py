@@ -68,11 +68,9 @@ class Lab:
     def tree(self, node: int = 0) -> Path:
         return self.scratch(node) / "tree"
 
-    def boot(
-        self, node: int = 0, environment: dict[str, str] | None = None, python: str = sys.executable, **fields: Any
-    ) -> subprocess.Popen[bytes]:
-        """Start the agent of one node."""
-        boot = Boot(
+    def born(self, **fields: Any) -> Boot:
+        """What this run's machines are told at their birth."""
+        return Boot(
             **{
                 "store": self.store.url,
                 "project": PROJECT,
@@ -85,9 +83,14 @@ class Lab:
                 **fields,
             }
         )
+
+    def boot(
+        self, node: int = 0, environment: dict[str, str] | None = None, python: str = sys.executable, **fields: Any
+    ) -> subprocess.Popen[bytes]:
+        """Start the agent of one node."""
         self.scratch(node).mkdir(parents=True, exist_ok=True)
         file = self.scratch(node) / "boot.json"
-        file.write_bytes(boot.to_bytes())
+        file.write_bytes(self.born(**fields).to_bytes())
         program = pack().install(self.folder / "agent")
         words = [python, "-I", "-S", str(program), "run", "--boot", str(file), "--node", str(node)]
         words += ["--scratch", str(self.scratch(node)), "--address", "127.0.0.1"]

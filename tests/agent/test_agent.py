@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import signal
 import sys
 import tarfile
 import time
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sojourn.providers.local import LocalProvider
 from sojourn.records import Bundle, FileEntry
-from tests.agent.conftest import RUN, Lab, old_python, wait_for
+from tests.agent.conftest import LEASE, RUN, Lab, old_python, wait_for
 
 pytestmark = pytest.mark.local
 
@@ -301,6 +303,19 @@ def test_what_the_script_leaves_behind_is_ended(lab: Lab) -> None:
         )
     )
     assert "outputs/daemon" in lab.outputs() and end.exit_code == 0
+    assert lab.alive() == []
+
+
+def test_what_outlives_its_agent_and_supervisor_is_found_by_whoever_releases_the_machine(lab: Lab) -> None:
+    provider = LocalProvider(lab.folder / "home", isolation="subreaper")
+    provider.create(provider.request(lab.born(), provider.offers(None, 1)[0]))
+    lab.order("import time; print('ready'); time.sleep(300)")
+    wait_for(lambda: b"ready" in lab.log())
+    state = json.loads((provider.machines / str(LEASE) / "0" / "state.json").read_text())
+    os.kill(state["pid"], signal.SIGKILL)
+    os.kill(state["agent_pid"], signal.SIGKILL)
+    assert lab.alive(), "nobody is left to end the script"
+    assert provider.release(str(LEASE)) is True
     assert lab.alive() == []
 
 

@@ -311,6 +311,7 @@ def test_the_process_table_of_ps_agrees_with_proc() -> None:
     with subprocess.Popen(["sleep", "60"]) as child:
         listed = {(p.pid, p.parent) for p in processes._processes_by_ps()}
         assert (child.pid, os.getpid()) in listed
+        assert all(Path(f"/proc/{pid}").exists() for pid, parent in listed if parent == os.getpid()), "ps itself"
         assert (child.pid, os.getpid()) in {(p.pid, p.parent) for p in processes.processes()}
         child.kill()
 

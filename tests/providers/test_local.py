@@ -16,6 +16,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.contract.provider", "tests.providers.local_world")
 
+from sojourn.agent.pack import pack  # noqa: E402
 from sojourn.errors import CapacityError, SpecError  # noqa: E402
 from sojourn.providers import Request  # noqa: E402
 from sojourn.providers.local import Isolation, LocalProvider  # noqa: E402
@@ -280,6 +281,51 @@ class TestProcesses(Processes, ProviderCase):
             (folder / "request.json").write_text(text)
         leases = world.provider().leases()
         assert [(lease.attempt, lease.deadline_at > 0) for lease in leases] == [(1, True), (2, False), (3, False)]
+
+    def test_a_machine_of_an_older_version_is_found_and_released(
+        self, world: LocalWorld, request_for: MakeRequest
+    ) -> None:
+        """Its supervisor had another program and another command line; these files it wrote."""
+        folder = world.home / "machines" / str(NAME)
+        (folder / "0" / "work").mkdir(parents=True)
+        (folder / "request.json").write_text(json.dumps(request_for()))
+        mark = {"SOJOURN_MACHINE": f"{NAME}-n0", "SOJOURN_MACHINE_DIR": str(folder / "0")}
+        with subprocess.Popen(["sleep", "60"], env={**os.environ, **mark}) as older:
+            state = {
+                "pid": older.pid,
+                "start_time": Path(f"/proc/{older.pid}/stat").read_text().rsplit(")", 1)[1].split()[19],
+                "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+                "host": os.uname().nodename,
+                "created_at": time.time(),
+                "deadline_at": time.time() + 60,
+                "agent_pid": older.pid,
+                "isolation": "subreaper",
+            }
+            (folder / "0" / "state.json").write_text(json.dumps(state))
+            assert self.states(world) == {"running"}
+            assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
+            assert world.provider().release(str(NAME)) is True
+            assert older.wait(5) == -signal.SIGKILL
+        assert self.states(world) == {"gone"}
+        assert state_of(folder / "0").keys() == state.keys()
+
+    def test_what_a_machine_writes_about_itself_can_be_read_by_other_versions(self, start: Callable[..., Path]) -> None:
+        names = {"pid", "start_time", "boot_id", "host", "created_at", "deadline_at", "agent_pid", "isolation"}
+        assert state_of(start("sleep")).keys() == names
+
+    def test_machines_share_one_program_by_its_hash_and_none_touches_it(
+        self, world: LocalWorld, start: Callable[..., Path], request_for: MakeRequest
+    ) -> None:
+        start("sleep")
+        (program,) = (world.home / "agent").iterdir()
+        before = program.stat()
+        assert program.name == pack().name and program.read_bytes() == pack().body
+        world.provider().create(request_for(attempt=2))
+        world.settle()
+        assert len([line for line in world.alive(" supervise ").values() if str(program) in line]) == 2
+        after = program.stat()
+        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+        assert list((world.home / "agent").iterdir()) == [program]
 
     def test_a_create_killed_before_any_spawn_is_completed_by_a_reaper_or_a_replay(
         self, world: LocalWorld, start: Callable[..., Path]
