@@ -156,7 +156,7 @@ class Lab:
         self.order(script, **fields)
         return self.exit()
 
-    def exit(self, node: int = 0, seconds: float = 30.0) -> Exit:
+    def exit(self, node: int = 0, seconds: float = 90.0) -> Exit:
         """The node's last words; its agent must have ended well."""
         assert self.agents[node].wait(seconds) == 0, (self.scratch(node) / "agent.err").read_text()
         end = self.box.exit(1, node)

@@ -370,6 +370,7 @@ def test_sigterm_to_the_agent_is_a_stop(lab: Lab) -> None:
 
 
 def test_a_script_that_ignores_sigterm_is_ended_at_once(lab: Lab) -> None:
+    lab.grace_s = 60.0  # of which a script that listens would have 20
     lab.boot()
     lab.order(
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
@@ -379,7 +380,7 @@ def test_a_script_that_ignores_sigterm_is_ended_at_once(lab: Lab) -> None:
     lab.stop()
     start = time.monotonic()
     end = lab.exit()
-    assert time.monotonic() - start < 2.5
+    assert time.monotonic() - start < 10
     assert (end.reason, end.exit_code, end.signal) == ("stopped", 137, "SIGKILL")
     assert lab.outputs() == {"o": b"x"} and lab.alive() == []
 
@@ -623,5 +624,5 @@ def test_a_node_that_fails_ends_the_others(lab: Lab) -> None:
     assert (lab.exit(1).reason, lab.exit(1).exit_code) == ("exited", 4)
     start = time.monotonic()
     end = lab.exit(0)
-    assert end.reason == "peer" and "node 1" in (end.message or "") and time.monotonic() - start < 5
+    assert end.reason == "peer" and "node 1" in (end.message or "") and time.monotonic() - start < 30
     assert lab.alive() == []
