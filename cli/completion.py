@@ -7,13 +7,15 @@ no use for an error.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 
 
-def _silent(look: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
-    def offer(incomplete: str) -> list[str]:
+def _silent(look: Callable[[], Iterable[str]]) -> Callable[[], list[str]]:
+    @wraps(look)
+    def offer() -> list[str]:
         try:
-            return [word for word in look() if word.startswith(incomplete)]
+            return list(look())  # Typer keeps those that fit
         except Exception:  # whatever is broken here, the command itself will say it
             return []
 
