@@ -27,18 +27,24 @@ def newest(mailbox: Mailbox) -> Checkpoint | None:
     return None
 
 
-def to_resume(launch: Launch, store: Store, project: str) -> Checkpoint | None:
+def to_resume(launch: Launch, store: Store, project: str, now: float) -> Checkpoint | None:
     """What `launch.resume` restores, or None when it names no run.
 
-    Raises SpecError for a run that is not there, one without a complete checkpoint, and one
-    whose checkpoint is no longer in the store.
+    Raises SpecError for a run that is not there, one that may still be training, one without a
+    complete checkpoint, and one whose checkpoint is no longer in the store.
     """
     run = launch.resume
     if run is None:
         return None
     mailbox = Mailbox(store, project, run)
-    if not is_run_id(run) or not mailbox.exists():
+    plan = mailbox.raw("plan") if is_run_id(run) else None
+    if plan is None:
         raise SpecError(f"resume: {run!r} is not a run of {project} in {store.url}", hint="list them: sojourn runs")
+    if mailbox.raw("outcome") is None and now < plan["deadline_at"] + plan["launch"]["grace"]:
+        raise SpecError(
+            f"{run} may still be training, and then removes all but its newest checkpoints",
+            hint=f"end it first: sojourn stop {run}; if nobody follows it any more: sojourn attach {run}",
+        )
     found = newest(mailbox)
     if found is None:
         raise SpecError(

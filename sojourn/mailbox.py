@@ -77,10 +77,6 @@ class Mailbox:
         """Write a line of the ledger. Raises ExistsError when somebody was faster."""
         self.store.create(f"{self.control}/ledger/{sequence:06d}.json", body)
 
-    def exists(self) -> bool:
-        """Whether there is such a run: its plan is the first thing of it in the store, and the last to go."""
-        return self.store.exists(f"{self.control}/plan.json")
-
     def attempts(self) -> list[int]:
         """The attempts that had an order, oldest first."""
         keys = self.store.keys(f"{self.control}/order")

@@ -184,7 +184,7 @@ def make_plan(
     """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now."""
     _check_secrets(launch, surroundings)
     name = launch.project_name or project_name(project.root.name)
-    resume = checkpoint.to_resume(launch, Store(store), name)
+    resume = checkpoint.to_resume(launch, Store(store), name, now)
     work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)

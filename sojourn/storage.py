@@ -129,7 +129,7 @@ class Store:
     def sizes(self, prefix: str) -> dict[str, int]:
         """The size of every object below `prefix/`, by key."""
         if self.root is not None:
-            return {key: (self.root / key).stat().st_size for key in _file_keys(self.root, prefix)}
+            return dict(_file_sizes(self.root, prefix))
         try:
             batches = obstore.list(self._store, prefix=prefix + "/")
             return {entry["path"]: entry["size"] for batch in batches for entry in batch}
@@ -196,6 +196,12 @@ def _file_keys(root: Path, prefix: str) -> Iterator[str]:
     for folder, _, files in os.walk(root / prefix):
         base = Path(folder).relative_to(root).as_posix()
         yield from (f"{base}/{name}" for name in files if not _TEMPORARY.search(name))
+
+
+def _file_sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    for key in _file_keys(root, prefix):
+        with suppress(FileNotFoundError):  # removed since it was listed
+            yield key, (root / key).stat().st_size
 
 
 def _remove_leavings(folder: Path) -> None:

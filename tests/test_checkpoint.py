@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,12 @@ from sojourn.command import from_words, with_arguments
 from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.records import Bundle, Command, FileEntry, Manifest, Order, Record
+from sojourn.records import Bundle, Command, FileEntry, Manifest, Order, Outcome, Record
 from sojourn.spec import Launch, make_launch, resuming
 from sojourn.storage import Store
 
 RUN = "calm-panda-a2e3"
+NOW = 1_800_000_000.0
 
 
 class Run:
@@ -23,7 +25,8 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.mailbox = Mailbox(Store(folder.as_uri()), "digits", RUN)
-        self.mailbox.write("plan", Record())
+        plan = {"deadline_at": NOW + 60.0, "launch": {"grace": 60.0}}
+        self.mailbox.store.put(f"{self.mailbox.control}/plan.json", json.dumps(plan).encode())
 
     def order(self, attempt: int, *nodes: int) -> None:
         """The order of an attempt, its machines in rank order."""
@@ -94,9 +97,21 @@ def test_an_attempt_that_left_none_falls_back_on_the_one_before(run: Run) -> Non
     assert sources(run) == {"a.pt": "1-0-7"}
 
 
-def resume(run: Run, name: str = RUN) -> object:
+def resume(run: Run, name: str = RUN, now: float = NOW + 200.0) -> object:
     launch = Launch(command=("python", "my train.py"), resume=name)
-    return checkpoint.to_resume(launch, run.mailbox.store, "digits")
+    return checkpoint.to_resume(launch, run.mailbox.store, "digits", now)
+
+
+def test_a_run_that_may_still_train_is_not_forked_because_it_removes_old_checkpoints(run: Run) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 1, "a.pt")
+    run.complete(1, 0, 1)
+    with pytest.raises(SpecError, match="may still be training") as caught:
+        resume(run, now=NOW + 100.0)
+    assert f"sojourn stop {RUN}" in str(caught.value.hint)
+
+    run.mailbox.write("outcome", Outcome(state="stopped", message="stopped", ended_at=NOW))
+    assert resume(run, now=NOW + 100.0)
 
 
 def test_a_run_without_a_checkpoint_says_what_to_type_instead(run: Run) -> None:
