@@ -35,7 +35,7 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     _keep_prefect_quiet()
 
     from cli.modules import check_modules
-    from cli.server import seek_server
+    from cli.server import absence, seek_server
 
     check_modules()
     server = seek_server()
@@ -47,7 +47,7 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
         threading.Thread(target=_import_ahead, args=("dvc.repo",), daemon=True).start()
     api = server()
     if api is None:
-        view.listener.warn("no Prefect server answers: the run goes on without one")
+        view.listener.warn(f"{absence()}: this run has no record in Prefect")
         return otherwise(plan, view)
     return _record(plan, view, api)
 

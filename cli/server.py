@@ -86,9 +86,19 @@ def describe_server() -> tuple[bool, str]:
     address = find_address()
     if _healthy(address.api):
         return True, f"a server answers at {address.api}"
-    if address.configured:
-        return False, f"{address.api} is configured and does not answer: runs go on without a record in Prefect"
+    if address.configured or _ours(data_home()):
+        return False, absence()
     return False, "no server runs; the first run starts one in the background"
+
+
+def absence() -> str:
+    """Why `find_server` found none, for a run that goes on without."""
+    address, home = find_address(), data_home()
+    if address.configured:
+        return f"{address.api} is configured and does not answer"
+    if _ours(home):
+        return "the Prefect server has been started and does not answer yet"
+    return f"a Prefect server could not be started, see {log_file()}"
 
 
 def stop_server() -> int | None:

@@ -157,3 +157,8 @@ def test_a_configured_server_that_is_away_is_not_replaced(world: World, port: in
     assert f"no Prefect server answers at http://127.0.0.1:{port}/api" in done.stderr
     assert "prefect config unset PREFECT_API_URL" in done.stderr
     assert not (world.home / "prefect-server.json").exists()
+
+    world.script("pass\n")
+    run = world.sojourn("train", "--", "python", "train.py", PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f":{port}/api is configured and does not answer: this run has no record in Prefect" in run.stdout
