@@ -112,8 +112,9 @@ def test_runs_are_found_in_the_store_that_the_project_names(world: World) -> Non
     assert "No runs yet" in world.sojourn("runs", cwd=world.user).stdout
 
 
+@pytest.mark.timeout(300)  # the first start of a server makes its database
 def test_ui_starts_one_server_which_stop_ends(world: World, port: int) -> None:
-    started = world.sojourn("ui", "--no-browser")
+    started = world.sojourn("ui", "--no-browser", seconds=200)
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"http://127.0.0.1:{port} " in started.stdout
     assert healthy(port)
