@@ -115,12 +115,12 @@ def _metric(name: str, value: object, change: float | None) -> str:
 
 def show_series(report: Report) -> None:
     """A line for each of the first few series: its shape, its first and last value."""
-    for name, series in list(report.series.items())[:SHOWN]:
-        values = series.values()
-        spark = sparkline(values, 30)
-        if spark:
-            ends = f"{format_number(values[0])} → {format_number(values[-1])}"
-            _row(f"  {name:<16} ", f"[cyan]{spark}[/]  {ends}  [dim]{series.count:,} reports[/]", 19)
+    shown = {name: series for name, series in report.series.items() if len(series.values()) > 1}
+    for name, series in list(shown.items())[:SHOWN]:
+        values, width = series.values(), min(30, max(map(len, shown)))
+        ends = f"{format_number(values[0])} → {format_number(values[-1])}"
+        text = f"[cyan]{sparkline(values, 30)}[/]  {ends}  [dim]{series.count:,} reports[/]"
+        _row(f"  {escape(name):<{width}}  ", text, width + 4)
 
 
 def _places(report: Report) -> str:

@@ -51,5 +51,8 @@ def interruptible(journey: Journey) -> Iterator[None]:
 
 def _say(text: str) -> None:
     """A line to the terminal, past all buffers: the handler may have interrupted a writer to one."""
+    live = sys.modules.get("cli.live")
+    if live is not None and live.say_at_once(text):
+        return
     with suppress(OSError):
         os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n  {text}\n".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import threading
 import time
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -20,6 +21,8 @@ class LiveListener:
     """The bottom lines show the running steps; a bar that the script redraws with carriage returns stays there too."""
 
     def __init__(self) -> None:
+        self._lock = threading.RLock()  # steps that run side by side tell us from threads of their own
+        self._urgent = ""
         self._live = Live(_Bottom(self), console=out, transient=True, refresh_per_second=8)
         self._begun: dict[str, float] = {}
         self._told: tuple[Status, float] | None = None
@@ -28,20 +31,27 @@ class LiveListener:
 
     def started(self, step: str, ago: float = 0.0) -> None:
         """A step runs."""
-        self._begun[step] = time.monotonic() - ago
-        self._live.start()
+        with self._lock:
+            self._begun[step] = time.monotonic() - ago
+            _showing.append(self)
+            self._live.start()
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
-        self._begun.pop(step, None)
-        if step == "train":
-            self._told = None
-        for node, rest in self._lines.items():
-            self._print(rest)
-            self._lines[node] = ""
-        if not self._begun:
-            self._live.stop()
-        show_step(step, text, seconds, good)
+        with self._lock:
+            self._begun.pop(step, None)
+            if step == "train":
+                self._told = None
+            for node, rest in self._lines.items():
+                self._print(rest)
+                self._lines[node] = ""
+            if not self._begun:
+                self._live.stop()
+                _showing.clear()
+            said, self._urgent = self._urgent, ""
+            if said:
+                self.warn(said)
+            show_step(step, text, seconds, good)
 
     def note(self, text: str) -> None:
         """Something the user may like to know."""
@@ -63,6 +73,10 @@ class LiveListener:
             self._print(line)
         self._lines[node] = rest.rpartition("\r")[2] or rest
 
+    def urgent(self, text: str) -> None:
+        """Show this below all else from the next moment on; safe in a signal handler."""
+        self._urgent = text
+
     def bottom(self, width: int) -> list[Text]:
         """The running steps with their times and the run's status, then the script's own progress bar."""
         now = time.monotonic()
@@ -73,7 +87,8 @@ class LiveListener:
             line = Text.assemble(line, "  ", status_line(status, now - told, max(0, width - line.cell_len - 2)))
         line.truncate(width, overflow="ellipsis")
         bar = self._lines.get(0, "").strip("\r")
-        return [line, _bar(bar, width)] if bar.strip() else [line]
+        below = [_cut(Text.from_ansi(bar), width)] if bar.strip() else []
+        return [line, *below, *([Text(self._urgent, style="yellow")] if self._urgent else [])]
 
     def _print(self, line: str) -> None:
         shown = line.rstrip("\r").rpartition("\r")[2]
@@ -81,8 +96,17 @@ class LiveListener:
             out.print(Text.from_ansi(shown))
 
 
-def _bar(bar: str, width: int) -> Text:
-    text = Text.from_ansi(bar)
+_showing: list[LiveListener] = []
+
+
+def say_at_once(text: str) -> bool:
+    """Say it on the terminal that a listener holds; False when none does. Safe in a signal handler."""
+    for listener in _showing[-1:]:
+        listener.urgent(text)
+    return bool(_showing)
+
+
+def _cut(text: Text, width: int) -> Text:
     text.truncate(width, overflow="ellipsis")
     return text
 

@@ -13,6 +13,7 @@ from sojourn.planning import format_bytes
 from sojourn.spec import format_duration
 
 SPARK_WIDTH = 16
+PHASES = {"waiting": "starting"}  # for its order, which is given before this is seen
 SHORT_OF_TIME = 0.1  # of all the time there was
 
 
@@ -51,7 +52,7 @@ def clock(seconds: float) -> str:
 def _position(status: Status) -> list[Part]:
     if status.phase == "fetching":
         return [Part(1, f"fetching {format_bytes(status.bytes_done)} of {format_bytes(status.bytes_total)}")]
-    parts = [] if status.phase == "running" else [Part(5, status.phase)]
+    parts = [] if status.phase == "running" else [Part(5, PHASES.get(status.phase, status.phase))]
     if status.step is not None:
         of = f"/{format_number(status.steps)}" if status.steps else ""
         parts.append(Part(1, f"step {format_number(status.step)}{of}"))

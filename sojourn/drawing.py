@@ -31,7 +31,7 @@ def format_number(value: float) -> str:
     """`3,410`, `0.213`, `3.2e-05`: four digits that count, whole numbers whole."""
     if value == int(value) and abs(value) < 1e12:
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def chart(name: str, series: Series) -> str:

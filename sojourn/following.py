@@ -82,7 +82,7 @@ class Follower:
         self._next: dict[tuple[str, int], int] = {}
         self._reader: LogReader | None = None
         self._looked = self._told = float("-inf")  # on the monotonic clock
-        self._news = False
+        self._news = self._running = False
         self._folders: dict[str, str] = {}
 
     def look(self, state: State) -> None:
@@ -95,7 +95,7 @@ class Follower:
             return
         self._looked = now
         self._follow_scalars()
-        if self._news or now - self._told >= TELL_EVERY_S:
+        if self._news or not self._running or now - self._told >= TELL_EVERY_S:
             self._tell(state, state.ordered_at)
 
     def finish(self, state: State) -> None:
@@ -167,6 +167,7 @@ class Follower:
     def _status(self, state: State, since: float) -> Status:
         now, plan = self._clock.now(), self._plan
         beat = self._mailbox.beat(state.attempt, 0) or {}
+        self._running = beat.get("phase") == "running"
         hours = max(0.0, now - (state.created_at or now)) / 3600
         return Status(
             run=plan.run,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-BUDGET_S = 0.5  # what one pattern may spend on one piece of log, at most 1 MB
+BUDGET_S = 0.5  # of processor time that one pattern may spend on one piece of log, about 1 MB
 STRIKES = 2  # so many times over the budget; a busy host may be the cause of one
 LINE_LIMIT = 2000  # characters of a line that are looked at
 STEP = "step"

@@ -101,7 +101,7 @@ def write_report(
         same_as=next(same, None),
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,
-        compared=_compared(plan.program(), metrics, past),
+        compared=_compared(plan.program(), metrics, past) if outcome.state == "succeeded" else None,
         series={name: one for name, one in series.items() if one.count > 1},
         ended_at=now,
         seconds=round(now - plan.created_at, 3),

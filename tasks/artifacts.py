@@ -102,20 +102,22 @@ class Progress:
 
     def ended(self, text: str, good: bool) -> None:
         """The script is over: what came of it stands where its progress stood."""
-        if self._artifact is not None:
+        if self._thread is not None:
             self._share = 1.0 if good else self._share
             self._send(None, text)
 
     def _send(self, key: str | None, said: str) -> None:
         # The task run that the artifact belongs to is known by context.
-        call = partial(self._call, key, self._share * 100, said)
+        call = partial(self._call, self._thread, key, self._share * 100, said)
         self._thread = Thread(target=copy_context().run, args=(_try, call), daemon=True)
         self._thread.start()
 
-    def _call(self, key: str | None, percent: float, said: str) -> None:
-        if self._artifact is None:
+    def _call(self, before: Thread | None, key: str | None, percent: float, said: str) -> None:
+        if before is not None:
+            before.join(PROGRESS_EVERY_S)  # or an older status may come last
+        if self._artifact is None and key is not None:
             self._artifact = create_progress_artifact(percent, key, said)  # type: ignore[assignment]
-        else:
+        elif self._artifact is not None:
             update_progress_artifact(self._artifact, percent, said)
 
 

@@ -20,6 +20,7 @@ import pyte
 import pytest
 from cli_world import SOJOURN, World
 
+from sojourn.errors import ExitCode
 from sojourn.following import Status
 
 pytestmark = pytest.mark.local
@@ -54,15 +55,19 @@ def reporting(world: World) -> World:
 class Terminal:
     """A command on a terminal of this size, and every screen that it showed."""
 
-    def __init__(self, world: World, columns: int, *words: str, **variables: str) -> None:
+    def __init__(
+        self, world: World, columns: int, *words: str, type_at: tuple[str, bytes] = ("", b""), **variables: str
+    ) -> None:
+        self._type_at = type_at
         self.screen = pyte.Screen(columns, 60)
         self.shown: list[list[str]] = []
         self.raw = b""
         reading, writing = pty.openpty()
         fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 60, columns, 0, 0))
         environment = {key: value for key, value in world.environment.items() if key != "COLUMNS"}
+        self._keyboard = reading
         with subprocess.Popen(
-            [str(SOJOURN), *words],
+            ["setsid", "--ctty", "--wait", str(SOJOURN), *words],
             cwd=world.project,
             env={**environment, "TERM": "xterm-256color", **variables},
             stdin=writing,
@@ -88,6 +93,10 @@ class Terminal:
                 self.raw += data
                 stream.feed(data)
                 self.shown.append([line.rstrip() for line in self.screen.display if line.strip()])
+                wanted, keys = self._type_at
+                if keys and any(wanted in line for line in self.shown[-1]):
+                    self._type_at = ("", b"")
+                    os.write(self._keyboard, keys)
         raise AssertionError(f"the command does not end: {self.shown[-1:]}")
 
 
@@ -106,6 +115,7 @@ def test_a_narrow_terminal_shows_step_and_loss_in_one_line_and_no_colour_when_no
     assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", terminal.raw)
     last = "\n".join(terminal.shown[-1])
     assert "✓ publish" in last and "train 0:" not in last
+    assert not any("✓" in line[1:] for screen in terminal.shown for line in screen)
     assert "\n            " in last  # long texts go on below themselves
 
 
@@ -115,6 +125,16 @@ def test_a_wide_terminal_shows_the_curve_and_the_time_left(reporting: World) -> 
     bottoms = {line for screen in terminal.shown for line in screen if re.search(r"train 0:0\d", line)}
     assert any(re.search(r"steps/s  loss 0\.\d+  █[▁-█]+  59m \d+s left", line) for line in bottoms), bottoms
     assert not any("$" in line for line in bottoms)
+
+
+def test_ctrl_c_is_answered_on_the_terminal_at_once(reporting: World) -> None:
+    words = ("train", "--no-prefect", "--", "python", "train.py")
+    terminal = Terminal(reporting, 60, *words, type_at=("step 5/30", b"\x03"))
+
+    assert terminal.code == ExitCode.STOPPED
+    running = [screen for screen in terminal.shown if any("train 0:0" in line for line in screen)]
+    assert any("stopping: what is committed will come home" in line for screen in running for line in screen)
+    assert any(line.startswith("! stopping:") for line in terminal.shown[-1])
 
 
 def test_events_are_the_documented_ones_and_people_read_the_rest_on_standard_error(reporting: World) -> None:
