@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pydantic import Field
 
+from sojourn.errors import SpecError
 from sojourn.lease import State
 from sojourn.mailbox import Mailbox
 from sojourn.metrics import Metrics
@@ -83,6 +84,7 @@ class Follower:
         self._reader: LogReader | None = None
         self._looked = self._told = float("-inf")  # on the monotonic clock
         self._news = self._running = False
+        self._readable = True
         self._folders: dict[str, str] = {}
 
     def look(self, state: State) -> None:
@@ -147,7 +149,15 @@ class Follower:
             self.metrics.add("log", one.name, one.value, one.step, at)
 
     def _follow_scalars(self) -> None:
-        """What rank 0's agent read of the script's files since the last look."""
+        """What rank 0's agent read of the script's files since the last look; what is odd there is said once."""
+        try:
+            if self._readable:
+                self._take_scalars()
+        except SpecError as error:
+            self._readable = False
+            self._audience.warn(error.message)
+
+    def _take_scalars(self) -> None:
         for scalars in self._mailbox.scalars(self._attempt, 0, start=self._next.get(("scalars", 0), 0)):
             self._next["scalars", 0] = self._next.get(("scalars", 0), 0) + 1
             for one in scalars.points:
