@@ -19,10 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 BIN = Path(sys.executable).parent
 LIMIT_S = 300.0
 
@@ -40,6 +42,8 @@ class Bench:
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_API_PORT": str(_free_port()),
             "DO_NOT_TRACK": "1",
+            "METAFLOW_USER": "benchmark",
+            "ZENML_ANALYTICS_OPT_IN": "false",
         }
         for tree in (self.tree, self.bare_tree):
             subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tree)], check=True)
@@ -47,8 +51,7 @@ class Bench:
 
     def bare(self) -> float:
         """Seconds of the training alone, as its author would start it."""
-        for name in ("checkpoints", "tensorboard"):
-            shutil.rmtree(self.bare_tree / name, ignore_errors=True)
+        self._forget_training()
         command = "torchrun --standalone --nproc-per-node 2 examples/digits/train.py"
         return self._run(*command.split(), where=self.bare_tree)
 
@@ -64,23 +67,68 @@ class Bench:
         report: dict[str, Any] = json.loads(shown.stdout)["report"]
         return {**report["phases"], "script": report["script_s"]}
 
+    def peer(self, peer: Peer) -> float:
+        """Seconds of the same training as another tool's job on this host."""
+        self._forget_training()
+        return self._run(*peer.command, where=self.bare_tree, PATH=f"{peer.bin}{os.pathsep}{os.environ['PATH']}")
+
+    def _forget_training(self) -> None:
+        for name in ("checkpoints", "tensorboard"):
+            shutil.rmtree(self.bare_tree / name, ignore_errors=True)
+
     def start_server(self) -> None:
         """Have a server running, with its database made."""
         self._run("sojourn", "ui", "--no-browser")
 
     def stop_server(self) -> None:
         """Have none running."""
-        subprocess.run(["prefect", "server", "stop"], env=self.environment, capture_output=True, timeout=LIMIT_S)
+        self._run("sojourn", "ui", "--stop")
 
-    def _run(self, *words: str, where: Path | None = None) -> float:
+    def _run(self, *words: str, where: Path | None = None, **variables: str) -> float:
         begun = time.perf_counter()
         done = subprocess.run(
-            words, cwd=where or self.tree, env=self.environment, capture_output=True, text=True, timeout=LIMIT_S
+            words,
+            cwd=where or self.tree,
+            env={**self.environment, **variables},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
         )
         seconds = time.perf_counter() - begun
         if done.returncode != 0:
             raise SystemExit(f"{' '.join(words)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         return seconds
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another tool, in a virtual environment of its own."""
+
+    name: str
+    package: str
+    command: tuple[str, ...]
+    bin: Path
+
+    @classmethod
+    def made(cls, folder: Path, name: str, package: str, command: str) -> Peer:
+        """With its environment below `folder`, made by uv unless it is there."""
+        environment = folder.resolve() / name
+        if not environment.exists():
+            uv = str(BIN / "uv")
+            needs = [package, "torch==2.13.0", "scikit-learn", "tensorboard", "pyyaml"]
+            subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(environment)], check=True)
+            subprocess.run([uv, "pip", "install", "--quiet", "--python", str(environment), *needs], check=True)
+        return cls(name, package, tuple(command.split()), environment / "bin")
+
+
+def peers(folder: Path) -> list[Peer]:
+    """TorchX, Metaflow and ZenML; each runs the training alone, which is less than what `sojourn train` does."""
+    scheduled = "torchx run --wait --scheduler local_cwd dist.ddp -j 1x2 --script examples/digits/train.py"
+    return [
+        Peer.made(folder, "torchx", "torchx==0.7.0", scheduled),
+        Peer.made(folder, "metaflow", "metaflow==2.19.39", f"python {HERE}/peers/metaflow_digits.py run"),
+        Peer.made(folder, "zenml", "zenml[local]==0.98.0", f"python {HERE}/peers/zenml_digits.py"),
+    ]
 
 
 def _free_port() -> int:
@@ -90,20 +138,23 @@ def _free_port() -> int:
         return port
 
 
-def measure(turns: int) -> dict[str, Any]:
-    """Bare, warm and cold in turns; medians in seconds."""
+def measure(turns: int, others: list[Peer]) -> dict[str, Any]:
+    """Bare, warm, cold and the peers in turns; medians in seconds."""
     with tempfile.TemporaryDirectory(prefix="sojourn-overhead-") as folder:
         bench = Bench(Path(folder))
         try:
             bench.start_server()
             bench.bare(), bench.sojourn()  # caches, database, first imports
             bares, warms, colds, phases = [], [], [], []
+            beside: dict[str, list[float]] = {peer.name: [bench.peer(peer)] for peer in others}
             for _ in range(turns):
                 bares.append(bench.bare())
                 warms.append(bench.sojourn() - bares[-1])
                 phases.append(bench.phases())
                 bench.stop_server()
                 colds.append(bench.sojourn() - bares[-1])
+                for peer in others:
+                    beside[peer.name].append(bench.peer(peer) - bares[-1])
         finally:
             bench.stop_server()
     return {
@@ -111,6 +162,7 @@ def measure(turns: int) -> dict[str, Any]:
         "warm_overhead_s": round(statistics.median(warms), 2),
         "cold_overhead_s": round(statistics.median(colds), 2),
         "phases": {name: round(statistics.median(one.get(name, 0.0) for one in phases), 3) for name in phases[0]},
+        "peers_overhead_s": {peer.package: round(statistics.median(beside[peer.name][1:]), 2) for peer in others},
         "turns": turns,
     }
 
@@ -120,13 +172,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="measure peers too; DIR keeps their environments")
     chosen = parser.parse_args()
-    figures = measure(chosen.turns)
+    figures = measure(chosen.turns, peers(chosen.peers) if chosen.peers else [])
     if chosen.json:
         print(json.dumps(figures, indent=2))
         return
     print(f"bare {figures['bare_s']} s, warm +{figures['warm_overhead_s']} s, cold +{figures['cold_overhead_s']} s")
     print("  ".join(f"{name} {seconds}" for name, seconds in figures["phases"].items()))
+    print("  ".join(f"{name} +{seconds}" for name, seconds in figures["peers_overhead_s"].items()))
 
 
 if __name__ == "__main__":
