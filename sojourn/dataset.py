@@ -1,40 +1,36 @@
 """Reading a DVC project: what a stage needs, where its data lies, what the remote lacks.
 
-DVC resolves its own files; nothing here parses dvc.yaml. Only `dvc.api` is public and it
-knows neither stages nor objects, so this module and `homecoming` use DVC's internals, in
-these two files alone and for the version that constraints.txt pins (3.67). DVC is imported
-when first needed: its import takes longer than most commands of Sojourn.
-Nothing changes the process's working directory; targets are given as absolute paths.
+DVC resolves its own files; nothing here parses dvc.yaml. Nothing changes the process's
+working directory; targets are given as absolute paths.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shlex
-import subprocess
-import sys
 import tomllib
-import warnings
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from pydantic import Field
 
-from sojourn.errors import SojournError, SpecError, TransientError, nearest
+from sojourn.dvc_remote import Remote, StoredObject, only_files, open_remote, size_of
+from sojourn.dvc_repo import (
+    Echo,
+    address_of,
+    dvc_errors,
+    exclusively,
+    first_line,
+    is_params,
+    locate,
+    open_repo,
+    reproduce,
+)
+from sojourn.errors import SpecError
 from sojourn.records import FileEntry, Record
-from sojourn.waiting import SystemClock, wait_for
-
-T = TypeVar("T")
-Echo = Callable[[str], None]
-LOCK_WAIT_S = 30.0
-_READABLE = ("local", "s3", "gs")  # the remotes that a machine can read by itself
 
 
 class Dependency(Record):
@@ -100,7 +96,7 @@ class Dataset:
     def __init__(self, root: Path, directory: Path | None = None) -> None:
         self.root = root.resolve()
         self.directory = (directory or root).resolve()
-        self._remotes: dict[str | None, _Remote] = {}
+        self._remotes: dict[str | None, Remote] = {}
 
     def stage(self, name: str) -> Stage:
         """The stage that `name` means to DVC in the user's directory, or else at the root.
@@ -143,7 +139,7 @@ class Dataset:
         for address in addresses:
             self._forget()
             if self._changed(address):
-                _reproduce(self.root, address, echo)
+                reproduce(self.root, address, echo)
             else:
                 echo(f"stage {address!r} did not change")
         self._forget()
@@ -172,7 +168,7 @@ class Dataset:
                     known.append((dep, out))
             self._verify(stage, known)
             objects = self._sized(self._objects(known))
-            files, lacking = _files(objects), _files(self._lacking(objects))
+            files, lacking = only_files(objects), only_files(self._lacking(objects))
         return Survey(
             files=len(files),
             bytes=sum(item.size or 0 for item in files),
@@ -188,7 +184,7 @@ class Dataset:
             for item in objects:
                 if item.size is None:
                     raise self._nowhere(item)
-            return [self._entry(item, top.resolve()) for item in _files(objects)]
+            return [self._entry(item, top.resolve()) for item in only_files(objects)]
 
     def push(self, stage: Stage, echo: Echo) -> Pushed:
         """Push what the remote lacks of the stage's data, after checking that it is what DVC recorded."""
@@ -283,9 +279,9 @@ class Dataset:
             if dep.is_in_repo and not is_params(dep):
                 yield from ((dep, out) for out in self._outs_of(dep))
 
-    def _objects(self, producers: Iterable[tuple[Any, Any]]) -> list[_Object]:
+    def _objects(self, producers: Iterable[tuple[Any, Any]]) -> list[StoredObject]:
         """The objects below each dependency, once each."""
-        found: dict[tuple[str, str], _Object] = {}
+        found: dict[tuple[str, str], StoredObject] = {}
         for dep, out in producers:
             for item in self._objects_of(out):
                 # A list in the remote tells DVC that all its files are there, so it goes only with all of them.
@@ -293,7 +289,7 @@ class Dataset:
                     found[item.path, item.md5] = item
         return list(found.values())
 
-    def _objects_of(self, out: Any) -> Iterator[_Object]:
+    def _objects_of(self, out: Any) -> Iterator[StoredObject]:
         path = self._relative(out.fs_path)
         if not out.hash_info:
             raise SpecError(f"{path}: DVC has recorded no hash", hint=self._remake(out))
@@ -303,38 +299,40 @@ class Dataset:
                 hint="dvc cache migrate && dvc cache migrate --dvc-files",
             )
         if not out.hash_info.isdir:
-            yield _Object(out.fs_path, out.hash_info.value, out, size=out.meta.size, executable=bool(out.meta.isexec))
+            yield StoredObject(
+                out.fs_path, out.hash_info.value, out, size=out.meta.size, executable=bool(out.meta.isexec)
+            )
             return
         tree = out.get_obj() or out.get_dir_cache(remote=self._remote(out.remote).name)
         if tree is None:
-            raise self._nowhere(_Object(out.fs_path, out.hash_info.value, out))
-        yield _Object(out.fs_path, out.hash_info.value, out, is_tree=True)
-        yield from (_Object(out.fs.join(out.fs_path, *key), oid.value, out) for key, _, oid in tree)
+            raise self._nowhere(StoredObject(out.fs_path, out.hash_info.value, out))
+        yield StoredObject(out.fs_path, out.hash_info.value, out, is_tree=True)
+        yield from (StoredObject(out.fs.join(out.fs_path, *key), oid.value, out) for key, _, oid in tree)
 
-    def _sized(self, objects: list[_Object]) -> list[_Object]:
+    def _sized(self, objects: list[StoredObject]) -> list[StoredObject]:
         """The same objects with their sizes, from the cache or else from the remote."""
         cache = self._repo.cache.local
-        sized: list[_Object] = []
-        unknown: list[_Object] = []
+        sized: list[StoredObject] = []
+        unknown: list[StoredObject] = []
         for item in objects:
-            size = _size_of(cache.oid_to_path(item.md5))
+            size = size_of(cache.oid_to_path(item.md5))
             (unknown if size is None else sized).append(item.sized(size))
         for remote, items in self._by_remote(unknown).items():
             sized += [item.sized(size) for item, size in zip(items, remote.sizes(items), strict=True)]
         return sorted(sized, key=lambda item: item.path)
 
-    def _by_remote(self, objects: Iterable[_Object]) -> dict[_Remote, list[_Object]]:
-        groups: dict[_Remote, list[_Object]] = {}
+    def _by_remote(self, objects: Iterable[StoredObject]) -> dict[Remote, list[StoredObject]]:
+        groups: dict[Remote, list[StoredObject]] = {}
         for item in objects:
             groups.setdefault(self._remote(item.out.remote), []).append(item)
         return groups
 
-    def _remote(self, name: str | None) -> _Remote:
+    def _remote(self, name: str | None) -> Remote:
         if name not in self._remotes:
-            self._remotes[name] = _open_remote(self._repo, name)
+            self._remotes[name] = open_remote(self._repo, name)
         return self._remotes[name]
 
-    def _entry(self, item: _Object, top: Path) -> FileEntry:
+    def _entry(self, item: StoredObject, top: Path) -> FileEntry:
         return FileEntry(
             path=Path(item.path).relative_to(top).as_posix(),
             hash=f"md5:{item.md5}",
@@ -375,7 +373,7 @@ class Dataset:
     def _remake(self, out: Any) -> str:
         return shlex.join(["dvc", "update" if out.stage.is_import else "repro", self._address(out.stage)])
 
-    def _nowhere(self, item: _Object) -> SpecError:
+    def _nowhere(self, item: StoredObject) -> SpecError:
         path = self._relative(item.path)
         if Path(item.path).exists():
             hint = self._commit(item.out)
@@ -388,7 +386,7 @@ class Dataset:
             f"{path} (md5 {item.md5}) is neither in the DVC cache nor in remote {remote.name!r}", hint=hint
         )
 
-    def _lacking(self, objects: Iterable[_Object]) -> list[_Object]:
+    def _lacking(self, objects: Iterable[StoredObject]) -> list[StoredObject]:
         """The objects that the remotes lack, each of which can be pushed."""
         lacking = []
         for remote, items in self._by_remote(objects).items():
@@ -403,264 +401,13 @@ class Dataset:
                 )
         return lacking
 
-    def _push(self, objects: list[_Object], echo: Echo) -> Pushed:
+    def _push(self, objects: list[StoredObject], echo: Echo) -> Pushed:
         lacking = self._lacking(self._sized(objects))
         for remote, items in self._by_remote(lacking).items():
-            echo(f"pushing {len(_files(items))} files to DVC remote {remote.name!r}")
+            echo(f"pushing {len(only_files(items))} files to DVC remote {remote.name!r}")
             remote.push(self._repo.cache.local, items)
-        files = _files(lacking)
+        files = only_files(lacking)
         return Pushed(files=len(files), bytes=sum(item.size or 0 for item in files))
-
-
-# --- objects and remotes ------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Object:
-    """One object of DVC's store and the absolute path it stands for."""
-
-    path: str
-    md5: str
-    out: Any
-    size: int | None = None
-    executable: bool = False
-    is_tree: bool = False
-
-    def sized(self, size: int | None) -> _Object:
-        return _Object(self.path, self.md5, self.out, size, self.executable, self.is_tree)
-
-
-def _files(objects: Iterable[_Object]) -> list[_Object]:
-    return [item for item in objects if not item.is_tree]
-
-
-@dataclass(frozen=True, eq=False)
-class _Remote:
-    """A DVC remote that machines can read."""
-
-    name: str
-    odb: Any
-
-    def url(self, md5: str) -> str:
-        path = self.odb.oid_to_path(md5)
-        return Path(path).as_uri() if self._local else f"{self.odb.fs.protocol}://{path}"
-
-    def sizes(self, items: list[_Object]) -> list[int | None]:
-        """The size of each object in the remote; None where there is none."""
-        paths = [self.odb.oid_to_path(item.md5) for item in items]
-        if self._local:
-            return [_size_of(path) for path in paths]
-        with self._answering():
-            found = self.odb.fs.info(paths, return_exceptions=True)
-            for answer in found:
-                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
-                    raise answer
-        return [None if isinstance(answer, Exception) else answer["size"] for answer in found]
-
-    def lacking(self, items: list[_Object]) -> list[_Object]:
-        """The objects, each once, that are not there or on a local disk not there in full."""
-        unique = list({item.md5: item for item in items}.values())
-        if self._local:
-            sizes = self.sizes(unique)
-            return [item for item, size in zip(unique, sizes, strict=True) if size is None or size != item.size]
-        with self._answering():
-            held = set(self.odb.oids_exist([item.md5 for item in unique]))
-        return [item for item in unique if item.md5 not in held]
-
-    def push(self, cache: Any, items: list[_Object]) -> None:
-        """Copy objects from the cache, a directory's list after its files, as DVC does."""
-        for trees in (False, True):
-            oids = sorted({item.md5 for item in items if item.is_tree is trees})
-            failures: list[BaseException] = []
-            if oids:
-                with self._answering():
-                    self.odb.add(
-                        [cache.oid_to_path(oid) for oid in oids],
-                        cache.fs,
-                        oids,
-                        check_exists=False,
-                        on_error=lambda _, error, failures=failures: failures.append(error),
-                    )
-            if failures:
-                raise TransientError(
-                    f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {len(oids)} files: "
-                    f"{_line(failures[0])}",
-                    hint=f"dvc push --remote {self.name}",
-                )
-
-    @property
-    def _local(self) -> bool:
-        return bool(self.odb.fs.protocol == "local")
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        # Each kind of remote raises its own library's errors; all of them mean the same to us.
-        try:
-            yield
-        except Exception as error:
-            raise SpecError(
-                f"DVC remote {self.name!r} at {self.odb.path} does not answer: {_line(error)}",
-                hint=f"dvc status --cloud --remote {self.name}",
-            ) from error
-
-
-def _open_remote(repo: Any, name: str | None) -> _Remote:
-    name = name or repo.config["core"].get("remote")
-    known = list(repo.config["remote"])
-    if not name:
-        hint = f"dvc remote default {known[0]}" if known else "dvc remote add -d storage s3://BUCKET/PATH"
-        raise SpecError("no DVC remote is configured" if not known else "no DVC remote is the default", hint=hint)
-    if name not in known:
-        raise SpecError(f"DVC remote {name!r} is not configured, {nearest(name, known)}", hint="dvc remote list")
-    try:
-        odb = repo.cloud.get_remote_odb(name, "push")
-    except ImportError as error:
-        scheme = repo.config["remote"][name].get("url", "").partition(":")[0]
-        raise SpecError(
-            f"DVC remote {name!r}: DVC's package for {scheme} is not installed",
-            hint=f"install dvc-{scheme} into Sojourn's environment: {sys.executable} -m pip install dvc-{scheme}",
-        ) from error
-    if odb.fs.protocol not in _READABLE:
-        raise SpecError(
-            f"DVC remote {name!r} is of kind {odb.fs.protocol!r}; machines read {', '.join(_READABLE)}",
-            hint="dvc remote add -d storage s3://BUCKET/PATH",
-        )
-    return _Remote(name, odb)
-
-
-def _size_of(path: str) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-# --- DVC itself, shared with homecoming -----------------------------------------------------
-
-
-def open_repo(root: Path, config: dict[str, Any] | None = None) -> Any:
-    """A silent DVC `Repo` at `root`, with `config` laid over its files."""
-    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
-    # Progress bars look at the level of their logger, so this stills both.
-    for name in ("dvc", "dvc_data", "dvc_objects"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    # DVC's own use of its libraries, which no user of ours can change.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(dvc|dvc_data|dvc_objects|pygtrie)\b")
-    with dvc_errors():
-        from dvc.repo import Repo
-
-        return Repo(str(root), config=config)
-
-
-def locate(repo: Any, name: str, directories: Iterable[Path]) -> Any:
-    """DVC's stage object for `name`, looked up in the first directory that has its dvc.yaml."""
-    from dvc.stage.exceptions import StageNotFound
-    from dvc.utils import parse_target
-
-    file, stage = parse_target(name)
-    paths = [Path(directory, file or "dvc.yaml") for directory in directories]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None or not stage:
-        where = paths[-1] if path is None else path
-        raise SpecError(
-            f"stage {name!r}: {where} " + ("does not exist" if path is None else "holds no such stage"),
-            hint="dvc stage list --all",
-        )
-    try:
-        return repo.stage.load_one(str(path), stage)
-    except StageNotFound:
-        known = {item.name for item in repo.stage.load_all(str(path))}
-        raise SpecError(
-            f"stage {stage!r} is not in {os.path.relpath(path, repo.root_dir)}, {nearest(stage, known)}",
-            hint=f"stages: {', '.join(sorted(known))}",
-        ) from None
-
-
-def address_of(stage: Any, root: Path) -> str:
-    """What `dvc repro` calls the stage when started at `root`."""
-    file = Path(os.path.relpath(stage.path, root)).as_posix()
-    name = getattr(stage, "name", None)
-    if not name:
-        return file
-    return str(name) if file == "dvc.yaml" else f"{file}:{name}"
-
-
-def exclusively(repo: Any, doing: str, work: Callable[[], T]) -> T:
-    """What `work` returns under DVC's own lock; it starts again while another process is in the way.
-
-    Raises TransientError after LOCK_WAIT_S seconds.
-    """
-    from dvc.lock import LockError
-    from dvc.repo import lock_repo
-
-    def attempt() -> tuple[T] | None:
-        try:
-            with lock_repo(repo):
-                return (work(),)
-        except LockError:
-            return None
-
-    try:
-        return wait_for(attempt, what=doing, limit_s=LOCK_WAIT_S, clock=SystemClock())[0]
-    except TransientError as error:
-        raise TransientError(
-            f"another DVC process is at work in {repo.root_dir}: could not {doing} within {LOCK_WAIT_S:.0f} s",
-            hint="wait for it, then try again; if there is none, remove .dvc/tmp/lock and .dvc/tmp/rwlock",
-        ) from error
-
-
-@contextmanager
-def dvc_errors() -> Iterator[None]:
-    """DVC's exceptions as ours: one sentence, the place, what to type next."""
-    try:
-        yield
-    except SojournError:
-        raise
-    except Exception as error:
-        from dvc.exceptions import DvcException
-        from dvc.lock import LockError
-
-        if isinstance(error, LockError):
-            raise TransientError(
-                f"another DVC process is at work: {_line(error)}", hint="wait for it to end"
-            ) from error
-        if isinstance(error, DvcException):
-            raise SpecError(f"DVC: {_line(error)}{_place(error)}", hint=_next_command(error)) from error
-        raise
-
-
-def _next_command(error: Exception) -> str:
-    from dvc.exceptions import NotDvcRepoError
-
-    return "dvc init" if isinstance(error, NotDvcRepoError) else "dvc status"
-
-
-def _place(error: Exception) -> str:
-    """Where a DVC file is broken, from the parser's own marks."""
-    from dvc.utils.serialize import parse_yaml_for_update
-    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError, determine_linecol
-
-    if isinstance(error, YAMLSyntaxError):
-        cause = error.exc.__cause__
-        mark = getattr(cause, "problem_mark", None)
-        return f", line {mark.line + 1}: {getattr(cause, 'problem', '')}" if mark else ""
-    if isinstance(error, YAMLValidationError):
-        first = error.exc.errors[0]
-        line, _, _ = determine_linecol(parse_yaml_for_update(error.text, error.path), first.path)
-        where = " -> ".join(str(part) for part in first.path)
-        return (f", line {line}" if line else "") + f": {first.error_message} in {where}"
-    return ""
-
-
-def _line(error: BaseException) -> str:
-    """An exception's first line, or its name when it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def is_params(dep: Any) -> bool:
-    from dvc.dependency.param import ParamsDependency
-
-    return isinstance(dep, ParamsDependency)
 
 
 def _stale(upstream: list[tuple[Any, list[Any]]]) -> list[Any]:
@@ -670,50 +417,6 @@ def _stale(upstream: list[tuple[Any, list[Any]]]) -> list[Any]:
         if any(other in stale for other in above) or stage.changed(allow_missing=True, upstream=above):
             stale.append(stage)
     return stale
-
-
-# `dvc repro` would add advice about git and pushing to what the stage itself says; `dvc -q repro` would hide errors.
-_REPRODUCE = """
-import logging, sys
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
-for name in ("dvc", "dvc_data", "dvc_objects"):
-    logging.getLogger(name).setLevel(logging.WARNING)
-try:
-    Repo().reproduce(sys.argv[1], single_item=True)
-except DvcException:
-    logging.getLogger("dvc").exception("")
-    sys.exit(255)
-"""
-
-
-def _reproduce(root: Path, address: str, echo: Echo) -> None:
-    # -P: a module of the project that is named like one of DVC's own is not taken for it.
-    command = [sys.executable, "-P", "-c", _REPRODUCE, address]
-    environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_TEST": "1"}
-    tail: deque[str] = deque(maxlen=12)
-    with subprocess.Popen(
-        command,
-        cwd=root,
-        env=environment,
-        encoding="utf-8",
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                tail.append(line.rstrip("\n"))
-                echo(tail[-1])
-        except BaseException:
-            process.terminate()
-            raise
-    if process.returncode:
-        last = "\n  ".join(line for line in tail if line.strip())
-        raise SpecError(f"stage {address!r} failed here:\n  {last}", hint=f"dvc repro {address}")
 
 
 # --- metric files ---------------------------------------------------------------------------
@@ -729,7 +432,9 @@ def _parsed(path: Path) -> Any:
                 return json.loads(text)
             return tomllib.loads(text) if path.suffix == ".toml" else parse_yaml(text, str(path))
         except ValueError as error:
-            raise SpecError(f"{path}: not a metric file: {_line(error)}", hint="write JSON, YAML or TOML") from error
+            raise SpecError(
+                f"{path}: not a metric file: {first_line(error)}", hint="write JSON, YAML or TOML"
+            ) from error
 
 
 def _flattened(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sojourn.dataset import dvc_errors, exclusively, is_params, locate, open_repo
+from sojourn.dvc_repo import dvc_errors, exclusively, is_params, locate, open_repo
 from sojourn.errors import SpecError, TrainingError
 from sojourn.records import FileEntry, Record
 

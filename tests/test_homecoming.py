@@ -14,7 +14,7 @@ import dvc_project
 import pytest
 from dvc_project import Project, dvc, git, status
 
-from sojourn import dataset, homecoming
+from sojourn import dvc_repo, homecoming
 from sojourn.errors import TrainingError, TransientError
 from sojourn.homecoming import Applied, Refused
 
@@ -201,7 +201,7 @@ def test_data_that_is_only_in_the_remote_needs_no_checkout(project: Project) -> 
 
 def test_a_lock_held_by_dvc_is_waited_for_and_then_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     committed = project.send().commit()
-    monkeypatch.setattr(dataset, "LOCK_WAIT_S", 0.5)
+    monkeypatch.setattr(dvc_repo, "LOCK_WAIT_S", 0.5)
     before = project.tree()
     with held(project), pytest.raises(TransientError, match="another DVC process is at work"):
         homecoming.apply(project.root, committed)
@@ -220,7 +220,7 @@ while not os.path.exists("go"):
 
 def test_a_stage_that_runs_here_at_the_moment_is_waited_for(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     committed = project.send().commit()
-    monkeypatch.setattr(dataset, "LOCK_WAIT_S", 0.5)
+    monkeypatch.setattr(dvc_repo, "LOCK_WAIT_S", 0.5)
     project.write("wait.py", WAIT)
     slow = dvc_project.DVC_YAML.replace("cmd: python3 train.py", "cmd: python3 wait.py && python3 train.py")
     project.write("dvc.yaml", slow)
@@ -232,7 +232,7 @@ def test_a_stage_that_runs_here_at_the_moment_is_waited_for(project: Project, mo
             project.write("dvc.yaml", dvc_project.DVC_YAML)
             with pytest.raises(TransientError, match="another DVC process is at work"):
                 homecoming.apply(project.root, committed)
-            monkeypatch.setattr(dataset, "LOCK_WAIT_S", 30)
+            monkeypatch.setattr(dvc_repo, "LOCK_WAIT_S", 30)
             threading.Timer(0.5, project.write, ("go", "")).start()
             assert isinstance(homecoming.apply(project.root, committed), Applied)
         finally:

@@ -1,0 +1,141 @@
+"""Objects of DVC's store, and the remotes where machines find them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sojourn.dvc_repo import first_line
+from sojourn.errors import SpecError, TransientError, nearest
+
+_READABLE = ("local", "s3", "gs")  # the remotes that a machine can read by itself
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of DVC's store and the absolute path it stands for."""
+
+    path: str
+    md5: str
+    out: Any
+    size: int | None = None
+    executable: bool = False
+    is_tree: bool = False
+
+    def sized(self, size: int | None) -> StoredObject:
+        """The same, with its size."""
+        return StoredObject(self.path, self.md5, self.out, size, self.executable, self.is_tree)
+
+
+def only_files(objects: Iterable[StoredObject]) -> list[StoredObject]:
+    """Without the lists that DVC keeps of directories."""
+    return [item for item in objects if not item.is_tree]
+
+
+@dataclass(frozen=True, eq=False)
+class Remote:
+    """A DVC remote that machines can read."""
+
+    name: str
+    odb: Any
+
+    def url(self, md5: str) -> str:
+        """Where a machine finds the object."""
+        path = self.odb.oid_to_path(md5)
+        return Path(path).as_uri() if self._local else f"{self.odb.fs.protocol}://{path}"
+
+    def sizes(self, items: list[StoredObject]) -> list[int | None]:
+        """The size of each object in the remote; None where there is none."""
+        paths = [self.odb.oid_to_path(item.md5) for item in items]
+        if self._local:
+            return [size_of(path) for path in paths]
+        with self._answering():
+            found = self.odb.fs.info(paths, return_exceptions=True)
+            for answer in found:
+                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
+                    raise answer
+        return [None if isinstance(answer, Exception) else answer["size"] for answer in found]
+
+    def lacking(self, items: list[StoredObject]) -> list[StoredObject]:
+        """The objects, each once, that are not there or on a local disk not there in full."""
+        unique = list({item.md5: item for item in items}.values())
+        if self._local:
+            sizes = self.sizes(unique)
+            return [item for item, size in zip(unique, sizes, strict=True) if size is None or size != item.size]
+        with self._answering():
+            held = set(self.odb.oids_exist([item.md5 for item in unique]))
+        return [item for item in unique if item.md5 not in held]
+
+    def push(self, cache: Any, items: list[StoredObject]) -> None:
+        """Copy objects from the cache, a directory's list after its files, as DVC does."""
+        for trees in (False, True):
+            oids = sorted({item.md5 for item in items if item.is_tree is trees})
+            failures: list[BaseException] = []
+            if oids:
+                with self._answering():
+                    self.odb.add(
+                        [cache.oid_to_path(oid) for oid in oids],
+                        cache.fs,
+                        oids,
+                        check_exists=False,
+                        on_error=lambda _, error, failures=failures: failures.append(error),
+                    )
+            if failures:
+                raise TransientError(
+                    f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {len(oids)} files: "
+                    f"{first_line(failures[0])}",
+                    hint=f"dvc push --remote {self.name}",
+                )
+
+    @property
+    def _local(self) -> bool:
+        return bool(self.odb.fs.protocol == "local")
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        # Each kind of remote raises its own library's errors; all of them mean the same to us.
+        try:
+            yield
+        except Exception as error:
+            raise SpecError(
+                f"DVC remote {self.name!r} at {self.odb.path} does not answer: {first_line(error)}",
+                hint=f"dvc status --cloud --remote {self.name}",
+            ) from error
+
+
+def open_remote(repo: Any, name: str | None) -> Remote:
+    """The remote of this name, or the default one. Raises SpecError for one that machines cannot read."""
+    name = name or repo.config["core"].get("remote")
+    known = list(repo.config["remote"])
+    if not name:
+        hint = f"dvc remote default {known[0]}" if known else "dvc remote add -d storage s3://BUCKET/PATH"
+        raise SpecError("no DVC remote is configured" if not known else "no DVC remote is the default", hint=hint)
+    if name not in known:
+        raise SpecError(f"DVC remote {name!r} is not configured, {nearest(name, known)}", hint="dvc remote list")
+    try:
+        odb = repo.cloud.get_remote_odb(name, "push")
+    except ImportError as error:
+        scheme = repo.config["remote"][name].get("url", "").partition(":")[0]
+        raise SpecError(
+            f"DVC remote {name!r}: DVC's package for {scheme} is not installed",
+            hint=f"install dvc-{scheme} into Sojourn's environment: {sys.executable} -m pip install dvc-{scheme}",
+        ) from error
+    if odb.fs.protocol not in _READABLE:
+        raise SpecError(
+            f"DVC remote {name!r} is of kind {odb.fs.protocol!r}; machines read {', '.join(_READABLE)}",
+            hint="dvc remote add -d storage s3://BUCKET/PATH",
+        )
+    return Remote(name, odb)
+
+
+def size_of(path: str) -> int | None:
+    """The size of a file on this host; None where there is none."""
+    try:
+        return os.stat(path).st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
