@@ -54,10 +54,13 @@ def _show(found: Purged, older_than: str, removed: bool) -> None:
         out.print(f"{verb:<10}environment {digest}", markup=False)
     for kept in found.kept:
         out.print(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}", markup=False)
+    if not (found.runs or found.bytes or found.machines):
+        out.print(f"Nothing to remove: nothing here was closed more than {older_than} ago.")
+        return
     counts = (
         f"{len(found.runs)} runs, {found.blobs} shared files that no other run names, "
         f"{len(found.environments)} environments, records of {len(found.machines)} machines"
     )
     out.print(f"{counts}: {format_bytes(found.bytes)}", markup=False)
-    if not removed and (found.bytes or found.machines):
+    if not removed:
         out.print(f"Nothing was removed. Do it: sojourn purge --older-than {older_than} --yes", markup=False)

@@ -18,6 +18,7 @@ def test_closed_runs_are_listed_then_removed_and_the_users_files_stay(world: Wor
     assert world.train().returncode == 0
     run = world.run()
 
+    assert "Nothing to remove" in world.sojourn("purge").stdout
     listed = world.sojourn("purge", "--older-than", "0s")
     assert (listed.returncode, run in listed.stdout) == (0, True), listed.stderr
     assert "Nothing was removed. Do it: sojourn purge --older-than 0s --yes" in listed.stdout
