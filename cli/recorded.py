@@ -38,11 +38,11 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     from cli.server import absence, seek_server
 
     check_modules()
+    _import_ahead("prefect.settings")
+    plan = planned()  # before a server is started: what is refused leaves nothing behind
     server = seek_server()
-    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
-
-    plan = planned()
     view.plan(plan)
+    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
     if plan.stage is not None:  # while the server answers its first calls
         threading.Thread(target=_import_ahead, args=("dvc.repo",), daemon=True).start()
     api = server()
