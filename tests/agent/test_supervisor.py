@@ -301,7 +301,7 @@ def test_a_zombie_is_not_alive() -> None:
     child = os.fork()
     if child == 0:
         os._exit(0)
-    time.sleep(0.1)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
     assert processes.process(child) is None
     os.waitpid(child, 0)
 
