@@ -125,7 +125,7 @@ def _timed(entry: Mapping[str, Any]) -> Timed:
         "description": entry.get("description"),
         "entrypoint": entry["entrypoint"],
         "parameters": dict(entry.get("parameters", {})),
-        "form": parameter_schema(flow).model_dump_for_openapi(),
+        "form": _form(flow),
         "tags": sorted(entry.get("tags", [])),
         "schedules": [_schedule(one) for one in entry.get("schedules", [])],
         "concurrency_limit": entry.get("concurrency_limit"),
@@ -133,6 +133,24 @@ def _timed(entry: Mapping[str, Any]) -> Timed:
         "job_variables": dict(entry["work_pool"].get("job_variables", {})),
     }
     return Timed(entry["name"], flow, wanted)
+
+
+def _form(flow: Flow[..., Any]) -> dict[str, Any]:
+    """The schema of the flow's parameters, with defaults of nested fields told and not filled in.
+
+    A default that the form shows is sent with the run, and would go before what the project's
+    own params.yaml says.
+    """
+    form: dict[str, Any] = parameter_schema(flow).model_dump_for_openapi()
+    for model in form.get("definitions", {}).values():
+        for field in model.get("properties", {}).values():
+            default = field.pop("default", None)
+            if default not in (None, {}, [], ()):
+                field["description"] = f"{field.get('description', '')} Default: {default}."
+    for field in form.get("properties", {}).values():
+        if isinstance(field.get("default"), dict):
+            del field["default"]
+    return form
 
 
 def _flow(entrypoint: str) -> Flow[..., Any]:

@@ -100,12 +100,11 @@ def _close(
         if plan is None or report is not None:
             return None
         journey = journey_of(plan, mailbox)
-        state = journey.orchestrator.state
-        overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
-        if _elsewhere(plan, state, journey.provider):
+        if _elsewhere(plan, journey.orchestrator.state, journey.provider):
+            overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
             return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else None
-        # Before the order was posted, going on would mean to rent; that is for a person or a retry to say.
-        if not overdue and (state.ordered_at is None or not journey.orchestrator.over()):
+        # To go on with a run that is not over may mean to rent; that is for a person or a retry to say.
+        if not journey.orchestrator.over():
             return None
         if dry_run:
             return _found(run, run, "would close", "it is over and not home, unless its owner lives")

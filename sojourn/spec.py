@@ -128,13 +128,13 @@ class Launch(BaseModel):
         default=7200.0,
         gt=0,
         json_schema_extra={"default": "2h"},
-        description="Seconds (or 90m, 2h30m) for the whole run, waiting and recovery included.",
+        description="Time for the whole run, waiting and recovery included, like 90m or 2h30m; kept in seconds.",
     )
     grace: Duration = Field(
         default=60.0,
         ge=2,
         json_schema_extra={"default": "1m"},
-        description="Seconds after the deadline for stopping, the last commit and leaving.",
+        description="Time after the deadline for stopping, the last commit and leaving, like 45s; kept in seconds.",
     )
     environment: str = Field(
         default="auto",

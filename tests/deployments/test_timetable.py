@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from cli_world import World
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import Server, Worker, wait
+from test_docs import block
 
 from blocks import LocalProvider, Store
 
@@ -181,3 +183,16 @@ def test_a_wrong_parameter_is_refused_before_a_run_exists(world: World, deployed
 def test_an_unknown_deployment_is_told_with_the_nearest(world: World, server: Server) -> None:
     done = world.sojourn("deploy", "train/nigthly", PREFECT_API_URL=server.url)
     assert done.returncode == 2 and "did you mean 'train/nightly'" in done.stderr
+
+
+def test_the_deploy_section_of_the_readme_works(world: World, deployed: Server, worker: Worker) -> None:
+    dry, wet, start, run = block("Deploy", "bash").splitlines()
+    # The tests' own worker was started by these words.
+    assert shlex.split(start, comments=True)[1:] == shlex.split("worker start --pool sojourn --type process")
+    for line in (dry, wet):
+        done = world.sojourn(*shlex.split(line, comments=True)[1:], PREFECT_API_URL=deployed.url)
+        assert done.returncode == 0 and str(world.project) in done.stdout, done.stdout + done.stderr
+    environment = {**world.environment, "PREFECT_API_URL": deployed.url}
+    asked = subprocess.run(shlex.split(run), env=environment, capture_output=True, text=True, timeout=60)
+    ended(deployed, worker, world, started(asked), "COMPLETED")
+    assert (world.project / "metrics.json").is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,3 +129,45 @@ def test_its_parameters_are_a_typed_form() -> None:
     fields = schema["definitions"]["Launch"]["properties"]
     assert schema["properties"]["project"]["default"] == "."
     assert {name for name, field in fields.items() if not field.get("description")} == set()
+
+
+RETRIES = """
+from prefect import flow
+from sojourn.errors import SpecError, TransientError
+from tasks import step as module
+
+module.FIRST_DELAY_S = 0.05
+tries = {"busy": 0, "wrong": 0}
+
+def attempt(name, error):
+    tries[name] += 1
+    raise error("no")
+
+@module.step("busy")
+def busy():
+    if tries["busy"] < 2:
+        attempt("busy", TransientError)
+
+@module.step("wrong")
+def wrong():
+    attempt("wrong", SpecError)
+
+@flow
+def both() -> None:
+    busy()
+    wrong(return_state=True)
+
+both()
+print("TRIES", tries)
+"""
+
+
+def test_a_step_is_tried_again_when_the_store_was_busy_and_not_when_the_request_is_wrong(server: Server) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RETRIES],
+        env={**os.environ, **server.environment},
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert "TRIES {'busy': 2, 'wrong': 1}" in done.stdout, done.stderr
