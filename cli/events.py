@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cli.console import go_on_unread
-from sojourn.errors import SojournError
+from sojourn.errors import ExitCode, SojournError
 from sojourn.following import Status
 from sojourn.journey import Listener
 from sojourn.planning import Plan
@@ -86,6 +86,9 @@ def error_event() -> Iterator[None]:
         yield
     except SojournError as error:
         emit("error", message=error.message, hint=error.hint, exit_code=error.exit_code)
+        raise
+    except Exception as error:
+        emit("error", message=str(error) or type(error).__name__, hint=None, exit_code=ExitCode.INFRASTRUCTURE)
         raise
 
 
