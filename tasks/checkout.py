@@ -12,13 +12,12 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from prefect.runner.storage import GitRepository
-
 from sojourn.errors import SpecError
 from sojourn.project import Project
 from sojourn.runs import checkouts
 
 GIT = "git:"
+_LOGIN = re.compile(r"//[^/@]+@")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -27,22 +26,7 @@ def find_project(project: str, run: str, home: Path) -> Project:
     if not project.startswith(GIT):
         return Project.at(Path(project))
     url, ref = split_ref(project.removeprefix(GIT))
-    name = url.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1].removesuffix(".git")
-    folder = checkouts(home) / run
-    folder.mkdir(parents=True, exist_ok=True)
-    commit = ref if ref and _COMMIT.fullmatch(ref) else None
-    repository = GitRepository(
-        url, name=name, branch=None if commit else ref, commit_sha=commit, include_submodules=True
-    )
-    repository.set_base_path(folder)
-    try:
-        asyncio.run(repository.pull_code())
-    except (RuntimeError, ValueError) as error:
-        raise SpecError(
-            f"project: {project!r} cannot be cloned: {str(error).splitlines()[0]}",
-            hint=f"try it on the worker's host: git ls-remote {url} {ref or ''}".rstrip(),
-        ) from error
-    return Project.at(repository.destination)
+    return Project.at(_clone(url, ref, checkouts(home) / run))
 
 
 def split_ref(text: str) -> tuple[str, str | None]:
@@ -50,3 +34,24 @@ def split_ref(text: str) -> tuple[str, str | None]:
     start = len(text) - len(urlsplit(text).path) if "://" in text else text.find(":") + 1
     path, at, ref = text[start:].rpartition("@")
     return (text[:start] + path, ref) if at else (text, None)
+
+
+def _clone(url: str, ref: str | None, folder: Path) -> Path:
+    from prefect.runner.storage import GitRepository  # brings all of Prefect's runner along
+
+    name = re.split(r"[/:]", url.rstrip("/"))[-1].removesuffix(".git")
+    commit = ref if ref and _COMMIT.fullmatch(ref) else None
+    folder.mkdir(parents=True, exist_ok=True)
+    repository = GitRepository(
+        url, name=name, branch=None if commit else ref, commit_sha=commit, include_submodules=True
+    )
+    repository.set_base_path(folder)
+    try:
+        asyncio.run(repository.pull_code())
+    except (RuntimeError, ValueError) as error:
+        shown = _LOGIN.sub("//", url)  # no user, no token
+        raise SpecError(
+            f"project: {shown!r} cannot be cloned: {str(error).splitlines()[0]}",
+            hint=f"try it on the worker's host: git ls-remote {shown} {ref or ''}".rstrip(),
+        ) from error
+    return repository.destination
