@@ -145,13 +145,13 @@ def test_a_frozen_agent_and_supervisor_are_ended_by_the_reaper(world: World) -> 
     world.wait_for_file("ready")
     deadline_at = world.show()["plan"]["deadline_at"]
     cli.kill()
+    for pid in world.machines():
+        os.kill(pid, signal.SIGSTOP)
     early = world.sojourn("reap", "--json")
     assert early.returncode == 0, early.stderr
     (left,) = json.loads(early.stdout)
     assert left["action"] == "left" and "goes on" in left["reason"]
 
-    for pid in world.machines():
-        os.kill(pid, signal.SIGSTOP)
     time.sleep(max(0.0, deadline_at + 2 + 15.5 - time.time()))
     assert world.supervisors()
     standing = set(world.machines())
