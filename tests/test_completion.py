@@ -55,3 +55,8 @@ def test_tab_is_silent_where_nothing_can_be_read(here: Path) -> None:
     (here / "dvc.yaml").write_text("stages: [")
     assert offered(here, "sojourn plan --stage ") == []
     assert offered(here / "data", "sojourn plan --stage ") == []
+
+
+def test_tab_does_not_wait_for_a_store_in_a_cloud(here: Path) -> None:
+    (here / "params.yaml").write_text("launch: {store: s3://no-such-bucket/runs}\n")
+    assert offered(here, "sojourn show ") == ["last"]
