@@ -25,6 +25,7 @@ from sojourn.agent import files, processes
 from sojourn.runs import data_home
 
 PROBE_S = 1.0
+BUSY_S = 8.0  # what a server gets that has taken the connection
 START_LIMIT_S = 15.0  # what a run waits; the first start of all makes the database and may take longer
 STOP_LIMIT_S = 15.0
 NO_ENTRY = (401, 403)  # an answer all the same; Prefect's client knows the key
@@ -168,12 +169,14 @@ def _spawn(port: str, log: Path) -> int:
     return int(started.stdout)
 
 
-def _healthy(url: str) -> bool:
+def _healthy(url: str, patience_s: float = PROBE_S) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=PROBE_S) as answer:
+        with urllib.request.urlopen(f"{url}/health", timeout=patience_s) as answer:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as error:
         return error.code in NO_ENTRY
+    except TimeoutError:  # it took the connection, so it is busy and not away
+        return patience_s < BUSY_S and _healthy(url, BUSY_S)
     except (OSError, ValueError):
         return False
 

@@ -20,10 +20,11 @@ pytestmark = pytest.mark.local
 
 # Answers like a healthy Prefect server, for as long as it lives.
 OTHER_SERVER = """
-import sys
+import sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class Healthy(BaseHTTPRequestHandler):
     def do_GET(self):
+        time.sleep(float(sys.argv[2]))
         self.send_response(200)
         self.end_headers()
     def log_message(self, *words): pass
@@ -44,7 +45,7 @@ def port(world: World) -> int:
 @pytest.fixture
 def stranger(port: int, world: World) -> Iterator[subprocess.Popen[bytes]]:
     """A server that Sojourn did not start."""
-    with subprocess.Popen([sys.executable, "-c", OTHER_SERVER, str(port)]) as process:
+    with subprocess.Popen([sys.executable, "-c", OTHER_SERVER, str(port), "0"]) as process:
         world.wait(lambda: healthy(port))
         yield process
         process.kill()
@@ -138,6 +139,14 @@ def test_a_server_that_sojourn_did_not_start_is_used_and_never_stopped(
 
     assert "No Prefect server runs" in world.sojourn("ui", "--stop").stdout
     assert stranger.poll() is None
+
+
+def test_a_server_that_is_busy_is_not_taken_for_one_that_is_away(world: World, port: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", OTHER_SERVER, str(port), "2.5"]) as slow:
+        time.sleep(1.0)
+        done = world.sojourn("ui", "--no-browser", PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
+        slow.kill()
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_process_that_got_the_number_of_our_server_is_not_stopped(world: World, port: int) -> None:
