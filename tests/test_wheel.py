@@ -78,6 +78,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
         "UV_CONSTRAINT": str(ROOT / "constraints.txt"),
         "UV_BUILD_CONSTRAINT": str(ROOT / "constraints.txt"),
         "UV_CACHE_DIR": _uv("cache", "dir").strip(),
+        "UV_SYSTEM_CERTS": "1",  # pip trusts what the host trusts, and installed the tests' own environment
     }
     computer = Installed(folder, environment)
     done = computer.run(*FIRST_LINES[0], cwd=folder)
