@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from pathlib import Path
 from threading import Thread
 from uuid import UUID
@@ -43,7 +44,9 @@ def plan(launch: Launch, project: str, provider: Provider | None) -> Journey:
     made = session.plan if session else _make(launch, project, provider, run, home)
     mailbox = Mailbox(Store(made.store), made.project, run)
     made = mailbox.read("plan", Plan) or made
-    Thread(target=_tag, args=(made, runtime.flow_run.id, runtime.flow_run.tags), daemon=True).start()
+    # Without its context a thread knows no server, and Prefect would start one of its own for it.
+    said = made, runtime.flow_run.id, runtime.flow_run.tags
+    Thread(target=copy_context().run, args=(_tag, *said), daemon=True).start()
     artifacts.show_plan(made)
     if session:
         session.listener.note(f"in Prefect: {runtime.flow_run.ui_url}")
@@ -87,6 +90,6 @@ def _is_cancelling() -> bool:
             return state is not None and state.type.value in ("CANCELLING", "CANCELLED")
 
     try:
-        return ThreadPoolExecutor(1).submit(ask, str(runtime.flow_run.id)).result(timeout=3)
+        return ThreadPoolExecutor(1).submit(copy_context().run, ask, str(runtime.flow_run.id)).result(timeout=3)
     except Exception:  # an unreachable server is not a reason to stop a training
         return False

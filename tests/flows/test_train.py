@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +61,32 @@ def test_a_run_is_a_flow_run_with_a_task_for_each_step(world: World, server: Ser
     assert in_order(server.task_names(run["id"])) == in_order(STEPS)
     assert shown["metrics"] == {"loss": 0.5}
     assert {one["gone_at"] is not None for one in shown["receipt"]["resources"]} == {True}
+
+
+def test_a_server_that_nobody_configured_hears_all_and_stays_the_only_one(world: World, server: Server) -> None:
+    world.script("import time; time.sleep(4)")
+    world.environment.pop("PREFECT_API_URL", None)
+    found = {"PREFECT_SERVER_API_PORT": str(server.port), "PREFECT_HOME": str(server.home)}
+    command = world.start("train", "--", "python", "train.py", **found)
+    others = set[str]()
+    while command.process.poll() is None:
+        others |= _servers_started_for(server.home)
+        time.sleep(0.1)
+    assert command.process.returncode == 0
+    assert not others
+    run = world.show()["run"]
+    assert f"run:{run}" in server.flow_run(run)["tags"]
+
+
+def _servers_started_for(home: Path) -> set[str]:
+    """The servers that Prefect's client starts by itself where it knows of none."""
+    found = set[str]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes()
+            if b"uvicorn" in words and f"PREFECT_HOME={home}".encode() in (folder / "environ").read_bytes():
+                found.add(folder.name)
+    return found
 
 
 def test_plan_report_and_receipt_are_artifacts(world: World, server: Server) -> None:
