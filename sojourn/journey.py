@@ -180,7 +180,8 @@ class Journey:
         with self._step("confirm") as say:
             self.orchestrator.confirm()
             receipt = self._receipt()
-            say(f"{len(receipt.resources)} resources, {receipt.state}, ${receipt.cost:.2f}")
+            number = len(receipt.resources)
+            say(f"{number} resource{'s' * (number != 1)}, {receipt.state}, ${receipt.cost:.2f}")
         if receipt.state != "closed":
             raise TeardownError(
                 f"{self.plan.run}: not everything is confirmed gone",
