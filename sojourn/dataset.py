@@ -23,13 +23,12 @@ from sojourn.dvc_repo import (
     address_of,
     dvc_errors,
     exclusively,
-    first_line,
     is_params,
     locate,
     open_repo,
     reproduce,
 )
-from sojourn.errors import SpecError
+from sojourn.errors import SpecError, first_line
 from sojourn.records import FileEntry, Record
 
 

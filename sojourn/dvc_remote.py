@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sojourn.dvc_repo import first_line
-from sojourn.errors import SpecError, TransientError, nearest
+from sojourn.errors import SpecError, TransientError, first_line, nearest
 
 _READABLE = ("local", "s3", "gs")  # the remotes that a machine can read by itself
 

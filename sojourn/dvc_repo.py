@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sojourn.errors import SojournError, SpecError, TransientError, nearest
+from sojourn.errors import SojournError, SpecError, TransientError, first_line, nearest
 from sojourn.waiting import SystemClock, wait_for
 
 T = TypeVar("T")
@@ -139,11 +139,6 @@ def _place(error: Exception) -> str:
         where = " -> ".join(str(part) for part in first.path)
         return (f", line {line}" if line else "") + f": {first.error_message} in {where}"
     return ""
-
-
-def first_line(error: BaseException) -> str:
-    """An exception's first line, or its name when it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def is_params(dep: Any) -> bool:

@@ -101,3 +101,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if match:
         return f"did you mean {match[0]!r}?"
     return f"known: {', '.join(names[:12])}{' …' if len(names) > 12 else ''}"
+
+
+def first_line(error: BaseException) -> str:
+    """An exception's first line, or its name when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -20,7 +20,7 @@ from typing import Protocol
 from sojourn import bundle, checkpoint, environment, publish
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
-from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError
+from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError, first_line
 from sojourn.following import Audience, Follower
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
@@ -253,7 +253,7 @@ class Journey:
 
     def _leave(self, error: BaseException) -> None:
         if self.orchestrator.state.ordered_at is None and isinstance(error, Exception):
-            self.orchestrator.give_up(str(error).splitlines()[0])
+            self.orchestrator.give_up(first_line(error))
             self.orchestrator.release()
             self.orchestrator.confirm()
             self._give_up_books()

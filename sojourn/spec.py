@@ -24,7 +24,7 @@ from pydantic import (
     field_validator,
 )
 
-from sojourn.errors import SpecError, nearest
+from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
 
@@ -246,7 +246,7 @@ def read_section(directory: Path) -> Mapping[str, Any]:
 def _where(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        return str(error).splitlines()[0]
+        return first_line(error)
     problem = getattr(error, "problem", None) or "cannot be read"
     return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
 

@@ -23,7 +23,7 @@ import obstore
 import obstore.exceptions
 import obstore.store
 
-from sojourn.errors import SpecError, TransientError, nearest
+from sojourn.errors import SpecError, TransientError, first_line, nearest
 
 SCHEMES = ("file", "s3", "gs", "az")
 _TEMPORARY = re.compile(r"#\d+$")
@@ -218,4 +218,4 @@ def _translated(error: Exception, doing: str) -> TransientError:
     # A full disk arrives as a GenericError that is no OSError; the text is all there is.
     if "os error 28" in str(error):
         return TransientError(f"the store is full: could not {doing}", hint="make room, then: sojourn attach RUN")
-    return TransientError(f"the store did not answer: could not {doing}: {str(error).splitlines()[0]}")
+    return TransientError(f"the store did not answer: could not {doing}: {first_line(error)}")

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from sojourn import environment
-from sojourn.errors import SpecError
+from sojourn.errors import SpecError, first_line
 from sojourn.project import Project
 from sojourn.spec import PARAMS, make_launch
 
@@ -69,7 +69,7 @@ def append(before: bytes, section: str) -> bytes:
         text = before.decode("utf-8")
         content = yaml.safe_load(text)
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{PARAMS}: not valid YAML: {str(error).splitlines()[0]}", hint="mend it first") from None
+        raise SpecError(f"{PARAMS}: not valid YAML: {first_line(error)}", hint="mend it first") from None
     if not isinstance(content, dict | None):
         raise SpecError(f"{PARAMS} is not a mapping, so no section fits into it", hint="write `name: value` lines")
     if "launch" in (content or {}):

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sojourn.errors import SpecError
+from sojourn.errors import SpecError, first_line
 from sojourn.project import Project
 from sojourn.runs import checkouts
 
@@ -51,7 +51,7 @@ def _clone(url: str, ref: str | None, folder: Path) -> Path:
     except (RuntimeError, ValueError) as error:
         shown = _LOGIN.sub("//", url)  # no user, no token
         raise SpecError(
-            f"project: {shown!r} cannot be cloned: {str(error).splitlines()[0]}",
+            f"project: {shown!r} cannot be cloned: {first_line(error)}",
             hint=f"try it on the worker's host: git ls-remote {shown} {ref or ''}".rstrip(),
         ) from error
     return repository.destination

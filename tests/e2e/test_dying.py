@@ -358,6 +358,27 @@ def test_an_owner_that_comes_back_after_a_takeover_does_nothing_more(here: World
     assert kinds.count("intent") == 1 and kinds.count("closed") == 1 and kinds[-1] == "closed"
 
 
+class Wordless(LocalProvider):
+    """Rents, and then fails in a way that nobody foresaw and that says nothing about itself."""
+
+    def create(self, request: Request) -> None:
+        super().create(request)
+        raise AssertionError
+
+
+def test_an_error_without_a_word_before_the_order_gives_the_machines_back(here: World) -> None:
+    here.script("print('hello')")
+    plan = plan_for(here)
+    mailbox = Mailbox(here.store, plan.project, plan.run)
+    owner = Owner(Journey.begin(plan, mailbox, Wordless(here.home), here.home, SilentListener()))
+    owner.start()
+    owner.end()
+    assert isinstance(owner.error, AssertionError) and not str(owner.error)
+    assert not here.machines()
+    report = mailbox.read("report", Report)
+    assert report is not None and (report.state, report.message, report.receipt) == ("lost", "AssertionError", "closed")
+
+
 def test_a_create_that_comes_late_starts_nothing(here: World) -> None:
     here.script("print('hello')")
     done = here.train()
