@@ -1,0 +1,73 @@
+"""The account that is spoken to: clients by service and region, made when first asked for.
+
+Credentials are whatever boto3's own chain finds (environment, profile, SSO, role), so that
+what the `aws` command can do, we can. `AWS_ENDPOINT_URL` sends everything somewhere else.
+https://docs.aws.amazon.com/boto3/latest/guide/credentials.html
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from sojourn.errors import SpecError
+from sojourn.providers.ec2.errors import translated
+
+CONNECT_LIMIT_S = 5.0
+ANSWER_LIMIT_S = 20.0
+
+
+class Clients:
+    """One session of the account; `region` None takes the session's own."""
+
+    def __init__(self, region: str | None = None) -> None:
+        self._wanted = region
+        self._made: dict[tuple[str, str], Any] = {}
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """The client of a service in this region or another; the same one each time."""
+        key = service, region or self.region
+        if key not in self._made:
+            with translated(f"open {service}"):
+                self._made[key] = self._session.client(service, region_name=key[1], config=_config())
+        return self._made[key]
+
+    @cached_property
+    def region(self) -> str:
+        """Where things are made unless told otherwise. Raises SpecError when nobody says."""
+        region = self._wanted or self._session.region_name
+        if not region:
+            raise SpecError(
+                "aws: no region is configured",
+                hint="name one: export AWS_DEFAULT_REGION=us-east-1, or  regions: [us-east-1]  in launch",
+            )
+        return str(region)
+
+    @cached_property
+    def account(self) -> str:
+        """The account's number. Raises AccessError without valid credentials."""
+        with translated("ask whose credentials these are"):
+            return str(self.client("sts").get_caller_identity()["Account"])
+
+    @cached_property
+    def _session(self) -> Any:
+        try:
+            import boto3
+        except ImportError:
+            raise SpecError(
+                "aws: boto3 is not installed beside sojourn", hint="add it: uv tool install 'sojourn[aws]'"
+            ) from None
+        with translated("read the credentials"):
+            return boto3.Session(region_name=self._wanted)
+
+
+def _config() -> Any:
+    from botocore.config import Config
+
+    # One retry at most, at once: waiting and counting belong to the orchestrator.
+    return Config(
+        connect_timeout=CONNECT_LIMIT_S,
+        read_timeout=ANSWER_LIMIT_S,
+        retries={"total_max_attempts": 2, "mode": "standard"},
+        user_agent_extra="sojourn",
+    )
