@@ -40,9 +40,10 @@ class ProviderBlock(Block, ABC):
 
     def complete(self, launch: Launch) -> Launch:
         """What was asked for, with this block's answers where the request says nothing."""
+        says_which = launch.machine or launch.gpu or launch.cpus or launch.memory
         answers = {
             "where": self.where,
-            "machine": launch.machine or self.machine,
+            "machine": launch.machine if says_which else self.machine,
             "store": launch.store or (self.store.url if self.store else None),
         }
         return launch.model_copy(update=answers)

@@ -51,7 +51,7 @@ def attach(
 
 def tell_history(plan: Plan, entries: list[Entry], listener: Listener) -> None:
     """What was done before this process came, as far as the ledger tells."""
-    from sojourn.spec import format_duration
+    from sojourn.shorthand import format_duration
 
     at = {entry.kind: entry for entry in entries}
     if "opened" in at:

@@ -54,6 +54,7 @@ def providers() -> list[str]:
 def machines() -> list[str]:
     """What any provider can rent."""
     from sojourn.providers import NAMES, open_provider
+    from sojourn.records import Need
     from sojourn.runs import data_home
 
-    return [offer.machine for name in NAMES for offer in open_provider(name, data_home()).offers(None, 1)]
+    return [offer.machine for name in NAMES for offer in open_provider(name, data_home()).offers(Need())]

@@ -18,7 +18,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.records import Receipt
 from sojourn.report import Report
 from sojourn.runs import RunLine
-from sojourn.spec import format_duration
+from sojourn.shorthand import format_duration
 
 
 def go_on_unread() -> None:

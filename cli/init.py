@@ -15,12 +15,13 @@ def init(project: options.Directory = Path(".")) -> None:
     from cli.console import out
     from sojourn.project import Project
     from sojourn.providers import open_provider
+    from sojourn.records import Need
     from sojourn.runs import data_home
     from sojourn.spec import PARAMS
     from sojourn.template import append, draft
 
     here = Project.at(project)
-    gpus = open_provider("local", data_home()).offers(None, 1)[0].gpus
+    gpus = open_provider("local", data_home()).offers(Need())[0].gpus
     made, path = draft(here, len(gpus)), here.directory / PARAMS
     before = path.read_bytes() if path.exists() else b""
     added = append(before, made.text)[len(before) :]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,27 +13,8 @@ import typer
 
 from cli import completion
 
-Command = Annotated[
-    list[str] | None, typer.Argument(metavar="[--] PROGRAM ARGS…", help="What to run, as you would type it here.")
-]
+Asked = dict[str, Any]
 Directory = Annotated[Path, typer.Option("--project", metavar="DIR", help="The project's directory.")]
-Stage = Annotated[
-    str | None, typer.Option(help="A stage of dvc.yaml to run, instead of a program.", autocompletion=completion.stages)
-]
-Where = Annotated[
-    str | None, typer.Option(help="The provider that rents the machines.", autocompletion=completion.providers)
-]
-Machine = Annotated[
-    str | None, typer.Option(help="A machine type of that provider.", autocompletion=completion.machines)
-]
-Nodes = Annotated[str | None, typer.Option(help="How many machines.")]
-Processes = Annotated[str | None, typer.Option(help="Ranks on each machine: a number, or `gpu`.")]
-Deadline = Annotated[str | None, typer.Option(help="For the whole run, like 90m or 2h30m.")]
-Grace = Annotated[str | None, typer.Option(help="After the deadline, to stop and leave, like 60s.")]
-Environment = Annotated[str | None, typer.Option(help="auto, current, or a requirements file.")]
-Secrets = Annotated[list[str] | None, typer.Option("--secret", help="The name of a variable the script needs.")]
-Inputs = Annotated[list[str] | None, typer.Option("--input", help="A large file or directory to send along.")]
-Outputs = Annotated[list[str] | None, typer.Option("--output", help="A path that comes home even if git ignores it.")]
 From = Annotated[
     str | None,
     typer.Option(
@@ -38,9 +23,6 @@ From = Annotated[
         help="That run's spec with today's code, from its newest checkpoint.",
         autocompletion=completion.runs,
     ),
-]
-ResumeArgs = Annotated[
-    str | None, typer.Option(metavar="ARGS", help="Arguments added to the command when a checkpoint is restored.")
 ]
 StoreUrl = Annotated[str | None, typer.Option("--store", metavar="URL", help="Where runs are kept.")]
 YesUpload = Annotated[bool, typer.Option("--yes-upload", help="Send the project even if it is very large.")]
@@ -52,7 +34,56 @@ Events = Annotated[
 Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.", autocompletion=completion.runs)]
 
 
-def flags(**given: Any) -> dict[str, Any]:
-    """Launch fields from command-line values; what was not given is left out."""
-    asked = {key: value for key, value in given.items() if value is not None and value != []}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in asked.items()}
+def _option(text: str, *names: str, **more: Any) -> Any:
+    return Annotated[str | None, typer.Option(*names, help=text, **more)]
+
+
+def _options(name: str, text: str) -> Any:
+    return Annotated[list[str] | None, typer.Option(name, help=text)]
+
+
+# The fields of `launch:` that have a flag, in the order of `--help`.
+_LAUNCH: dict[str, Any] = {
+    "command": Annotated[
+        list[str] | None, typer.Argument(metavar="[--] PROGRAM ARGS…", help="What to run, as you would type it here.")
+    ],
+    "stage": _option("A stage of dvc.yaml to run, instead of a program.", autocompletion=completion.stages),
+    "where": _option("The provider that rents the machines.", autocompletion=completion.providers),
+    "machine": _option("A machine type of that provider, or a size like l+t4.", autocompletion=completion.machines),
+    "gpu": _option("The GPUs of each machine, like L4, L4:4 or 80GB; instead of a machine type."),
+    "cpus": _option("CPUs of each machine, at least."),
+    "memory": _option("Main memory of each machine, at least, like 64GB."),
+    "disk": _option("Disk of each machine, like 130GB."),
+    "image": _option("What the machine boots: ubuntu, nvidia, ami-…, or user@owner:arch:name."),
+    "market": _option("any, spot or on-demand."),
+    "regions": _options("--region", "A region to look for machines in."),
+    "network": _option("internet, or none."),
+    "wait": _option("For machines that nobody has just now, like 2h."),
+    "nodes": _option("How many machines."),
+    "processes": _option("Ranks on each machine: a number, or `gpu`."),
+    "deadline": _option("For the whole run, like 90m or 2h30m."),
+    "grace": _option("After the deadline, to stop and leave, like 60s."),
+    "environment": _option("auto, current, or a requirements file."),
+    "secrets": _options("--secret", "The name of a variable the script needs."),
+    "inputs": _options("--input", "A large file or directory to send along."),
+    "outputs": _options("--output", "A path that comes home even if git ignores it."),
+    "resume_args": _option("Arguments added to the command when a checkpoint is restored.", metavar="ARGS"),
+}
+
+
+def asking(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the flags of `launch:`; its parameter `asked` gets those that were given, by field."""
+
+    @wraps(verb)
+    def called(**values: Any) -> None:
+        given = {name: value for name in _LAUNCH if (value := values.pop(name)) not in (None, [])}
+        asked = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        verb(asked=asked, **values)
+
+    own = inspect.signature(verb, eval_str=True).parameters.values()
+    flags = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in _LAUNCH.items()]
+    shown = [*flags, *(one.replace(kind=Parameter.KEYWORD_ONLY) for one in own if one.name != "asked")]
+    # Typer asks the function itself what its parameters are.
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {one.name: one.annotation for one in shown}
+    return called

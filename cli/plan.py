@@ -9,22 +9,11 @@ import typer
 from cli import options
 
 
+@options.asking
 def plan(
-    command: options.Command = None,
+    asked: options.Asked,
     from_run: options.From = None,
     project: options.Directory = Path("."),
-    stage: options.Stage = None,
-    where: options.Where = None,
-    machine: options.Machine = None,
-    nodes: options.Nodes = None,
-    processes: options.Processes = None,
-    deadline: options.Deadline = None,
-    grace: options.Grace = None,
-    environment: options.Environment = None,
-    secrets: options.Secrets = None,
-    inputs: options.Inputs = None,
-    outputs: options.Outputs = None,
-    resume_args: options.ResumeArgs = None,
     store: options.StoreUrl = None,
     yes_upload: options.YesUpload = False,
     as_json: options.AsJson = False,
@@ -36,11 +25,6 @@ def plan(
     from cli.console import out, show_plan
     from cli.world import prepare_plan
 
-    asked = options.flags(
-        command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
-        grace=grace, environment=environment, secrets=secrets, inputs=inputs, outputs=outputs,
-        resume_args=resume_args,
-    )  # fmt: skip
     made = prepare_plan(project, asked, store, yes_upload, from_run)
     if as_json:
         typer.echo(made.model_dump_json(indent=2))

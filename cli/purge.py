@@ -28,7 +28,7 @@ def purge(
     from sojourn.errors import SpecError
     from sojourn.purge import purge as find
     from sojourn.runs import data_home
-    from sojourn.spec import parse_duration
+    from sojourn.shorthand import parse_duration
 
     try:
         age = parse_duration(older_than)
@@ -44,7 +44,7 @@ def purge(
 def _show(found: Purged, older_than: str, removed: bool) -> None:
     from cli.console import out
     from sojourn.planning import format_bytes
-    from sojourn.spec import format_duration
+    from sojourn.shorthand import format_duration
 
     verb, now = "removed" if removed else "would go", time.time()
     for run in found.runs:

@@ -10,7 +10,7 @@ from rich.text import Text
 from sojourn.drawing import format_number, sparkline
 from sojourn.following import Status
 from sojourn.planning import format_bytes
-from sojourn.spec import format_duration
+from sojourn.shorthand import format_duration
 
 SPARK_WIDTH = 16
 PHASES = {"waiting": "starting"}  # for its order, which is given before this is seen

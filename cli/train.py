@@ -18,22 +18,11 @@ if TYPE_CHECKING:
 NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Do not record the run in Prefect.")]
 
 
+@options.asking
 def train(
-    command: options.Command = None,
+    asked: options.Asked,
     from_run: options.From = None,
     project: options.Directory = Path("."),
-    stage: options.Stage = None,
-    where: options.Where = None,
-    machine: options.Machine = None,
-    nodes: options.Nodes = None,
-    processes: options.Processes = None,
-    deadline: options.Deadline = None,
-    grace: options.Grace = None,
-    environment: options.Environment = None,
-    secrets: options.Secrets = None,
-    inputs: options.Inputs = None,
-    outputs: options.Outputs = None,
-    resume_args: options.ResumeArgs = None,
     store: options.StoreUrl = None,
     yes_upload: options.YesUpload = False,
     no_prefect: NoPrefect = False,
@@ -47,11 +36,6 @@ def train(
     from cli.recorded import with_prefect
     from cli.view import View
 
-    asked = options.flags(
-        command=command, stage=stage, where=where, machine=machine, nodes=nodes, processes=processes, deadline=deadline,
-        grace=grace, environment=environment, secrets=secrets, inputs=inputs, outputs=outputs,
-        resume_args=resume_args,
-    )  # fmt: skip
     view = View(quiet, as_json)
 
     def make_plan() -> Plan:

@@ -9,7 +9,8 @@ from prefect.states import Cancelled
 from blocks.provider import LocalProvider, load_provider
 from sojourn.journey import raise_for
 from sojourn.report import Report
-from sojourn.spec import Duration, Launch
+from sojourn.shorthand import Duration
+from sojourn.spec import Launch
 from tasks.lease import confirm, provision, release
 from tasks.plan import plan, run_id
 from tasks.run import collect, publish

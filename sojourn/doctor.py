@@ -27,7 +27,7 @@ from sojourn.journey import CLOCK_LIMIT_S
 from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
-from sojourn.records import Record
+from sojourn.records import Need, Record
 from sojourn.spec import PARAMS, read_section
 from sojourn.storage import Store
 
@@ -185,7 +185,7 @@ def probe(store: Store) -> str:
 
 
 def _machine(provider: Provider) -> str:
-    offer = provider.offers(None, 1)[0]
+    offer = provider.offers(Need())[0]
     gpus = f"{len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else "no GPU"
     return f"{offer.machine}: {offer.cpus} CPUs, {format_bytes(offer.memory)}, {gpus}"
 

@@ -18,7 +18,8 @@ from sojourn.names import LeaseName, project_name
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
-from sojourn.spec import Launch, format_duration
+from sojourn.shorthand import format_duration
+from sojourn.spec import Launch
 from sojourn.storage import Store
 
 METRICS_FILE = "metrics.json"
@@ -190,7 +191,7 @@ def make_plan(
     command.check_script(work.command, work.where)
     python = environment.resolve(launch.environment, project.directory, surroundings)
     _check_program(work.command, python, work.where)
-    offers = provider.offers(launch.machine, launch.nodes)
+    offers = provider.offers(launch.need())
     inputs = bundle.input_files(project, launch.inputs)
     outputs = _rooted(launch.outputs, project)
     restored = tuple(entry.path for entry in resume.files) if resume else ()

@@ -22,7 +22,7 @@ from sojourn.providers import Provider
 from sojourn.records import Lease, Record
 from sojourn.report import Report
 from sojourn.runs import all_mailboxes, entries_of
-from sojourn.spec import format_duration
+from sojourn.shorthand import format_duration
 from sojourn.storage import Store
 
 STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be seconds old, or in another store

@@ -228,16 +228,53 @@ class Outcome(Record):
 # --- what is rented ---------------------------------------------------------------------
 
 
+Market = Literal["on-demand", "spot"]
+Network = Literal["internet", "none"]
+
+
+class GpuNeed(Record):
+    """The GPUs that a machine must have."""
+
+    name: str | None = Field(default=None, description="The model, as people say it; any if absent")
+    count: int = 1
+    memory: int | None = Field(default=None, description="Of each GPU, at least")
+
+
+class Need(Record):
+    """What the machines of a run must be; what is absent may be anything."""
+
+    machine: str | None = Field(default=None, description="A type of the provider, or a size like `l+t4`")
+    gpu: GpuNeed | None = None
+    cpus: int | None = Field(default=None, description="At least")
+    memory: int | None = Field(default=None, description="At least")
+    disk: int | None = None
+    image: str | None = None
+    market: Market | None = None
+    regions: tuple[str, ...] = ()
+    network: Network = "internet"
+    nodes: int = 1
+
+
 class Offer(Record):
     """A machine in a place at a price."""
 
     provider: str
     machine: str
     place: str
-    price: float = Field(description="Dollars an hour for one machine")
+    price: float = Field(description="Dollars an hour for one machine, with its disk and address")
     cpus: int
     memory: int
     gpus: tuple[str, ...] = ()
+    gpu_memory: int | None = Field(default=None, description="Of each GPU, where it is known")
+    region: str | None = None
+    market: Market = "on-demand"
+    architecture: str = "x86_64"
+    price_note: str | None = Field(
+        default=None, description="Where the price comes from when it is not the provider's own word; then an estimate"
+    )
+    details: dict[str, Any] = Field(
+        default_factory=dict, description="The provider's own: all that its `request` needs beside the boot"
+    )
 
 
 class Capability(Record):

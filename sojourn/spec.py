@@ -6,8 +6,6 @@ and refuses unknown keys, so that a typing error costs a sentence and not a mach
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -16,78 +14,22 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
-    WithJsonSchema,
     field_validator,
 )
 
 from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
+from sojourn.records import Need, Network
+from sojourn.shorthand import Count, Duration, Gpu, Names, Processes, Size, Text, Words, parse_gpu
 
 PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*")
-_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
-
-
-def parse_duration(value: object) -> float:
-    """Seconds from `45s`, `90m`, `2h30m` or `1d`; a bare number is refused for its missing unit."""
-    text = str(value)
-    if not _DURATION.fullmatch(text):
-        raise ValueError(f"{text!r} is not a duration, write it like 45s, 90m or 2h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
-
-
-def format_duration(seconds: float) -> str:
-    """`2h 30m`, `45s`: the two largest units of a duration."""
-    left = round(seconds)
-    parts = []
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
-        if left >= size:
-            parts.append(f"{left // size}{unit}")
-            left %= size
-    return " ".join(parts[:2]) or "0s"
-
-
-def _duration(value: object) -> float:
-    # A number comes from our own JSON, where durations are seconds already.
-    return float(value) if isinstance(value, float) else parse_duration(value)
-
-
-def _words(value: object) -> object:
-    try:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError(f"{value!r} has a quote that does not end") from None
-
-
-def _text(value: object) -> object:
-    # YAML reads `PORT: 29500` as a number. A bool is left to be refused: nobody can tell which spelling is meant.
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _names(value: object) -> object:
-    if isinstance(value, (str, int, float)):
-        raise ValueError(f"{value!r} is not a list, write it as [{value}]")
-    return value
-
-
-def _processes(value: object) -> object:
-    count = str(value)
-    if count != "gpu" and (not count.isdecimal() or not 1 <= int(count) <= 1024):
-        raise ValueError(f"{value!r} is neither a number from 1 to 1024 nor 'gpu'")
-    return value if count == "gpu" else int(count)
-
-
-def _count(value: object) -> object:
-    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 1024:
-        raise ValueError(f"{value!r} is not a number from 1 to 1024")
-    return int(str(value))
+# Of each pair a request names one side; a flag for one side replaces the other side in a file.
+_EITHER = ((("command",), ("stage",)), (("machine",), ("gpu", "cpus", "memory")))
 
 
 def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -95,18 +37,6 @@ def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
         if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
             raise ValueError(f"{path!r} leaves the project, name a path inside it")
     return paths
-
-
-# In a form, and on `prefect deployment run`, both are text as people write it.
-Duration = Annotated[
-    float, BeforeValidator(_duration), WithJsonSchema({"type": "string", "examples": ["45s", "90m", "2h30m"]})
-]
-Words = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_words),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
 
 
 class Launch(BaseModel):
@@ -117,13 +47,45 @@ class Launch(BaseModel):
     command: Words | None = Field(default=None, description="The program and its arguments; instead of a stage.")
     stage: str | None = Field(default=None, description="A stage of dvc.yaml; instead of a command.")
     where: str = Field(default="local", description="The provider that rents the machines.")
-    machine: str | None = Field(default=None, description="A machine type of that provider; its default when absent.")
-    nodes: Annotated[int, BeforeValidator(_count)] = Field(
-        default=1, ge=1, le=1024, description="Machines, each with its own agent."
+    machine: str | None = Field(
+        default=None,
+        description="A machine type of that provider, or a size: s, m, l, xl, and with GPUs m+t4, l+l4, xl+h100 …; "
+        "the provider's default when absent.",
     )
-    processes: Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"], BeforeValidator(_processes)] = Field(
-        default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs."
+    gpu: Gpu | None = Field(
+        default=None,
+        description="The GPUs of each machine, instead of a machine type: L4, L4:4 for four of them, "
+        "80GB for any with that much memory.",
     )
+    cpus: Count | None = Field(default=None, description="Virtual CPUs of each machine, at least.")
+    memory: Size | None = Field(
+        default=None, description="Main memory of each machine, at least, like 64GB; kept in bytes."
+    )
+    disk: Size | None = Field(
+        default=None, description="Disk of each machine, like 130GB; as large as its image asks for if absent."
+    )
+    image: str | None = Field(
+        default=None,
+        description="What the machine boots: ubuntu, nvidia (with driver and CUDA), ami-…, or user@owner:arch:name; "
+        "nvidia for machines with GPUs and ubuntu for others if absent.",
+    )
+    market: Literal["any", "spot", "on-demand"] = Field(
+        default="any", description="spot can be taken away and costs less, on-demand cannot; any is the cheapest first."
+    )
+    regions: Names = Field(
+        default=(), description="Regions to look for machines in; that of your credentials if absent."
+    )
+    network: Network = Field(
+        default="internet", description="internet, or none: the machine reaches the store and nothing else."
+    )
+    wait: Duration = Field(
+        default=900.0,
+        ge=0,
+        json_schema_extra={"default": "15m"},
+        description="Time in all to wait for machines that nobody has just now, like 2h; kept in seconds.",
+    )
+    nodes: Count = Field(default=1, description="Machines, each with its own agent.")
+    processes: Processes = Field(default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs.")
     deadline: Duration = Field(
         default=7200.0,
         gt=0,
@@ -141,9 +103,7 @@ class Launch(BaseModel):
         description="`auto` builds one from the dependency files found, `current` takes the python on your PATH, "
         "anything else is the path of a requirements file.",
     )
-    variables: dict[str, Annotated[str, BeforeValidator(_text)]] = Field(
-        default_factory=dict, description="Environment variables for the script."
-    )
+    variables: dict[str, Text] = Field(default_factory=dict, description="Environment variables for the script.")
     secrets: Names = Field(
         default=(), description="Names of secrets the script gets as environment variables; never their values."
     )
@@ -163,7 +123,7 @@ class Launch(BaseModel):
     resume: str | None = Field(
         default=None, description="A run of this project whose newest checkpoint is restored before the start."
     )
-    resume_args: Annotated[tuple[str, ...], BeforeValidator(_words)] = Field(
+    resume_args: Words = Field(
         default=(), description="Arguments added to the command when a checkpoint is restored, like --resume last.pt."
     )
     project_name: str | None = Field(
@@ -187,11 +147,27 @@ class Launch(BaseModel):
             raise ValueError(f"{name!r} is not a name of small letters, digits and dashes, try {project_name(name)!r}")
         return name
 
+    def need(self) -> Need:
+        """What the machines must be, for a provider to look for."""
+        return Need(
+            machine=self.machine,
+            gpu=parse_gpu(self.gpu) if self.gpu else None,
+            cpus=self.cpus,
+            memory=int(self.memory) if self.memory else None,
+            disk=int(self.disk) if self.disk else None,
+            image=self.image,
+            market=None if self.market == "any" else self.market,
+            regions=self.regions,
+            network=self.network,
+            nodes=self.nodes,
+        )
+
 
 def read_launch(directory: Path, flags: Mapping[str, Any]) -> Launch:
     """The `launch:` section of the directory's params.yaml with `flags` laid over it.
 
-    A command given as a flag replaces a stage in the file, and a stage a command.
+    A command given as a flag replaces a stage in the file, and a stage a command; so do a machine type
+    and what a machine must have.
     Raises SpecError naming the field, the value and what would be valid.
     """
     return _overlaid(read_section(directory), flags, PARAMS)
@@ -204,9 +180,10 @@ def resuming(run: str, launch: Launch, flags: Mapping[str, Any]) -> Launch:
 
 def _overlaid(values: Mapping[str, Any], flags: Mapping[str, Any], origin: str) -> Launch:
     asked, given = dict(values), {key: value for key, value in flags.items() if value is not None}
-    for one, other in (("command", "stage"), ("stage", "command")):
-        if one in given and other not in given:
-            asked.pop(other, None)
+    for pair in _EITHER:
+        for one, other in (pair, pair[::-1]):
+            if given.keys() & set(one) and not given.keys() & set(other):
+                asked = {key: value for key, value in asked.items() if key not in other}
     return make_launch({**asked, **given}, origin=origin if asked else COMMAND_LINE, flags=given)
 
 
@@ -224,6 +201,12 @@ def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] =
         raise SpecError(
             f"{origin}: {what}",
             hint="try: sojourn train -- python train.py   (or --stage NAME for a stage of dvc.yaml)",
+        )
+    also = [name for name in _EITHER[1][1] if getattr(launch, name) is not None]
+    if launch.machine is not None and also:
+        raise SpecError(
+            f"{origin}: both machine: {launch.machine} and {also[0]}: {values[also[0]]} say which machine",
+            hint="a machine type has its GPUs, CPUs and memory: keep one of the two",
         )
     return launch
 

@@ -128,6 +128,8 @@ def _ranks(code: str, gpus: int) -> str:
 
 
 def _fixed() -> Iterator[str]:
+    yield _line("# where: aws", "who rents the machines; without it everything runs on this host")
+    yield _line("# gpu: L4", "what they must have: L4:4 for four, 80GB for any with that much memory")
     yield _line("# nodes: 2", "machines")
     yield _line("deadline: 2h", "everything is stopped and given back after this long, whatever happens")
 

@@ -24,7 +24,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.reap import Finding
 from sojourn.records import Receipt
 from sojourn.report import Report
-from sojourn.spec import format_duration
+from sojourn.shorthand import format_duration
 
 CHARTS = 4
 PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from prefect import runtime
 
-from sojourn.spec import format_duration
+from sojourn.shorthand import format_duration
 
 
 def too_late(limit_s: float | None) -> str | None:

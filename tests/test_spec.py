@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from sojourn.errors import ExitCode, SpecError
-from sojourn.spec import Launch, format_duration, make_launch, parse_duration, read_launch
+from sojourn.records import GpuNeed, Need
+from sojourn.shorthand import format_duration, parse_duration, parse_gpu, parse_size
+from sojourn.spec import Launch, make_launch, read_launch
 
 COMMAND = {"command": ("python", "train.py")}
 
@@ -42,12 +44,61 @@ def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, text: str)
     assert format_duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("130GB", 130e9), ("64gb", 64e9), ("64 G", 64e9), ("1.5TB", 1.5e12), ("512MB", 512e6), ("64GiB", 64 * 2**30)],
+)
+def test_a_size_counts_by_powers_of_ten_unless_it_says_otherwise(text: str, size: float) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["64", "", "GB", "64 bytes", "-1GB", "64GBB", "1e3GB"])
+def test_a_size_without_a_unit_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="write it like 64GB or 1TB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "need"),
+    [
+        ("L4", GpuNeed(name="L4")),
+        ("L4:4", GpuNeed(name="L4", count=4)),
+        ("4xL4", GpuNeed(name="L4", count=4)),
+        ("A100-80GB:8", GpuNeed(name="A100-80GB", count=8)),
+        ("80GB", GpuNeed(memory=80 * 10**9)),
+        ("80GB:2", GpuNeed(memory=80 * 10**9, count=2)),
+        (2, GpuNeed(count=2)),
+    ],
+)
+def test_gpus_are_asked_for_by_name_memory_or_number(text: object, need: GpuNeed) -> None:
+    assert parse_gpu(text) == need
+
+
+@pytest.mark.parametrize("text", ["", ":", "L4:", "L4:0", "L4:65", "2xL4:2", "L4:4:4", True, "L4;"])
+def test_what_is_no_gpu_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="write it like L4, L4:4 or 80GB|a machine has 1 to 64"):
+        parse_gpu(text)
+
+
+def test_a_need_is_what_the_launch_asks_of_the_machines() -> None:
+    asked = {"gpu": "L4:4", "cpus": "8", "memory": "64GB", "disk": "130GB", "market": "spot", "regions": ["us-east-2"]}
+
+    assert make_launch({**COMMAND, **asked, "nodes": 2}, origin="x").need() == Need(
+        gpu=GpuNeed(name="L4", count=4), cpus=8, memory=64 * 10**9, disk=130 * 10**9, market="spot",
+        regions=("us-east-2",), nodes=2,
+    )  # fmt: skip
+    assert make_launch(COMMAND, origin="x").need() == Need()
+
+
 def test_every_field_is_described() -> None:
     assert [name for name, field in Launch.model_fields.items() if not field.description] == []
 
 
 def test_a_launch_survives_its_own_json() -> None:
-    launch = make_launch({**COMMAND, "deadline": "90m", "processes": "gpu", "inputs": ["data"]}, origin="params.yaml")
+    launch = make_launch(
+        {**COMMAND, "deadline": "90m", "processes": "gpu", "inputs": ["data"], "disk": "130GB", "gpu": "L4:4"},
+        origin="params.yaml",
+    )
 
     assert Launch.model_validate_json(launch.model_dump_json()) == launch
 
@@ -78,6 +129,14 @@ def test_numbers_in_variables_are_text_for_the_script() -> None:
             "params.yaml: launch.deadline: '5 parsecs' is not a duration, write it like 45s, 90m or 2h30m",
         ),
         ({"deadline": "0s"}, "params.yaml: launch.deadline: 0.0: input should be greater than 0"),
+        ({"memory": 64}, "params.yaml: launch.memory: '64' is not a size, write it like 64GB or 1TB"),
+        ({"memory": 64.5}, "params.yaml: launch.memory: 64.5: input should be greater than or equal to 1000000"),
+        ({"gpu": "L4:no"}, "params.yaml: launch.gpu: 'L4:no' is not a GPU, write it like L4, L4:4 or 80GB"),
+        ({"cpus": "many"}, "params.yaml: launch.cpus: 'many' is not a number from 1 to 1024"),
+        ({"market": "cheap"}, "params.yaml: launch.market: 'cheap': input should be 'any', 'spot' or 'on-demand'"),
+        ({"network": "some"}, "params.yaml: launch.network: 'some': input should be 'internet' or 'none'"),
+        ({"regions": "us-east-1"}, "params.yaml: launch.regions: 'us-east-1' is not a list, write it as [us-east-1]"),
+        ({"machine": "l", "gpu": "L4"}, "params.yaml: both machine: l and gpu: L4 say which machine"),
         ({"secrets": "TOKEN"}, "params.yaml: launch.secrets: 'TOKEN' is not a list, write it as [TOKEN]"),
         ({"inputs": ["../data"]}, "params.yaml: launch.inputs: ['../data']: '../data' leaves the project, "
          "name a path inside it"),
@@ -122,6 +181,15 @@ def test_a_stage_on_the_command_line_replaces_the_command_of_the_file(tmp_path: 
     launch = read_launch(params(tmp_path, "launch: {command: python train.py}\n"), {"stage": "train"})
 
     assert (launch.stage, launch.command) == ("train", None)
+
+
+def test_a_machine_and_what_it_must_have_replace_each_other(tmp_path: Path) -> None:
+    here = params(tmp_path, "launch: {command: python train.py, gpu: L4, memory: 64GB}\n")
+
+    assert read_launch(here, {"machine": "g6.xlarge"}).need() == Need(machine="g6.xlarge")
+    assert read_launch(here, {"cpus": "4"}).need() == Need(gpu=GpuNeed(name="L4"), memory=64 * 10**9, cpus=4)
+    here = params(tmp_path, "launch: {command: python train.py, machine: g6.xlarge}\n")
+    assert read_launch(here, {"gpu": "80GB"}).need() == Need(gpu=GpuNeed(memory=80 * 10**9))
 
 
 @pytest.mark.parametrize("text", ["", "lr: 0.1\n", "launch:\n", "- a list\n"])

@@ -26,7 +26,7 @@ from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
-from sojourn.records import Boot, Capability, Lease, Machine, Offer
+from sojourn.records import Boot, Capability, GpuNeed, Lease, Machine, Need, Offer
 
 REQUEST = "request.json"
 MACHINE = "this-host"
@@ -34,6 +34,8 @@ RELEASE_WAIT_S = 2.0
 ENDING_LIMIT_S = 120.0
 KEEP_S = 30 * 86400.0
 GPUS_LIMIT_S = 2.0
+_NOT_CHOSEN = {"disk", "image", "market", "regions", "network"}
+_ELSEWHERE = "leave it out, or rent a machine that has it: --where aws"
 
 Isolation = Literal["namespace", "subreaper"]
 
@@ -86,24 +88,19 @@ class LocalProvider:
             warnings.append("only Linux keeps hold of processes that detach themselves; here they may survive the run")
         return Capability(provider=self.name, layers=layers, warnings=tuple(warnings))
 
-    def offers(self, machine: str | None, nodes: int) -> list[Offer]:
+    def offers(self, need: Need) -> list[Offer]:
         """This host, whatever the number of nodes: they share it."""
-        if machine not in (None, MACHINE):
-            raise SpecError(
-                f"machine: the local provider has no {machine!r}, {nearest(machine, [MACHINE])}",
-                hint=f"leave it out, or write --machine {MACHINE}",
-            )
-        return [
-            Offer(
-                provider=self.name,
-                machine=MACHINE,
-                place=os.uname().nodename,
-                price=0.0,
-                cpus=host.cpus(),
-                memory=host.memory(),
-                gpus=tuple(host.gpus(GPUS_LIMIT_S)),
-            )
-        ]
+        offer = Offer(
+            provider=self.name,
+            machine=MACHINE,
+            place=os.uname().nodename,
+            price=0.0,
+            cpus=host.cpus(),
+            memory=host.memory(),
+            gpus=tuple(host.gpus(GPUS_LIMIT_S)),
+        )
+        _check_fits(need, offer)
+        return [offer]
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """What `create` does, as JSON; its token is the lease's name."""
@@ -381,3 +378,30 @@ def _translated(doing: str) -> Iterator[None]:
     except OSError as error:
         kind = _ERRORS.get(error.errno, TransientError)
         raise kind(f"could not {doing}: {error.strerror} ({error.filename})") from error
+
+
+def _check_fits(need: Need, offer: Offer) -> None:
+    """Refuse what this host is not and what cannot be chosen here."""
+    if need.machine not in (None, MACHINE):
+        raise SpecError(
+            f"machine: the local provider has no {need.machine!r}, {nearest(need.machine, [MACHINE])}",
+            hint=f"leave it out, or write --machine {MACHINE}",
+        )
+    for field, value in need.model_dump(include=_NOT_CHOSEN, exclude_defaults=True).items():
+        shown = ", ".join(value) if isinstance(value, tuple) else value
+        raise SpecError(f"{field}: {shown!r} cannot be had on this host, it is as it is", hint=_ELSEWHERE)
+    for field, wanted, has in (("cpus", need.cpus, offer.cpus), ("memory", need.memory, offer.memory)):
+        if wanted and wanted > has:
+            raise SpecError(f"{field}: this host has {has:,}, and {wanted:,} are asked for", hint=_ELSEWHERE)
+    if need.gpu:
+        _check_gpus(need.gpu, offer.gpus)
+
+
+def _check_gpus(need: GpuNeed, gpus: tuple[str, ...]) -> None:
+    if need.memory:
+        raise SpecError("gpu: how much memory this host's GPUs have is not looked at", hint="name them: --gpu L4")
+    fitting = [name for name in gpus if not need.name or need.name.lower() in name.lower().split()]
+    if len(fitting) < need.count:
+        wanted = f"{need.count} × {need.name or 'GPU'}"
+        has = ", ".join(gpus) or "none"
+        raise SpecError(f"gpu: {wanted} asked for, and this host has {has}", hint=_ELSEWHERE)

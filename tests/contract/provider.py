@@ -23,7 +23,7 @@ import pytest
 from sojourn.errors import SojournError, SpecError
 from sojourn.names import LeaseName
 from sojourn.providers import Provider, Request
-from sojourn.records import Boot, Lease, Offer
+from sojourn.records import Boot, Lease, Need, Offer
 
 SECRET = "hunter2-is-nobodys-business"
 SDKS = ("prefect", "boto3", "botocore", "google", "googleapiclient", "kubernetes", "azure", "dvc", "torch", "requests")
@@ -106,7 +106,9 @@ class ProviderCase:
         """Makes the request for a lease of `nodes` machines that may live for `seconds`."""
 
         def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1) -> Request:
-            return provider.request(self.boot(world.now() + seconds, nodes, attempt), provider.offers(None, nodes)[0])
+            return provider.request(
+                self.boot(world.now() + seconds, nodes, attempt), provider.offers(Need(nodes=nodes))[0]
+            )
 
         return make
 
@@ -180,10 +182,10 @@ class ProviderContract(ProviderCase):
 
     def test_an_unknown_machine_is_refused_with_a_known_one(self, provider: Provider) -> None:
         with pytest.raises(SpecError, match=r"machine: .*(did you mean|known)"):
-            provider.offers("9xZ9000", 1)
+            provider.offers(Need(machine="9xZ9000"))
 
     def test_offers_name_their_provider_and_come_cheapest_first(self, provider: Provider) -> None:
-        offers = provider.offers(None, 1)
+        offers = provider.offers(Need())
         assert offers and {offer.provider for offer in offers} == {provider.name}
         assert [offer.price for offer in offers] == sorted(offer.price for offer in offers)
 

@@ -20,6 +20,7 @@ from sojourn.agent.pack import pack  # noqa: E402
 from sojourn.errors import CapacityError, SpecError  # noqa: E402
 from sojourn.providers import Request  # noqa: E402
 from sojourn.providers.local import Isolation, LocalProvider  # noqa: E402
+from sojourn.records import GpuNeed, Need  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
 from tests.providers.local_world import STANDIN, LocalWorld, state_of  # noqa: E402
 
@@ -422,6 +423,37 @@ def test_nvidia_gpus_are_named_by_their_driver(tmp_path: Path, monkeypatch: pyte
     program.write_text('#!/bin/sh\necho "NVIDIA L4"\necho "NVIDIA L4"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert LocalProvider(tmp_path).offers(None, 1)[0].gpus == ("NVIDIA L4", "NVIDIA L4")
+    assert LocalProvider(tmp_path).offers(Need())[0].gpus == ("NVIDIA L4", "NVIDIA L4")
     program.write_text("#!/bin/sh\nexit 9\n")
-    assert LocalProvider(tmp_path).offers(None, 1)[0].gpus == ()
+    assert LocalProvider(tmp_path).offers(Need())[0].gpus == ()
+
+
+def test_a_need_that_this_host_meets_is_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\necho "NVIDIA L4"\necho "NVIDIA L4"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    need = Need(cpus=1, memory=10**6, gpu=GpuNeed(name="l4", count=2))
+    assert [offer.machine for offer in LocalProvider(tmp_path).offers(need)] == ["this-host"]
+
+
+@pytest.mark.parametrize(
+    ("need", "message"),
+    [
+        (Need(gpu=GpuNeed(name="L4")), "gpu: 1 × L4 asked for, and this host has none"),
+        (Need(gpu=GpuNeed(count=2)), "gpu: 2 × GPU asked for, and this host has none"),
+        (Need(cpus=1024), r"cpus: this host has \d+, and 1,024 are asked for"),
+        (Need(memory=10**15), r"memory: this host has [\d,]+, and 1,000,000,000,000,000 are asked for"),
+        (Need(image="ubuntu"), "image: 'ubuntu' cannot be had on this host"),
+        (Need(market="spot"), "market: 'spot' cannot be had on this host"),
+        (Need(regions=("us-east-1",)), "regions: 'us-east-1' cannot be had on this host"),
+        (Need(network="none"), "network: 'none' cannot be had on this host"),
+    ],
+)
+def test_a_need_that_this_host_does_not_meet_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: Need, message: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # so that there is no nvidia-smi
+    with pytest.raises(SpecError, match=message) as caught:
+        LocalProvider(tmp_path).offers(need)
+    assert "--where aws" in (caught.value.hint or "")

@@ -1,0 +1,129 @@
+"""The shorthand people write, and the values it stands for: `90m`, `64GB`, `L4:4`, `gpu`.
+
+Each type parses text, and takes back what our own JSON holds. In a form, and on
+`prefect deployment run`, it is text as people write it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from sojourn.records import GpuNeed
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*", re.ASCII)
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.ASCII)
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([MGT])(i?)B?\s*", re.ASCII | re.IGNORECASE)
+_GPU = re.compile(r"\s*(?:(?P<times>\d+)\s*x\s*)?(?P<what>[A-Za-z0-9][\w. -]*?)\s*(?::\s*(?P<count>\d+))?\s*", re.ASCII)
+
+
+def parse_duration(value: object) -> float:
+    """Seconds from `45s`, `90m`, `2h30m` or `1d`; a bare number is refused for its missing unit."""
+    text = str(value)
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text!r} is not a duration, write it like 45s, 90m or 2h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def format_duration(seconds: float) -> str:
+    """`2h 30m`, `45s`: the two largest units of a duration."""
+    left = round(seconds)
+    parts = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size:
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return " ".join(parts[:2]) or "0s"
+
+
+def parse_size(value: object) -> float:
+    """Bytes from `130GB`, `64GiB` or `1.5TB`; GB counts by powers of ten, GiB by powers of two."""
+    found = _SIZE.fullmatch(str(value))
+    if not found:
+        raise ValueError(f"{str(value)!r} is not a size, write it like 64GB or 1TB")
+    number, unit, binary = found.groups()
+    power = "MGT".index(unit.upper()) + 2
+    return float(number) * float((1024 if binary else 1000) ** power)
+
+
+def parse_gpu(value: object) -> GpuNeed:
+    """What `L4`, `L4:4`, `4xL4`, `80GB`, `80GB:8` or a plain `2` asks for, on each machine."""
+    found = _GPU.fullmatch(str(value))
+    if not found or isinstance(value, bool) or (found["times"] and found["count"]):
+        raise ValueError(f"{str(value)!r} is not a GPU, write it like L4, L4:4 or 80GB")
+    what, count = found["what"], int(found["count"] or found["times"] or 1)
+    if what.isdecimal():
+        what, count = "", int(what) * count
+    if not 1 <= count <= 64:
+        raise ValueError(f"{str(value)!r} asks for {count} GPUs on one machine, a machine has 1 to 64")
+    if _SIZE.fullmatch(what):
+        return GpuNeed(count=count, memory=int(parse_size(what)))
+    return GpuNeed(name=what or None, count=count)
+
+
+def _duration(value: object) -> float:
+    # A float comes from our own JSON, where durations are seconds already.
+    return float(value) if isinstance(value, float) else parse_duration(value)
+
+
+def _size(value: object) -> float:
+    # A float comes from our own JSON, where sizes are bytes already.
+    return float(value) if isinstance(value, float) else parse_size(value)
+
+
+def _gpu(value: object) -> object:
+    parse_gpu(value)
+    return str(value).strip()
+
+
+def _words(value: object) -> object:
+    try:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value!r} has a quote that does not end") from None
+
+
+def _text(value: object) -> object:
+    # YAML reads `PORT: 29500` as a number. A bool is left to be refused: nobody can tell which spelling is meant.
+    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+def _names(value: object) -> object:
+    if isinstance(value, (str, int, float)):
+        raise ValueError(f"{value!r} is not a list, write it as [{value}]")
+    return value
+
+
+def _processes(value: object) -> object:
+    count = str(value)
+    if count != "gpu" and (not count.isdecimal() or not 1 <= int(count) <= 1024):
+        raise ValueError(f"{value!r} is neither a number from 1 to 1024 nor 'gpu'")
+    return value if count == "gpu" else int(count)
+
+
+def _count(value: object) -> object:
+    if not str(value).isdecimal() or not 1 <= int(str(value)) <= 1024:
+        raise ValueError(f"{value!r} is not a number from 1 to 1024")
+    return int(str(value))
+
+
+def _written_like(*examples: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "examples": list(examples)})
+
+
+Duration = Annotated[float, BeforeValidator(_duration), _written_like("45s", "90m", "2h30m")]
+Size = Annotated[float, Field(ge=1e6), BeforeValidator(_size), _written_like("64GB", "1TB")]
+Gpu = Annotated[str, BeforeValidator(_gpu), _written_like("L4", "L4:4", "80GB")]
+Count = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_count)]
+Processes = Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"], BeforeValidator(_processes)]
+Text = Annotated[str, BeforeValidator(_text)]
+Words = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_words),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
