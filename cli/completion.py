@@ -52,9 +52,9 @@ def providers() -> list[str]:
 
 @_silent
 def machines() -> list[str]:
-    """What any provider can rent."""
-    from sojourn.providers import NAMES, open_provider
-    from sojourn.records import Need
-    from sojourn.runs import data_home
+    """This host, and what is known of the clouds without asking them."""
+    from sojourn.catalogue import known
+    from sojourn.providers import NAMES
+    from sojourn.providers.local import MACHINE
 
-    return [offer.machine for name in NAMES for offer in open_provider(name, data_home()).offers(Need())]
+    return [MACHINE, *(machine for name in NAMES for machine in known(name))]

@@ -51,7 +51,7 @@ def parse_size(value: object) -> float:
 
 
 def parse_gpu(value: object) -> GpuNeed:
-    """What `L4`, `L4:4`, `4xL4`, `80GB`, `80GB:8` or a plain `2` asks for, on each machine."""
+    """What `L4`, `L4:4`, `4xL4`, `80GB`, `A100-80GB:8` or a plain `2` asks for, on each machine."""
     found = _GPU.fullmatch(str(value))
     if not found or isinstance(value, bool) or (found["times"] and found["count"]):
         raise ValueError(f"{str(value)!r} is not a GPU, write it like L4, L4:4 or 80GB")
@@ -60,8 +60,9 @@ def parse_gpu(value: object) -> GpuNeed:
         what, count = "", int(what) * count
     if not 1 <= count <= 64:
         raise ValueError(f"{str(value)!r} asks for {count} GPUs on one machine, a machine has 1 to 64")
-    if _SIZE.fullmatch(what):
-        return GpuNeed(count=count, memory=int(parse_size(what)))
+    name, _, size = what.rpartition("-")
+    if _SIZE.fullmatch(size):
+        return GpuNeed(name=name or None, count=count, memory=int(parse_size(size)))
     return GpuNeed(name=what or None, count=count)
 
 

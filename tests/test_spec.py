@@ -64,7 +64,7 @@ def test_a_size_without_a_unit_is_refused(text: str) -> None:
         ("L4", GpuNeed(name="L4")),
         ("L4:4", GpuNeed(name="L4", count=4)),
         ("4xL4", GpuNeed(name="L4", count=4)),
-        ("A100-80GB:8", GpuNeed(name="A100-80GB", count=8)),
+        ("A100-80GB:8", GpuNeed(name="A100", count=8, memory=80 * 10**9)),
         ("80GB", GpuNeed(memory=80 * 10**9)),
         ("80GB:2", GpuNeed(memory=80 * 10**9, count=2)),
         (2, GpuNeed(count=2)),
