@@ -8,7 +8,24 @@ import traceback
 
 import typer
 
-from cli import attach, deploy, doctor, init, logs, plan, pull, purge, reap, recorded, runs, show, stop, train, ui
+from cli import (
+    attach,
+    deploy,
+    doctor,
+    init,
+    logs,
+    plan,
+    pull,
+    purge,
+    reap,
+    recorded,
+    runs,
+    setup,
+    show,
+    stop,
+    train,
+    ui,
+)
 from sojourn import __version__
 from sojourn.errors import ExitCode, SojournError
 
@@ -36,6 +53,7 @@ app.command("reap")(reap.reap)
 app.command("deploy")(deploy.deploy)
 app.command("purge")(purge.purge)
 app.command("ui")(ui.ui)
+app.add_typer(setup.app, name="setup")
 
 
 def _version(asked: bool) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sojourn.errors import SpecError
-from sojourn.names import mint_run_id, project_name
+from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
@@ -29,6 +29,16 @@ def store_url(url: str | None, directory: Path) -> str:
     except SpecError:
         asked = None  # a params.yaml that cannot be read matters to a plan, not to a look at past runs
     return str(asked or default_store(data_home()))
+
+
+def name_of(project: Project) -> str:
+    """What a project is called in the store and in a cloud account. Raises SpecError for a name that it cannot have."""
+    named = read_section(project.directory).get("project_name")
+    if named is None:
+        return project_name(project.root.name)
+    if not is_project_name(str(named)):
+        raise SpecError(f"launch.project_name: {named!r} is not a name of small letters, digits and dashes")
+    return str(named)
 
 
 def prepare_plan(

@@ -41,6 +41,28 @@ def open_repo(root: Path, config: dict[str, Any] | None = None) -> Any:
         return Repo(str(root), config=config)
 
 
+def s3_remotes(root: Path | None) -> list[str]:
+    """The remotes of a DVC project that lie on S3, as `s3://bucket/prefix`; none without a project."""
+    if root is None:
+        return []
+    with dvc_errors():
+        from dvc.config import Config
+
+        remotes = {name: one.get("url", "") for name, one in Config(str(root / ".dvc"))["remote"].items()}
+    urls = [_resolved(url, remotes) for url in remotes.values()]
+    return sorted(url.rstrip("/") for url in urls if url.startswith("s3://"))
+
+
+def _resolved(url: str, remotes: dict[str, str]) -> str:
+    """A remote may lie below another: `remote://storage/part`."""
+    for _ in remotes:
+        if not url.startswith("remote://"):
+            break
+        name, _, below = url.removeprefix("remote://").partition("/")
+        url = f"{remotes.get(name, '').rstrip('/')}/{below}"
+    return url
+
+
 def locate(repo: Any, name: str, directories: Iterable[Path]) -> Any:
     """DVC's stage object for `name`, looked up in the first directory that has its dvc.yaml."""
     from dvc.stage.exceptions import StageNotFound

@@ -1,0 +1,111 @@
+"""`sojourn setup`: what must stand in a cloud account, made once and shown first."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options
+
+if TYPE_CHECKING:
+    from sojourn.providers.ec2.setup import Change
+
+app = typer.Typer(no_args_is_help=True, help="Make what a cloud account needs, once.")
+
+Regions = Annotated[
+    list[str] | None,
+    typer.Option("--region", help="Where runs are kept and machines rented; further ones only rent. Yours if absent."),
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Make it without asking.")]
+Print = Annotated[bool, typer.Option("--print", help="Make nothing, print names and policies for an administrator.")]
+Account = Annotated[str | None, typer.Option(help="With --print: the account's number, so that nobody is asked.")]
+Days = Annotated[int | None, typer.Option("--keep-days", min=1, help="How long the store keeps a run; at first 30.")]
+
+
+@app.callback()
+def setup() -> None:
+    """Make what a cloud account needs, once."""
+
+
+@app.command("aws")
+def aws(
+    project: options.Directory = Path("."),
+    region: Regions = None,
+    keep_days: Days = None,
+    yes: Yes = False,
+    print_: Print = False,
+    account: Account = None,
+) -> None:
+    """Show what this project needs in your Amazon account, ask, and make it. A second time changes nothing.
+
+    Example: sojourn setup aws --region us-east-1
+    """
+    from cli.console import out
+    from cli.world import name_of
+    from sojourn.dvc_repo import s3_remotes
+    from sojourn.project import Project
+    from sojourn.providers.ec2.clients import Clients
+    from sojourn.providers.ec2.setup import differences, pieces
+
+    here = Project.at(project)
+    name, remotes = name_of(here), s3_remotes(here.dvc)
+    regions = region or []
+    clients = Clients(regions[0] if regions else None)
+    if print_:
+        typer.echo(json.dumps(_documents(account or clients.account, clients.region, name, remotes), indent=2))
+        return
+    out.print(f"account {clients.account}, region {clients.region}, project {name}", markup=False)
+    needed = pieces(clients, name, regions[1:], remotes, keep_days)
+    changes = list(differences(needed))
+    for change in changes:
+        _show(change)
+    same = f"{len(needed) - len(changes)} as they should be"
+    if not changes:
+        out.print(f"No change: {same}.")
+        return
+    new = sum(change.new for change in changes)
+    out.print(f"{new} to make, {len(changes) - new} to change, {same}. None of it costs anything by itself.")
+    if not (yes or _accepted()):
+        out.print("Nothing was made. Make it: sojourn setup aws --yes", markup=False)
+        return
+    for change in changes:
+        change.apply()
+        out.print(f"[green]✓[/] {change.piece.title}")
+
+
+def _accepted() -> bool:
+    return sys.stdin.isatty() and typer.confirm("Make it?")
+
+
+def _documents(account: str, region: str, project: str, remotes: list[str]) -> dict[str, Any]:
+    from sojourn.providers.ec2.foundation import Names
+    from sojourn.providers.ec2.policies import printed
+
+    return printed(Names(account, region, project), remotes)
+
+
+def _show(change: Change) -> None:
+    from cli.console import out
+
+    out.print(f"{'+' if change.new else '~'} {change.piece.title}", markup=False)
+    for aspect, has, wanted in change.fields:
+        before = f"{_text(has)} → " if has is not None else ""
+        out.print(f"    {aspect:<22}{before}{_text(wanted) if wanted is not None else 'taken away'}", markup=False)
+
+
+def _text(value: object) -> str:
+    """A value as people read it; a statement of a policy as a sentence."""
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    if not isinstance(value, dict):
+        return str(value)
+    who = value.get("Principal", {}).get("Service")
+    on = f" on {_text(value['Resource'])}" if "Resource" in value else ""
+    tests = [
+        f"{key} is {_text(wanted)}" for test in value.get("Condition", {}).values() for key, wanted in test.items()
+    ]
+    return (who or _text(value["Action"]) + on) + (f" when {' and '.join(tests)}" if tests else "")

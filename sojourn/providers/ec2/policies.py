@@ -1,0 +1,214 @@
+"""Who may do what: the policies of our roles, and of whoever runs Sojourn, as IAM's JSON documents.
+
+Pure functions of the names and of DVC's remotes, so that an administrator can read exactly what
+is asked for before it is made. Roles are global and buckets regional, so a role names the store
+of each region by one pattern.
+https://docs.aws.amazon.com/service-authorization/latest/reference/reference.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sojourn.providers.ec2.foundation import GROUP, POLICY, READ_REMOTES, SCHEDULE_GROUP, SCHEDULER_ROLE, Names
+
+Document = dict[str, Any]
+Condition = dict[str, dict[str, str | list[str]]]
+
+LEASE_TAG = "sojourn:lease"
+_OURS: Condition = {"StringLike": {f"aws:ResourceTag/{LEASE_TAG}": "sojourn-*"}}
+
+
+def printed(names: Names, remotes: Iterable[str] = ()) -> dict[str, Any]:
+    """Everything that setup makes, by name, and what whoever runs Sojourn must be allowed: for an administrator."""
+    return {
+        "account": names.account,
+        "region": names.region,
+        "project": names.project,
+        "bucket": {"name": names.bucket, "policy": tls_only(f"arn:{names.partition}:s3:::{names.bucket}")},
+        "security_group": {"name": GROUP, "inbound": "everything from its own members", "outbound": "everything"},
+        "schedule_group": SCHEDULE_GROUP,
+        "service_linked_role": "spot.amazonaws.com",
+        "roles": {
+            names.machine_role: {
+                "trust": trust(names, "ec2"),
+                "policies": {POLICY: machine(names, remotes)},
+                "instance_profile": names.machine_role,
+            },
+            SCHEDULER_ROLE: {"trust": trust(names, "scheduler"), "policies": {POLICY: scheduler(names)}},
+        },
+        "who_runs_sojourn": orchestrator(names, remotes),
+    }
+
+
+def trust(names: Names, service: str) -> Document:
+    """Lets one of Amazon's services act by a role, for things of this account alone."""
+    statement: Document = {
+        "Effect": "Allow",
+        "Principal": {"Service": f"{service}.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }
+    if service == "scheduler":  # the others never act for somebody else's resource, and do not say whose it is
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": names.account}}
+    return _document(statement)
+
+
+def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
+    """A machine reads what its project was given, writes what it makes, and can do nothing else.
+
+    Listing is part of reading: without it S3 answers 403 instead of 404 for what is not there yet.
+    Secrets are under the account's own key for SSM, whose policy lets in whoever may read the parameter.
+    """
+    store, project = _stores(names), names.project
+    statements = [
+        _allow("ReadControl", ["s3:GetObject"], f"{store}/control/{project}/*"),
+        _allow(
+            "WriteResults",
+            ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            f"{store}/machine/{project}/*",
+        ),
+        _allow("ListProject", ["s3:ListBucket"], store, _below(f"control/{project}/", f"machine/{project}/")),
+        _allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*')}", "*")),
+    ]
+    return _document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
+
+
+def scheduler(names: Names) -> Document:
+    """What ends a machine at its deadline can end machines of ours, and nothing else."""
+    return _document(_allow("EndOurs", ["ec2:TerminateInstances"], _ec2(names, "instance/*"), _OURS))
+
+
+def reaper(names: Names) -> Document:
+    """The reaper in the cloud looks at machines and ends ours."""
+    return _document(_allow("Look", ["ec2:DescribeInstances"], "*"), *scheduler(names)["Statement"])
+
+
+def orchestrator(names: Names, remotes: Iterable[str] = ()) -> Document:
+    """What a person or a CI job needs who runs Sojourn for this project; setup itself needs more."""
+    return _document(
+        *_renting(names), *_ending(names), *_storing(names), *_remotes(names, remotes, ["s3:GetObject", "s3:PutObject"])
+    )
+
+
+def tls_only(bucket_arn: str) -> Document:
+    """The bucket's own policy: nobody speaks to it in the clear."""
+    return _document(
+        {
+            "Sid": "SojournTlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [bucket_arn, f"{bucket_arn}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+    )
+
+
+def _renting(names: Names) -> list[Document]:
+    ours: Condition = {"StringLike": {f"aws:RequestTag/{LEASE_TAG}": "sojourn-*"}}
+    look = """
+        ec2:DescribeAvailabilityZones ec2:DescribeImages ec2:DescribeInstances ec2:DescribeInstanceTypeOfferings
+        ec2:DescribeInstanceTypes ec2:DescribeNetworkInterfaces ec2:DescribePlacementGroups ec2:DescribeRegions
+        ec2:DescribeRouteTables ec2:DescribeSecurityGroups ec2:DescribeSpotPriceHistory ec2:DescribeSubnets
+        ec2:DescribeVolumes ec2:DescribeVpcs pricing:GetProducts servicequotas:GetServiceQuota
+        """.split()
+    around = ["subnet/*", "network-interface/*", "security-group/*", "placement-group/*", "spot-instances-request/*"]
+    theirs = [f"arn:{names.partition}:ec2:*::{kind}/*" for kind in ("image", "snapshot")]
+    images = f"arn:{names.partition}:ssm:*::parameter/aws/service/*"
+    machine_role = names.iam(f"role/{names.machine_role}")
+    return [
+        _allow("Look", look, "*"),
+        _allow("FindImages", ["ssm:GetParameter", "ssm:GetParameters"], images),
+        _allow("RunOurs", ["ec2:RunInstances"], [_ec2(names, "instance/*"), _ec2(names, "volume/*")], ours),
+        _allow("RunAmong", ["ec2:RunInstances"], [*(_ec2(names, kind) for kind in around), *theirs]),
+        _allow(
+            "TagWhatIsMade",
+            ["ec2:CreateTags"],
+            _ec2(names, "*/*"),
+            {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreatePlacementGroup"]}},
+        ),
+        _allow(
+            "Cluster",
+            ["ec2:CreatePlacementGroup", "ec2:DeletePlacementGroup"],
+            _ec2(names, "placement-group/sojourn-*"),
+        ),
+        _pass("HandOverMachineRole", machine_role, "ec2"),
+        _allow("ReadMachineRole", ["iam:GetRolePolicy"], machine_role),
+        _allow("FindProfile", ["iam:GetInstanceProfile"], names.iam(f"instance-profile/{names.machine_role}")),
+    ]
+
+
+def _ending(names: Names) -> list[Document]:
+    role = names.iam(f"role/{SCHEDULER_ROLE}")
+    schedules = names.arn("scheduler", f"schedule/{SCHEDULE_GROUP}/*", "*")
+    return [
+        _allow("EndOurs", ["ec2:TerminateInstances", "ec2:GetConsoleOutput"], _ec2(names, "instance/*"), _OURS),
+        _allow("DeleteOurs", ["ec2:DeleteVolume"], _ec2(names, "volume/*"), _OURS),
+        _allow(
+            "ArmTimers",
+            ["scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule"],
+            schedules,
+        ),
+        _allow("ListTimers", ["scheduler:ListSchedules"], "*"),
+        _allow("FindTimers", ["scheduler:GetScheduleGroup"], _schedule_group(names)),
+        _pass("HandOverSchedulerRole", role, "scheduler"),
+        _allow("FindSchedulerRole", ["iam:GetRole"], role),
+    ]
+
+
+def _storing(names: Names) -> list[Document]:
+    store = _stores(names)
+    secrets = names.arn("ssm", f"parameter{names.secret('*')}", "*")
+    return [
+        _allow("ListStore", ["s3:ListBucket"], store),
+        _allow(
+            "KeepRuns",
+            ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            f"{store}/*",
+        ),
+        _allow("KeepSecrets", ["ssm:PutParameter", "ssm:DeleteParameter"], secrets),
+        _allow("ListSecrets", ["ssm:DescribeParameters"], "*"),
+    ]
+
+
+def _remotes(names: Names, remotes: Iterable[str], actions: list[str]) -> list[Document]:
+    """The project's DVC remotes on S3, each `s3://bucket/prefix`."""
+    places = sorted({remote.removeprefix("s3://").strip("/") for remote in remotes})
+    objects = [f"arn:{names.partition}:s3:::{place}/*" for place in places]
+    found = [_allow(READ_REMOTES, actions, objects)] if objects else []
+    for number, place in enumerate(places):
+        bucket, _, prefix = place.partition("/")
+        below = _below(f"{prefix}/") if prefix else None
+        found.append(_allow(f"ListDvcRemote{number}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", below))
+    return found
+
+
+def _stores(names: Names) -> str:
+    return f"arn:{names.partition}:s3:::sojourn-{names.account}-*"
+
+
+def _ec2(names: Names, resource: str) -> str:
+    return names.arn("ec2", resource, "*")
+
+
+def _schedule_group(names: Names) -> str:
+    return names.arn("scheduler", f"schedule-group/{SCHEDULE_GROUP}", "*")
+
+
+def _below(*prefixes: str) -> Condition:
+    return {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}}
+
+
+def _pass(sid: str, role: str, service: str) -> Document:
+    to: Condition = {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}
+    return _allow(sid, ["iam:PassRole"], role, to)
+
+
+def _allow(sid: str, actions: list[str], resources: str | list[str], when: Condition | None = None) -> Document:
+    statement: Document = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
+    return {**statement, "Condition": when} if when else statement
+
+
+def _document(*statements: Document) -> Document:
+    return {"Version": "2012-10-17", "Statement": list(statements)}

@@ -1,0 +1,140 @@
+"""Roles: who may act by each, and what each may do, statement by statement."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sojourn.errors import SojournError, TransientError
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.errors import code_of, translated
+from sojourn.providers.ec2.foundation import POLICY, Names, find_policy, find_profile, find_role, unless_absent
+from sojourn.providers.ec2.policies import Document
+from sojourn.waiting import SystemClock, wait_for
+
+VISIBLE_LIMIT_S = 90.0
+_IMAGE = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
+
+
+class Role:
+    """A role with one policy of ours; policies that somebody attached beside it stay."""
+
+    def __init__(self, clients: Clients, name: str, trust: Document, policy: Document) -> None:
+        self.title = f"role {name}"
+        self._name = name
+        self._trust = trust
+        self._policy = policy
+        self._clients = clients
+
+    def wanted(self) -> dict[str, Any]:
+        """What it should be: who acts by it, and each statement by its name."""
+        return _aspects(self._trust, self._policy)
+
+    def standing(self) -> dict[str, Any] | None:
+        """What it is; None while there is none."""
+        role = find_role(self._clients, self._name)
+        if role is None:
+            return None
+        return _aspects(role["AssumeRolePolicyDocument"], find_policy(self._clients, self._name) or {"Statement": []})
+
+    def make(self, has: dict[str, Any] | None) -> None:
+        """Create it, or put its documents right."""
+        iam, trust = self._clients.client("iam"), json.dumps(self._trust)
+        with translated(f"make {self.title}"):
+            if has is None:
+                about = "Made by sojourn setup aws"
+                iam.create_role(RoleName=self._name, AssumeRolePolicyDocument=trust, Description=about)
+            else:
+                iam.update_assume_role_policy(RoleName=self._name, PolicyDocument=trust)
+            iam.put_role_policy(RoleName=self._name, PolicyName=POLICY, PolicyDocument=json.dumps(self._policy))
+
+
+class Profile:
+    """The instance profile that hands the machine role to machines."""
+
+    def __init__(self, clients: Clients, names: Names) -> None:
+        self.title = f"instance profile {names.machine_role}"
+        self._name = names.machine_role
+        self._clients = clients
+
+    def wanted(self) -> dict[str, Any]:
+        """What it should be."""
+        return {"role": self._name}
+
+    def standing(self) -> dict[str, Any] | None:
+        """What it is; None while there is none, or while it has no role."""
+        found = find_profile(self._clients, self._name)
+        return {"role": found["Roles"][0]["RoleName"]} if found else None
+
+    def make(self, has: dict[str, Any] | None) -> None:
+        """Create it with its role, and wait until EC2 knows it too."""
+        iam = self._clients.client("iam")
+        profile = {"InstanceProfileName": self._name}
+        with translated(f"make {self.title}"):
+            if unless_absent(f"look at {self.title}", lambda: iam.get_instance_profile(**profile)) is None:
+                iam.create_instance_profile(**profile)
+            if has is not None:
+                iam.remove_role_from_instance_profile(**profile, RoleName=has["role"])
+            iam.add_role_to_instance_profile(**profile, RoleName=self._name)
+        wait_for(
+            lambda: _known_to_ec2(self._clients, self._name),
+            what=f"aws: EC2 knows {self.title}",
+            limit_s=VISIBLE_LIMIT_S,
+            clock=SystemClock(),
+            every_s=1.0,
+        )
+
+
+class SpotRole:
+    """The role by which EC2 itself manages spot machines; the console makes it in passing, the API does not.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html
+    """
+
+    title = "role AWSServiceRoleForEC2Spot"
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+
+    def wanted(self) -> dict[str, Any]:
+        """What it should be: the service's own."""
+        return {"service": "spot.amazonaws.com"}
+
+    def standing(self) -> dict[str, Any] | None:
+        """What it is; None while there is none."""
+        with translated(f"look for {self.title}"):
+            found = self._clients.client("iam").list_roles(PathPrefix="/aws-service-role/spot.amazonaws.com/")
+        return self.wanted() if found["Roles"] else None
+
+    def make(self, has: dict[str, Any] | None) -> None:
+        """Ask Amazon to make it."""
+        with translated(f"make {self.title}"):
+            self._clients.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+
+
+def _known_to_ec2(clients: Clients, profile: str) -> bool | None:
+    """True once EC2 would start a machine with the profile; roles take some ten seconds to get there."""
+    try:
+        with translated("find an image to try with"):
+            image = clients.client("ssm").get_parameter(Name=_IMAGE)["Parameter"]["Value"]
+        with translated(f"try instance profile {profile}"):
+            clients.client("ec2").run_instances(
+                DryRun=True,
+                ImageId=image,
+                InstanceType="t3.nano",
+                MinCount=1,
+                MaxCount=1,
+                IamInstanceProfile={"Name": profile},
+            )
+    except TransientError:
+        return None
+    except SojournError as error:
+        # Whoever sets up may not be allowed to rent; then Amazon's other answers say nothing of the profile.
+        code = code_of(error.__cause__) if error.__cause__ else None
+        return None if code in ("InvalidParameterValue", "InvalidIamInstanceProfile.NotFound") else True
+    return True
+
+
+def _aspects(trust: Document, policy: Document) -> dict[str, Any]:
+    allowed = {one.get("Sid") or f"statement {number}": one for number, one in enumerate(policy["Statement"])}
+    return {"trusts": trust["Statement"], **allowed}

@@ -1,0 +1,285 @@
+"""What `sojourn setup aws` makes in an account: shown first, made once, mended when it differs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moto_cloud import ACCOUNT, MotoCloud, moto_cloud
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from sojourn.errors import AccessError, SpecError
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.foundation import GROUP, Names, find, find_ground
+from sojourn.providers.ec2.policies import printed
+from sojourn.providers.ec2.setup import differences, pieces
+
+BUCKET = f"sojourn-{ACCOUNT}-us-east-1"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoCloud]:
+    with moto_cloud(tmp_path_factory.mktemp("moto")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(server: MotoCloud, monkeypatch: pytest.MonkeyPatch) -> MotoCloud:
+    """An empty account, and credentials for it."""
+    server.post("reset")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+@pytest.fixture(scope="module")
+def clients(server: MotoCloud) -> Iterator[Clients]:
+    """The user's own, made once: reading Amazon's models takes longer than a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        opened = Clients()
+        for service in ("ec2", "iam", "s3", "scheduler", "ssm", "sts"):
+            opened.client(service)
+        yield opened
+
+
+def make(clients: Clients, project: str = "digits", **more: Any) -> None:
+    for change in differences(pieces(clients, project, **more)):
+        change.apply()
+
+
+def changes(clients: Clients, project: str = "digits", **more: Any) -> list[str]:
+    """What differs, as `title: aspect, aspect`."""
+    found = differences(pieces(clients, project, **more))
+    return [f"{one.piece.title}: {', '.join(field for field, _, _ in one.fields)}" for one in found]
+
+
+def run(folder: Path, *words: str, **more: Any) -> Result:
+    return CliRunner().invoke(app, ["setup", "aws", "--project", str(folder), *words], **more)
+
+
+# --- what is made -------------------------------------------------------------------------
+
+
+def test_a_second_time_changes_nothing(clients: Clients, cloud: MotoCloud) -> None:
+    assert len(changes(clients, regions=["eu-west-1"])) == 9
+    make(clients, regions=["eu-west-1"])
+    assert changes(clients, regions=["eu-west-1"]) == []
+
+
+def test_what_renting_needs_is_found_once_it_was_made(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients, remotes=["s3://acme-data/dvc", "s3://whole-bucket"])
+    found = find(clients, "digits")
+    assert (found.account, found.region, found.store) == (ACCOUNT, "us-east-1", f"s3://{BUCKET}")
+    assert found.readable == ("s3://acme-data/dvc/", "s3://whole-bucket/")
+    groups = cloud.client("ec2").describe_security_groups(GroupIds=[found.group_id])["SecurityGroups"]
+    assert [group["GroupName"] for group in groups] == [GROUP]
+
+
+def test_all_that_is_missing_is_named_with_the_command_that_makes_it(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients, "digits")
+    cloud.client("iam").delete_role_policy(RoleName="sojourn-scheduler", PolicyName="sojourn")
+    cloud.client("iam").delete_role(RoleName="sojourn-scheduler")
+    cloud.client("s3").delete_bucket(Bucket=BUCKET)
+    with pytest.raises(SpecError, match=f": role sojourn-scheduler, bucket {BUCKET}\n") as caught:
+        find(clients, "digits")
+    assert "sojourn setup aws --region us-east-1" in str(caught.value.hint)
+
+
+def test_another_project_of_the_account_needs_a_role_of_its_own_alone(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients, "digits")
+    role = "role sojourn-machine-faces: trusts, ReadControl, WriteResults, ListProject, ReadSecrets"
+    assert changes(clients, "faces") == [role, "instance profile sojourn-machine-faces: role"]
+
+
+def test_a_further_region_is_rented_in_and_keeps_nothing(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients)
+    with pytest.raises(SpecError, match="eu-west-1: security group sojourn-machines, schedule group") as caught:
+        find_ground(clients, "eu-west-1")
+    assert "setup aws --region us-east-1 --region eu-west-1" in str(caught.value.hint)
+    make(clients, regions=["eu-west-1"])
+    assert find_ground(clients, "eu-west-1").group_id != find(clients, "digits").group_id
+    assert [one["Name"] for one in cloud.client("s3").list_buckets()["Buckets"]] == [BUCKET]
+
+
+def test_the_bucket_is_encrypted_closed_and_forgets(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients, days=12)
+    s3 = cloud.client("s3")
+    block = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
+    assert len(block) == 4
+    assert all(block.values())
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    days = {rule["Filter"]["Prefix"]: rule.get("Expiration", {}).get("Days") for rule in rules}
+    assert days == {"control/": 12, "machine/": 12, "": None}
+    encryption = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert encryption[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    owner = s3.get_bucket_ownership_controls(Bucket=BUCKET)["OwnershipControls"]["Rules"]
+    assert owner == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+
+
+def test_how_long_the_store_keeps_runs_stays_as_it_was_said_once(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients, days=12)
+    assert changes(clients) == []
+    assert changes(clients, days=20) == [f"bucket {BUCKET}: keeps control/, keeps machine/"]
+
+
+def test_nothing_comes_into_a_machine_but_from_its_peers(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients)
+    group = cloud.client("ec2").describe_security_groups(GroupIds=[find(clients, "digits").group_id])
+    [rule] = group["SecurityGroups"][0]["IpPermissions"]
+    assert rule["IpProtocol"] == "-1"
+    assert not rule["IpRanges"]
+    assert [one["GroupId"] for one in rule["UserIdGroupPairs"]] == [group["SecurityGroups"][0]["GroupId"]]
+
+
+# --- what was changed by hand -------------------------------------------------------------
+
+
+def test_a_port_that_somebody_opened_is_shown_and_closed(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients)
+    group = find(clients, "digits").group_id
+    door = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+    cloud.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[door])
+    [change] = differences(pieces(clients, "digits"))
+    [(aspect, has, wanted)] = change.fields
+    assert (aspect, wanted) == ("inbound", ["everything from its own members"])
+    assert "tcp 22 from 0.0.0.0/0" in has
+    change.apply()
+    assert changes(clients) == []
+
+
+def test_a_policy_that_was_widened_is_shown_by_statement_and_put_right(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients)
+    iam = cloud.client("iam")
+    policy = iam.get_role_policy(RoleName="sojourn-machine-digits", PolicyName="sojourn")["PolicyDocument"]
+    policy["Statement"][0]["Resource"] = "*"
+    policy["Statement"].append({"Sid": "Everything", "Effect": "Allow", "Action": "*", "Resource": "*"})
+    iam.put_role_policy(RoleName="sojourn-machine-digits", PolicyName="sojourn", PolicyDocument=json.dumps(policy))
+    assert changes(clients) == ["role sojourn-machine-digits: ReadControl, Everything"]
+    make(clients)
+    assert changes(clients) == []
+
+
+def test_rules_that_somebody_else_gave_the_bucket_stay(clients: Clients, cloud: MotoCloud) -> None:
+    make(clients)
+    s3 = cloud.client("s3")
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
+    theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "reports/"}, "Expiration": {"Days": 9}}
+    s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [theirs, *rules[1:]]})
+    assert changes(clients) == [f"bucket {BUCKET}: keeps control/"]
+    make(clients)
+    kept = {rule["ID"] for rule in s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]}
+    assert kept == {"theirs", "sojourn-control", "sojourn-machine", "sojourn-uploads"}
+
+
+# --- what an account refuses --------------------------------------------------------------
+
+
+@pytest.fixture
+def taken(cloud: MotoCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[BaseHTTPRequestHandler]]:
+    """An S3 where the bucket's name is taken by another account, as its `head` and `put` answer."""
+
+    class S3(BaseHTTPRequestHandler):
+        head, put = (403, ""), (409, "BucketAlreadyExists")
+
+        def _answer(self, status: int, code: str) -> None:
+            body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>".encode() if code else b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_HEAD(self) -> None:
+            self._answer(*self.head)
+
+        def do_PUT(self) -> None:
+            self._answer(*self.put)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), S3) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.server_port}")
+        yield S3
+        server.shutdown()
+
+
+def test_a_bucket_of_another_account_is_never_used(taken: Any) -> None:
+    for look in (find, make):
+        with pytest.raises(AccessError, match="belongs to another account") as caught:
+            look(Clients(), "digits")
+        assert "aws s3api list-buckets" in str(caught.value.hint)
+
+
+def test_a_bucket_name_that_another_account_takes_meanwhile_is_told_as_that(taken: Any) -> None:
+    taken.head = (404, "")
+    with pytest.raises(SpecError, match="belongs to another account") as caught:
+        make(Clients())
+    assert "--store s3://BUCKET" in str(caught.value.hint)
+
+
+def test_an_account_without_a_default_network_is_told_how_to_get_one(clients: Clients, cloud: MotoCloud) -> None:
+    ec2 = cloud.client("ec2")
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    for subnet in ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    for gate in ec2.describe_internet_gateways(Filters=[{"Name": "attachment.vpc-id", "Values": [vpc]}])[
+        "InternetGateways"
+    ]:
+        ec2.detach_internet_gateway(InternetGatewayId=gate["InternetGatewayId"], VpcId=vpc)
+    ec2.delete_vpc(VpcId=vpc)
+    with pytest.raises(SpecError, match="us-east-1 has no default VPC") as caught:
+        find(clients, "digits")
+    assert "aws ec2 create-default-vpc --region us-east-1" in str(caught.value.hint)
+
+
+# --- the command --------------------------------------------------------------------------
+
+
+def test_nothing_is_made_before_it_was_accepted(cloud: MotoCloud, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("launch: {project_name: digits}")
+    done = run(tmp_path)
+    assert done.exit_code == 0, done.output
+    assert f"+ bucket {BUCKET}" in done.output
+    assert "Nothing was made" in done.output
+    assert cloud.client("s3").list_buckets()["Buckets"] == []
+
+    done = run(tmp_path, "--yes")
+    assert done.exit_code == 0, done.output
+    assert "7 to make" in done.output
+    assert "No change: 7 as they should be." in run(tmp_path).output
+
+
+def test_dvc_s_remotes_on_s3_become_readable_and_no_others(clients: Clients, cloud: MotoCloud, tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc" / "config").write_text(
+        "[core]\n    remote = part\n"
+        "['remote \"main\"']\n    url = s3://acme-data/dvc\n"
+        "['remote \"part\"']\n    url = remote://main/part\n"
+        "['remote \"disk\"']\n    url = /srv/dvc\n"
+    )
+    (tmp_path / "params.yaml").write_text("launch: {project_name: digits}")
+    assert run(tmp_path, "--yes").exit_code == 0
+    assert find(clients, "digits").readable == ("s3://acme-data/dvc/", "s3://acme-data/dvc/part/")
+
+
+def test_what_is_printed_for_an_administrator_needs_no_credentials_and_is_what_would_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (tmp_path / "params.yaml").write_text("launch: {project_name: digits}")
+    done = run(tmp_path, "--print", "--account", ACCOUNT, "--region", "eu-west-1")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == printed(Names(ACCOUNT, "eu-west-1", "digits"))
