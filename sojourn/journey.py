@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from sojourn import bundle, checkpoint, environment, publish
+from sojourn.agent.pack import pack
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError, first_line
@@ -75,9 +76,11 @@ class Journey:
         beat_every = 2.0 if mailbox.store.root is not None else 5.0
         self.ledger = Ledger(mailbox, self.clock, owner=owner, beat_every_s=beat_every)
         self.provider = provider
-        self.orchestrator = Orchestrator(plan, provider, mailbox, self.ledger, self.clock, self._order)
+        poll_s = 0.05 if mailbox.store.root is not None else 0.5
+        self.orchestrator = Orchestrator(plan, provider, mailbox, self.ledger, self.clock, self._order, poll_s)
         self.follower = Follower(plan, mailbox, listener, self.clock)
         self.orchestrator.watch = self.follower.look
+        self.orchestrator.warn = listener.warn
         self.phases: dict[str, float] = {}
         self.released = False
 
@@ -148,6 +151,9 @@ class Journey:
         if self._over:
             return
         with self._step("provision") as say:
+            if not self.plan.capability.shares_host:
+                archive = pack()
+                self.mailbox.send_agent(archive.name, archive.body)
             self.orchestrator.provision()
             offer = self.plan.offers[self.orchestrator.state.offer or 0]
             say(f"{self.plan.launch.nodes} × {offer.machine}")
@@ -203,7 +209,12 @@ class Journey:
 
     def results(self) -> Collected:
         """What the run has committed so far."""
-        return collect(self.mailbox, self.orchestrator.state.attempt, self.plan.launch.nodes)
+        nodes, attempt = self.plan.launch.nodes, self.orchestrator.state.attempt
+        found = collect(self.mailbox, attempt, nodes)
+        while attempt > 1 and not found.files:  # machines that came to nothing must not hide what was there before
+            attempt -= 1
+            found = collect(self.mailbox, attempt, nodes)
+        return found
 
     def apply(self) -> Published:
         """Bring a finished run's results into the project's tree, if what ran is what stands there."""
@@ -308,7 +319,8 @@ class Journey:
     def _order(self, attempt: int, hellos: tuple[Hello, ...]) -> Order:
         plan, sent, inputs = self.plan, self._sent, self.mailbox.read("inputs", Inputs)
         assert sent is not None and inputs is not None
-        restored = plan.resume.files if plan.resume else ()
+        resume = (checkpoint.newest(self.mailbox) if attempt > 1 else None) or plan.resume
+        restored = resume.files if resume else ()
         paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
         script = plan.environment.variables | plan.launch.variables
         return Order(
@@ -318,7 +330,7 @@ class Journey:
             nodes=tuple(hello.name for hello in hellos),
             master_address=hellos[0].address,
             master_port=hellos[0].port,
-            command=plan.command,
+            command=plan.command if plan.resume or not resume else plan.resuming_command(),
             bundle=sent,
             inputs=(*(entry for entry in inputs.files if entry.path not in paths), *restored),
             remove=_removed(plan.stage.remove if plan.stage else (), restored),
@@ -418,6 +430,7 @@ def walk(journey: Journey, take_over: bool = False) -> Report:
 
 def bring_home(journey: Journey) -> Report:
     """The way from the end of the attempt, for a run whose owner died; needs nothing of its project."""
+    journey.orchestrator.rent_no_more()
     with journey.held():
         with journey.leased():
             journey.train()

@@ -5,6 +5,12 @@ Because the state comes from the ledger alone, whoever takes a run over continue
 its former owner stopped, and the simulator drives the very same rules.
 
     nothing -> intent -> created -> ordered -> outcome -> released -> gone
+                ^  |                      |
+                |  refused                lost -> released -> gone -+
+                +---------------------------------------------------+
+
+Whoever is refused takes the next offer, and when all were refused begins again after a
+while. Whoever lost the machines gives back what is left of them before it rents others.
 """
 
 from __future__ import annotations
@@ -17,8 +23,10 @@ from sojourn.ledger import Entry
 from sojourn.records import Exit, ExitReason, Hello, Lease, Outcome, RunState, Stop
 
 HELLO_LIMIT_S = 900.0  # a machine that says nothing for this long after its creation is lost
-VISIBLE_LIMIT_S = 120.0  # a new machine may be invisible to its own cloud for a while
+VISIBLE_LIMIT_S = 120.0  # machines that their own provider has not shown for this long are not there
 PEERS_LIMIT_S = 30.0  # after one node failed the others have this long to say how they ended
+ROUND_S = 30.0  # between two rounds through all offers, when none had machines
+RESUME_LEAST_S = 60.0  # with less than this left before the deadline, other machines would come too late
 MARGIN_S = 15.0  # agents and supervisors end by deadline + grace; only then do we stop believing in them
 
 
@@ -28,12 +36,16 @@ class State:
 
     attempt: int = 1
     tried: tuple[tuple[int, str], ...] = ()
+    sought_since: float | None = None
+    refused_at: float | None = None
+    after: int | None = None  # the offer whose machines the attempt before this one lost
     offer: int | None = None
     name: str | None = None
     request: dict[str, Any] | None = None
     intended_at: float | None = None
     created_at: float | None = None
     ordered_at: float | None = None
+    lost: Outcome | None = None  # how this attempt ended, where the run goes on with another
     outcome: Outcome | None = None
     released_at: float | None = None
     gone_at: float | None = None
@@ -47,6 +59,9 @@ class Terms:
     offers: int
     deadline_at: float
     grace_s: float
+    visible_after_s: float = 0.0  # how long a cloud may not show what it has just made
+    wait_s: float = 0.0  # how long machines are looked for when no offer has any
+    resumes: int = 0  # how often lost machines are replaced
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,7 @@ class Intend:
     """Write the intention to take this offer."""
 
     offer: int
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,8 +95,15 @@ class PostOrder:
 
 
 @dataclass(frozen=True)
+class Lose:
+    """The attempt is over, and the run goes on with other machines."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
 class Conclude:
-    """The attempt is over."""
+    """The run is over."""
 
     outcome: Outcome
 
@@ -95,7 +118,7 @@ class Gone:
     """The provider says that nothing is left."""
 
 
-Action = Intend | Create | PostOrder | Conclude | Release | Gone
+Action = Intend | Create | PostOrder | Lose | Conclude | Release | Gone
 
 
 def fold(entries: Iterable[Entry]) -> State:
@@ -108,37 +131,68 @@ def fold(entries: Iterable[Entry]) -> State:
 
 def step(state: State, seen: Seen, terms: Terms) -> Action | None:
     """The one thing to do now, or None to look again later."""
-    if state.gone_at is not None:
-        return None
-    if state.released_at is not None:
-        # An answer of "nothing there" from before the first create counts: nothing was rented.
-        return Gone() if _all(seen.lease, "gone") else Release()
-    if state.outcome is not None:
-        return Release()
+    if state.outcome is not None or state.lost is not None:
+        if state.gone_at is None:
+            return _give_back(state, seen, terms)
+        return None if state.outcome is not None else _begin_again(state, seen, terms)
     ended = _ending(state, seen, terms)
     if ended is not None:
-        return Conclude(ended)
+        return Lose(ended) if _goes_on(state, ended, seen, terms) else Conclude(ended)
     if state.created_at is None:
-        return Create() if state.request is not None else Intend(len(state.tried))
+        return Create() if state.request is not None else _next_offer(state, seen, terms)
     if state.ordered_at is None and seen.hellos and all(seen.hellos):
         return PostOrder()
     return None
+
+
+def _give_back(state: State, seen: Seen, terms: Terms) -> Action:
+    return Gone() if state.released_at is not None and _nothing_left(state, seen, terms) else Release()
+
+
+def _begin_again(state: State, seen: Seen, terms: Terms) -> Action:
+    """The next attempt, once nothing is left of the one before."""
+    if seen.release_now or seen.stop is not None:
+        why = seen.stop.reason if seen.stop else "at once"
+        return Conclude(_outcome("stopped", f"stopped between two attempts: {why}", seen, []))
+    if seen.now >= terms.deadline_at:
+        return Conclude(_outcome("deadline", "the deadline passed before other machines were had", seen, []))
+    return Intend(((state.offer or 0) + 1) % terms.offers, state.attempt + 1)
+
+
+def _next_offer(state: State, seen: Seen, terms: Terms) -> Action | None:
+    """The offer after the last one that was refused; a while passes before the first one's turn comes again."""
+    if state.tried and len(state.tried) % terms.offers == 0 and seen.now < (state.refused_at or 0.0) + ROUND_S:
+        return None
+    first = 0 if state.after is None else state.after + 1
+    return Intend((first + len(state.tried)) % terms.offers, state.attempt)
+
+
+def _goes_on(state: State, ended: Outcome, seen: Seen, terms: Terms) -> bool:
+    """Whether other machines may do better: these were lost, and there is time and leave to rent again."""
+    allowed = state.attempt <= terms.resumes and seen.stop is None and not seen.release_now
+    lost = ended.state == "lost" and state.created_at is not None and ended.exit_code != 0
+    return allowed and lost and seen.now + RESUME_LEAST_S < terms.deadline_at
 
 
 def _apply(state: State, entry: Entry) -> State:
     body = entry.body
     match entry.kind:
         case "intent":
+            if state.lost is not None:
+                state = State(after=state.offer)
             return replace(
                 state, attempt=body["attempt"], offer=body["offer"], name=body["name"], request=body["request"],
-                intended_at=entry.at,
+                intended_at=entry.at, sought_since=state.sought_since or entry.at,
             )  # fmt: skip
         case "refused":
-            return replace(state, tried=(*state.tried, (body["offer"], body["reason"])), request=None, offer=None)
+            tried = (*state.tried, (body["offer"], body["reason"]))
+            return replace(state, tried=tried, refused_at=entry.at, request=None, offer=None)
         case "created":
             return replace(state, created_at=entry.at)
         case "ordered":
             return replace(state, ordered_at=entry.at)
+        case "lost":
+            return replace(state, lost=Outcome.model_validate(body))
         case "outcome":
             return replace(state, outcome=Outcome.model_validate(body))
         case "release":
@@ -165,8 +219,10 @@ def _ending(state: State, seen: Seen, terms: Terms) -> Outcome | None:
 def _not_rented(state: State, seen: Seen, terms: Terms) -> Outcome | None:
     if seen.now >= terms.deadline_at:
         return _outcome("deadline", "the deadline passed before a machine was had", seen, [])
-    if state.request is None and len(state.tried) >= terms.offers:
-        why = "; ".join(reason for _, reason in state.tried)
+    waited = seen.now - (state.sought_since or seen.now)
+    round_over = state.request is None and bool(state.tried) and len(state.tried) % terms.offers == 0
+    if round_over and waited + ROUND_S > terms.wait_s:
+        why = "; ".join(dict.fromkeys(reason for _, reason in state.tried[-terms.offers :]))
         return _outcome("lost", f"no machine to be had: {why}", seen, [])
     return None
 
@@ -217,6 +273,7 @@ def judge(exits: list[Exit], seen: Seen) -> Outcome:
         "deadline": "deadline",
         "refused": "refused",
         "fault": "lost",  # ours, not the script's: another lease may do better
+        "preempted": "lost",
     }
     state = states.get(first.reason, "failed")
     return _outcome(state, _sentence(first, seen), seen, exits, last=first)
@@ -232,6 +289,8 @@ def _sentence(one: Exit, seen: Seen) -> str:
         how = f"stopped: {seen.stop.reason}" if seen.stop else "stopped"
     elif one.reason == "deadline":
         how = "ended at its deadline"
+    elif one.reason == "preempted":
+        how = "the cloud took the machine back"
     elif one.reason == "fault":
         how = one.message or "the agent failed"
     elif one.reason == "refused":
@@ -257,8 +316,11 @@ def _outcome(state: RunState, message: str, seen: Seen, exits: list[Exit], last:
     )
 
 
-def _all(lease: Lease | None, state: str) -> bool:
-    return lease is None or all(machine.state == state for machine in lease.machines)
+def _nothing_left(state: State, seen: Seen, terms: Terms) -> bool:
+    """Whether the provider's answer means that nothing stands, and not that it cannot see it yet."""
+    if seen.lease is not None:
+        return seen.lease.gone
+    return state.intended_at is None or seen.now >= state.intended_at + terms.visible_after_s
 
 
 def _silent_suffixes(seen: Seen) -> tuple[str, ...]:

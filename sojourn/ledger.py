@@ -27,7 +27,8 @@ from sojourn.waiting import Clock
 MISSED_BEATS = 3  # an owner is taken for dead when its heartbeat object stood still this many intervals
 
 Kind = Literal[
-    "opened", "takeover", "handover", "intent", "refused", "created", "ordered", "outcome", "release", "gone", "closed"
+    "opened", "takeover", "handover", "intent", "refused", "created", "ordered", "lost", "outcome", "release", "gone",
+    "closed",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -64,6 +65,11 @@ class Mailbox:
         self.store.delete(f"{self.control}/plan.json")
         self.store.clear(self.machine, keep)
         self.store.clear(self.control, keep)
+
+    def send_agent(self, name: str, body: bytes) -> None:
+        """Put the machines' program where they find it, unless it lies there."""
+        with suppress(ExistsError):
+            self.store.create(agent_key(self.project, name), body)
 
     def post_order(self, order: Order) -> None:
         """Tell the agents of this attempt what to do; a second posting changes nothing."""
@@ -152,6 +158,11 @@ def runs_of(store: Store, project: str) -> list[Mailbox]:
 def blobs(project: str) -> str:
     """Below this prefix lie the files that a project's runs share, by hash."""
     return f"control/{project}/blob"
+
+
+def agent_key(project: str, archive: str) -> str:
+    """Where the machines of a project find the agent."""
+    return f"control/{project}/agent/{archive}"
 
 
 def purge_mark(project: str) -> str:

@@ -7,9 +7,10 @@ that dies between the two is continued by the next one, from the ledger alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from sojourn import lease
-from sojourn.errors import CapacityError, SojournError, TransientError
+from sojourn.errors import CapacityError, QuotaError, SojournError, TransientError
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
@@ -20,7 +21,8 @@ from sojourn.waiting import Clock
 Reached = Callable[[lease.State], bool]
 TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
 CONFIRM_LIMIT_S = 120.0
-OBSERVE_EVERY_S = 1.0  # while the script runs: its end is in the mailbox, the provider only tells of machines lost
+FOLLOW_EVERY_S = 1.0  # while the script runs its end is in the mailbox, and the provider only tells of machines lost
+FOLLOW_SLOWER = 5.0  # how much more rarely it is asked then than while machines come and go
 
 
 class Orchestrator:
@@ -45,13 +47,17 @@ class Orchestrator:
         self.stop_for: str | None = None  # set by a signal handler, which may not do more
         self.release_now = False
         self.watch: Callable[[lease.State], None] = lambda _: None
+        self.warn: Callable[[str], None] = lambda _: None
         self._order = order
-        self._observed: tuple[float, Lease | None] | None = None
+        self._observed: tuple[str, float, Lease | None] | None = None
         self._terms = lease.Terms(
             nodes=plan.launch.nodes,
             offers=len(plan.offers),
             deadline_at=plan.deadline_at,
             grace_s=plan.launch.grace,
+            visible_after_s=plan.capability.visible_after_s,
+            wait_s=plan.launch.wait,
+            resumes=plan.resumes,
         )
 
     @property
@@ -63,7 +69,12 @@ class Orchestrator:
         """Whether the attempt has ended, by what can be seen now; writes nothing."""
         state = self.state
         ended = state.outcome is not None or state.gone_at is not None
-        return ended or isinstance(lease.step(state, self._look(state), self._terms), lease.Conclude)
+        action = lease.step(state, self._look(state), self._terms)
+        return ended or isinstance(action, lease.Conclude | lease.Lose)
+
+    def rent_no_more(self) -> None:
+        """From now on machines that are lost are not replaced."""
+        self._terms = replace(self._terms, resumes=0)
 
     def provision(self) -> None:
         """Until the machines have their order, or the attempt is over without one."""
@@ -129,21 +140,26 @@ class Orchestrator:
 
     def _observe(self, state: lease.State) -> Lease | None:
         assert state.name is not None
-        now, following = self.clock.monotonic(), state.ordered_at is not None and state.outcome is None
-        if following and self._observed is not None and now - self._observed[0] < OBSERVE_EVERY_S:
-            return self._observed[1]
+        now, every = self.clock.monotonic(), self.plan.capability.ask_every_s
+        if state.ordered_at is not None and state.outcome is None:
+            every = max(FOLLOW_EVERY_S, FOLLOW_SLOWER * every)
+        if self._observed is not None and self._observed[0] == state.name and now - self._observed[1] < every:
+            return self._observed[2]
         observed = self.provider.observe(state.name)
-        self._observed = now, observed
+        self._observed = state.name, now, observed
         return observed
 
     def _perform(self, action: lease.Action, state: lease.State) -> None:
         match action:
-            case lease.Intend(offer):
-                self._intend(offer, state)
+            case lease.Intend(offer, attempt):
+                self._intend(offer, attempt)
             case lease.Create():
                 self._create(state)
             case lease.PostOrder():
                 self._post_order(state)
+            case lease.Lose(outcome):
+                self.ledger.append("lost", **outcome.model_dump(mode="json"))
+                self.warn(f"attempt {state.attempt} is lost: {outcome.message}; other machines take its place")
             case lease.Conclude(outcome):
                 self.ledger.append("outcome", **outcome.model_dump(mode="json"))
             case lease.Release():
@@ -151,18 +167,19 @@ class Orchestrator:
             case lease.Gone():
                 self.ledger.append("gone", name=state.name)
 
-    def _intend(self, offer: int, state: lease.State) -> None:
-        boot = self.plan.boot(state.attempt, offer)
+    def _intend(self, offer: int, attempt: int) -> None:
+        boot = self.plan.boot(attempt, offer)
         request = self.provider.request(boot, self.plan.offers[offer])
-        self.ledger.append("intent", attempt=state.attempt, offer=offer, name=boot.lease, request=request)
+        self.ledger.append("intent", attempt=attempt, offer=offer, name=boot.lease, request=request)
 
     def _create(self, state: lease.State) -> None:
         assert state.request is not None
         request = state.request
         try:
             self._until_it_works(lambda: self.provider.create(request))
-        except CapacityError as error:
+        except (CapacityError, QuotaError) as error:
             self.ledger.append("refused", offer=state.offer, reason=error.message)
+            self.warn(error.message)
             return
         self.ledger.append("created", name=state.name)
 

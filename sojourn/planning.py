@@ -83,7 +83,17 @@ class Plan(Record):
             nodes=self.launch.nodes,
             deadline_at=self.deadline_at,
             grace_s=self.launch.grace,
+            life_s=self.launch.deadline + self.launch.grace,
         )
+
+    @property
+    def resumes(self) -> int:
+        """How often lost machines are replaced: on this host never, since what ended them would end the next."""
+        return 0 if self.capability.shares_host else self.launch.resumes
+
+    def resuming_command(self) -> Command:
+        """The command of an attempt that begins with a checkpoint."""
+        return command.with_arguments(self.command, self.launch.resume_args)
 
     def outputs(self) -> tuple[str, ...] | None:
         """What comes home, relative to the bundle's root; None is everything new or changed."""

@@ -14,10 +14,34 @@ def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | 
     resources: list[Resource] = []
     for entry in entries:
         if entry.kind == "intent":
-            resources += _machines(plan, entry, observed.get(entry.body["name"]), state)
+            lease = observed.get(entry.body["name"])
+            resources += [*_machines(plan, entry, lease, state), *_parts(entry, lease, state)]
     still = [one for one in resources if one.gone_at is None]
     standing: Standing = "closed" if not still else "closing" if state.released_at is not None else "open"
     return Receipt(state=standing, resources=tuple(resources), cost=round(sum(one.cost for one in resources), 4))
+
+
+def _parts(intent: Entry, lease: Lease | None, state: State) -> list[Resource]:
+    """What belongs to the machines; its price is in theirs."""
+    standing = {(part.kind, part.name): part for part in lease.parts if part.state == "standing"} if lease else {}
+    machines = lease.machines if lease else ()
+    created = min((one.created_at for one in machines if one.created_at), default=None)
+    lines = []
+    for asked in intent.body["request"].get("parts", []):
+        part = standing.get((asked["kind"], asked["name"]))
+        left = part is not None or any(machine.state != "gone" for machine in machines)
+        lines.append(
+            Resource(
+                kind=asked["kind"],
+                name=asked["name"],
+                identity=part.identity if part else None,
+                created_at=part.created_at if part else created,
+                released_at=state.released_at,
+                gone_at=None if left else state.gone_at,
+                ended_by=None if left else "release" if created else "never created",
+            )
+        )
+    return lines
 
 
 def _machines(plan: Plan, intent: Entry, lease: Lease | None, state: State) -> list[Resource]:

@@ -181,7 +181,7 @@ class RankExit(Record):
     at: float
 
 
-ExitReason = Literal["exited", "stopped", "deadline", "refused", "peer", "fault"]
+ExitReason = Literal["exited", "stopped", "deadline", "refused", "peer", "fault", "preempted"]
 
 
 class Exit(Record):
@@ -190,7 +190,8 @@ class Exit(Record):
     node: int
     reason: ExitReason = Field(
         description="exited by itself; stopped on request; deadline; refused (never started: bad input data, "
-        "disk full, no interpreter); peer (another node ended first); fault (the agent itself failed)"
+        "disk full, no interpreter); peer (another node ended first); fault (the agent itself failed); "
+        "preempted (the cloud takes the machine back)"
     )
     exit_code: int | None = None
     signal: str | None = None
@@ -283,6 +284,9 @@ class Capability(Record):
     provider: str
     layers: dict[str, str] = Field(description="Each layer that ends the spending, in words")
     warnings: tuple[str, ...] = ()
+    shares_host: bool = Field(default=True, description="Machines see this host's files and programs")
+    ask_every_s: float = Field(default=0.0, description="It is asked no more often than this")
+    visible_after_s: float = Field(default=0.0, description="For this long it may deny what it has just made")
 
 
 class Boot(Record):
@@ -296,6 +300,10 @@ class Boot(Record):
     nodes: int
     deadline_at: float
     grace_s: float = Field(description="After the deadline: to stop, commit and go")
+    store_region: str | None = Field(default=None, description="Where an S3 store lies")
+    life_s: float = Field(
+        default=2 * 86400.0, description="The longest that a machine may live, whatever its clock says"
+    )
     order_wait_s: float = Field(default=600.0, description="Without an order for this long a machine ends itself")
 
 
@@ -312,6 +320,16 @@ class Machine(Record):
     ended_by: str | None = Field(default=None, description="The layer that ended it, where the provider knows")
 
 
+class Part(Record):
+    """Something else that a lease has in its cloud: a volume, a schedule."""
+
+    kind: str
+    name: str
+    state: Literal["standing", "gone"] = "standing"
+    identity: str | None = None
+    created_at: float | None = None
+
+
 class Lease(Record):
     """The machines of one attempt, found by name: complete, half-made or ended."""
 
@@ -321,6 +339,14 @@ class Lease(Record):
     attempt: int
     deadline_at: float
     machines: tuple[Machine, ...]
+    parts: tuple[Part, ...] = Field(default=(), description="What else of it stands")
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing of it is left."""
+        return all(machine.state == "gone" for machine in self.machines) and not any(
+            part.state == "standing" for part in self.parts
+        )
 
 
 class Resource(Record):

@@ -126,6 +126,11 @@ class Launch(BaseModel):
     resume_args: Words = Field(
         default=(), description="Arguments added to the command when a checkpoint is restored, like --resume last.pt."
     )
+    resumes: Annotated[int, Field(ge=0, le=100)] = Field(
+        default=3,
+        description="How often machines that the cloud took back are replaced; each time the newest checkpoint "
+        "is restored.",
+    )
     project_name: str | None = Field(
         default=None, description="The name of the project in the store; that of its directory if absent."
     )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sojourn.lease import (
     HELLO_LIMIT_S,
     MARGIN_S,
     PEERS_LIMIT_S,
+    ROUND_S,
     VISIBLE_LIMIT_S,
     Conclude,
     Create,
     Gone,
     Intend,
+    Lose,
     PostOrder,
     Release,
     Seen,
@@ -22,7 +26,7 @@ from sojourn.lease import (
     step,
 )
 from sojourn.ledger import Entry, Kind
-from sojourn.records import Exit, Hello, Lease, Machine, Outcome, RankExit, Stop
+from sojourn.records import Exit, Hello, Lease, Machine, Outcome, Part, RankExit, Stop
 
 NAME = "sojourn-quiet-heron-7f3a-1-0-abcd"
 TERMS = Terms(nodes=2, offers=2, deadline_at=1000.0, grace_s=60.0)
@@ -190,3 +194,83 @@ def test_a_ledger_folds_into_the_state_it_describes() -> None:
     )
     assert (state.tried, state.name, state.request) == (((0, "full"),), "second", {"n": 2})
     assert (state.created_at, state.released_at, state.gone_at) == (4.0, 6.0, None)
+
+
+LOST = Outcome(state="lost", message="taken back", ended_at=100.0)
+CLOUD = Terms(nodes=1, offers=3, deadline_at=1000.0, grace_s=60.0, visible_after_s=120.0, wait_s=90.0, resumes=1)
+
+
+def test_a_cloud_that_cannot_see_yet_what_it_made_has_not_said_that_nothing_is_left() -> None:
+    released = replace(CREATED, outcome=LOST, released_at=20.0)
+    assert step(released, Seen(now=50.0, lease=None), CLOUD) == Release()
+    assert step(released, Seen(now=131.0, lease=None), CLOUD) == Gone()
+
+
+def test_a_lease_whose_volume_still_stands_is_not_gone() -> None:
+    released = replace(CREATED, outcome=LOST, released_at=20.0)
+    machine_gone = machines("gone")
+    volume = Part(kind="volume", name=f"{NAME}-n0")
+    assert (
+        step(released, Seen(now=50.0, lease=machine_gone.model_copy(update={"parts": (volume,)})), CLOUD) == Release()
+    )
+    assert step(released, Seen(now=50.0, lease=machine_gone), CLOUD) == Gone()
+
+
+def test_when_every_offer_was_refused_the_first_comes_again_after_a_while_and_not_for_ever() -> None:
+    refused = State(tried=((0, "full"), (1, "full"), (2, "no quota")), sought_since=10.0, refused_at=20.0)
+    assert step(refused, Seen(now=30.0), CLOUD) is None
+    assert step(refused, Seen(now=20.0 + ROUND_S), CLOUD) == Intend(0)
+    ended = outcome(step(replace(refused, refused_at=75.0), Seen(now=75.0), CLOUD))
+    assert ended.state == "lost" and ended.message == "no machine to be had: full; no quota"
+
+
+def test_lost_machines_are_given_back_before_others_take_their_place() -> None:
+    reclaimed = Seen(now=100.0, lease=machines("gone", ended_by="spot reclaim"), exits=(None,))
+    action = step(ORDERED, reclaimed, CLOUD)
+    assert isinstance(action, Lose) and "spot reclaim" in action.outcome.message
+    lost = replace(ORDERED, lost=action.outcome)
+    assert step(lost, reclaimed, CLOUD) == Release()
+    assert step(replace(lost, released_at=101.0), Seen(now=102.0, lease=machines("ended")), CLOUD) == Release()
+    assert step(replace(lost, released_at=101.0), reclaimed, CLOUD) == Gone()
+    assert step(replace(lost, released_at=101.0, gone_at=103.0), reclaimed, CLOUD) == Intend(1, attempt=2)
+
+
+def test_the_second_attempt_starts_from_nothing_but_the_offer_that_was_lost() -> None:
+    intent = {"attempt": 1, "offer": 2, "name": NAME, "request": {"token": NAME}}
+    second = {"attempt": 2, "offer": 0, "name": "other", "request": {"token": "other"}}
+    kinds: list[tuple[Kind, dict[str, object]]] = [
+        ("intent", intent),
+        ("created", {}),
+        ("ordered", {}),
+        ("lost", LOST.model_dump(mode="json")),
+        ("release", {}),
+        ("gone", {}),
+        ("intent", second),
+    ]
+    state = fold(
+        Entry(sequence=n, term=1, owner="me", at=float(n), kind=kind, body=body) for n, (kind, body) in enumerate(kinds)
+    )
+    assert (state.attempt, state.offer, state.name, state.after) == (2, 0, "other", 2)
+    assert state.created_at is state.ordered_at is state.released_at is state.gone_at is state.lost is None
+    refused = replace(state, tried=((0, "full"),), request=None)
+    assert step(refused, Seen(now=50.0), CLOUD) == Intend(1, attempt=2)
+
+
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        (replace(ORDERED, attempt=2), Seen(now=100.0, lease=machines("gone"), exits=(None,))),
+        (ORDERED, Seen(now=950.0, lease=machines("gone"), exits=(None,))),
+        (ORDERED, Seen(now=100.0, lease=machines("gone"), exits=(None,), stop=Stop(reason="enough", at=90.0))),
+        (ORDERED, Seen(now=100.0, lease=machines("running"), exits=(exited(0, 1),))),
+    ],
+    ids=["no resume left", "hardly any time left", "stopped", "the script failed"],
+)
+def test_nothing_else_is_rented_when(state: State, seen: Seen) -> None:
+    assert isinstance(step(state, seen, CLOUD), Conclude)
+
+
+def test_a_stop_between_two_attempts_ends_the_run() -> None:
+    between = replace(ORDERED, lost=LOST, released_at=101.0, gone_at=103.0)
+    assert outcome(step(between, Seen(now=104.0, stop=Stop(reason="enough", at=103.5)), CLOUD)).state == "stopped"
+    assert outcome(step(between, Seen(now=1000.0), CLOUD)).state == "deadline"

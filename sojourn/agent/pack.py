@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-STAYS_HERE = {"pack.py"}
+STAYS_HERE = {"pack.py", "bootstrap.py"}  # the second travels in the user data
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip archive can hold
 
 

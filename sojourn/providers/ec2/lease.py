@@ -1,0 +1,377 @@
+"""Machines of Amazon EC2: one RunInstances for a lease, and one schedule that ends it.
+
+Everything is found again by its tags, in whatever region it stands; of what was created we
+remember only the region, and can do without. The lease's name is the ClientToken, so the
+same request twice is one lease, and a request whose machines have ended starts none.
+https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal
+
+from sojourn.agent.pack import Archive, pack
+from sojourn.errors import LostError, SojournError, SpecError
+from sojourn.names import LeaseName
+from sojourn.providers import Request
+from sojourn.providers.ec2 import boot as boot_script
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.errors import code_of, translated
+from sojourn.records import Boot, Capability, Lease, Machine, Offer, Part
+
+TAG = "sojourn:"
+SCHEDULES = "sojourn"  # the group that holds the schedules
+TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
+VISIBLE_AFTER_S = 120.0
+ASK_EVERY_S = 2.0
+
+_STATES: dict[str, Literal["starting", "running", "ended", "gone"]] = {
+    "pending": "starting",
+    "running": "running",
+    "shutting-down": "ended",
+    "stopping": "ended",
+    "stopped": "ended",
+    "terminated": "gone",
+}
+_ENDED_BY = {
+    "Client.InstanceInitiatedShutdown": "machine",
+    "Server.SpotInstanceTermination": "spot reclaim",
+    "Server.SpotInstanceShutdown": "spot reclaim",
+    "Server.InsufficientInstanceCapacity": "no capacity",
+    "Server.InternalError": "Amazon's fault",
+    "Client.VolumeLimitExceeded": "volume quota",
+    "Client.InvalidSnapshot.NotFound": "image without snapshot",
+    "Client.InternalError": "volume key without permission",
+}
+
+
+class Ec2Provider:
+    """Leases in one account; `agent` stands in for the packed one."""
+
+    name = "aws"
+
+    def __init__(self, clients: Clients, agent: Archive | None = None) -> None:
+        self.clients = clients
+        self._agent = agent
+        self._regions: dict[str, str] = {}  # where a lease stands, once known
+
+    def capability(self) -> Capability:
+        """Three timers of different owners, and a reaper."""
+        return Capability(
+            provider=self.name,
+            layers={
+                "agent timer": "the agent stops the script at the deadline and switches the machine off",
+                "machine timer": "the machine switches itself off at deadline + grace, which terminates it",
+                "cloud timer": "an EventBridge schedule terminates it at deadline + grace, whatever runs on it",
+                "reaper": "by tag, in every region of the account",
+            },
+            shares_host=False,
+            ask_every_s=ASK_EVERY_S,
+            visible_after_s=VISIBLE_AFTER_S,
+        )
+
+    def request(self, boot: Boot, offer: Offer) -> Request:
+        """The whole RunInstances call, and the schedule's but for the ids that are not known yet."""
+        name = LeaseName.parse(boot.lease)
+        if name is None or str(name) != boot.lease:
+            raise SpecError(f"lease: {boot.lease!r} is not the name of a lease")
+        tags = _tags(boot)
+        return {
+            "token": boot.lease,
+            "region": offer.region,
+            "machines": [name.machine(node) for node in range(boot.nodes)],
+            "parts": [
+                *({"kind": "volume", "name": name.machine(node)} for node in range(boot.nodes)),
+                {"kind": "schedule", "name": boot.lease},
+            ],
+            "run_instances": self._run_instances(boot, offer, tags),
+            "create_schedule": _create_schedule(boot, offer),
+        }
+
+    def create(self, request: Request) -> None:
+        """Rent the machines, then arm the timer that ends them; either may have been done before."""
+        region = request["region"]
+        self._regions[request["token"]] = region
+        ends_at = request["create_schedule"]["ScheduleExpression"]
+        if ends_at <= _at(time.time()):
+            raise LostError(f"aws: {request['token']} was to end at {ends_at[3:-1]} UTC, which is past")
+        with translated(f"rent {request['run_instances']['InstanceType']} in {region}"):
+            answer = self.clients.client("ec2", region).run_instances(**request["run_instances"])
+        standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
+        if standing:
+            self._arm(request, standing)
+
+    def observe(self, name: str) -> Lease | None:
+        """The lease by its tag."""
+        region = self._region_of(name)
+        return None if region is None else self._look(name, region)
+
+    def release(self, name: str) -> bool:
+        """Terminate what runs; then remove what is left beside it."""
+        region = self._region_of(name)
+        lease = self._look(name, region) if region else None
+        if lease is None or region is None:
+            return True
+        live = [one.identity for one in lease.machines if one.state in ("starting", "running") and one.identity]
+        stopped = [one.identity for one in lease.machines if one.state == "ended" and one.identity]
+        if live or stopped:
+            # Again for what is shutting down: it does no harm, and what was merely stopped needs it.
+            with translated(f"terminate {', '.join(live + stopped)}"):
+                self.clients.client("ec2", region).terminate_instances(InstanceIds=live + stopped)
+        if not live:
+            self._remove(lease, region)
+        return lease.gone
+
+    def leases(self) -> list[Lease]:
+        """Every lease of which something stands, in every region that is enabled."""
+        found: list[Lease] = []
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            for region, names in zip(self.regions, pool.map(self._names, self.regions), strict=True):
+                for name in sorted(names):
+                    self._regions[name] = region
+                    lease = self._look(name, region)
+                    if lease is not None and not lease.gone:
+                        found.append(lease)
+        return found
+
+    @cached_property
+    def regions(self) -> list[str]:
+        """The regions that the account can use, its own first."""
+        with translated("list the regions"):
+            answer = self.clients.client("ec2").describe_regions()
+        names = sorted(one["RegionName"] for one in answer["Regions"])
+        return sorted(names, key=lambda name: name != self.clients.region)
+
+    # -- create --
+
+    def _run_instances(self, boot: Boot, offer: Offer, tags: dict[str, str]) -> dict[str, Any]:
+        details = offer.details
+        kinds = ["instance", "volume", "network-interface"]
+        kinds += ["spot-instances-request"] if offer.market == "spot" else []
+        call: dict[str, Any] = {
+            "ClientToken": boot.lease,
+            "MinCount": boot.nodes,
+            "MaxCount": boot.nodes,
+            "InstanceType": offer.machine,
+            "ImageId": details["image"],
+            "IamInstanceProfile": {"Name": details["profile"]},
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+            "NetworkInterfaces": [
+                {
+                    "DeviceIndex": 0,
+                    "SubnetId": details["subnet"],
+                    "Groups": [details["group"]],
+                    "AssociatePublicIpAddress": True,  # the way out; the group lets nobody in
+                    "DeleteOnTermination": True,
+                }
+            ],
+            "BlockDeviceMappings": [
+                {
+                    "DeviceName": details["root_device"],
+                    "Ebs": {
+                        "VolumeSize": details["disk"],
+                        "VolumeType": "gp3",
+                        "Encrypted": True,
+                        "DeleteOnTermination": True,
+                    },
+                }
+            ],
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+                for kind in kinds
+            ],
+            "UserData": boot_script.user_data(boot, self._agent or pack()),
+        }
+        if offer.market == "spot":
+            options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+            call["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+        if re.match(r"t\d", offer.machine):
+            # Unlimited credits, which are the default, cost money that no price list shows.
+            call["CreditSpecification"] = {"CpuCredits": "standard"}
+        return call
+
+    def _arm(self, request: Request, identities: list[str]) -> None:
+        call = json.loads(json.dumps(request["create_schedule"]))
+        call["Target"]["Input"] = json.dumps({"InstanceIds": identities})
+        try:
+            with translated(f"arm the timer of {request['token']}"):
+                self.clients.client("scheduler", request["region"]).create_schedule(**call)
+        except SojournError as error:
+            if code_of(error.__cause__ or error) != "ConflictException":  # it was armed before
+                raise
+
+    # -- observe --
+
+    def _region_of(self, name: str) -> str | None:
+        """Where something of this name stands; None when nothing does, or the name is not one of ours."""
+        parsed = LeaseName.parse(name)
+        if parsed is None or str(parsed) != name:
+            return None
+        if name not in self._regions:
+            with ThreadPoolExecutor(max_workers=8) as pool:
+                looks = pool.map(lambda region: self._look(name, region), self.regions)
+                found = [region for region, lease in zip(self.regions, looks, strict=True) if lease is not None]
+            if not found:
+                return None
+            self._regions[name] = found[0]
+        return self._regions[name]
+
+    def _look(self, name: str, region: str) -> Lease | None:
+        instances = list(self._instances(region, [{"Name": f"tag:{TAG}lease", "Values": [name]}]))
+        over = all(_STATES[one["State"]["Name"]] == "gone" for one in instances)
+        # While machines stand, what belongs to them does too: there is no need to ask.
+        parts = self._parts(name, region) if over else ()
+        if not instances and not parts:
+            return None
+        tags = _read_tags(instances[0]["Tags"]) if instances else {}
+        parsed = LeaseName.parse(name)
+        assert parsed is not None
+        return Lease(
+            name=name,
+            project=tags.get("project", ""),
+            run=parsed.run,
+            attempt=parsed.attempt,
+            deadline_at=float(tags.get("deadline", 0.0)),
+            machines=tuple(sorted((_machine(name, one) for one in instances), key=lambda one: one.name)),
+            parts=tuple(parts),
+        )
+
+    def _instances(self, region: str, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        with translated(f"look for machines in {region}"):
+            pages = self.clients.client("ec2", region).get_paginator("describe_instances").paginate(Filters=filters)
+            for page in pages:
+                for reservation in page["Reservations"]:
+                    yield from reservation["Instances"]
+
+    def _parts(self, name: str, region: str) -> list[Part]:
+        """The volumes and the schedule that still stand."""
+        found = []
+        with translated(f"look for volumes in {region}"):
+            filters = [{"Name": f"tag:{TAG}lease", "Values": [name]}]
+            volumes = self.clients.client("ec2", region).describe_volumes(Filters=filters)["Volumes"]
+        for number, volume in enumerate(sorted(volumes, key=lambda one: str(one["VolumeId"]))):
+            created = volume["CreateTime"].timestamp()
+            identity = volume["VolumeId"]
+            found.append(Part(kind="volume", name=f"{name}-n{number}", identity=identity, created_at=created))
+        try:
+            with translated(f"look for the schedule of {name}"):
+                schedule = self.clients.client("scheduler", region).get_schedule(Name=name, GroupName=SCHEDULES)
+        except SpecError as error:
+            if code_of(error.__cause__ or error) != "ResourceNotFoundException":
+                raise
+        else:
+            created = schedule["CreationDate"].timestamp()
+            found.append(Part(kind="schedule", name=name, identity=schedule["Arn"], created_at=created))
+        return found
+
+    def _names(self, region: str) -> set[str]:
+        """The names of ours that anything in a region carries."""
+        filters = [{"Name": "tag-key", "Values": [f"{TAG}lease"]}]
+        live = ["pending", "running", "shutting-down", "stopping", "stopped"]
+        running = self._instances(region, [*filters, {"Name": "instance-state-name", "Values": live}])
+        words = [_read_tags(one["Tags"]).get("lease", "") for one in running]
+        with translated(f"look for what is left in {region}"):
+            volumes = self.clients.client("ec2", region).describe_volumes(Filters=filters)["Volumes"]
+            words += [_read_tags(one["Tags"]).get("lease", "") for one in volumes]
+            words += self._schedules(region)
+        return {word for word in words if (parsed := LeaseName.parse(word)) is not None and str(parsed) == word}
+
+    def _schedules(self, region: str) -> list[str]:
+        client = self.clients.client("scheduler", region)
+        try:
+            pages = client.get_paginator("list_schedules").paginate(GroupName=SCHEDULES)
+            return [one["Name"] for page in pages for one in page["Schedules"]]
+        except client.exceptions.ResourceNotFoundException:
+            return []  # nothing was ever set up in this region
+
+    # -- release --
+
+    def _remove(self, lease: Lease, region: str) -> None:
+        """What the end of the machines did not take with it."""
+        for part in lease.parts:
+            if part.kind == "schedule":
+                self._delete("scheduler", "delete_schedule", region, Name=part.name, GroupName=SCHEDULES)
+            elif part.kind == "volume" and part.identity and lease.machines:
+                self._delete("ec2", "delete_volume", region, VolumeId=part.identity)
+
+    def _delete(self, service: str, call: str, region: str, **what: str) -> None:
+        try:
+            with translated(f"{call.replace('_', ' ')} {', '.join(what.values())}"):
+                getattr(self.clients.client(service, region), call)(**what)
+        except SojournError as error:
+            gone = ("ResourceNotFoundException", "InvalidVolume.NotFound", "VolumeInUse", "IncorrectState")
+            if code_of(error.__cause__ or error) not in gone:
+                raise
+
+
+def _tags(boot: Boot) -> dict[str, str]:
+    return {
+        "Name": boot.lease,
+        f"{TAG}lease": boot.lease,
+        f"{TAG}project": boot.project,
+        f"{TAG}run": boot.run,
+        f"{TAG}attempt": str(boot.attempt),
+        f"{TAG}deadline": str(int(boot.deadline_at)),
+    }
+
+
+def _read_tags(tags: Iterable[dict[str, str]]) -> dict[str, str]:
+    """Our own tags, without what makes their names ours."""
+    return {tag["Key"].removeprefix(TAG): tag["Value"] for tag in tags if tag["Key"].startswith(TAG)}
+
+
+def _create_schedule(boot: Boot, offer: Offer) -> dict[str, Any]:
+    return {
+        "Name": boot.lease,
+        "GroupName": SCHEDULES,
+        "ClientToken": boot.lease,
+        "Description": f"ends the machines of {boot.run}, whatever else happens",
+        "ScheduleExpression": _at(boot.deadline_at + boot.grace_s),
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "Target": {
+            "Arn": TERMINATE,
+            "RoleArn": offer.details["scheduler_role"],
+            "RetryPolicy": {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185},
+        },
+    }
+
+
+def _at(moment: float) -> str:
+    """EventBridge's word for a moment; two of them compare as their moments do."""
+    return f"at({datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S})"
+
+
+def _machine(lease: str, instance: dict[str, Any]) -> Machine:
+    state = _STATES[instance["State"]["Name"]]
+    return Machine(
+        name=f"{lease}-n{instance['AmiLaunchIndex']}",
+        state=state,
+        identity=instance["InstanceId"],
+        created_at=instance["LaunchTime"].timestamp(),
+        ended_at=_ended_at(instance) if state in ("ended", "gone") else None,
+        ended_by=_ended_by(instance) if state in ("ended", "gone") else None,
+    )
+
+
+def _ended_at(instance: dict[str, Any]) -> float | None:
+    """`User initiated (2026-11-21 12:00:00 GMT)` is all that EC2 says about the end of a machine."""
+    said = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", instance.get("StateTransitionReason", ""))
+    return datetime.fromisoformat(f"{said[1]}+00:00").timestamp() if said else None
+
+
+def _ended_by(instance: dict[str, Any]) -> str | None:
+    code = instance.get("StateReason", {}).get("Code", "")
+    if code != "Client.UserInitiatedShutdown":
+        return _ENDED_BY.get(code, code or None)
+    deadline, ended = float(_read_tags(instance["Tags"]).get("deadline", "inf")), _ended_at(instance)
+    # Amazon does not say who asked; at the deadline it was the schedule, before it one of us.
+    return "cloud timer" if ended is not None and ended >= deadline else "release"
