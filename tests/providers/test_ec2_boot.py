@@ -95,7 +95,7 @@ def _start(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the script where `poweroff` leaves a mark and ends it, and `python3` is not to be had."""
     (folder / "bin").mkdir()
     for name, does in {
-        "poweroff": f'echo poweroff "$@" >> {folder}/off; kill -KILL -- -$(ps -o pgid= $$ | tr -d " ")',
+        "poweroff": f'echo poweroff "$@" >> {folder}/off; kill -9 -$(ps -o pgid= $$ | tr -d " ")',
         "python3": "exit 1",
         "systemd-run": "exit 0",
     }.items():
