@@ -20,6 +20,7 @@ from cli import (
     reap,
     recorded,
     runs,
+    secret,
     setup,
     show,
     stop,
@@ -54,6 +55,7 @@ app.command("deploy")(deploy.deploy)
 app.command("purge")(purge.purge)
 app.command("ui")(ui.ui)
 app.add_typer(setup.app, name="setup")
+app.add_typer(secret.app, name="secret")
 
 
 def _version(asked: bool) -> None:
