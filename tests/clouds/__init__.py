@@ -1,0 +1,1 @@
+"""Stand-ins for clouds: processes with state that speak the vendor's own protocol."""

@@ -1,0 +1,236 @@
+"""Amazon for a test: starts the stand-in, gives its address and keys, and breaks it on demand.
+
+    with AwsCloud() as cloud:
+        os.environ.update(cloud.environment)
+        cloud.fault("ec2", "RunInstances", "drop_after")
+
+The fixture `aws` shares one process among the tests of a worker and resets it before each.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+READY_LIMIT_S = 60.0
+ANSWER_LIMIT_S = 60.0
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+
+
+class AwsCloud:
+    """One cloud: a process of its own on a port of its own."""
+
+    def __init__(self, *, bare: bool = False) -> None:
+        self._arguments = ["--bare"] if bare else []
+        self._process: subprocess.Popen[str] | None = None
+        self._session: Any = None
+        self._clients: dict[tuple[str, str, str], Any] = {}
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        # Nothing of the developer's own account may reach moto.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "clouds.aws", *self._arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=TESTS,
+            env=environment | {"PYTHONPATH": str(TESTS)},
+        )
+        self.url = self._first_line()
+
+    def stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        if self._process.stdout:
+            self._process.stdout.close()
+        self._process = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the cloud is not started"
+        return self._process.pid
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes every client in a process speak to this cloud, as its administrator."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+            "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            # Files of the developer's own are not read.
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    def client(self, service: str, region: str = REGION, **config: Any) -> Any:
+        """A boto3 client of this cloud, without retries unless `config` says otherwise. Made once: that takes long."""
+        key = service, region, repr(sorted(config.items()))
+        if key not in self._clients:
+            self._clients[key] = self._client(service, region, config)
+        return self._clients[key]
+
+    def _client(self, service: str, region: str, config: dict[str, Any]) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        self._session = self._session or boto3.Session()
+        return self._session.client(
+            service,
+            region_name=region,
+            endpoint_url=self.url,
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            config=Config(**{"retries": {"total_max_attempts": 1}, "s3": {"addressing_style": "path"}} | config),
+        )
+
+    def fault(
+        self,
+        service: str,
+        action: str,
+        effect: str,
+        *,
+        body: str = "",
+        count: int | None = 1,
+        skip: int = 0,
+        **more: Any,
+    ) -> None:
+        """Let calls fail that match: `action` is a pattern of the whole name, `body` one found in what is said.
+
+        Effects: error (code, status, message), throttle, drop_before, drop_after, hang_after (seconds), truncate,
+        delay (seconds). `skip` so many first, then `count` of them; None is for ever.
+        """
+        what = {"service": service, "action": action, "effect": effect, "body": body, "count": count, "skip": skip}
+        self._ask("fault", **what, **more)
+
+    def clear_faults(self) -> None:
+        self._ask("clear_faults")
+
+    def calls(self, service: str = "", action: str = "") -> list[dict[str, Any]]:
+        """Every call since the last reset, as it came over the wire."""
+        calls: list[dict[str, Any]] = self._ask("calls")
+        return [call for call in calls if service in ("", call["service"]) and action in ("", call["action"])]
+
+    def rented(self) -> list[dict[str, Any]]:
+        """Every instance ever started: id, type, zone, market, state, reason, address, tags, times."""
+        rented: list[dict[str, Any]] = self._ask("rented")
+        return rented
+
+    def running(self) -> list[str]:
+        """Ids of what would be billed now."""
+        return [one["id"] for one in self.rented() if one["state"] in ("pending", "running", "stopping")]
+
+    def wait_for(self, instance_id: str, *states: str, limit_s: float = 30.0) -> dict[str, Any]:
+        """The machine's record once it is in one of these states."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            record = next(one for one in self.rented() if one["id"] == instance_id)
+            if record["state"] in states:
+                return record
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{instance_id} is {record['state']} after {limit_s} s, not {' or '.join(states)}")
+            time.sleep(0.05)
+
+    def fired(self) -> list[dict[str, Any]]:
+        """The schedules that went off."""
+        fired: list[dict[str, Any]] = self._ask("fired")
+        return fired
+
+    def user_data(self, instance_id: str) -> str:
+        return str(self._ask("user_data", id=instance_id))
+
+    def timing(self, **seconds: float) -> None:
+        """How slow the cloud is: boot_s, shutdown_s, visible_after_s (until Describe shows a new instance)."""
+        self._ask("timing", **seconds)
+
+    def capacity(self, machines: int, *, type: str = "*", zone: str = "*", market: str = "*") -> None:
+        """So many machines and no more; patterns as of files. What was said last about a place counts."""
+        self._ask("capacity", machines=machines, type=type, zone=zone, market=market)
+
+    def quota(self, code: str, vcpus: float, region: str = REGION) -> None:
+        self._ask("quota", code=code, vcpus=vcpus, region=region)
+
+    def spot_price(self, type: str, zone: str, dollars: float) -> None:
+        self._ask("spot_price", type=type, zone=zone, dollars=dollars)
+
+    def end_from_inside(self, instance_id: str) -> None:
+        """The machine powers itself off (without hosts: with hosts they do it themselves)."""
+        self._ask("end_from_inside", id=instance_id)
+
+    def interrupt(self, instance_id: str, notice_s: float = 120.0) -> None:
+        """Spot wants the machine back: the notice now, the end after `notice_s`."""
+        self._ask("interrupt", id=instance_id, notice_s=notice_s)
+
+    def reset(self) -> None:
+        """A new, empty account."""
+        self._ask("reset")
+
+    def _ask(self, verb: str, **what: Any) -> Any:
+        address = urlsplit(self.url).netloc
+        connection = http.client.HTTPConnection(address, timeout=ANSWER_LIMIT_S)
+        try:
+            connection.request("POST", f"/.stand-in/{verb}", json.dumps(what), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            said = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise RuntimeError(f"the stand-in could not {verb}: {said.get('traceback') or said['error']}")
+        return said
+
+    def _first_line(self) -> str:
+        assert self._process is not None and self._process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            said = self._process.stdout.readline().strip() if selector.select(READY_LIMIT_S) else ""
+        if not said.startswith("http://"):
+            self.stop()
+            raise RuntimeError(f"the stand-in for Amazon did not start within {READY_LIMIT_S:.0f} s: {said!r}")
+        return said
+
+
+@pytest.fixture(scope="session")
+def aws_process() -> Iterator[AwsCloud]:
+    """A cloud for all tests of a worker. Most want `aws`."""
+    # To see that tests of a repair fail without it.
+    with AwsCloud(bare=bool(os.environ.get("STAND_IN_BARE"))) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def aws(aws_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
+    """Amazon, empty, and every client of this process speaks to it."""
+    aws_process.reset()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in aws_process.environment.items():
+        monkeypatch.setenv(name, value)
+    return aws_process
