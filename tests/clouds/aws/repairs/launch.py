@@ -215,6 +215,7 @@ def _mend(response: EC2Response, instance: Any, profile: Any) -> None:
         instance.iam_instance_profile = {"Arn": profile.arn, "Id": profile.id}
         if instance.id not in backend.iam_instance_profile_associations:
             backend.associate_iam_instance_profile(instance_id=instance.id, iam_instance_profile_arn=profile.arn)
+    interfaces = params.get("NetworkInterfaces", [])
     for index, interface in instance.nics.items():
         asked: dict[str, Any] = next(
             (one for one in params.get("NetworkInterfaces", []) if one.get("DeviceIndex") == index), {}
