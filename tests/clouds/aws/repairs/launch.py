@@ -217,9 +217,7 @@ def _mend(response: EC2Response, instance: Any, profile: Any) -> None:
             backend.associate_iam_instance_profile(instance_id=instance.id, iam_instance_profile_arn=profile.arn)
     interfaces = params.get("NetworkInterfaces", [])
     for index, interface in instance.nics.items():
-        asked: dict[str, Any] = next(
-            (one for one in params.get("NetworkInterfaces", []) if one.get("DeviceIndex") == index), {}
-        )
+        asked: dict[str, Any] = next((one for one in interfaces if one.get("DeviceIndex") == index), {})
         interface.delete_on_termination = asked.get("DeleteOnTermination") is not False
         interface.add_tags(response._parse_tag_specification().get("network-interface", {}))
     _mend_root(response, instance)
