@@ -34,7 +34,7 @@ from sojourn.agent.paths import inside
 from sojourn.agent.processes import adopt_orphans
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
-from sojourn.agent.store import FileStore
+from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
 VERSION = "1"
@@ -57,7 +57,7 @@ class Agent:
         self._boot = boot
         self._deadline = Deadline(boot["deadline_at"])
         self._grace = Grace(self._deadline, boot["grace_s"])
-        self._store = FileStore(boot["store"])
+        self._store = open_store(boot["store"], boot.get("store_region"))
         self._place = Place(self._store, boot, node)
         self._address = address
         self._scratch = os.path.abspath(scratch)
@@ -119,7 +119,7 @@ class Agent:
             pause = min(pause * 2, 5.0)
 
     def _await_order(self) -> Json:
-        pause = 0.05
+        pause = max(0.05, self._store.pace_s / 4)
         until = time.monotonic() + self._boot["order_wait_s"]
         while True:
             body = self._store.find(self._place.order)
@@ -145,7 +145,9 @@ class Agent:
         cwd = os.path.normpath(os.path.join(self._root, order["bundle"]["directory"]))
         env = environment(order, self._place, cwd)
         self._heart.phase = "fetching"
-        self._fetcher = Fetcher(self._store, self._root, self._scratch, self._interrupts.check)
+        self._fetcher = Fetcher(
+            self._store, self._root, self._scratch, self._interrupts.check, self._boot.get("store_region")
+        )
         self._fetcher.fetch(order)
         inside(self._root, posixpath.join(order["bundle"]["directory"], "outputs"))
         os.makedirs(env["SOJOURN_OUTPUT_DIR"], exist_ok=True)

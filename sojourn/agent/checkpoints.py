@@ -15,7 +15,7 @@ from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.patterns import Patterns
 from sojourn.agent.procfs import being_written
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign
 
 KEPT = 2  # of the complete ones; what is newer and not complete yet is kept besides
@@ -24,7 +24,7 @@ KEPT = 2  # of the complete ones; what is newer and not complete yet is kept bes
 class Checkpoints:
     """One node's part in them."""
 
-    def __init__(self, store: FileStore, place: Place, order: Json, keeper: Keeper) -> None:
+    def __init__(self, store: Store, place: Place, order: Json, keeper: Keeper) -> None:
         self._store = store
         self._place = place
         self._keeper = keeper

@@ -43,9 +43,10 @@ class Grace:
         self._end_by: float | None = None
         self.seconds = seconds
 
-    def begin(self) -> None:
-        """The end has begun now."""
-        self._end_by = time.monotonic() + self.seconds + min(0.0, self._deadline.left())
+    def begin(self, seconds: float | None = None) -> None:
+        """The end has begun now; it may take the grace, or `seconds`, but never longer than deadline and grace."""
+        left = self._deadline.left() + self.seconds
+        self._end_by = time.monotonic() + min(left, self.seconds if seconds is None else seconds)
 
     def latest(self) -> float:
         """When, on the monotonic clock, the last commit must be over."""

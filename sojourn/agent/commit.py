@@ -16,7 +16,7 @@ from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 
 QUIET_S = 1.0  # a checkpoint file must not have changed for this long while its writer lives
@@ -26,9 +26,10 @@ OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 class Committer:
     """The outputs and checkpoints of one node, committed from time to time and at the end."""
 
-    def __init__(self, store: FileStore, place: Place, order: Json, root: str, output: str, until: float) -> None:
+    def __init__(self, store: Store, place: Place, order: Json, root: str, output: str, until: float) -> None:
         self._place = place
         self._patience_s = store.patience_s
+        self._step_s = store.pace_s
         self.root = root
         self._output = output
         self._named = order["outputs"]
@@ -73,7 +74,7 @@ class Committer:
                 self._sync(0.0)
             if self._checkpoints.settled():
                 return
-            time.sleep(0.1)
+            time.sleep(max(0.1, self._step_s / 4))
 
     @property
     def sequences(self) -> dict[str, int]:
@@ -98,7 +99,7 @@ class Committer:
 
     def _run(self) -> None:
         due = time.monotonic() + self._pace
-        while not self._over.wait(min(1.0, self._pace) if self._checkpoints.shared else self._pace):
+        while not self._over.wait(min(max(1.0, self._step_s), self._pace) if self._checkpoints.shared else self._pace):
             with contextlib.suppress(OSError):
                 self._sync(QUIET_S)
             if time.monotonic() >= due:

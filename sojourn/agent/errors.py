@@ -4,6 +4,7 @@
     Stop      the script shall end, or not start: asked, late, or because another node ended
     Late      the time for this piece of work is over; what is done of it stays
     Exists    a create-only write found an object there
+    StoreError  (an OSError) the store did not do what it was asked to, after all tries
 
 None of them reaches the user as a traceback; what nobody foresaw does, in the agent's log.
 """
@@ -34,6 +35,10 @@ class Late(Exception):
 
 class Exists(Exception):
     """A create-only write found an object there."""
+
+
+class StoreError(OSError):
+    """The store did not do what it was asked to; never a FileNotFoundError or a PermissionError of this host."""
 
 
 def say(text: str) -> None:

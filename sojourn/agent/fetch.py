@@ -1,4 +1,4 @@
-"""Brings what the order names into the run's tree, eight files at a time, every hash checked."""
+"""Brings what the order names into the run's tree, several files at a time, every hash checked."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import BinaryIO
 
-from sojourn.agent.errors import Late, Refused
+from sojourn.agent.errors import Late, Refused, StoreError
 from sojourn.agent.files import Json
 from sojourn.agent.paths import inside
-from sojourn.agent.store import MIB, Check, FileStore, chunks
-
-FETCHERS = 8
+from sojourn.agent.store import MIB, Check, Store, chunks
+from sojourn.agent.stores import Elsewhere
 
 
 class Fetcher:
     """Brings bundle and inputs into the tree; what arrives has the promised size and hash, or nothing starts."""
 
-    def __init__(self, store: FileStore, root: str, scratch: str, check: Check) -> None:
+    def __init__(self, store: Store, root: str, scratch: str, check: Check, region: str | None = None) -> None:
         self._store = store
+        self._elsewhere = Elsewhere(region)
         self._root = root
         self._scratch = scratch
         self._check = check
@@ -49,6 +49,7 @@ class Fetcher:
         self._all(order["inputs"])
         for path in order["remove"]:
             _remove(inside(self._root, path))
+        self._elsewhere.close()
 
     def _unpack(self, archive: Json) -> None:
         name = os.path.join(self._scratch, "bundle.tar.gz")
@@ -92,7 +93,7 @@ class Fetcher:
     def _all(self, entries: list[Json]) -> None:
         for entry in entries:  # one thread makes the folders, so that eight need not agree
             self._folder(entry["path"])
-        with ThreadPoolExecutor(FETCHERS) as pool:
+        with ThreadPoolExecutor(self._store.fetchers) as pool:
             jobs = [pool.submit(self._place, entry) for entry in entries]
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             self._failed.set()
@@ -120,13 +121,15 @@ class Fetcher:
             with self._source(entry) as source, open(_new(target), "wb") as file:
                 os.fchmod(file.fileno(), entry["mode"])
                 self._verified(entry, source, file)
+        except StoreError as error:
+            raise Refused(f"{entry['path']}: {entry['source']} cannot be read: {error.strerror}") from error
         except OSError as error:
             raise _disk(entry["path"], error) from error
 
     def _source(self, entry: Json) -> BinaryIO:
         name = entry["source"]
         try:
-            return FileStore(name).open("") if "://" in name else self._store.open(name)
+            return self._elsewhere.open(name) if "://" in name else self._store.open(name)
         except OSError as error:
             raise Refused(f"{entry['path']}: expected {entry['hash']} at {name}, {error.strerror}") from error
 

@@ -9,15 +9,16 @@ from collections.abc import Callable
 
 from sojourn.agent.errors import say
 from sojourn.agent.mailbox import Place, dump
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 
-BEAT_S = 2.0
+BEAT_S = 2.0  # where a beat costs a request, some of the store's own steps
+PACES = 3
 
 
 class Heart:
     """Beats by itself from `start` to `stop`, in a thread of its own."""
 
-    def __init__(self, store: FileStore, place: Place, progress: Callable[[], tuple[int, int]]) -> None:
+    def __init__(self, store: Store, place: Place, progress: Callable[[], tuple[int, int]]) -> None:
         self._store = store
         self._place = place
         self._progress = progress
@@ -39,7 +40,7 @@ class Heart:
 
     def _run(self) -> None:
         self._beat()
-        while not self._over.wait(BEAT_S):
+        while not self._over.wait(max(BEAT_S, PACES * self._store.pace_s)):
             self._beat()
 
     def _beat(self) -> None:

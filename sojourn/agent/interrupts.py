@@ -15,7 +15,7 @@ from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import Stop
 from sojourn.agent.mailbox import Place
 from sojourn.agent.processes import signal_name
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 
 STOP_POLL_S = 0.5
 PEER_POLL_S = 1.0
@@ -24,7 +24,7 @@ PEER_POLL_S = 1.0
 class Interrupts:
     """Asked as often as one likes; the store is looked at only when that is due again."""
 
-    def __init__(self, store: FileStore, place: Place, deadline: Deadline) -> None:
+    def __init__(self, store: Store, place: Place, deadline: Deadline) -> None:
         self._store = store
         self._place = place
         self._deadline = deadline
@@ -50,14 +50,16 @@ class Interrupts:
             raise Stop("stopped", f"the machine was asked to end by {self._signal}")
         if self._deadline.left() <= 0:
             raise Stop("deadline", "the deadline came")
-        if self._due("stop", STOP_POLL_S):
+        if self._store.silent_s() > self._store.patience_s:
+            raise Stop("fault", f"the store did not answer for {self._store.patience_s / 60:.0f} minutes")
+        if self._due("stop", max(STOP_POLL_S, self._store.pace_s)):
             body = self._store.find(self._place.stop)
             if body is not None:
                 raise Stop("stopped", f"stop was requested: {json.loads(body)['reason']}")
 
     def check_peers(self) -> None:
         """Raises Stop when another node has ended without success."""
-        if self._place.others and self._due("peer", PEER_POLL_S):
+        if self._place.others and self._due("peer", max(PEER_POLL_S, self._store.pace_s)):
             for failure in filter(None, (peer.failure() for peer in self._place.others)):
                 raise Stop("peer", failure)
 

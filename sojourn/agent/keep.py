@@ -10,14 +10,14 @@ from collections.abc import Collection
 from sojourn.agent.errors import Late, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign
 
 
 class Keeper:
     """One node's blobs. They lie below the node's own prefix, so that no other node's manifest names them."""
 
-    def __init__(self, store: FileStore, place: Place, root: str, until: float) -> None:
+    def __init__(self, store: Store, place: Place, root: str, until: float) -> None:
         self._store = store
         self._place = place
         self._root = root

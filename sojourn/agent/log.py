@@ -11,7 +11,7 @@ from collections import deque
 
 from sojourn.agent.errors import Exists, say
 from sojourn.agent.mask import Mask
-from sojourn.agent.store import MIB, FileStore
+from sojourn.agent.store import MIB, Store
 
 
 class Log:
@@ -27,7 +27,7 @@ class Log:
     DRAIN_S = 10.0
     KEPT = 64 << 10
 
-    def __init__(self, store: FileStore, prefix: str, mask: Mask) -> None:
+    def __init__(self, store: Store, prefix: str, mask: Mask) -> None:
         self._store = store
         self._prefix = prefix
         self._mask = mask
@@ -132,7 +132,7 @@ class Log:
 
     def _interval(self) -> float:
         # A young log is watched by somebody; an old one should not become a million objects.
-        return min(2.0, max(0.25, self.segments / 160))
+        return max(self._store.pace_s / 2, min(2.0, max(0.25, self.segments / 160)))
 
     def _persist(self, body: bytes) -> None:
         pause = 0.1

@@ -6,13 +6,13 @@ import json
 
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 
 
 class Place:
     """Where this node's objects lie in the store, and the other nodes'."""
 
-    def __init__(self, store: FileStore, boot: Json, node: int) -> None:
+    def __init__(self, store: Store, boot: Json, node: int) -> None:
         self._store = store
         run = f"{boot['project']}/{boot['run']}"
         self._attempt = f"machine/{run}/{boot['attempt']}"
@@ -50,7 +50,7 @@ class Place:
 class Peer:
     """One node's objects, to be looked at."""
 
-    def __init__(self, store: FileStore, prefix: str) -> None:
+    def __init__(self, store: Store, prefix: str) -> None:
         self._store = store
         self._prefix = prefix
 

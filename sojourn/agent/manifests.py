@@ -8,13 +8,13 @@ import time
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place, dump
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 
 
 class Manifests:
     """The commits of one kind: `out` or `ckpt`."""
 
-    def __init__(self, store: FileStore, place: Place, kind: str) -> None:
+    def __init__(self, store: Store, place: Place, kind: str) -> None:
         self._store = store
         self._place = place
         self._kind = kind

@@ -21,7 +21,7 @@ from sojourn.agent import tfevents
 from sojourn.agent.errors import Exists, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 
 LOOK_S = 2.0
@@ -40,7 +40,7 @@ Point = Tuple[str, str, str, Union[float, None], Union[float, None], float]
 class Scalars:
     """Looks from `start` to `finish`, in a thread of its own, on the node of rank 0 alone."""
 
-    def __init__(self, store: FileStore, place: Place, order: Json, root: str) -> None:
+    def __init__(self, store: Store, place: Place, order: Json, root: str) -> None:
         self._store = store
         self._place = place
         self._root = root

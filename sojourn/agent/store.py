@@ -1,7 +1,7 @@
 """The store as a machine sees it: whole objects, put, put where there is none, and got.
 
-Each way of storing (files today) is one class with these few verbs; `sojourn/storage.py`
-is the other side of it.
+Each way of storing is one class with these few verbs, files here and S3 in `s3.py`;
+`sojourn/storage.py` is the other side of it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from typing import BinaryIO, Callable
+from typing import BinaryIO, Callable, Protocol
 from urllib.parse import unquote, urlsplit
 
 from sojourn.agent.errors import Exists, Refused
@@ -20,15 +20,69 @@ MIB = 1 << 20
 Check = Callable[[], None]
 
 
+class Store(Protocol):
+    """What every way of storing can do. What fails is an OSError, and may work later."""
+
+    patience_s: float  # how long the last words are retried against a store that fails
+    pace_s: float  # at least, between two looks at a key that somebody may write
+    fetchers: int  # objects that are best fetched side by side
+
+    def silent_s(self) -> float:
+        """Seconds since the store last did what it was asked to; 0 where nothing lies between."""
+        ...
+
+    def get(self, key: str) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+        ...
+
+    def find(self, key: str) -> bytes | None:
+        """The whole object, or None when there is none or the store does not answer."""
+        ...
+
+    def exists(self, key: str) -> bool:
+        """Whether an object has this key."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """The object as a stream. Raises FileNotFoundError."""
+        ...
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write an object, replacing what was there."""
+        ...
+
+    def create(self, key: str, body: bytes, durable: bool = False) -> None:
+        """Write an object that must not exist yet; `durable` survives a power cut. Raises Exists."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Take an object away; one that is not there is fine."""
+        ...
+
+    def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
+        """Store a file as `prefix/<sha256>`: its hash and size. The same bytes again are fine."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held between two calls; more calls may follow."""
+        ...
+
+
 class FileStore:
     """The store on files. A temporary is named `<name>#<digits>`, which no listing shows."""
 
-    patience_s = 30.0  # how long the last words are retried against a store that fails
+    patience_s = 30.0
+    pace_s = 0.0
+    fetchers = 8
 
     def __init__(self, url: str) -> None:
         if urlsplit(url).scheme != "file":
-            raise Refused(f"this agent cannot read {url}: it speaks file:// only")
+            raise Refused(f"this agent cannot read {url}: it speaks file:// and s3://")
         self._root = unquote(urlsplit(url).path)
+
+    def silent_s(self) -> float:
+        """Nothing lies between."""
+        return 0.0
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises FileNotFoundError."""
@@ -88,6 +142,9 @@ class FileStore:
             with contextlib.suppress(FileExistsError):
                 os.link(name, self._path(f"{prefix}/{digest.hexdigest()}"))
         return digest.hexdigest(), size
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _path(self, key: str) -> str:
         return os.path.join(self._root, key) if key else self._root

@@ -76,7 +76,8 @@ class Work:
 
     def halt(self, reason: str) -> None:
         """Commit what is stable, then let the script save what it wants to, then end it."""
-        self._grace.begin()
+        # Without contact nothing is kept yet, and only the deadline is reason for haste.
+        self._grace.begin(self._patience_s if reason == "fault" else None)
         if reason == "peer":
             self.script.stop(PEER_GRACE_S)
             return
