@@ -1,7 +1,9 @@
 """The Python environment a script runs in: dependencies only, keyed by their digest.
 
-Editing the script never rebuilds it. On this host it is a virtual environment in
-Sojourn's data directory, made by uv from the project's own dependency files.
+Editing the script never rebuilds it. Machines that share this host's files get a virtual
+environment in Sojourn's data directory, made by uv from the project's own dependency
+files. For a rented machine the same files are locked here and the lock is sent; its agent
+makes the environment there.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +22,17 @@ from typing import Literal
 
 from pydantic import Field
 
-from sojourn.errors import SpecError, TransientError
-from sojourn.records import Record
+from sojourn.errors import SpecError
+from sojourn.mailbox import Mailbox
+from sojourn.project import Project
+from sojourn.records import Network, Offer, Record, Setup
+from sojourn.requirements import Lock, lock
+from sojourn.target import ASKED, targets
+from sojourn.uv import run_uv
 
 FOUND_BY = ("uv.lock", "requirements.txt", "pyproject.toml")
-BUILD_LIMIT_S = 1800
 READY = "ready"
+CACHE = "wheels"  # beside the environments, and as old as its last use
 _INCLUDE = re.compile(r"^\s*(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>[^\s#]+)", re.MULTILINE)
 _INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH")
 
@@ -34,17 +40,29 @@ _INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH")
 class Environment(Record):
     """What the script's `python` is."""
 
-    kind: Literal["current", "built"]
+    kind: Literal["current", "built", "sent"] = Field(
+        description="Found on the machine's PATH; built on this host, whose files the machine shares; "
+        "or locked here and made on the machine"
+    )
     source: str | None = Field(
         default=None, description="The dependency file it is built from, relative to the directory"
     )
     digest: str | None = Field(default=None, description="Hash over that file, Python version and platform")
-    path: tuple[str, ...] = Field(default=(), description="For `current`: the PATH of whoever asked for the run")
+    path: tuple[str, ...] = Field(
+        default=(), description="For `current` on this host: the PATH of whoever asked for the run"
+    )
     variables: dict[str, str] = Field(default_factory=dict)
+    locks: tuple[Lock, ...] = Field(default=(), description="For `sent`: one for each kind of machine on offer")
+
+
+class Setups(Record):
+    """What the machines are told of their environment, one for each kind of machine on offer."""
+
+    setups: tuple[Setup, ...]
 
 
 def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> Environment:
-    """The environment that `launch.environment` means here. Raises SpecError for a missing file."""
+    """The environment that `launch.environment` means on this host. Raises SpecError for a missing file."""
     source = _source(wanted, directory)
     if source is None:
         kept = {name: surroundings[name] for name in _INHERITED if name in surroundings}
@@ -53,9 +71,23 @@ def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> En
         )
     content = b"".join(file.read_bytes() for file in _files(directory, source))
     key = hashlib.sha256(content + f"{source}|{platform.python_version()}|{platform.platform()}".encode())
-    is_project = Path(source).name in ("uv.lock", "pyproject.toml")
-    variables = {"PYTHONPATH": os.pathsep.join(("src", "."))} if is_project else {}
-    return Environment(kind="built", source=source, digest=key.hexdigest()[:16], variables=variables)
+    return Environment(kind="built", source=source, digest=key.hexdigest()[:16], variables=_variables(source))
+
+
+def resolve_away(wanted: str, project: Project, offers: list[Offer], network: Network) -> Environment:
+    """The environment that `launch.environment` means on machines to which nothing of this host exists.
+
+    Raises SpecError for a missing file, or with uv's last words when the dependencies cannot be had.
+    """
+    source = _source(wanted, project.directory)
+    if source is None:
+        return Environment(kind="current")
+    locks = tuple(
+        lock(source, project.directory, project.root, kind, offline=network == "none")
+        for kind in targets(offers, project.directory)
+    )
+    digest = hashlib.sha256("".join(one.digest for one in locks).encode()).hexdigest()[:16]
+    return Environment(kind="sent", source=source, digest=digest, variables=_variables(source), locks=locks)
 
 
 def ready(environment: Environment, home: Path) -> bool:
@@ -68,7 +100,7 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
 
     Raises SpecError with uv's last words when the dependencies cannot be had.
     """
-    if environment.kind == "current":
+    if environment.kind != "built":
         return False
     place = _place(environment, home)
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -77,20 +109,32 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
             (place / READY).touch()  # its date is that of its last use
             return False
         shutil.rmtree(place, ignore_errors=True)
-        _uv("venv", "--quiet", str(place), cwd=directory)
-        requirements = _requirements(environment, directory, place)
-        _uv(
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            str(place / "bin" / "python"),
-            "-r",
-            str(requirements),
-            cwd=directory,
-        )
+        run_uv("venv", "--quiet", str(place), cwd=directory)
+        requirements = str(_requirements(environment, directory, place))
+        python = str(place / "bin" / "python")
+        run_uv("pip", "install", "--quiet", "--python", python, "-r", requirements, cwd=directory)
         (place / READY).touch()
     return True
+
+
+def send(environment: Environment, network: Network, mailbox: Mailbox, home: Path) -> tuple[Setups, int]:
+    """Send the locks and what travels with them, as far as the store lacks it; what the order says, and the bytes."""
+    from sojourn import wheels  # only when something is sent: it loads an HTTP client
+
+    folder = home / "environments"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / f"{CACHE}.lock"):
+        sent = [wheels.send(one, network, mailbox, folder / CACHE) for one in environment.locks]
+        (folder / CACHE / READY).touch()
+    return Setups(setups=tuple(setup for setup, _ in sent)), sum(size for _, size in sent)
+
+
+def setup_for(environment: Environment, setups: Setups | None, offer: Offer) -> Setup | None:
+    """What a machine of this offer makes for itself, if anything."""
+    if environment.kind != "sent" or setups is None:
+        return None
+    fitting = (at for at, one in enumerate(environment.locks) if one.target.fits(offer))
+    return setups.setups[next(fitting)]
 
 
 def unused(home: Path, since: float) -> dict[str, int]:
@@ -122,13 +166,14 @@ def _own_bytes(place: Path) -> int:
 
 
 def search_path(environment: Environment, home: Path) -> tuple[str, ...]:
-    """The directories that go before the machine's own PATH."""
-    return environment.path if environment.kind == "current" else (str(_place(environment, home) / "bin"),)
+    """The directories of this host that go before the machine's own PATH."""
+    return (str(_place(environment, home) / "bin"),) if environment.kind == "built" else environment.path
 
 
 def find_program(program: str, environment: Environment) -> bool:
-    """Whether the program can be started from here; a built environment is not looked into."""
-    return environment.kind == "built" or shutil.which(program, path=os.pathsep.join(environment.path)) is not None
+    """Whether the program can be started on this host; another environment is not looked into."""
+    path = environment.path
+    return not path or shutil.which(program, path=os.pathsep.join(path)) is not None
 
 
 def _source(wanted: str, directory: Path) -> str | None:
@@ -155,13 +200,19 @@ def _has_dependencies(file: Path) -> bool:
     return "dependencies" in project or "dependencies" in project.get("dynamic", ())
 
 
+def _variables(source: str) -> dict[str, str]:
+    """For a project's file: its modules are found where they lie, since the project itself is not installed."""
+    is_project = Path(source).name in ("uv.lock", "pyproject.toml")
+    return {"PYTHONPATH": os.pathsep.join(("src", "."))} if is_project else {}
+
+
 def _files(directory: Path, source: str) -> list[Path]:
     """All files that decide the environment: the source, those it includes, and the Python that is asked for."""
     files = [directory / source]
     for file in files:
         included = (match["path"] for match in _INCLUDE.finditer(file.read_text(encoding="utf-8", errors="replace")))
         files += [one for path in included if (one := file.parent / path).is_file() and one not in files]
-    asked = directory / ".python-version"
+    asked = directory / ASKED
     return [*files, asked] if asked.is_file() else files
 
 
@@ -170,7 +221,7 @@ def _requirements(environment: Environment, directory: Path, place: Path) -> Pat
     source = directory / environment.source
     if source.name == "uv.lock":
         locked = place / "requirements.txt"
-        _uv("export", "--quiet", "--frozen", "--no-emit-project", "--output-file", str(locked), cwd=directory)
+        run_uv("export", "--quiet", "--frozen", "--no-emit-project", "--output-file", str(locked), cwd=directory)
         return locked
     return source
 
@@ -184,19 +235,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _uv(*arguments: str, cwd: Path | None = None) -> None:
-    from uv import find_uv_bin
-
-    try:
-        done = subprocess.run(
-            [find_uv_bin(), *arguments], cwd=cwd, capture_output=True, text=True, timeout=BUILD_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        raise TransientError(f"environment: uv {arguments[0]} took longer than {BUILD_LIMIT_S} s") from None
-    if done.returncode != 0:
-        said = "\n  ".join(done.stderr.strip().splitlines()[-6:])
-        raise SpecError(
-            f"environment: uv could not do it: {said}", hint="mend the dependency file, or use  environment: current"
-        )

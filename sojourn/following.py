@@ -34,7 +34,9 @@ class Status(Record):
 
     run: str
     project: str
-    phase: str = Field(description="What rank 0's machine does: waiting, fetching, running, committing, done")
+    phase: str = Field(
+        description="What rank 0's machine does: waiting, fetching, preparing, running, committing, done"
+    )
     bytes_done: int = Field(default=0, description="Fetched so far")
     bytes_total: int = Field(default=0, description="To be fetched")
     at: float

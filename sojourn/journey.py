@@ -21,6 +21,7 @@ from sojourn import bundle, checkpoint, environment, publish
 from sojourn.agent.pack import pack
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
+from sojourn.environment import Setups
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError, first_line
 from sojourn.following import Audience, Follower
 from sojourn.ledger import Ledger
@@ -32,7 +33,7 @@ from sojourn.providers import Provider
 from sojourn.publish import Inputs, Published
 from sojourn.purging import wait_until_purged
 from sojourn.receipt import write_receipt
-from sojourn.records import Bundle, FileEntry, Hello, Order, Outcome, Receipt
+from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
 from sojourn.runs import checkouts, past_reports
 from sojourn.waiting import Clock, SystemClock
@@ -139,12 +140,24 @@ class Journey:
             say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")
 
     def build(self) -> None:
-        """Make the environment, unless it stands."""
-        if self._over:
+        """Make the environment, or send what machines make it from, unless that is done."""
+        if self._over or self._setups is not None:
             return
         with self._step("environment") as say:
+            if self.plan.environment.kind == "sent":
+                say(self._send_environment())
+                return
             made = environment.build(self.plan.environment, Path(self.plan.directory), self.home)
             say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
+
+    def _send_environment(self) -> str:
+        wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
+        network = self.plan.launch.network
+        setups, sent = environment.send(self.plan.environment, network, self.mailbox, self.home)
+        self.mailbox.write_once("environment", setups)
+        number = self.plan.environment.locks[0].packages
+        packages = f"{number} package{'s' * (number != 1)} locked"
+        return f"{packages}, {format_bytes(sent)} sent" if sent else f"{packages}, unchanged"
 
     def provision(self) -> None:
         """Rent the machines and tell them what to do."""
@@ -155,8 +168,7 @@ class Journey:
                 archive = pack()
                 self.mailbox.send_agent(archive.name, archive.body)
             self.orchestrator.provision()
-            offer = self.plan.offers[self.orchestrator.state.offer or 0]
-            say(f"{self.plan.launch.nodes} × {offer.machine}")
+            say(f"{self.plan.launch.nodes} × {self._offer.machine}")
 
     def train(self) -> Outcome:
         """Follow the script to its end."""
@@ -316,6 +328,15 @@ class Journey:
     def _sent(self) -> Bundle | None:
         return self.mailbox.read("bundle", Bundle)
 
+    @property
+    def _offer(self) -> Offer:
+        """What is rented, or tried first."""
+        return self.plan.offers[self.orchestrator.state.offer or 0]
+
+    @property
+    def _setups(self) -> Setups | None:
+        return self.mailbox.read("environment", Setups)
+
     def _order(self, attempt: int, hellos: tuple[Hello, ...]) -> Order:
         plan, sent, inputs = self.plan, self._sent, self.mailbox.read("inputs", Inputs)
         assert sent is not None and inputs is not None
@@ -335,6 +356,7 @@ class Journey:
             inputs=(*(entry for entry in inputs.files if entry.path not in paths), *restored),
             remove=_removed(plan.stage.remove if plan.stage else (), restored),
             path=environment.search_path(plan.environment, self.home),
+            setup=environment.setup_for(plan.environment, self._setups, self._offer),
             environment=script,
             secrets=plan.launch.secrets,
             outputs=plan.outputs(),

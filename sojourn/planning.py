@@ -18,6 +18,7 @@ from sojourn.names import LeaseName, project_name
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
+from sojourn.requirements import Lock
 from sojourn.shorthand import format_duration
 from sojourn.spec import Launch
 from sojourn.storage import Store
@@ -164,9 +165,12 @@ class Plan(Record):
         return f"{self.launch.nodes} × {offer.machine}  {size}  {offer.place}"
 
     def _shown_environment(self) -> str:
+        if self.environment.kind == "built":
+            return f"{self.environment.source} {'(built)' if self.environment_ready else '(to build)'}"
         if self.environment.kind == "current":
-            return "the python on your PATH"
-        return f"{self.environment.source} {'(built)' if self.environment_ready else '(to build)'}"
+            whose = "your" if self.environment.path else "the image's"
+            return f"the python on {whose} PATH"
+        return f"{self.environment.source}, {_shown_lock(self.environment.locks[0])}"
 
 
 class _Work(NamedTuple):
@@ -199,9 +203,13 @@ def make_plan(
     work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
-    python = environment.resolve(launch.environment, project.directory, surroundings)
+    offers, capability = provider.offers(launch.need()), provider.capability()
+    python = (
+        environment.resolve(launch.environment, project.directory, surroundings)
+        if capability.shares_host
+        else environment.resolve_away(launch.environment, project, offers, launch.network)
+    )
     _check_program(work.command, python, work.where)
-    offers = provider.offers(launch.need())
     inputs = bundle.input_files(project, launch.inputs)
     outputs = _rooted(launch.outputs, project)
     restored = tuple(entry.path for entry in resume.files) if resume else ()
@@ -222,7 +230,7 @@ def make_plan(
         environment=python,
         environment_ready=environment.ready(python, home),
         offers=tuple(offers),
-        capability=provider.capability(),
+        capability=capability,
         deadline_at=now + launch.deadline,
         ceiling=max(offer.price for offer in offers) * launch.nodes * (launch.deadline + launch.grace) / 3600,
         files=len(tree.files),
@@ -346,6 +354,20 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
 def _from_root(project: Project, path: str) -> str:
     assert project.dvc is not None
     return (project.dvc / path).relative_to(project.root).as_posix()
+
+
+def _shown_lock(lock: Lock) -> str:
+    """`43 packages for Python 3.12, 812 MB of wheels to send`."""
+    parts = [f"{lock.packages} package{'' if lock.packages == 1 else 's'} for Python {lock.target.python}"]
+    if lock.target.brings_python:
+        parts[0] += f" by uv, as the image has {lock.target.image_python}"
+    if lock.sent:
+        sizes = [one.size for one in lock.sent]
+        whole = f"{format_bytes(sum(filter(None, sizes)))} of wheels" if None not in sizes else f"{len(sizes)} wheels"
+        parts.append(f"{whole} to send")
+    if lock.built:
+        parts.append(f"built on the machine: {', '.join(lock.built)}")
+    return ", ".join(parts)
 
 
 def _clock(at: float) -> str:

@@ -142,15 +142,17 @@ def _read(mailbox: Mailbox, now: float) -> _Run:
     plan = mailbox.raw("plan")
     if plan is None:
         return _Run(mailbox, None, None, preparing=False, names=frozenset(), digest=None)
-    bundle, inputs = mailbox.raw("bundle"), mailbox.raw("inputs")
+    parts = [mailbox.raw("bundle"), mailbox.raw("inputs")]
+    if plan["environment"].get("kind") == "sent":
+        parts.append(mailbox.raw("environment"))
     closed_at = _closed_at(mailbox)
     in_time = now < plan["deadline_at"] + plan["launch"]["grace"]
     return _Run(
         mailbox,
         created_at=plan["created_at"],
         closed_at=closed_at,
-        preparing=closed_at is None and (bundle is None or inputs is None) and in_time,
-        names=frozenset(_sources([bundle, inputs, plan.get("resume")])),
+        preparing=closed_at is None and None in parts and in_time,
+        names=frozenset(_sources([*parts, plan.get("resume")])),
         digest=plan["environment"]["digest"],
     )
 

@@ -23,6 +23,9 @@ class Record(BaseModel):
         return self.model_dump_json(indent=self.INDENT).encode()
 
 
+Network = Literal["internet", "none"]
+
+
 # --- what goes to the machine -----------------------------------------------------------
 
 
@@ -73,6 +76,18 @@ class Command(Record):
     processes: int | Literal["gpu"] = Field(default=1, description="Ranks on each node")
 
 
+class Setup(Record):
+    """The Python environment that a machine makes for itself before the script starts."""
+
+    digest: str
+    python: str = Field(description="Like 3.12; the image's own where it has that one")
+    packages: int
+    tool: FileEntry = Field(description="uv for the machine's platform, gzipped")
+    requirements: FileEntry = Field(description="One line for each package; its paths begin where the tree lies")
+    files: tuple[FileEntry, ...] = Field(description="What is installed from here instead of an index")
+    network: Network = Field(description="Whether the rest may be fetched")
+
+
 class Order(Record):
     """What the agents of one attempt must do. Written once, read by every node."""
 
@@ -87,6 +102,7 @@ class Order(Record):
     inputs: tuple[FileEntry, ...] = ()
     remove: tuple[str, ...] = Field(default=(), description="Paths removed before the start: outputs of an older run")
     path: tuple[str, ...] = Field(default=(), description="Directories put before the machine's own PATH")
+    setup: Setup | None = Field(default=None, description="What the machine makes first, and puts before that PATH")
     environment: dict[str, str] = Field(default_factory=dict)
     secrets: tuple[str, ...] = Field(default=(), description="Names the machine's own environment must hold")
     outputs: tuple[str, ...] | None = Field(
@@ -230,7 +246,6 @@ class Outcome(Record):
 
 
 Market = Literal["on-demand", "spot"]
-Network = Literal["internet", "none"]
 
 
 class GpuNeed(Record):
@@ -270,6 +285,7 @@ class Offer(Record):
     region: str | None = None
     market: Market = "on-demand"
     architecture: str = "x86_64"
+    python: str | None = Field(default=None, description="The version of python3 on its image, where it is known")
     price_note: str | None = Field(
         default=None, description="Where the price comes from when it is not the provider's own word; then an estimate"
     )

@@ -14,6 +14,7 @@ from wheels import make_wheel
 from sojourn import environment
 from sojourn.environment import Environment, build, ready, resolve, search_path
 from sojourn.errors import SpecError
+from sojourn.uv import run_uv
 
 SURROUNDINGS = {"PATH": os.environ["PATH"], "VIRTUAL_ENV": "/venv", "SECRET": "x"}
 REQUIREMENTS = "--no-index\n--find-links wheels\ntiny=={version}\n"
@@ -155,7 +156,7 @@ def test_a_lock_file_is_followed_to_the_letter(project: Path, tmp_path: Path) ->
         '[project]\nname = "mine"\nversion = "1"\nrequires-python = ">=3.9"\ndependencies = ["tiny==1.0"]\n'
         '[tool.uv]\nno-index = true\nfind-links = ["wheels"]\n'
     )
-    environment._uv("lock", "--quiet", cwd=project)
+    run_uv("lock", "--quiet", cwd=project)
     text = (project / "pyproject.toml").read_text()
     (project / "pyproject.toml").write_text(text.replace("tiny==1.0", "tiny"))
 

@@ -1,10 +1,11 @@
 """The agent: carries out one order on one machine and tells the store how it went.
 
 Its phases: waiting (hello, then the order), fetching (bundle and inputs, every hash
-checked), running (the script in a clean environment; log segments, outputs and
-checkpoints reach the store meanwhile), committing (what is left), done (`exit.json`, the
-very last thing). A stop request, the deadline or SIGTERM lead from any phase to the last
-two. It never retries the script, and no process of the script outlives it.
+checked), preparing (the Python environment, where the order sends one), running (the
+script in a clean environment; log segments, outputs and checkpoints reach the store
+meanwhile), committing (what is left), done (`exit.json`, the very last thing). A stop
+request, the deadline or SIGTERM lead from any phase to the last two. It never retries
+the script, and no process of the script outlives it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from sojourn.agent import files, host
 from sojourn.agent.clock import Deadline, Grace
 from sojourn.agent.commit import Committer
+from sojourn.agent.environment import Environment, with_python
 from sojourn.agent.errors import Exists, Refused, Stop, say
 from sojourn.agent.fetch import Fetcher
 from sojourn.agent.files import Json
@@ -149,6 +151,7 @@ class Agent:
             self._store, self._root, self._scratch, self._interrupts.check, self._boot.get("store_region")
         )
         self._fetcher.fetch(order)
+        env["PATH"] = self._prepare(order.get("setup"), env["PATH"])
         inside(self._root, posixpath.join(order["bundle"]["directory"], "outputs"))
         os.makedirs(env["SOJOURN_OUTPUT_DIR"], exist_ok=True)
         output = os.path.relpath(env["SOJOURN_OUTPUT_DIR"], self._root)
@@ -166,6 +169,16 @@ class Agent:
         self._heart.phase = "running"
         say(f"started {argv[0]!r} as node rank {self._place.rank}")
         return work
+
+    def _prepare(self, setup: Json | None, path: str) -> str:
+        """Make the environment that the order sends; the search path with it."""
+        if setup is None:
+            return with_python(path, self._scratch)
+        python = Environment(setup, self._scratch, self._interrupts)
+        self._fetcher = Fetcher(self._store, self._scratch, self._scratch, self._interrupts.check)
+        self._fetcher.bring(python.files())
+        self._heart.phase = "preparing"
+        return os.pathsep.join([python.make(), path])
 
     # -- running and committing --
 

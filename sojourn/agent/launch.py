@@ -20,8 +20,7 @@ PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 def environment(order: Json, place: Place, cwd: str) -> dict[str, str]:
     """What the script sees: little of ours, what the order says, its secrets, and torchrun's variables."""
-    names = PASSED.split()
-    env = {k: v for k, v in os.environ.items() if k in names or k.startswith(PASSED_PREFIXES)}
+    env = passed()
     env["PATH"] = os.pathsep.join([*order["path"], env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
     env.update(order["environment"])
@@ -40,6 +39,12 @@ def environment(order: Json, place: Place, cwd: str) -> dict[str, str]:
     if not wrapped(order):
         env.update(_rendezvous(order, place.rank))
     return env
+
+
+def passed() -> dict[str, str]:
+    """What of the machine's own environment goes on to what is started here."""
+    names = PASSED.split()
+    return {k: v for k, v in os.environ.items() if k in names or k.startswith(PASSED_PREFIXES)}
 
 
 def _rendezvous(order: Json, rank: int) -> dict[str, str]:

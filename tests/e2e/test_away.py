@@ -1,0 +1,107 @@
+"""A machine to which nothing of this host exists: its Python environment is locked here and made there."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cli_world import World
+from wheels import make_wheel
+
+from cli.progress import SilentListener
+from sojourn.journey import Journey, walk
+from sojourn.mailbox import Mailbox
+from sojourn.names import mint_run_id
+from sojourn.planning import Plan, make_plan
+from sojourn.project import Project
+from sojourn.providers.local import LocalProvider
+from sojourn.records import Capability, Need, Offer, Order
+from sojourn.report import Report
+from sojourn.spec import make_launch
+
+pytestmark = pytest.mark.local
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+REQUIREMENTS = "--no-index\n--find-links wheels\ntiny==1.0\n"
+SCRIPT = """
+    import sys, tiny
+    assert sys.prefix != sys.base_prefix and {home!r} not in sys.path[0], sys.prefix
+    open("model.txt", "w").write(f"{{tiny.VERSION}} in {{sys.prefix}}")
+"""
+
+
+class Away(LocalProvider):
+    """Rents this host as if it were another one, whose image has this Python."""
+
+    def capability(self) -> Capability:
+        return super().capability().model_copy(update={"shares_host": False})
+
+    def offers(self, need: Need) -> list[Offer]:
+        machine = {"architecture": os.uname().machine, "python": sys.version.split()[0]}
+        return [
+            offer.model_copy(update=machine)
+            for offer in super().offers(need.model_copy(update={"network": "internet"}))
+        ]
+
+
+class Steps(SilentListener):
+    """Remembers what the steps said."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, str] = {}
+
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
+        self.said[step] = text
+
+
+@pytest.fixture
+def here(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The world as this process's own surroundings, with a tiny package to install."""
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(world.project)
+    make_wheel(world.project / "wheels", "tiny", "1.0")
+    world.script(REQUIREMENTS, "requirements.txt")
+    world.script(SCRIPT.format(home=str(world.home / "environments")))
+    yield world
+
+
+def plan_for(world: World, **asked: Any) -> Plan:
+    return make_plan(
+        make_launch({"command": ("python", "train.py"), "deadline": "60s", "grace": "2s", **asked}, origin="test"),
+        Project.at(world.project),
+        Away(world.home),
+        run=mint_run_id(),
+        store=world.store.url,
+        home=world.home,
+        now=time.time(),
+    )
+
+
+def travel(world: World, plan: Plan) -> tuple[Report, Steps, Order]:
+    """The whole way, with what the steps said and what the machine was told."""
+    steps, mailbox = Steps(), Mailbox(world.store, plan.project, plan.run)
+    report = walk(Journey.begin(plan, mailbox, Away(world.home), world.home, steps))
+    order = mailbox.read("order/1", Order)
+    assert order is not None
+    return report, steps, order
+
+
+def test_the_machine_makes_the_environment_from_wheels_that_travel(here: World) -> None:
+    plan = plan_for(here, network="none")
+    shown = dict(plan.lines())["environment"]
+    assert shown == f"requirements.txt, 1 package for Python {HERE}, 724 B of wheels to send"
+
+    report, steps, order = travel(here, plan)
+
+    assert report.state == "succeeded", report
+    assert (here.project / "model.txt").read_text().startswith(f"1.0 in {here.home}/machines/")
+    assert order.path == () and order.environment == {}
+    assert steps.said["environment"].startswith("1 package locked, ") and steps.said["environment"].endswith("MB sent")
+
+    _, steps, again = travel(here, plan_for(here, network="none"))
+    assert steps.said["environment"] == "1 package locked, unchanged" and again.setup == order.setup
