@@ -317,7 +317,6 @@ class Boot(Record):
     nodes: int
     deadline_at: float
     grace_s: float = Field(description="After the deadline: to stop, commit and go")
-    store_region: str | None = Field(default=None, description="Where an S3 store lies")
     life_s: float = Field(
         default=2 * 86400.0, description="The longest that a machine may live, whatever its clock says"
     )
