@@ -21,7 +21,7 @@ def init(project: options.Directory = Path(".")) -> None:
     from sojourn.template import append, draft
 
     here = Project.at(project)
-    gpus = open_provider("local", data_home()).offers(Need())[0].gpus
+    gpus = open_provider("local", data_home()).offers(Need()).fitting[0].gpus
     made, path = draft(here, len(gpus)), here.directory / PARAMS
     before = path.read_bytes() if path.exists() else b""
     added = append(before, made.text)[len(before) :]

@@ -185,7 +185,7 @@ def probe(store: Store) -> str:
 
 
 def _machine(provider: Provider) -> str:
-    offer = provider.offers(Need())[0]
+    offer = provider.offers(Need()).fitting[0]
     gpus = f"{len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else "no GPU"
     return f"{offer.machine}: {offer.cpus} CPUs, {format_bytes(offer.memory)}, {gpus}"
 

@@ -54,6 +54,7 @@ class Plan(Record):
     environment: Environment
     environment_ready: bool
     offers: tuple[Offer, ...]
+    remarks: tuple[str, ...] = Field(default=(), description="Offers left out and why, and what could not be asked")
     capability: Capability
     deadline_at: float
     ceiling: float = Field(description="Dollars, if every machine stood until deadline and grace are over")
@@ -140,7 +141,7 @@ class Plan(Record):
         if self.stage and self.stage.after:
             lines.append(("then", f"runs here: {', '.join(self.stage.after)}"))
         lines += [("ends by", f"{layer}: {what}") for layer, what in self.capability.layers.items()]
-        return lines + [("note", warning) for warning in self.capability.warnings]
+        return lines + [("note", note) for note in (*self.capability.warnings, *self.remarks)]
 
     def shown_command(self) -> str:
         """The command with its ranks, in one line."""
@@ -229,10 +230,11 @@ def make_plan(
         work_directory=work.where.resolve().relative_to(project.root).as_posix(),
         environment=python,
         environment_ready=environment.ready(python, home),
-        offers=tuple(offers),
+        offers=offers.fitting,
+        remarks=offers.remarks,
         capability=capability,
         deadline_at=now + launch.deadline,
-        ceiling=max(offer.price for offer in offers) * launch.nodes * (launch.deadline + launch.grace) / 3600,
+        ceiling=max(offer.price for offer in offers.fitting) * launch.nodes * (launch.deadline + launch.grace) / 3600,
         files=len(tree.files),
         bytes=tree.bytes,
         commit=project.commit,

@@ -289,9 +289,17 @@ class Offer(Record):
     price_note: str | None = Field(
         default=None, description="Where the price comes from when it is not the provider's own word; then an estimate"
     )
+    quota: str | None = Field(default=None, description="What of the account's limit is taken and left, in words")
     details: dict[str, Any] = Field(
         default_factory=dict, description="The provider's own: all that its `request` needs beside the boot"
     )
+
+
+class Offers(Record):
+    """What a provider answers to a need."""
+
+    fitting: tuple[Offer, ...] = Field(description="In the order in which to try them, the cheapest first")
+    remarks: tuple[str, ...] = Field(default=(), description="What was left out and why, and what could not be asked")
 
 
 class Capability(Record):

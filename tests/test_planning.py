@@ -15,7 +15,7 @@ import pytest
 from sojourn.errors import SpecError
 from sojourn.planning import Plan, format_bytes, make_plan
 from sojourn.project import Project
-from sojourn.records import Capability, Need, Offer
+from sojourn.records import Capability, Need, Offer, Offers
 from sojourn.spec import make_launch
 
 GOLDEN = Path(__file__).with_name("golden") / "plan.json"
@@ -25,12 +25,12 @@ NOW = 1_800_000_000.0
 class Catalogue:
     """A provider with one fixed machine, so that a plan is the same on every host."""
 
-    def offers(self, need: Need) -> list[Offer]:
-        return [
+    def offers(self, need: Need) -> Offers:
+        return Offers(fitting=(
             Offer(provider="local", machine="g6.xlarge", place="us-east-2b", price=0.9, cpus=4, memory=16_000_000_000,
                   gpus=("L4",)),
             Offer(provider="local", machine="g6.xlarge", place="us-east-2a", price=1.2, cpus=4, memory=16_000_000_000),
-        ]  # fmt: skip
+        ))  # fmt: skip
 
     def capability(self) -> Capability:
         return Capability(provider="local", layers={"timer": "ends it"}, warnings=("mind the gap",))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sojourn.errors import SpecError, nearest
-from sojourn.records import Boot, Capability, Lease, Need, Offer
+from sojourn.records import Boot, Capability, Lease, Need, Offer, Offers
 
 Request = dict[str, Any]
 NAMES = ("local",)
@@ -25,7 +25,7 @@ class Provider(Protocol):
         """Which timers end the billing of what is rented here, and what the user must be told."""
         ...
 
-    def offers(self, need: Need) -> list[Offer]:
+    def offers(self, need: Need) -> Offers:
         """What can be rented that fits, cheapest first, never none.
 
         Raises SpecError for what is unknown here or never fits, QuotaError when an account's limit is in the way.

@@ -26,7 +26,7 @@ from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
-from sojourn.records import Boot, Capability, GpuNeed, Lease, Machine, Need, Offer
+from sojourn.records import Boot, Capability, GpuNeed, Lease, Machine, Need, Offer, Offers
 
 REQUEST = "request.json"
 MACHINE = "this-host"
@@ -88,7 +88,7 @@ class LocalProvider:
             warnings.append("only Linux keeps hold of processes that detach themselves; here they may survive the run")
         return Capability(provider=self.name, layers=layers, warnings=tuple(warnings))
 
-    def offers(self, need: Need) -> list[Offer]:
+    def offers(self, need: Need) -> Offers:
         """This host, whatever the number of nodes: they share it."""
         offer = Offer(
             provider=self.name,
@@ -100,7 +100,7 @@ class LocalProvider:
             gpus=tuple(host.gpus(GPUS_LIMIT_S)),
         )
         _check_fits(need, offer)
-        return [offer]
+        return Offers(fitting=(offer,))
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """What `create` does, as JSON; its token is the lease's name."""

@@ -308,7 +308,7 @@ def test_what_the_script_leaves_behind_is_ended(lab: Lab) -> None:
 
 def test_what_outlives_its_agent_and_supervisor_is_found_by_whoever_releases_the_machine(lab: Lab) -> None:
     provider = LocalProvider(lab.folder / "home", isolation="subreaper")
-    provider.create(provider.request(lab.born(), provider.offers(Need())[0]))
+    provider.create(provider.request(lab.born(), provider.offers(Need()).fitting[0]))
     lab.order("import time; print('ready'); time.sleep(300)")
     wait_for(lambda: b"ready" in lab.log())
     state = json.loads((provider.machines / str(LEASE) / "0" / "state.json").read_text())

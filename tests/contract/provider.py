@@ -107,7 +107,7 @@ class ProviderCase:
 
         def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1) -> Request:
             return provider.request(
-                self.boot(world.now() + seconds, nodes, attempt), provider.offers(Need(nodes=nodes))[0]
+                self.boot(world.now() + seconds, nodes, attempt), provider.offers(Need(nodes=nodes)).fitting[0]
             )
 
         return make
@@ -185,7 +185,7 @@ class ProviderContract(ProviderCase):
             provider.offers(Need(machine="9xZ9000"))
 
     def test_offers_name_their_provider_and_come_cheapest_first(self, provider: Provider) -> None:
-        offers = provider.offers(Need())
+        offers = provider.offers(Need()).fitting
         assert offers and {offer.provider for offer in offers} == {provider.name}
         assert [offer.price for offer in offers] == sorted(offer.price for offer in offers)
 

@@ -423,9 +423,9 @@ def test_nvidia_gpus_are_named_by_their_driver(tmp_path: Path, monkeypatch: pyte
     program.write_text('#!/bin/sh\necho "NVIDIA L4"\necho "NVIDIA L4"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert LocalProvider(tmp_path).offers(Need())[0].gpus == ("NVIDIA L4", "NVIDIA L4")
+    assert LocalProvider(tmp_path).offers(Need()).fitting[0].gpus == ("NVIDIA L4", "NVIDIA L4")
     program.write_text("#!/bin/sh\nexit 9\n")
-    assert LocalProvider(tmp_path).offers(Need())[0].gpus == ()
+    assert LocalProvider(tmp_path).offers(Need()).fitting[0].gpus == ()
 
 
 def test_a_need_that_this_host_meets_is_this_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +434,7 @@ def test_a_need_that_this_host_meets_is_this_host(tmp_path: Path, monkeypatch: p
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     need = Need(cpus=1, memory=10**6, gpu=GpuNeed(name="l4", count=2))
-    assert [offer.machine for offer in LocalProvider(tmp_path).offers(need)] == ["this-host"]
+    assert [offer.machine for offer in LocalProvider(tmp_path).offers(need).fitting] == ["this-host"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""What an hour of a machine costs: the instance, its disk and its public address.
+
+Spot prices come from the account's price history, those on demand from the price list. Where
+one may not be asked, the catalogue's figure stands in for it, and the offer says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.errors import translated
+
+HOME = "us-east-1"  # of the catalogue's figures, and one of the few regions with a price list
+ADDRESS = 0.005  # dollars an hour, https://aws.amazon.com/vpc/pricing/ (public IPv4 address)
+GP3_GIB_MONTH = 0.08  # dollars, https://aws.amazon.com/ebs/pricing/ (us-east-1)
+HOURS_A_MONTH = 730
+
+
+def besides(disk_gib: int) -> float:
+    """Dollars an hour for what stands beside the instance itself."""
+    return ADDRESS + disk_gib * GP3_GIB_MONTH / HOURS_A_MONTH
+
+
+def spot(clients: Clients, region: str, types: Iterable[str]) -> dict[tuple[str, str], float]:
+    """Dollars an hour now, by type and zone; a zone without spot machines of a type has no entry."""
+    asked = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "StartTime": datetime.now(UTC)}
+    with translated("read the spot prices"):
+        pages = clients.client("ec2", region).get_paginator("describe_spot_price_history").paginate(**asked)
+        rows = [row for page in pages for row in page["SpotPriceHistory"]]
+    newest = sorted(rows, key=lambda row: str(row["Timestamp"]))
+    return {(row["InstanceType"], row["AvailabilityZone"]): float(row["SpotPrice"]) for row in newest}
+
+
+def on_demand(clients: Clients, region: str, machine: str) -> float | None:
+    """Dollars an hour by the price list; None when it does not name the type there."""
+    wanted = {
+        "instanceType": machine,
+        "regionCode": region,
+        "operatingSystem": "Linux",
+        "preInstalledSw": "NA",
+        "tenancy": "Shared",
+        "capacitystatus": "Used",
+        "marketoption": "OnDemand",
+    }
+    filters = [{"Type": "TERM_MATCH", "Field": field, "Value": value} for field, value in wanted.items()]
+    with translated("read the price list"):
+        answer = clients.client("pricing", HOME).get_products(ServiceCode="AmazonEC2", Filters=filters)
+    hourly = [price for product in answer["PriceList"] for price in _hourly(json.loads(product))]
+    return max(hourly, default=None)
+
+
+def _hourly(product: dict[str, Any]) -> Iterable[float]:
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term["priceDimensions"].values():
+            if dimension["unit"] == "Hrs" and "USD" in dimension["pricePerUnit"]:
+                yield float(dimension["pricePerUnit"]["USD"])
