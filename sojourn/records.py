@@ -269,6 +269,8 @@ class Need(Record):
     regions: tuple[str, ...] = ()
     network: Network = "internet"
     nodes: int = 1
+    project: str | None = Field(default=None, description="Whose machines they will be; without it nothing is rented")
+    data: tuple[str, ...] = Field(default=(), description="URLs of the buckets that they read")
 
 
 class Offer(Record):
@@ -289,6 +291,7 @@ class Offer(Record):
     price_note: str | None = Field(
         default=None, description="Where the price comes from when it is not the provider's own word; then an estimate"
     )
+    transfer: float = Field(default=0.0, description="Dollars for each GB that a machine there reads of the run's data")
     quota: str | None = Field(default=None, description="What of the account's limit is taken and left, in words")
     details: dict[str, Any] = Field(
         default_factory=dict, description="The provider's own: all that its `request` needs beside the boot"

@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/boto3/latest/guide/credentials.html
 from __future__ import annotations
 
 from functools import cached_property
+from threading import RLock
 from typing import Any
 
 from sojourn.errors import SpecError
@@ -23,14 +24,16 @@ class Clients:
     def __init__(self, region: str | None = None) -> None:
         self._wanted = region
         self._made: dict[tuple[str, str], Any] = {}
+        self._making = RLock()  # threads may share boto3's clients, but not make them
 
     def client(self, service: str, region: str | None = None) -> Any:
         """The client of a service in this region or another; the same one each time."""
         key = service, region or self.region
-        if key not in self._made:
-            with translated(f"open {service}"):
-                self._made[key] = self._session.client(service, region_name=key[1], config=_config())
-        return self._made[key]
+        with self._making:
+            if key not in self._made:
+                with translated(f"open {service}"):
+                    self._made[key] = self._session.client(service, region_name=key[1], config=_config())
+            return self._made[key]
 
     @cached_property
     def region(self) -> str:

@@ -1,32 +1,27 @@
-"""Which machines of EC2 meet a need now, where, and at what price.
+"""Which machines of EC2 meet a need now: the candidates, and the choice among what is offered.
 
-What makes a machine impossible somewhere (no subnet, no room in the quota, no price) leaves it
-out there, with a remark that says so; only when nothing is left is it an error.
+Only when no place is left is it an error, and then that of what a human can mend.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
 
 from sojourn import catalogue
 from sojourn.catalogue import MachineType
 from sojourn.errors import QuotaError, SojournError, SpecError, nearest
-from sojourn.providers.ec2 import images, prices, quotas
+from sojourn.providers.ec2 import images
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
-from sojourn.providers.ec2.images import Image
-from sojourn.providers.ec2.quotas import Limit
-from sojourn.providers.ec2.survey import Region, markets, survey
-from sojourn.records import Market, Need, Offer, Offers
+from sojourn.providers.ec2.places import PROVIDER, Place, look
+from sojourn.providers.ec2.survey import survey
+from sojourn.records import Need, Offer, Offers
 
-PROVIDER = "aws"
 TYPES = 4  # at most, and none beyond so many times the cheapest
 SPREAD = 2.5
 OFFERS = 12
-ROOM_GIB = 50  # beside what the image takes, unless the need says how large the disk is
 
 
 def list_offers(need: Need, clients: Clients) -> Offers:
@@ -36,13 +31,13 @@ def list_offers(need: Need, clients: Clients) -> Offers:
     """
     if need.image:
         images.check_word(need.image)
-    regions = _regions(need, clients)
-    types = _types(need, clients, regions)
-    places = [place for region in survey(need, clients, regions, types) for place in _places(need, region, types)]
-    offers = [place.offer for place in places if place.offer]
+    names = _regions(need, clients)
+    types = _types(need, clients, names)
+    seen = [place for region in survey(need, clients, names, types) for place in look(need, region, types)]
+    offers = [place.offer for place in seen if place.offer]
     if not offers:
-        raise _why(places, types)
-    return Offers(fitting=tuple(_ladder(offers)), remarks=tuple(_problems(places)))
+        raise _why(seen, types)
+    return Offers(fitting=tuple(_ladder(offers)), remarks=tuple(_problems(seen)))
 
 
 def _regions(need: Need, clients: Clients) -> tuple[str, ...]:
@@ -97,135 +92,6 @@ def _described(name: str, clients: Clients, regions: tuple[str, ...]) -> Machine
     )
 
 
-# --- places -------------------------------------------------------------------------------
-
-
-class _Place(NamedTuple):
-    """A region or a zone that was looked at: its offer, or the problem with it."""
-
-    name: str
-    offer: Offer | None = None
-    problem: SojournError | None = None
-
-
-def _places(need: Need, region: Region, types: list[MachineType]) -> Iterator[_Place]:
-    for remark in region.remarks:
-        yield _Place(region.name, problem=SojournError(remark))
-    if not region.subnets:
-        hint = f"make one: aws ec2 create-default-vpc --region {region.name}"
-        yield _Place(region.name, problem=SpecError("there is no default subnet to put a machine into", hint=hint))
-        return
-    for machine in types:
-        image = region.images[machine.name]
-        if isinstance(image, SpecError):
-            yield _Place(region.name, problem=image)
-        elif not region.zones[machine.name]:
-            hint = f"look where it is: {_WHERE.format(machine.name)}"
-            yield _Place(region.name, problem=SpecError(f"there is no {machine.name}", hint=hint))
-        else:
-            yield from _zones(need, region, machine, image)
-
-
-_WHERE = "aws ec2 describe-instance-type-offerings --filters Name=instance-type,Values={} --region us-east-1"
-
-
-def _zones(need: Need, region: Region, machine: MachineType, image: Image) -> Iterator[_Place]:
-    """Each zone of a region on each market."""
-    for market in markets(need):
-        limit = region.limits.get(quotas.code(machine.name, market) or "")
-        if limit and limit.left < machine.cpus * need.nodes:
-            yield _Place(region.name, problem=_short(need, region, machine, market, limit))
-            continue
-        for zone in region.zones[machine.name]:
-            subnet = region.subnets.get(zone)
-            price, note = _price(region, machine, zone, market)
-            if subnet is None:
-                yield _Place(zone, problem=SojournError("there is no default subnet"))
-            elif subnet.addresses < need.nodes:
-                yield _Place(zone, problem=SojournError(f"{subnet.addresses} addresses are left in its subnet"))
-            elif price is None:
-                yield _Place(zone, problem=SojournError(f"{machine.name} {_SHOWN[market]}: {note}"))
-            else:
-                yield _Place(zone, _offer(need, region, machine, image, zone, market, price, note))
-
-
-def _offer(
-    need: Need,
-    region: Region,
-    machine: MachineType,
-    image: Image,
-    zone: str,
-    market: Market,
-    price: float,
-    note: str | None,
-) -> Offer:
-    disk = _disk_gib(need, image)
-    limit = region.limits.get(quotas.code(machine.name, market) or "")
-    return Offer(
-        provider=PROVIDER,
-        machine=machine.name,
-        place=zone,
-        region=region.name,
-        market=market,
-        price=round(price + prices.besides(disk), 6),
-        price_note=note,
-        cpus=machine.cpus,
-        memory=machine.memory,
-        gpus=(str(machine.gpu),) * machine.gpus,
-        gpu_memory=machine.gpu_memory,
-        architecture=machine.architecture,
-        quota=f"{machine.cpus * need.nodes} of {limit.left} vCPUs" if limit else None,
-        details={
-            "image": image.id,
-            "image_name": image.name,
-            "root_device": image.root_device,
-            "disk_gib": disk,
-            "subnet": region.subnets[zone].id,
-        },
-    )
-
-
-def _disk_gib(need: Need, image: Image) -> int:
-    if need.disk is None:
-        return image.root_gib + ROOM_GIB
-    disk = math.ceil(need.disk / images.GIB)
-    if disk < image.root_gib:
-        least = math.ceil(image.root_gib * images.GIB / catalogue.GB)
-        asked = f"{need.disk / catalogue.GB:.0f}GB"
-        raise SpecError(
-            f"disk: {asked} is smaller than the image {image.name or image.id}, which has {least}GB",
-            hint=f"write at least --disk {least}GB, more for what the script writes, or leave it out",
-        )
-    return disk
-
-
-def _price(region: Region, machine: MachineType, zone: str, market: Market) -> tuple[float | None, str | None]:
-    """Dollars an hour for the instance alone, and why that is an estimate or not known."""
-    if market == "spot" and region.spot is not None:
-        price = region.spot.get((machine.name, zone))
-        return price, None if price else "nobody offers it there"
-    listed = region.on_demand.get(machine.name)
-    price, note = (listed, None) if listed else (machine.price, f"that of {prices.HOME} in {machine.priced}")
-    if price is None:
-        return None, "its price is not known without the right pricing:GetProducts"
-    if market == "spot":
-        return price, "that on demand, which spot never exceeds"
-    return price, note
-
-
-def _short(need: Need, region: Region, machine: MachineType, market: Market, limit: Limit) -> QuotaError:
-    wanted = machine.cpus * need.nodes
-    used = f", {limit.used} of them in use" if limit.used else ""
-    return QuotaError(
-        f"quota {limit.code}: the account may have {limit.vcpus} vCPUs of this kind {_SHOWN[market]}{used}, "
-        f"and {need.nodes} × {machine.name} need {wanted}",
-        hint=quotas.raise_command(limit, region.name, wanted + limit.used),
-    )
-
-
-_SHOWN: dict[Market, str] = {"spot": "as spot", "on-demand": "on demand"}
-
-
 # --- the choice ---------------------------------------------------------------------------
 
 
@@ -249,22 +115,22 @@ def _by_price(offer: Offer) -> tuple[float, bool, str, str]:
     return offer.price, offer.market != "spot", offer.machine, offer.place
 
 
-def _problems(places: Iterable[_Place]) -> list[str]:
+def _problems(seen: Iterable[Place]) -> list[str]:
     """Each problem once, with every place that has it."""
     where: dict[str, list[str]] = {}
-    for place in places:
+    for place in seen:
         if place.problem:
             where.setdefault(place.problem.message, []).append(place.name)
     return [f"{problem} ({', '.join(dict.fromkeys(names))})" for problem, names in where.items()]
 
 
-def _why(places: list[_Place], types: list[MachineType]) -> SojournError:
+def _why(seen: list[Place], types: list[MachineType]) -> SojournError:
     """Why there is no offer at all: what a human can mend comes first."""
     for kind in (QuotaError, SpecError):
-        named = [place for place in places if isinstance(place.problem, kind)]
+        named = [place for place in seen if isinstance(place.problem, kind)]
         if named and (last := named[-1].problem):
             return kind("; ".join(_problems(named)), hint=last.hint)
     return SpecError(
-        f"no {' or '.join(one.name for one in types)} can be had: {'; '.join(_problems(places))}",
+        f"no {' or '.join(one.name for one in types)} can be had: {'; '.join(_problems(seen))}",
         hint="look elsewhere: --region us-east-1 --region us-west-2, or for another machine: --gpu 24GB",
     )

@@ -18,6 +18,19 @@ HOME = "us-east-1"  # of the catalogue's figures, and one of the few regions wit
 ADDRESS = 0.005  # dollars an hour, https://aws.amazon.com/vpc/pricing/ (public IPv4 address)
 GP3_GIB_MONTH = 0.08  # dollars, https://aws.amazon.com/ebs/pricing/ (us-east-1)
 HOURS_A_MONTH = 730
+# Dollars a GB between regions, by the continent it leaves. Within one some pairs cost less.
+# https://aws.amazon.com/ec2/pricing/on-demand/#Data_Transfer
+_TRANSFER = {
+    "us": 0.02,
+    "ca": 0.02,
+    "eu": 0.02,
+    "il": 0.08,
+    "ap": 0.09,
+    "me": 0.11,
+    "mx": 0.02,
+    "sa": 0.138,
+    "af": 0.147,
+}
 
 
 def besides(disk_gib: int) -> float:
@@ -51,6 +64,13 @@ def on_demand(clients: Clients, region: str, machine: str) -> float | None:
         answer = clients.client("pricing", HOME).get_products(ServiceCode="AmazonEC2", Filters=filters)
     hourly = [price for product in answer["PriceList"] for price in _hourly(json.loads(product))]
     return max(hourly, default=None)
+
+
+def transfer(origin: str, target: str) -> float:
+    """About how many dollars a GB costs from one region to another; the origin's list price."""
+    if origin == target:
+        return 0.0
+    return _TRANSFER.get(origin.partition("-")[0], max(_TRANSFER.values()))
 
 
 def _hourly(product: dict[str, Any]) -> Iterable[float]:

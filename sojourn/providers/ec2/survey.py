@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from sojourn.catalogue import MachineType
-from sojourn.errors import SojournError, SpecError, first_line
-from sojourn.providers.ec2 import images, prices, quotas
+from sojourn.errors import SojournError, SpecError
+from sojourn.providers.ec2 import foundation, images, prices, quotas
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
+from sojourn.providers.ec2.foundation import Foundation, Ground
 from sojourn.providers.ec2.images import Image
 from sojourn.providers.ec2.quotas import Limit
 from sojourn.records import Market, Need
@@ -44,7 +47,10 @@ class Region:
     spot: dict[tuple[str, str], float] | None  # dollars an hour by type and zone
     on_demand: dict[str, float]  # dollars an hour by type
     limits: dict[str, Limit]  # by quota
-    remarks: tuple[str, ...] = ()
+    ground: Ground | SpecError | None  # what of ours stands in another region than home
+    remarks: tuple[str, ...]
+    ours: dict[str, str] | SpecError = field(default_factory=dict)  # what a request names, or why it cannot be made
+    data: dict[str, str] = field(default_factory=dict)  # the region of each bucket that machines read
 
 
 def markets(need: Need) -> tuple[Market, ...]:
@@ -53,12 +59,16 @@ def markets(need: Need) -> tuple[Market, ...]:
 
 
 def survey(need: Need, clients: Clients, regions: tuple[str, ...], types: list[MachineType]) -> list[Region]:
-    """What each region says to a need that these types would meet."""
-    for name in regions:  # threads may share clients, but not make them
-        for service, where in (("ec2", name), ("ssm", name), ("service-quotas", name), ("pricing", prices.HOME)):
-            clients.client(service, where)
-    with ThreadPoolExecutor(len(regions)) as pool:
-        return list(pool.map(lambda name: _ask(need, clients, name, types), regions))
+    """What each region says to a need that these types would meet.
+
+    Raises SpecError when the project was never set up in the account.
+    """
+    with ThreadPoolExecutor(len(regions) + 2) as pool:
+        home = pool.submit(foundation.find, clients, need.project) if need.project else None
+        data = pool.submit(_data, need, clients)
+        asked = [pool.submit(_ask, need, clients, name, types) for name in regions]
+        ours = home.result() if home else None
+        return [replace(one.result(), ours=_ours(ours, one.result()), data=data.result()) for one in asked]
 
 
 def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) -> Region:
@@ -71,13 +81,14 @@ def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) ->
         try:
             return ask()
         except SojournError as error:
-            remarks.append(f"{what}: {first_line(error)}")
+            remarks.append(f"{what}: {error.message}")
             return otherwise
 
     with ThreadPoolExecutor(WORKERS) as pool:
         zones = pool.submit(_zones, clients, region, names)
         subnets = pool.submit(_subnets, clients, region)
-        resolved = {kind: pool.submit(_image, clients, region, *kind) for kind in kinds}
+        ground = pool.submit(_ground, need, clients, region)
+        resolved = {kind: pool.submit(_or_why_not, images.resolve, clients, region, *kind) for kind in kinds}
         spot = pool.submit(optional, "spot prices are guesses", lambda: _spot(need, clients, region, names), None)
         limits = pool.submit(optional, "quotas are unknown", lambda: _limits(need, clients, region, names), {})
         listed = pool.submit(optional, "prices on demand are guesses", lambda: _on_demand(clients, region, names), {})
@@ -89,8 +100,47 @@ def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) ->
             spot=spot.result(),
             on_demand=listed.result(),
             limits=limits.result(),
+            ground=ground.result(),
             remarks=tuple(remarks),
         )
+
+
+def _or_why_not(ask: Callable[..., Answer], *what: Any) -> Answer | SpecError:
+    # What is missing in one of several regions is no reason to refuse them all.
+    try:
+        return ask(*what)
+    except SpecError as error:
+        return error
+
+
+def _ground(need: Need, clients: Clients, region: str) -> Ground | SpecError | None:
+    if need.project is None or region == clients.region:
+        return None
+    return _or_why_not(foundation.find_ground, clients, region)
+
+
+def _ours(home: Foundation | None, region: Region) -> dict[str, str] | SpecError:
+    if home is None:
+        return {}
+    if isinstance(region.ground, SpecError):
+        return region.ground
+    return {
+        "profile": home.profile_arn.rpartition("/")[2],
+        "scheduler_role": home.scheduler_role_arn,
+        "group": (region.ground or home).group_id,
+    }
+
+
+def _data(need: Need, clients: Clients) -> dict[str, str]:
+    """Where each bucket is, as far as we may ask; that one does not exist is for others to say."""
+    found = {}
+    for url in need.data:
+        bucket = urlsplit(url)
+        if bucket.scheme == "s3":
+            with suppress(SojournError), translated("ask where a bucket is"):
+                answer = clients.client("s3").head_bucket(Bucket=bucket.netloc)
+                found[url] = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", clients.region)
+    return found
 
 
 def _zones(clients: Clients, region: str, types: list[str]) -> dict[str, list[str]]:
@@ -109,14 +159,6 @@ def _subnets(clients: Clients, region: str) -> dict[str, Subnet]:
     with translated("look for subnets"):
         found = clients.client("ec2", region).describe_subnets(Filters=filters)["Subnets"]
     return {one["AvailabilityZone"]: Subnet(one["SubnetId"], one["AvailableIpAddressCount"]) for one in found}
-
-
-def _image(clients: Clients, region: str, word: str, architecture: str) -> Image | SpecError:
-    # An image may be missing in one of several regions.
-    try:
-        return images.resolve(clients, region, word, architecture)
-    except SpecError as error:
-        return error
 
 
 def _spot(need: Need, clients: Clients, region: str, types: list[str]) -> dict[tuple[str, str], float] | None:
