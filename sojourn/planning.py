@@ -204,11 +204,12 @@ def make_plan(
     work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
-    offers, capability = provider.offers(launch.need()), provider.capability()
+    need = launch.need().model_copy(update={"project": name, "data": (store,)})
+    offers, capability = provider.offers(need), provider.capability()
     python = (
         environment.resolve(launch.environment, project.directory, surroundings)
         if capability.shares_host
-        else environment.resolve_away(launch.environment, project, offers, launch.network)
+        else environment.resolve_away(launch.environment, project, list(offers.fitting), launch.network)
     )
     _check_program(work.command, python, work.where)
     inputs = bundle.input_files(project, launch.inputs)
