@@ -16,7 +16,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -27,14 +27,19 @@ TESTS = Path(__file__).parents[1]
 READY_LIMIT_S = 60.0
 ANSWER_LIMIT_S = 60.0
 REGION = "us-east-1"
+# What a machine in a cloud would not have: the developer's files and this checkout.
+HIDDEN = (Path("/root"), Path("/home"), TESTS.parent)
 ACCOUNT = "123456789012"
 
 
 class AwsCloud:
     """One cloud: a process of its own on a port of its own."""
 
-    def __init__(self, *, bare: bool = False) -> None:
-        self._arguments = ["--bare"] if bare else []
+    def __init__(self, *, hosts: bool = False, hide: Iterable[Path] = (), bare: bool = False) -> None:
+        """With `hosts` machines run; they see what is installed here, but the folders of `hide` empty."""
+        self._arguments = ["--bare"] if bare else ["--hosts"] if hosts else []
+        for one in [*HIDDEN, *hide] if hosts else []:
+            self._arguments += ["--hide", str(one)]
         self._process: subprocess.Popen[str] | None = None
         self._session: Any = None
         self._clients: dict[tuple[str, str, str], Any] = {}
@@ -189,6 +194,28 @@ class AwsCloud:
         """Spot wants the machine back: the notice now, the end after `notice_s`."""
         self._ask("interrupt", id=instance_id, notice_s=notice_s)
 
+    def freeze(self, instance_id: str) -> None:
+        """Nothing on the host moves any more."""
+        self._ask("freeze", id=instance_id, frozen=True)
+
+    def thaw(self, instance_id: str) -> None:
+        self._ask("freeze", id=instance_id, frozen=False)
+
+    def partition(self, instance_id: str) -> None:
+        """The host's network is cut, both ways."""
+        self._ask("partition", id=instance_id, cut=True)
+
+    def heal(self, instance_id: str) -> None:
+        self._ask("partition", id=instance_id, cut=False)
+
+    def crash(self, instance_id: str) -> None:
+        """The host's processes are gone, and EC2 takes it for running."""
+        self._ask("crash", id=instance_id)
+
+    def console(self, instance_id: str) -> str:
+        """What the host has printed."""
+        return str(self._ask("console", id=instance_id))
+
     def reset(self) -> None:
         """A new, empty account."""
         self._ask("reset")
@@ -225,12 +252,33 @@ def aws_process() -> Iterator[AwsCloud]:
         yield cloud
 
 
+@pytest.fixture(scope="session")
+def aws_hosts_process() -> Iterator[AwsCloud]:
+    """A cloud whose machines run, for all tests of a worker. Most want `aws_hosts`."""
+    from clouds.aws.hosts import obstacle
+
+    if obstacle():
+        pytest.skip(str(obstacle()))
+    with AwsCloud(hosts=True) as cloud:
+        yield cloud
+
+
 @pytest.fixture
 def aws(aws_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
     """Amazon, empty, and every client of this process speaks to it."""
-    aws_process.reset()
+    return _spoken_to(aws_process, monkeypatch)
+
+
+@pytest.fixture
+def aws_hosts(aws_hosts_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
+    """The same with machines that run. Skips, with a sentence, where they cannot."""
+    return _spoken_to(aws_hosts_process, monkeypatch)
+
+
+def _spoken_to(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
+    cloud.reset()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    for name, value in aws_process.environment.items():
+    for name, value in cloud.environment.items():
         monkeypatch.setenv(name, value)
-    return aws_process
+    return cloud

@@ -160,6 +160,12 @@ def test_a_machine_that_ends_from_inside_follows_its_shutdown_behaviour(aws: Aws
         assert ended["reason"] == "Client.InstanceInitiatedShutdown"
 
 
+def test_without_hosts_there_is_nothing_to_freeze(aws: AwsCloud) -> None:
+    one = run(aws.client("ec2"))
+    with pytest.raises(RuntimeError, match="no hosts"):
+        aws.freeze(one)
+
+
 def test_user_data_and_tags_can_be_looked_at(aws: AwsCloud) -> None:
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "sojourn:lease", "Value": "l1"}]}]
     one = run(aws.client("ec2"), UserData="#!/bin/sh\necho ü\n", TagSpecifications=tags)

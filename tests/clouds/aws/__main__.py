@@ -1,6 +1,6 @@
 """The process: `python -m clouds.aws`. Prints its address when it is ready and ends with its parent.
 
-usage: python -m clouds.aws [--bare]
+usage: python -m clouds.aws [--bare | --hosts] [--hide DIR]...
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 # Checks that moto has but leaves off; read when moto is imported.
@@ -23,19 +25,52 @@ PR_SET_PDEATHSIG = 1
 def main() -> None:
     parser = argparse.ArgumentParser(prog="clouds.aws")
     parser.add_argument("--bare", action="store_true", help="moto as it is, unmended: to see that a repair is needed")
+    parser.add_argument("--hosts", action="store_true", help="machines run, in namespaces; needs root")
+    parser.add_argument("--hide", action="append", type=Path, default=[], help="a folder that hosts see empty")
     arguments = parser.parse_args()
     _end_with_parent()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    door = _listen("127.0.0.1", 0)
-    _serve(door, _bare() if arguments.bare else _mended())
-    print(f"http://127.0.0.1:{door.getsockname()[1]}", flush=True)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    door = _listen("127.0.0.1", 0)
+    hub = _hub() if arguments.hosts else None  # before any thread: threads stay where they were started
+    world, wire = _bare() if arguments.bare else _mended()
+    if hub:
+        _inhabit(hub, world, wire, tuple(arguments.hide))
+    _serve(door, wire)
+    print(f"http://127.0.0.1:{door.getsockname()[1]}", flush=True)
     ended.wait()
+    if hub:
+        world.machines.power.close()
 
 
-def _bare() -> Any:
+def _hub() -> Any:
+    from clouds.aws.hosts.hub import Hub
+
+    hub = Hub()
+    hub.move_in()
+    return hub
+
+
+def _inhabit(hub: Any, world: Any, wire: Any, hide: tuple[Path, ...]) -> None:
+    """Machines that run, and what they find around them."""
+    from clouds.aws.hosts import firewall, resolver
+    from clouds.aws.hosts.hub import address_of
+    from clouds.aws.hosts.metadata import Metadata
+    from clouds.aws.hosts.power import HostPower
+
+    power = world.machines.power = HostPower(world.machines, hub, hide=hide)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(power.authority.server)
+    for address in (firewall.SERVICES, firewall.S3):
+        _serve(hub.listen(address, 443), wire, tls)
+    _serve(hub.listen(firewall.METADATA, 80), Metadata(hub.machine_at, world.desk))
+    names = threading.Thread(target=resolver.serve, args=(hub.listen_for_names(), address_of), daemon=True)
+    names.start()
+
+
+def _bare() -> tuple[Any, Any]:
     """Moto behind the same door; what tests ask of the stand-in beyond moto is not there."""
     from clouds.aws.control import Control
     from clouds.aws.wire import Wire
@@ -44,23 +79,24 @@ def _bare() -> Any:
     world = World()
     wire = Wire(world.faults, [], lambda environ, start: control(environ, start))
     control = Control(world, lambda: wire.calls)
-    return wire
+    return world, wire
 
 
-def _mended() -> Any:
+def _mended() -> tuple[Any, Any]:
     os.environ.update(dict.fromkeys(CHECKS, "1"))
     from clouds.aws import gates, repairs
     from clouds.aws.control import Control
     from clouds.aws.repairs import schedules
-    from clouds.aws.wire import Wire
+    from clouds.aws.wire import Gate, Wire
     from clouds.aws.world import World
 
     world = World()
     repairs.install(world)
     schedules.ring(world)
-    wire = Wire(world.faults, [gates.expired, gates.pricing], lambda environ, start: control(environ, start))
+    order: list[Gate] = [world.desk.refuse, gates.expired, gates.pricing]
+    wire = Wire(world.faults, order, lambda environ, start: control(environ, start))
     control = Control(world, lambda: wire.calls)
-    return wire
+    return world, wire
 
 
 def _end_with_parent() -> None:
@@ -78,7 +114,7 @@ def _listen(address: str, port: int) -> socket.socket:
     return listening
 
 
-def _serve(door: socket.socket, application: Any) -> None:
+def _serve(door: socket.socket, application: Any, tls: ssl.SSLContext | None = None) -> None:
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
 
@@ -89,7 +125,9 @@ def _serve(door: socket.socket, application: Any) -> None:
             """Say nothing: the calls are recorded."""
 
     host, port = door.getsockname()
-    server = make_server(host, port, application, threaded=True, request_handler=Quiet, fd=door.fileno())
+    server = make_server(
+        host, port, application, threaded=True, request_handler=Quiet, ssl_context=tls, fd=door.fileno()
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
 
 

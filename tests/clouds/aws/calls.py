@@ -95,7 +95,8 @@ def _routed(environ: Environ, service: str) -> str:
     environ = dict(environ)
     virtual = _BUCKET_HOST.match(environ.get("HTTP_HOST", ""))
     if service == "s3" and virtual:
-        environ["PATH_INFO"] = environ["RAW_URI"] = f"/{virtual['bucket']}{environ['PATH_INFO']}"
+        path = f"/{virtual['bucket']}{environ['PATH_INFO']}"
+        environ["PATH_INFO"] = environ["RAW_URI"] = path if environ["PATH_INFO"] != "/" else path[:-1]
     try:
         operation, _ = _router(service).match(Request(environ))
     except (NotFound, NotImplementedError, KeyError, ValueError):

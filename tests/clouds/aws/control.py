@@ -76,6 +76,25 @@ class Control:
     def interrupt(self, id: str, notice_s: float = 120.0) -> None:
         self._world.machines.interrupt(self._machine(id), notice_s)
 
+    def freeze(self, id: str, frozen: bool) -> None:
+        self._hosts().freeze(self._machine(id), frozen)
+
+    def partition(self, id: str, cut: bool) -> None:
+        self._hosts().partition(self._machine(id), cut)
+
+    def crash(self, id: str) -> None:
+        self._hosts().crash(self._machine(id))
+
+    def console(self, id: str) -> str:
+        said: bytes = self._hosts().console(self._machine(id))
+        return said.decode(errors="replace")
+
+    def _hosts(self) -> Any:
+        power = self._world.machines.power
+        if not hasattr(power, "freeze"):
+            raise LookupError("this cloud has no hosts: AwsCloud(hosts=True)")
+        return power
+
     def reset(self) -> None:
         self._world.reset()
         self._calls().clear()

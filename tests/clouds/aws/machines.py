@@ -33,6 +33,9 @@ class Power(Protocol):
 
     def off(self, machine: Machine) -> None: ...
 
+    def clear(self) -> None:
+        """Every machine off at once, without a word; returns when nothing is left."""
+
 
 @dataclass
 class Timing:
@@ -41,6 +44,8 @@ class Timing:
     boot_s: float = 0.05  # from RunInstances to running; with hosts the host's own time comes on top
     shutdown_s: float = 0.05  # from shutting-down to terminated
     visible_after_s: float = 0.0  # until DescribeInstances shows a new instance
+    grace_s: float = 2.0  # that a host has to shut down in order
+    credentials_s: float = 6 * 3600.0  # that a machine's keys are good for
 
 
 @dataclass
@@ -56,6 +61,7 @@ class Machine:
     ended_at: float | None = None
     reason: str = ""
     notice_at: float | None = None  # when spot takes the machine back, once it was said
+    crashed: bool = False  # its processes are gone, and EC2 has not noticed
 
     @property
     def id(self) -> str:
@@ -198,10 +204,9 @@ class Machines:
         """Turn everything off, for a reset: what is told of these machines later changes nothing."""
         with self._lock:
             gone, self._known = list(self._known.values()), {}
-        for machine in gone:
-            if machine.state not in ENDING:
+            for machine in gone:
                 machine.become("shutting-down")
-                self.power.off(machine)
+        self.power.clear()
 
     def _end(self, machine: Machine) -> None:
         if machine.id in self._known:
@@ -234,6 +239,9 @@ class StubPower:
 
     def off(self, machine: Machine) -> None:
         _later(self._machines.timing.shutdown_s, self._machines.is_down, machine)
+
+    def clear(self) -> None:
+        """Nothing runs."""
 
 
 def _later(seconds: float, what: Any, machine: Machine) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -29,7 +29,9 @@ CONTROL = "/.stand-in/"
 class Wire:
     """The WSGI application that clients talk to."""
 
-    def __init__(self, faults: Faults, gates: list[Gate], control: Callable[[Environ, Start], Iterable[bytes]]) -> None:
+    def __init__(
+        self, faults: Faults, gates: Sequence[Gate], control: Callable[[Environ, Start], Iterable[bytes]]
+    ) -> None:
         self.calls: list[Call] = []
         self._faults, self._gates, self._control = faults, gates, control
         self._moto = DomainDispatcherApplication(_loud_app)

@@ -7,6 +7,7 @@ from typing import Any
 
 from moto.moto_api._internal.models import moto_api_backend
 
+from clouds.aws.credentials import Desk
 from clouds.aws.faults import Faults
 from clouds.aws.machines import Machines, Timing
 from clouds.aws.market import Market, Place
@@ -25,6 +26,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.machines = Machines(self.timing)
+        self.desk = Desk(self.timing)
 
     def taken(self) -> list[tuple[str, Place]]:
         """(region, place) of every machine that takes up room."""

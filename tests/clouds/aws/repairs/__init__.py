@@ -34,9 +34,9 @@ class Repair:
         original = getattr(self.owner, self.method, None)
         replacement = self.replacement
 
-        def method(instance: Any, *args: Any, **kwargs: Any) -> Any:
-            before = partial(original, instance) if original else None
-            return replacement(world, instance, before, *args, **kwargs)
+        def method(self_: Any, *args: Any, **kwargs: Any) -> Any:
+            before = partial(original, self_) if original else None
+            return replacement(world, self_, before, *args, **kwargs)
 
         method.__name__ = self.method
         setattr(self.owner, self.method, method)
