@@ -48,6 +48,7 @@ class Plan(Record):
     host: str
     directory: str
     store: str
+    store_region: str | None = Field(default=None, description="Where the store's bucket lies")
     launch: Launch
     command: Command
     work_directory: str = Field(description="Where the command runs, relative to the bundle's root")
@@ -78,6 +79,7 @@ class Plan(Record):
         """What the machines of a lease are told at birth."""
         return Boot(
             store=self.store,
+            store_region=self.store_region,
             project=self.project,
             run=self.run,
             attempt=attempt,
@@ -200,7 +202,8 @@ def make_plan(
     """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now."""
     _check_secrets(launch, surroundings)
     name = launch.project_name or project_name(project.root.name)
-    resume = checkpoint.to_resume(launch, Store(store), name, now)
+    kept = Store(store)
+    resume = checkpoint.to_resume(launch, kept, name, now)
     work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
@@ -226,6 +229,7 @@ def make_plan(
         host=socket.gethostname(),
         directory=str(project.directory),
         store=store,
+        store_region=kept.region,
         launch=launch,
         command=started,
         work_directory=work.where.resolve().relative_to(project.root).as_posix(),

@@ -21,7 +21,7 @@ from sojourn.names import LeaseName
 from sojourn.providers.local import LocalProvider
 from sojourn.purging import purging
 from sojourn.records import Record
-from sojourn.storage import Store
+from sojourn.storage import Store, batched
 
 AT_LEAST_S = 86400.0  # environments and machine records are shared by all stores of this host
 
@@ -206,9 +206,9 @@ def _purge_project(store: Store, project: str, before: float, now: float, remove
         return _find(store, project, before, now)
     with purging(store, project) as renew:
         found = _find(store, project, before, now)
-        for key in found.blobs:
+        for batch in batched(found.blobs):
             renew()
-            store.delete(key)
+            store.delete(*batch)
         for mailbox in found.gone:
             renew()
             mailbox.clear(keep=found.needed)

@@ -1,32 +1,49 @@
 """One small interface over every object store: put, create-only put, get, list, delete.
 
-obstore speaks files, S3, GCS and Azure with the same calls; what differs stays here.
+obstore speaks files, S3, GCS and Azure with the same calls; what differs stays here and,
+for S3, in `sojourn.s3`.
 On files a create is a hard link (exactly one winner) and nothing is fsynced; keys that
-end in `#<digits>` are obstore's own temporary names. Listing a file store does not use
-obstore, because one foreign file name would make its whole listing fail.
+end in `#<digits>` are obstore's own temporary names. Listing files is
+for `sojourn.folders`.
 https://developmentseed.org/obstore/
 """
 
 from __future__ import annotations
 
-import os
-import re
+import itertools
+import random
 import stat
-from collections.abc import Collection, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import obstore
 import obstore.exceptions
 import obstore.store
 
-from sojourn.errors import SpecError, TransientError, first_line, nearest
+from sojourn import folders
+from sojourn.errors import SojournError, SpecError, TransientError, first_line, nearest
+from sojourn.waiting import SystemClock
 
+if TYPE_CHECKING:
+    from sojourn.s3 import Bucket
+
+T = TypeVar("T")
 SCHEMES = ("file", "s3", "gs", "az")
-_TEMPORARY = re.compile(r"#\d+$")
+PATIENCE_S = 60.0  # a store in a cloud may fail in passing for so long
+ANSWER_LIMIT_S = 20.0
+PIECE = 8 * 2**20
+PIECE_LIMIT_S = 300.0  # at 28 KB/s
+LANES = 4  # pieces on their way at once, and in memory
+MOST_PARTS = 9000  # of one upload; S3 takes 10,000
+DELETED_AT_ONCE = 1000
 
 
 class MissingKeyError(KeyError):
@@ -57,34 +74,41 @@ class Store:
             raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")
 
     def put(self, key: str, body: bytes | Path) -> None:
-        """Write an object, replacing what was there."""
-        self._put(key, body, mode="overwrite")
+        """Write an object, replacing what was there; a file goes in parts, and never whole into memory."""
+        _check_key(key)
+        store, size = (self._bulk, body.stat().st_size) if isinstance(body, Path) else (self._store, 0)
+        part = max(PIECE, size // MOST_PARTS)
+        self._ask(f"write {key}", lambda: obstore.put(store, key, body, chunk_size=part, max_concurrency=LANES))
 
-    def create(self, key: str, body: bytes | Path) -> None:
+    def create(self, key: str, body: bytes) -> None:
         """Write an object that must not exist yet; of many at once exactly one succeeds.
 
         Raises ExistsError for every other one.
         """
-        self._put(key, body, mode="create")
+        _check_key(key)
+        tries = itertools.count()
+        self._ask(f"write {key}", lambda: self._create(key, body, again=next(tries) > 0))
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises MissingKeyError."""
-        try:
-            return bytes(obstore.get(self._store, key).bytes())
-        except FileNotFoundError:
-            raise MissingKeyError(key) from None
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"read {key}") from error
+        return b"".join(self.stream(key))
 
-    def stream(self, key: str, chunk: int = 8 * 2**20) -> Iterator[bytes]:
+    def stream(self, key: str, chunk: int = PIECE) -> Iterator[bytes]:
         """The object in pieces of about `chunk` bytes. Raises MissingKeyError."""
+        doing = f"read {key}"
         try:
-            for piece in obstore.get(self._store, key).stream(min_chunk_size=chunk):
-                yield bytes(piece)
+            if self.root is not None:
+                pieces = self._ask(doing, lambda: obstore.get(self._store, key).stream(min_chunk_size=chunk))
+                while (piece := self._ask(doing, lambda: next(pieces, None))) is not None:
+                    yield bytes(piece)
+                return
+            body, meta = self._ask(doing, lambda: _small(self._store, key, chunk))
         except FileNotFoundError:
             raise MissingKeyError(key) from None
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"read {key}") from error
+        if body is not None:
+            yield body
+        else:
+            yield from self._pieces(key, meta, chunk)
 
     def find(self, key: str) -> bytes | None:
         """The whole object, or None when there is none."""
@@ -96,12 +120,11 @@ class Store:
     def find_dated(self, key: str) -> tuple[bytes, float] | None:
         """The whole object and when it was written, by the store's own clock; None when there is none."""
         try:
-            found = obstore.get(self._store, key)
-            return bytes(found.bytes()), found.meta["last_modified"].timestamp()
+            body, meta = self._ask(f"read {key}", lambda: _small(self._store, key, limit=None))
         except FileNotFoundError:
             return None
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"read {key}") from error
+        assert body is not None
+        return body, meta["last_modified"].timestamp()
 
     def exists(self, key: str) -> bool:
         """Whether an object has this key."""
@@ -110,65 +133,59 @@ class Store:
     def modified(self, key: str) -> datetime | None:
         """When the object was last written, by the store's own clock; None without one."""
         try:
-            return obstore.head(self._store, key)["last_modified"]
+            return self._ask(f"look at {key}", lambda: obstore.head(self._store, key)["last_modified"])
         except FileNotFoundError:
             return None
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"look at {key}") from error
 
     def keys(self, prefix: str) -> list[str]:
         """Every key below `prefix/`, sorted."""
         if self.root is not None:
-            return sorted(_file_keys(self.root, prefix))
-        try:
-            batches = obstore.list(self._store, prefix=prefix + "/")
-            return sorted(entry["path"] for batch in batches for entry in batch)
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"list {prefix}") from error
+            return sorted(folders.keys(self.root, prefix))
+        return sorted(entry["path"] for entry in self._listed(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """The size of every object below `prefix/`, by key."""
         if self.root is not None:
-            return dict(_file_sizes(self.root, prefix))
-        try:
-            batches = obstore.list(self._store, prefix=prefix + "/")
-            return {entry["path"]: entry["size"] for batch in batches for entry in batch}
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"list {prefix}") from error
+            return dict(folders.sizes(self.root, prefix))
+        return {entry["path"]: entry["size"] for entry in self._listed(prefix)}
 
     def folders(self, prefix: str = "") -> list[str]:
         """The names directly below `prefix/` that have keys of their own below them, sorted."""
         if self.root is not None:
-            try:
-                return sorted(e.name for e in os.scandir(self.root / prefix) if e.is_dir())
-            except FileNotFoundError:
-                return []
-            except NotADirectoryError:
-                raise SpecError(
-                    f"store: {self.url!r} is not a directory", hint="name another: --store file:///absolute/path"
-                ) from None
-        listing = obstore.list_with_delimiter(self._store, prefix=prefix + "/" if prefix else None)
+            return folders.names(self.root, prefix)
+        below = prefix + "/" if prefix else None
+        listing = self._ask(f"list {prefix}", lambda: obstore.list_with_delimiter(self._store, prefix=below))
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in listing["common_prefixes"])
 
-    def delete(self, key: str) -> None:
-        """Remove an object; one that is not there is fine."""
-        try:
-            obstore.delete(self._store, key)
-        except FileNotFoundError:
-            return
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"delete {key}") from error
+    def delete(self, *keys: str) -> None:
+        """Remove objects, a thousand by one request where the store can; one that is not there is fine."""
+        for batch in batched(keys, 1 if self.root is not None else DELETED_AT_ONCE):
+            with suppress(FileNotFoundError):
+                self._ask(f"delete {batch[0]}", partial(obstore.delete, self._store, batch))
 
     def clear(self, prefix: str, keep: Collection[str] = ()) -> None:
         """Remove every object below `prefix/` but those in `keep`; nobody may be writing there."""
-        for key in self.keys(prefix):
-            if key not in keep:
-                self.delete(key)
+        self.delete(*(key for key in self.keys(prefix) if key not in keep))
         if self.root is not None:
-            _remove_leavings(self.root / prefix)
+            folders.remove_leavings(self.root / prefix)
+
+    @cached_property
+    def region(self) -> str | None:
+        """Where a bucket lies, for stores that have such a thing. Raises SpecError when there is no such bucket."""
+        return self._bucket.region if self._bucket is not None else None
+
+    @cached_property
+    def _bucket(self) -> Bucket | None:
+        if not self.url.startswith("s3://"):
+            return None
+        from sojourn.s3 import Bucket
+
+        return Bucket(self.url)
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:
+        if self._bucket is not None:
+            return self._bucket.open(ANSWER_LIMIT_S, retries=0)  # `_ask` repeats, and a create must know of it
         if self.root is None:
             return obstore.store.from_url(self.url)
         try:
@@ -177,45 +194,91 @@ class Store:
             raise SpecError(f"store: {self.url!r} cannot be made: {error.strerror}") from error
         return obstore.store.LocalStore(self.root)
 
-    def _put(self, key: str, body: bytes | Path, mode: str) -> None:
-        if _TEMPORARY.search(key) or "\n" in key:
-            raise ValueError(f"not a key: {key!r}")
+    @cached_property
+    def _bulk(self) -> obstore.store.ObjectStore:
+        """The same for the parts of what is large."""
+        return self._bucket.open(PIECE_LIMIT_S, retries=4) if self._bucket is not None else self._store
+
+    def _ask(self, doing: str, call: Callable[[], T]) -> T:
+        """What the call returns; in a cloud it is made again for a while when it fails in passing."""
+        end, pause = time.monotonic() + PATIENCE_S, 0.2
+        while True:
+            try:
+                return call()
+            except obstore.exceptions.PreconditionError as error:
+                raise TransientError(f"the store's object has changed while it was read: {doing}") from error
+            except obstore.exceptions.BaseError as error:
+                decision = self._decision(error, doing)
+                last = self.root is not None or time.monotonic() > end
+                if last or not isinstance(decision, TransientError):
+                    raise decision from error
+            except FileNotFoundError as error:
+                if self._bucket is not None and "NoSuchBucket" in str(error):
+                    raise self._bucket.missing() from error
+                raise
+            SystemClock().sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 5.0)
+
+    def _create(self, key: str, body: bytes, again: bool) -> None:
         try:
-            obstore.put(self._store, key, body, mode=mode)  # type: ignore[arg-type]
-        except obstore.exceptions.AlreadyExistsError:
-            raise ExistsError(key) from None
-        except obstore.exceptions.BaseError as error:
-            raise _translated(error, f"write {key}") from error
+            obstore.put(self._store, key, body, mode="create")
+        except obstore.exceptions.AlreadyExistsError as error:
+            # Our own object, when the first try's answer was lost; none, while S3 had two writers to tell apart.
+            found = self.find(key) if self.root is None else b""
+            if found is None:
+                raise obstore.exceptions.GenericError(f"somebody else was writing {key}") from error
+            if not (again and found == body):
+                raise ExistsError(key) from None
+
+    def _pieces(self, key: str, meta: Any, chunk: int) -> Iterator[bytes]:
+        """A large object by ranges, some of them ahead, all of the same version."""
+
+        def piece(start: int) -> bytes:
+            options: Any = {"range": (start, min(start + chunk, meta["size"])), "if_match": meta["e_tag"]}
+            return self._ask(f"read {key}", lambda: bytes(obstore.get(self._bulk, key, options=options).bytes()))
+
+        with ThreadPoolExecutor(LANES) as pool:
+            coming: deque[Future[bytes]] = deque()
+            for start in range(0, meta["size"], chunk):
+                coming.append(pool.submit(piece, start))
+                if len(coming) == LANES:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+
+    def _listed(self, prefix: str) -> list[Any]:
+        return self._ask(
+            f"list {prefix}",
+            lambda: [entry for batch in obstore.list(self._store, prefix=prefix + "/") for entry in batch],
+        )
+
+    def _decision(self, error: Exception, doing: str) -> SojournError:
+        # A full disk arrives as a GenericError that is no OSError; the text is all there is.
+        if "os error 28" in str(error):
+            return TransientError(f"the store is full: could not {doing}", hint="make room, then: sojourn attach RUN")
+        if self._bucket is not None:
+            return self._bucket.decision(error, doing)
+        return TransientError(f"the store did not answer: could not {doing}: {first_line(error)}")
+
+
+def _check_key(key: str) -> None:
+    if folders.TEMPORARY.search(key) or "\n" in key:
+        raise ValueError(f"not a key: {key!r}")
+
+
+def _small(store: obstore.store.ObjectStore, key: str, limit: int | None) -> tuple[bytes | None, Any]:
+    """The object, unless it is longer than `limit`, and what the store knows of it."""
+    found = obstore.get(store, key)
+    small = limit is None or found.meta["size"] <= limit
+    return (bytes(found.bytes()) if small else None), found.meta
+
+
+def batched(keys: Iterable[str], size: int = DELETED_AT_ONCE) -> Iterator[list[str]]:
+    """The keys in lists of at most this many."""
+    rest = iter(keys)
+    while batch := list(itertools.islice(rest, size)):
+        yield batch
 
 
 def _as_file(path: str) -> str:
     return Path(path).expanduser().absolute().as_uri()
-
-
-def _file_keys(root: Path, prefix: str) -> Iterator[str]:
-    for folder, _, files in os.walk(root / prefix):
-        base = Path(folder).relative_to(root).as_posix()
-        yield from (f"{base}/{name}" for name in files if not _TEMPORARY.search(name))
-
-
-def _file_sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    for key in _file_keys(root, prefix):
-        with suppress(FileNotFoundError):  # removed since it was listed
-            yield key, (root / key).stat().st_size
-
-
-def _remove_leavings(folder: Path) -> None:
-    """Temporary files of writers that died, and folders that hold nothing."""
-    for place, _, files in os.walk(folder, topdown=False):
-        for name in files:
-            if _TEMPORARY.search(name):
-                Path(place, name).unlink(missing_ok=True)
-        with suppress(OSError):  # something is kept in it
-            os.rmdir(place)
-
-
-def _translated(error: Exception, doing: str) -> TransientError:
-    # A full disk arrives as a GenericError that is no OSError; the text is all there is.
-    if "os error 28" in str(error):
-        return TransientError(f"the store is full: could not {doing}", hint="make room, then: sojourn attach RUN")
-    return TransientError(f"the store did not answer: could not {doing}: {first_line(error)}")

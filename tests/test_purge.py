@@ -47,11 +47,11 @@ class BusyStore(Store):
 
     meanwhile: threading.Thread | None = None
 
-    def delete(self, key: str) -> None:
-        if "/blob/" in key and self.meanwhile is not None and not self.meanwhile.ident:
+    def delete(self, *keys: str) -> None:
+        if any("/blob/" in key for key in keys) and self.meanwhile is not None and not self.meanwhile.ident:
             self.meanwhile.start()
             self.meanwhile.join(0.5)
-        super().delete(key)
+        super().delete(*keys)
 
 
 class House:

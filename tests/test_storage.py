@@ -1,14 +1,18 @@
-"""The store's few calls, over files; what other stores answer is for their own tests."""
+"""The store's few calls, over files and over S3; then what only one of them can do."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from clouds.aws_cloud import AwsCloud
 
-from sojourn.errors import SpecError
+from sojourn import storage
+from sojourn.errors import AccessError, SpecError, TransientError
 from sojourn.storage import ExistsError, MissingKeyError, Store
 
 CREATE = """
@@ -27,9 +31,24 @@ except ExistsError:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """An empty store under a hostile name."""
+def files(tmp_path: Path) -> Store:
+    """An empty store on files, under a hostile name."""
     return Store((tmp_path / 'it\'s a "störe" #1').as_uri())
+
+
+@pytest.fixture
+def bucket(aws: AwsCloud) -> Store:
+    """An empty store in a bucket, below a prefix with a hostile name, in another region than the user's."""
+    place = {"LocationConstraint": "eu-west-1"}
+    aws.client("s3").create_bucket(Bucket="acme-sojourn", CreateBucketConfiguration=place)
+    return Store("s3://acme-sojourn/team%20a/st%C3%B6re")
+
+
+@pytest.fixture(params=["files", "bucket"])
+def store(request: pytest.FixtureRequest) -> Store:
+    """Each kind of store."""
+    found: Store = request.getfixturevalue(request.param)
+    return found
 
 
 def test_what_was_put_is_read_back(store: Store) -> None:
@@ -44,8 +63,10 @@ def test_what_was_put_is_read_back(store: Store) -> None:
 def test_a_file_is_put_from_its_path(store: Store, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"x" * 20_000_000)
 
-    store.create("large", tmp_path / "large")
+    store.put("large", tmp_path / "large")
 
+    assert store.sizes("") == {"large": 20_000_000} or store.root
+    assert store.get("large") == b"x" * 20_000_000
     assert sum(len(piece) for piece in store.stream("large", chunk=1_000_000)) == 20_000_000
 
 
@@ -84,10 +105,23 @@ def test_of_several_creators_at_once_one_wins(store: Store) -> None:
 
 
 def test_deleted_is_gone(store: Store) -> None:
-    store.put("key", b"")
-    store.delete("key")
+    for key in ("one", "two", "three"):
+        store.put(key, b"")
+    store.delete("one")
+    store.delete("two", "never put", "three")
 
-    assert not store.exists("key")
+    assert not store.exists("one")
+    assert not store.exists("two") and not store.exists("three")
+
+
+def test_what_is_cleared_is_gone_but_for_what_is_kept(store: Store) -> None:
+    for key in ("run/a", "run/b/c", "run/b/d", "other"):
+        store.put(key, b"x")
+
+    store.clear("run", keep=["run/b/c"])
+
+    assert store.keys("run") == ["run/b/c"]
+    assert store.exists("other")
 
 
 def test_listing_is_sorted_and_stays_below_its_prefix(store: Store) -> None:
@@ -99,14 +133,14 @@ def test_listing_is_sorted_and_stays_below_its_prefix(store: Store) -> None:
     assert store.folders() == ["control"]
 
 
-def test_a_strangers_file_with_an_odd_name_breaks_no_listing(store: Store) -> None:
-    store.put("run/a", b"")
-    assert store.root
+def test_a_strangers_file_with_an_odd_name_breaks_no_listing(files: Store) -> None:
+    files.put("run/a", b"")
+    assert files.root
     for name in ("with#1", "new\nline", b"caf\xe9".decode(errors="surrogateescape"), "ü"):
-        (store.root / "run" / name).touch()
+        (files.root / "run" / name).touch()
 
-    assert "run/a" in store.keys("run")
-    assert "run/with#1" not in store.keys("run")
+    assert "run/a" in files.keys("run")
+    assert "run/with#1" not in files.keys("run")
 
 
 @pytest.mark.parametrize("key", ["a#1", "two\nlines"])
@@ -115,15 +149,15 @@ def test_a_key_that_files_cannot_hold_is_refused_everywhere(store: Store, key: s
         store.put(key, b"")
 
 
-def test_naming_a_store_makes_nothing(store: Store) -> None:
-    assert store.keys("run") == []
-    assert store.root and not store.root.exists()
+def test_naming_a_store_makes_nothing(files: Store) -> None:
+    assert files.keys("run") == []
+    assert files.root and not files.root.exists()
 
 
-def test_the_store_of_a_user_is_closed_to_others(store: Store) -> None:
-    store.put("key", b"")
+def test_the_store_of_a_user_is_closed_to_others(files: Store) -> None:
+    files.put("key", b"")
 
-    assert store.root and store.root.stat().st_mode & 0o777 == 0o700
+    assert files.root and files.root.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize(
@@ -157,3 +191,142 @@ def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(SpecError, match="cannot be made: Not a directory"):
         Store((tmp_path / "file/store").as_uri()).put("key", b"")
+
+
+# --- S3 -----------------------------------------------------------------------------------------
+
+
+def test_a_bucket_s_region_is_found_and_used(bucket: Store, aws: AwsCloud) -> None:
+    bucket.put("key", b"")
+
+    assert bucket.region == "eu-west-1"
+    assert [call["action"] for call in aws.calls("s3")] == ["CreateBucket", "HeadBucket", "PutObject"]
+
+
+def test_objects_lie_below_the_prefix(bucket: Store, aws: AwsCloud) -> None:
+    bucket.put("run/key", b"")
+
+    listed = aws.client("s3").list_objects_v2(Bucket="acme-sojourn")["Contents"]
+    assert [entry["Key"] for entry in listed] == ["team a/störe/run/key"]
+
+
+def test_to_find_a_small_object_costs_one_request(bucket: Store, aws: AwsCloud) -> None:
+    bucket.put("key", b"x")
+    before = len(aws.calls("s3"))
+
+    assert bucket.find("key") == b"x"
+    assert bucket.find("never") is None
+    assert len(aws.calls("s3")) - before == 2
+
+
+def test_many_are_deleted_by_few_requests(bucket: Store, aws: AwsCloud) -> None:
+    threads = [threading.Thread(target=bucket.put, args=(f"run/{n}", b"")) for n in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    bucket.clear("run")
+
+    assert bucket.keys("run") == []
+    assert len(aws.calls("s3", "DeleteObjects")) == 1 and not aws.calls("s3", "DeleteObject")
+
+
+def test_a_large_object_is_read_by_ranges_of_one_version(bucket: Store, aws: AwsCloud) -> None:
+    body = os.urandom(2_500_000)
+    bucket.put("large", body)
+
+    pieces = bucket.stream("large", chunk=1_000_000)
+    first = next(pieces)
+    assert first + b"".join(pieces) == body
+    pieces = bucket.stream("large", chunk=100_000)
+    next(pieces)
+    bucket.put("large", bytes(2_500_000))
+    with pytest.raises(TransientError, match="has changed while it was read"):
+        list(pieces)
+
+
+@pytest.mark.parametrize("effect", ["throttle", "drop_before", "drop_after", "truncate"])
+@pytest.mark.parametrize("action", ["PutObject", "GetObject", "HeadObject", "ListObjectsV2", "DeleteObjects"])
+def test_what_passes_is_waited_out(bucket: Store, aws: AwsCloud, action: str, effect: str) -> None:
+    bucket.put("a/one", b"1")
+    aws.fault("s3", action, effect, count=2)
+
+    bucket.create("a/two", b"2")
+    assert bucket.get("a/one") == b"1"
+    assert bucket.exists("a/two")
+    assert bucket.keys("a") == ["a/one", "a/two"]
+    bucket.delete("a/one", "a/two")
+    assert bucket.keys("a") == []
+
+
+def test_a_create_whose_answer_was_lost_is_ours_only_with_our_bytes(bucket: Store, aws: AwsCloud) -> None:
+    aws.fault("s3", "PutObject", "drop_after")
+    bucket.create("ours", b"ours")
+    bucket.put("theirs", b"theirs")
+    aws.fault("s3", "PutObject", "drop_before")
+
+    with pytest.raises(ExistsError):
+        bucket.create("theirs", b"ours")
+
+
+def test_a_store_that_stays_away_is_an_error_in_time(
+    bucket: Store, aws: AwsCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "PATIENCE_S", 0.5)
+    bucket.put("key", b"")
+    aws.fault("s3", ".*", "throttle", count=None)
+
+    with pytest.raises(TransientError, match="could not read key"):
+        bucket.get("key")
+
+
+def test_a_bucket_that_is_not_there_is_named_with_what_makes_it(aws: AwsCloud) -> None:
+    with pytest.raises(SpecError, match="there is no bucket 'nowhere-at-all'") as caught:
+        Store("s3://nowhere-at-all").keys("run")
+    assert "sojourn setup aws" in (caught.value.hint or "")
+
+
+def test_a_bucket_that_goes_while_it_is_used_is_named(bucket: Store, aws: AwsCloud) -> None:
+    assert bucket.find("key") is None
+    aws.client("s3").delete_bucket(Bucket="acme-sojourn")
+
+    with pytest.raises(SpecError, match="there is no bucket 'acme-sojourn'"):
+        bucket.find("key")
+    with pytest.raises(SpecError, match="there is no bucket 'acme-sojourn'"):
+        bucket.put("key", b"")
+
+
+def test_another_account_s_bucket_is_an_access_error(aws: AwsCloud) -> None:
+    aws.fault("s3", "HeadBucket", "error", code="AccessDenied", status=403, message="Forbidden", count=None)
+
+    with pytest.raises(AccessError, match="is another account's, or not for these credentials") as caught:
+        Store("s3://somebody-elses").keys("run")
+    assert "aws sts get-caller-identity" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "hint"),
+    [
+        ("AccessDenied", "Access Denied", "aws s3 ls s3://acme-sojourn"),
+        ("ExpiredToken", "The provided token has expired", "aws sso login"),
+    ],
+)
+def test_a_refusal_is_told_at_once(bucket: Store, aws: AwsCloud, code: str, message: str, hint: str) -> None:
+    bucket.put("key", b"")
+    status = 400 if code == "ExpiredToken" else 403
+    aws.fault("s3", ".*Object", "error", code=code, status=status, message=message, count=None)
+
+    for call in (lambda: bucket.get("key"), lambda: bucket.put("key", b""), lambda: bucket.create("new", b"")):
+        with pytest.raises(AccessError, match=f"s3://acme-sojourn: could not .*{message}") as caught:
+            call()
+        assert hint in (caught.value.hint or "")
+
+
+def test_without_credentials_there_is_one_sentence(aws: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+
+    with pytest.raises(AccessError, match="credentials") as caught:
+        Store("s3://acme-sojourn").keys("run")
+    assert "aws configure" in (caught.value.hint or "")

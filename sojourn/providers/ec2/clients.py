@@ -7,11 +7,12 @@ https://docs.aws.amazon.com/boto3/latest/guide/credentials.html
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from threading import RLock
 from typing import Any
 
-from sojourn.errors import SpecError
+from sojourn.errors import AccessError, SpecError
 from sojourn.providers.ec2.errors import translated
 
 CONNECT_LIMIT_S = 5.0
@@ -52,6 +53,16 @@ class Clients:
         with translated("ask whose credentials these are"):
             return str(self.client("sts").get_caller_identity()["Account"])
 
+    def credentials(self) -> Any:
+        """Access key, secret key and token, renewed when they are about to end. Raises AccessError without any."""
+        with translated("read the credentials"):
+            found = self._session.get_credentials()
+            if found is None:
+                raise AccessError(
+                    "aws: there are no credentials", hint="give some: aws configure, or export AWS_PROFILE=…"
+                )
+            return found.get_frozen_credentials()
+
     @cached_property
     def _session(self) -> Any:
         try:
@@ -67,10 +78,13 @@ class Clients:
 def _config() -> Any:
     from botocore.config import Config
 
+    # What stands in for S3 has no names for its buckets' hosts.
+    elsewhere = any(os.environ.get(name) for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
     # One retry at most, at once: waiting and counting belong to the orchestrator.
     return Config(
         connect_timeout=CONNECT_LIMIT_S,
         read_timeout=ANSWER_LIMIT_S,
         retries={"total_max_attempts": 2, "mode": "standard"},
         user_agent_extra="sojourn",
+        s3={"addressing_style": "path"} if elsewhere else None,
     )

@@ -1,0 +1,49 @@
+"""What lies in a store on files, without obstore: one foreign file name would make its whole listing fail."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from sojourn.errors import SpecError
+
+TEMPORARY = re.compile(r"#\d+$")  # obstore's own names for what it is writing
+
+
+def keys(root: Path, prefix: str) -> Iterator[str]:
+    """Every key below `prefix/`."""
+    for folder, _, files in os.walk(root / prefix):
+        base = Path(folder).relative_to(root).as_posix()
+        yield from (f"{base}/{name}" for name in files if not TEMPORARY.search(name))
+
+
+def sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    """Every key below `prefix/` with its object's size."""
+    for key in keys(root, prefix):
+        with suppress(FileNotFoundError):  # removed since it was listed
+            yield key, (root / key).stat().st_size
+
+
+def names(root: Path, prefix: str) -> list[str]:
+    """The folders directly below `prefix/`, sorted."""
+    try:
+        return sorted(e.name for e in os.scandir(root / prefix) if e.is_dir())
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise SpecError(
+            f"store: {root.as_uri()!r} is not a directory", hint="name another: --store file:///absolute/path"
+        ) from None
+
+
+def remove_leavings(folder: Path) -> None:
+    """Take away temporary files of writers that died, and folders that hold nothing."""
+    for place, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            if TEMPORARY.search(name):
+                Path(place, name).unlink(missing_ok=True)
+        with suppress(OSError):  # something is kept in it
+            os.rmdir(place)

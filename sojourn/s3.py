@@ -1,0 +1,119 @@
+"""A bucket of S3 for `sojourn.storage`: opened with what boto3 finds, its refusals told as decisions.
+
+Credentials, profile, session and endpoint are those of boto3's own chain, asked again
+before they end. The bucket is looked at once, when first used: that tells its region, and
+turns a bucket that is missing or another's into one sentence before anything is written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore.exceptions
+import obstore.store
+
+from sojourn.errors import AccessError, SojournError, SpecError, TransientError, first_line
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.errors import CREDENTIALS_HINT, DEAD_CREDENTIALS, DECISIONS, code_of, translated
+
+SOMEWHERE = "us-east-1"  # S3 tells a bucket's region from any other
+KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
+
+
+class Bucket:
+    """The bucket that an `s3://bucket/prefix` URL names."""
+
+    def __init__(self, url: str) -> None:
+        place = urlsplit(url)
+        self.name = place.netloc
+        self.prefix = unquote(place.path).strip("/")
+        self._clients = Clients()
+
+    @cached_property
+    def region(self) -> str:
+        """Where the bucket lies. Raises SpecError, AccessError or TransientError when it cannot be used."""
+        client = self._clients.client("s3", SOMEWHERE)
+        with translated(f"look at the bucket {self.name}"):
+            try:
+                found = client.head_bucket(Bucket=self.name)
+            except Exception as error:
+                raise self._unusable(error) from error
+        return str(found.get("BucketRegion") or found["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"))
+
+    def open(self, limit_s: float, retries: int) -> obstore.store.S3Store:
+        """The store below the prefix; each request ends within `limit_s`."""
+        endpoint = str(self._clients.client("s3", self.region).meta.endpoint_url)
+        own = "amazonaws.com" in (urlsplit(endpoint).hostname or "")
+        client: dict[str, Any] = {"connect_timeout": "5s", "timeout": f"{limit_s:.0f}s"}
+        if not own and endpoint.startswith("http://"):
+            client["allow_http"] = True
+        if trusted := os.environ.get("AWS_CA_BUNDLE"):
+            client["root_certificate"] = Path(trusted).read_bytes()
+        return obstore.store.S3Store(
+            self.name,
+            prefix=self.prefix or None,
+            region=self.region,
+            virtual_hosted_style_request=False,
+            client_options=client,  # type: ignore[arg-type]
+            retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=limit_s)},
+            credential_provider=self._credentials,
+            **({} if own else {"endpoint": endpoint}),  # type: ignore[arg-type]
+        )
+
+    def _credentials(self) -> Any:
+        """What signs the next minutes' requests, in obstore's form."""
+        found = self._clients.credentials()
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.token,
+            "expires_at": datetime.now(UTC) + KEYS_LAST,
+        }
+
+    def decision(self, error: Exception, doing: str) -> SojournError:
+        """What an error of obstore's means for us."""
+        said = str(error)
+        found = re.search(r"<Code>(\w+)</Code>", said)
+        code = found.group(1) if found else None
+        reason = re.search(r"<Message>([^<]+)</Message>", said)
+        text = f"s3://{self.name}: could not {doing}: " + (reason.group(1) if reason else _short(error))
+        if isinstance(error, obstore.exceptions.UnauthenticatedError) or code in DEAD_CREDENTIALS:
+            return AccessError(text, hint=CREDENTIALS_HINT)
+        if isinstance(error, obstore.exceptions.PermissionDeniedError):
+            return AccessError(text, hint=self._rights())
+        return DECISIONS.get(code or "", TransientError)(text)
+
+    def missing(self) -> SpecError:
+        """There is no such bucket."""
+        return SpecError(
+            f"store: there is no bucket {self.name!r}",
+            hint=f"make it: sojourn setup aws, or aws s3 mb s3://{self.name}",
+        )
+
+    def _unusable(self, error: Exception) -> Exception:
+        # The answer to HEAD has no body, so the status is all that S3 says.
+        code = code_of(error)
+        if code in ("404", "NoSuchBucket"):
+            return self.missing()
+        if code in ("403", "AccessDenied"):
+            return AccessError(
+                f"store: the bucket {self.name!r} is another account's, or not for these credentials",
+                hint=self._rights(),
+            )
+        if code == "400":  # a session that has ended is told so only where there is room for words
+            return AccessError(f"store: S3 takes these credentials for no bucket: {self.name!r}", hint=CREDENTIALS_HINT)
+        return error
+
+    def _rights(self) -> str:
+        return f"whose they are: aws sts get-caller-identity; try them: aws s3 ls s3://{self.name}"
+
+
+def _short(error: Exception) -> str:
+    """What happened, without the request that it happened to."""
+    return first_line(error).rpartition(" - ")[2][:300]
