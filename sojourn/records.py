@@ -320,6 +320,7 @@ class Boot(Record):
     """What every machine of a lease is told at its birth: a pure function of the plan, no secret in it."""
 
     store: str = Field(description="URL of the store that holds the mailbox")
+    store_region: str | None = Field(default=None, description="Where its bucket lies, for a store in a cloud")
     project: str
     run: str
     attempt: int
