@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import options
+from cli import completion, options
 
 if TYPE_CHECKING:
     from sojourn.doctor import Check
@@ -17,17 +17,27 @@ if TYPE_CHECKING:
 MARKS = {"good": "[green]✓[/]", "weak": "[yellow]![/]", "missing": "[red]✗[/]"}
 
 
-def doctor(
-    project: options.Directory = Path("."), store: options.StoreUrl = None, as_json: options.AsJson = False
-) -> None:
-    """Look at this host and project, and say what is missing and how to mend it.
+Where = Annotated[
+    str | None, typer.Option(help="Look at this cloud account too: aws.", autocompletion=completion.providers)
+]
+Region = Annotated[str | None, typer.Option(help="With --where aws: the region to look at. Yours if absent.")]
 
-    Example: sojourn doctor
+
+def doctor(
+    project: options.Directory = Path("."),
+    where: Where = None,
+    region: Region = None,
+    store: options.StoreUrl = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Look at this host, project and cloud account, and say what is missing and how to mend it.
+
+    Example: sojourn doctor --where aws
     """
     from sojourn.errors import SpecError
 
     checks: list[Check] = []
-    for check in _checks(project, store):
+    for check in _checks(project, where, region, store):
         checks.append(check)
         if not as_json:
             _show(check)
@@ -38,7 +48,7 @@ def doctor(
         raise SpecError(f"missing: {', '.join(missing)}", hint="mend these, then: sojourn doctor")
 
 
-def _checks(project: Path, store: str | None) -> Iterator[Check]:
+def _checks(project: Path, where: str | None, region: str | None, store: str | None) -> Iterator[Check]:
     from cli.server import describe_server
     from cli.world import prepare_plan, store_url
     from sojourn.doctor import Check, examine_host, examine_project
@@ -47,9 +57,31 @@ def _checks(project: Path, store: str | None) -> Iterator[Check]:
 
     home = data_home()
     yield from examine_host(home, store_url(store, project), open_provider("local", home))
+    if (where or _asked(project)) == "aws":
+        yield from _amazon(project, region)
     yield from examine_project(project, lambda: prepare_plan(project, {}, store, accept_size=False))
     healthy, found = describe_server()
     yield Check(what="prefect", state="good" if healthy else "weak", found=found, mend="sojourn ui")
+
+
+def _asked(project: Path) -> object:
+    """Where the project's params.yaml rents; a file that cannot be read is told of later."""
+    from sojourn.errors import SpecError
+    from sojourn.spec import read_section
+
+    try:
+        return read_section(project).get("where")
+    except SpecError:
+        return None
+
+
+def _amazon(project: Path, region: str | None) -> Iterator[Check]:
+    from cli.world import name_of
+    from sojourn.project import Project
+    from sojourn.providers.ec2.checkup import examine
+    from sojourn.providers.ec2.clients import Clients
+
+    yield from examine(Clients(region), name_of(Project.at(project)))
 
 
 def _show(check: Check) -> None:

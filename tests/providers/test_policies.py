@@ -113,7 +113,7 @@ def test_a_machine_lists_what_it_may_read_and_so_learns_that_something_is_not_th
         ("scheduler:CreateSchedule", "arn:aws:scheduler:us-west-2:123456789012:schedule/sojourn/x", {}),
         ("s3:PutObject", f"{STORE}/control/digits/plan.json", {}),
         ("s3:PutObject", "arn:aws:s3:::acme-data/dvc/files/md5/a1/b2", {}),
-        ("ssm:GetParameter", "arn:aws:ssm:eu-west-1::parameter/aws/service/deeplearning/ami", {}),
+        ("ssm:GetParameters", "arn:aws:ssm:eu-west-1::parameter/aws/service/deeplearning/ami", {}),
         ("ssm:PutParameter", f"{SSM}/sojourn/digits/KEY", {}),
     ],
 )

@@ -8,6 +8,9 @@ https://docs.aws.amazon.com/boto3/latest/guide/credentials.html
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from threading import RLock
 from typing import Any
@@ -17,6 +20,16 @@ from sojourn.providers.ec2.errors import translated
 
 CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as Amazon sees it."""
+
+    arn: str
+    source: str  # where botocore found the credentials: env, shared-credentials-file, sso, iam-role …
+    ends_at: float | None  # when they end or are renewed; None when nobody says
+    clock_off_s: float  # how far this computer's clock is ahead of Amazon's
 
 
 class Clients:
@@ -62,6 +75,22 @@ class Clients:
                     "aws: there are no credentials", hint="give some: aws configure, or export AWS_PROFILE=…"
                 )
             return found.get_frozen_credentials()
+
+    @cached_property
+    def caller(self) -> Caller:
+        """Whose credentials these are. Raises AccessError without valid ones."""
+        with translated("ask whose credentials these are"):
+            answer = self.client("sts").get_caller_identity()
+        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        found = self._session.get_credentials()
+        # botocore knows the end of what it fetched itself, and renews that; it publishes neither.
+        ends = getattr(found, "_expiry_time", None)
+        return Caller(
+            arn=str(answer["Arn"]),
+            source=str(found.method),
+            ends_at=ends.timestamp() if ends else None,
+            clock_off_s=time.time() - parsedate_to_datetime(told).timestamp() if told else 0.0,
+        )
 
     @cached_property
     def _session(self) -> Any:

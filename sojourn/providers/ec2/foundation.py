@@ -107,17 +107,11 @@ def find(clients: Clients, project: str) -> Foundation:
     """
     names = Names(clients.account, clients.region, project)
     vpc = default_vpc(clients)
-    found = {
-        f"security group {GROUP}": (group := find_group(clients, vpc)),
-        f"instance profile {names.machine_role}": (profile := find_profile(clients, names.machine_role)),
-        f"role {names.machine_role}": (policy := find_policy(clients, names.machine_role)),
-        f"role {SCHEDULER_ROLE}": (scheduler := find_role(clients, SCHEDULER_ROLE)),
-        f"schedule group {SCHEDULE_GROUP}": find_schedule_group(clients),
-        f"bucket {names.bucket}": find_bucket(clients, names) or None,
-    }
+    found = {what: look() for what, look in looks(clients, names, vpc).items()}
     missing = [what for what, it in found.items() if it is None]
-    if missing or not (group and profile and policy and scheduler):
+    if missing:
         raise lacking(names, missing)
+    group, profile, policy, role, _, _ = found.values()
     return Foundation(
         account=names.account,
         region=names.region,
@@ -126,10 +120,22 @@ def find(clients: Clients, project: str) -> Foundation:
         vpc_id=vpc,
         group_id=group["GroupId"],
         profile_arn=profile["Arn"],
-        scheduler_role_arn=scheduler["Arn"],
+        scheduler_role_arn=role["Arn"],
         schedule_group=SCHEDULE_GROUP,
         readable=readable(policy),
     )
+
+
+def looks(clients: Clients, names: Names, vpc: str) -> dict[str, Callable[[], Any]]:
+    """How to look for each thing that renting needs, by what it is; each answers None for what is missing."""
+    return {
+        f"security group {GROUP}": lambda: find_group(clients, vpc),
+        f"instance profile {names.machine_role}": lambda: find_profile(clients, names.machine_role),
+        f"role {names.machine_role}": lambda: find_policy(clients, names.machine_role),
+        f"role {SCHEDULER_ROLE}": lambda: find_role(clients, SCHEDULER_ROLE),
+        f"schedule group {SCHEDULE_GROUP}": lambda: find_schedule_group(clients),
+        f"bucket {names.bucket}": lambda: find_bucket(clients, names) or None,
+    }
 
 
 def find_ground(clients: Clients, region: str) -> Ground:

@@ -119,7 +119,7 @@ def _renting(names: Names) -> list[Document]:
     machine_role = names.iam(f"role/{names.machine_role}")
     return [
         _allow("Look", look, "*"),
-        _allow("FindImages", ["ssm:GetParameter", "ssm:GetParameters"], images),
+        _allow("FindImages", ["ssm:GetParameters"], images),
         _allow("RunOurs", ["ec2:RunInstances"], [_ec2(names, "instance/*"), _ec2(names, "volume/*")], ours),
         _allow("RunAmong", ["ec2:RunInstances"], [*(_ec2(names, kind) for kind in around), *theirs]),
         _allow(
