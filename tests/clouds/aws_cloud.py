@@ -139,6 +139,14 @@ class AwsCloud:
     def clear_faults(self) -> None:
         self._ask("clear_faults")
 
+    def enforce(self) -> None:
+        """From now on every call needs a policy that allows it, but the administrator's; until the next reset."""
+        self._ask("enforce")
+
+    def used(self) -> list[tuple[str, str]]:
+        """Who did what while policies were enforced: ARN and action."""
+        return [(who, action) for who, action in self._ask("used")]
+
     def calls(self, service: str = "", action: str = "") -> list[dict[str, Any]]:
         """Every call since the last reset, as it came over the wire."""
         calls: list[dict[str, Any]] = self._ask("calls")

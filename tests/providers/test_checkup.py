@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from moto_cloud import MotoCloud
+from clouds.aws_cloud import AwsCloud
 
 from sojourn.doctor import Check
 from sojourn.providers.ec2 import checkup
@@ -30,15 +29,15 @@ def examined(clients: Clients) -> dict[str, list[Check]]:
 
 
 @pytest.fixture
-def foundation(cloud: MotoCloud, clients: Clients) -> Foundation:
+def foundation(aws: AwsCloud, clients: Clients) -> Foundation:
     make(clients)
     return find(clients, "digits")
 
 
 @pytest.fixture
-def user(cloud: MotoCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def user(aws: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> str:
     """The keys of somebody who may do everything but see subnets and prices, which the account enforces."""
-    iam = cloud.client("iam")
+    iam = aws.client("iam")
     iam.create_user(UserName="ann")
     statements = [
         {"Effect": "Allow", "Action": "*", "Resource": "*"},
@@ -49,12 +48,11 @@ def user(cloud: MotoCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     key = iam.create_access_key(UserName="ann")["AccessKey"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
-    cloud.post("reset-auth", b"0")
-    yield "ann"
-    cloud.post("reset-auth", b"inf")
+    aws.enforce()
+    return "ann"
 
 
-def test_an_account_without_a_foundation_is_told_of_setup(cloud: MotoCloud, clients: Clients) -> None:
+def test_an_account_without_a_foundation_is_told_of_setup(aws: AwsCloud, clients: Clients) -> None:
     found = examined(clients)
     assert found["identity"][0].state == "good"
     for heading in ("network", "profile", "role", "timers", "bucket"):
@@ -64,7 +62,7 @@ def test_an_account_without_a_foundation_is_told_of_setup(cloud: MotoCloud, clie
     assert "rights" not in found
 
 
-def test_after_setup_nothing_of_the_foundation_is_missing(cloud: MotoCloud, clients: Clients) -> None:
+def test_after_setup_nothing_of_the_foundation_is_missing(aws: AwsCloud, clients: Clients) -> None:
     make(clients)
     found = examined(clients)
     for heading in ("network", "profile", "role", "timers", "bucket", "clock"):
@@ -83,14 +81,14 @@ def test_each_right_that_is_lacking_is_named_with_what_grants_it(foundation: Fou
 def test_an_account_that_does_not_know_the_credentials_is_told_in_one_line(
     user: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUNKNOWN000000000")
     [check] = examined(Clients())["identity"]
     assert check.state == "missing"
-    assert "SignatureDoesNotMatch" in check.found
+    assert "security token included in the request is invalid" in check.found
     assert "aws sso login" in str(check.mend)
 
 
-def test_no_credentials_at_all_end_the_examination_there(monkeypatch: pytest.MonkeyPatch, cloud: MotoCloud) -> None:
+def test_no_credentials_at_all_end_the_examination_there(monkeypatch: pytest.MonkeyPatch, aws: AwsCloud) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     found = examined(Clients())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from moto_cloud import MotoCloud
+from clouds.aws_cloud import AwsCloud
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -21,12 +21,10 @@ def run(folder: Path, *words: str, given: str = "") -> Result:
     return CliRunner().invoke(app, ["secret", *words, "--project", str(folder)], input=given)
 
 
-def test_a_secret_comes_from_standard_input_is_kept_encrypted_and_never_printed(
-    cloud: MotoCloud, tmp_path: Path
-) -> None:
+def test_a_secret_comes_from_standard_input_is_kept_encrypted_and_never_printed(aws: AwsCloud, tmp_path: Path) -> None:
     done = run(tmp_path, "set", "WANDB_API_KEY", given=f"{VALUE}\n")
     assert done.exit_code == 0, done.output
-    ssm = cloud.client("ssm")
+    ssm = aws.client("ssm")
     kept = ssm.get_parameter(Name="/sojourn/digits/WANDB_API_KEY", WithDecryption=True)["Parameter"]
     assert (kept["Type"], kept["Value"]) == ("SecureString", VALUE)
     for shown in (done, run(tmp_path, "list"), run(tmp_path, "list", "--json")):
@@ -34,7 +32,7 @@ def test_a_secret_comes_from_standard_input_is_kept_encrypted_and_never_printed(
         assert "horse" not in shown.output
 
 
-def test_a_secret_is_replaced_and_removed(clients: Clients, cloud: MotoCloud) -> None:
+def test_a_secret_is_replaced_and_removed(clients: Clients, aws: AwsCloud) -> None:
     secrets = Secrets(clients, "digits")
     secrets.set("TOKEN", "one")
     secrets.set("TOKEN", "two")
@@ -44,7 +42,7 @@ def test_a_secret_is_replaced_and_removed(clients: Clients, cloud: MotoCloud) ->
     assert secrets.list() == []
 
 
-def test_removing_what_is_not_there_names_what_is(clients: Clients, cloud: MotoCloud) -> None:
+def test_removing_what_is_not_there_names_what_is(clients: Clients, aws: AwsCloud) -> None:
     secrets = Secrets(clients, "digits")
     secrets.set("WANDB_API_KEY", "x")
     with pytest.raises(SpecError, match="did you mean 'WANDB_API_KEY'"):
@@ -61,7 +59,7 @@ def test_removing_what_is_not_there_names_what_is(clients: Clients, cloud: MotoC
     ],
 )
 def test_what_cannot_be_a_variable_of_the_script_is_refused(
-    clients: Clients, cloud: MotoCloud, name: str, value: str, said: str
+    clients: Clients, aws: AwsCloud, name: str, value: str, said: str
 ) -> None:
     with pytest.raises(SpecError, match=said):
         Secrets(clients, "digits").set(name, value)

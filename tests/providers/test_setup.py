@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moto_cloud import ACCOUNT, MotoCloud
+from clouds.aws_cloud import ACCOUNT, AwsCloud
 from typer.testing import CliRunner, Result
 
 from cli.main import app
@@ -41,50 +41,50 @@ def run(folder: Path, *words: str, **more: Any) -> Result:
 # --- what is made -------------------------------------------------------------------------
 
 
-def test_a_second_time_changes_nothing(clients: Clients, cloud: MotoCloud) -> None:
+def test_a_second_time_changes_nothing(clients: Clients, aws: AwsCloud) -> None:
     assert len(changes(clients, regions=["eu-west-1"])) == 9
     make(clients, regions=["eu-west-1"])
     assert changes(clients, regions=["eu-west-1"]) == []
 
 
-def test_what_renting_needs_is_found_once_it_was_made(clients: Clients, cloud: MotoCloud) -> None:
+def test_what_renting_needs_is_found_once_it_was_made(clients: Clients, aws: AwsCloud) -> None:
     make(clients, remotes=["s3://acme-data/dvc", "s3://whole-bucket"])
     found = find(clients, "digits")
     assert (found.account, found.region, found.store) == (ACCOUNT, "us-east-1", f"s3://{BUCKET}")
     assert found.readable == ("s3://acme-data/dvc/", "s3://whole-bucket/")
-    groups = cloud.client("ec2").describe_security_groups(GroupIds=[found.group_id])["SecurityGroups"]
+    groups = aws.client("ec2").describe_security_groups(GroupIds=[found.group_id])["SecurityGroups"]
     assert [group["GroupName"] for group in groups] == [GROUP]
 
 
-def test_all_that_is_missing_is_named_with_the_command_that_makes_it(clients: Clients, cloud: MotoCloud) -> None:
+def test_all_that_is_missing_is_named_with_the_command_that_makes_it(clients: Clients, aws: AwsCloud) -> None:
     make(clients, "digits")
-    cloud.client("iam").delete_role_policy(RoleName="sojourn-scheduler", PolicyName="sojourn")
-    cloud.client("iam").delete_role(RoleName="sojourn-scheduler")
-    cloud.client("s3").delete_bucket(Bucket=BUCKET)
+    aws.client("iam").delete_role_policy(RoleName="sojourn-scheduler", PolicyName="sojourn")
+    aws.client("iam").delete_role(RoleName="sojourn-scheduler")
+    aws.client("s3").delete_bucket(Bucket=BUCKET)
     with pytest.raises(SpecError, match=f": role sojourn-scheduler, bucket {BUCKET}\n") as caught:
         find(clients, "digits")
     assert "sojourn setup aws --region us-east-1" in str(caught.value.hint)
 
 
-def test_another_project_of_the_account_needs_a_role_of_its_own_alone(clients: Clients, cloud: MotoCloud) -> None:
+def test_another_project_of_the_account_needs_a_role_of_its_own_alone(clients: Clients, aws: AwsCloud) -> None:
     make(clients, "digits")
     role = "role sojourn-machine-faces: trusts, ReadControl, WriteResults, ListProject, ReadSecrets"
     assert changes(clients, "faces") == [role, "instance profile sojourn-machine-faces: role"]
 
 
-def test_a_further_region_is_rented_in_and_keeps_nothing(clients: Clients, cloud: MotoCloud) -> None:
+def test_a_further_region_is_rented_in_and_keeps_nothing(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
     with pytest.raises(SpecError, match="eu-west-1: security group sojourn-machines, schedule group") as caught:
         find_ground(clients, "eu-west-1")
     assert "setup aws --region us-east-1 --region eu-west-1" in str(caught.value.hint)
     make(clients, regions=["eu-west-1"])
     assert find_ground(clients, "eu-west-1").group_id != find(clients, "digits").group_id
-    assert [one["Name"] for one in cloud.client("s3").list_buckets()["Buckets"]] == [BUCKET]
+    assert [one["Name"] for one in aws.client("s3").list_buckets()["Buckets"]] == [BUCKET]
 
 
-def test_the_bucket_is_encrypted_closed_and_forgets(clients: Clients, cloud: MotoCloud) -> None:
+def test_the_bucket_is_encrypted_closed_and_forgets(clients: Clients, aws: AwsCloud) -> None:
     make(clients, days=12)
-    s3 = cloud.client("s3")
+    s3 = aws.client("s3")
     block = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
     assert len(block) == 4
     assert all(block.values())
@@ -97,15 +97,15 @@ def test_the_bucket_is_encrypted_closed_and_forgets(clients: Clients, cloud: Mot
     assert owner == [{"ObjectOwnership": "BucketOwnerEnforced"}]
 
 
-def test_how_long_the_store_keeps_runs_stays_as_it_was_said_once(clients: Clients, cloud: MotoCloud) -> None:
+def test_how_long_the_store_keeps_runs_stays_as_it_was_said_once(clients: Clients, aws: AwsCloud) -> None:
     make(clients, days=12)
     assert changes(clients) == []
     assert changes(clients, days=20) == [f"bucket {BUCKET}: keeps control/, keeps machine/"]
 
 
-def test_nothing_comes_into_a_machine_but_from_its_peers(clients: Clients, cloud: MotoCloud) -> None:
+def test_nothing_comes_into_a_machine_but_from_its_peers(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
-    group = cloud.client("ec2").describe_security_groups(GroupIds=[find(clients, "digits").group_id])
+    group = aws.client("ec2").describe_security_groups(GroupIds=[find(clients, "digits").group_id])
     [rule] = group["SecurityGroups"][0]["IpPermissions"]
     assert rule["IpProtocol"] == "-1"
     assert not rule["IpRanges"]
@@ -115,11 +115,11 @@ def test_nothing_comes_into_a_machine_but_from_its_peers(clients: Clients, cloud
 # --- what was changed by hand -------------------------------------------------------------
 
 
-def test_a_port_that_somebody_opened_is_shown_and_closed(clients: Clients, cloud: MotoCloud) -> None:
+def test_a_port_that_somebody_opened_is_shown_and_closed(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
     group = find(clients, "digits").group_id
     door = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-    cloud.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[door])
+    aws.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[door])
     [change] = differences(pieces(clients, "digits"))
     [(aspect, has, wanted)] = change.fields
     assert (aspect, wanted) == ("inbound", ["everything from its own members"])
@@ -128,9 +128,9 @@ def test_a_port_that_somebody_opened_is_shown_and_closed(clients: Clients, cloud
     assert changes(clients) == []
 
 
-def test_a_policy_that_was_widened_is_shown_by_statement_and_put_right(clients: Clients, cloud: MotoCloud) -> None:
+def test_a_policy_that_was_widened_is_shown_by_statement_and_put_right(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
-    iam = cloud.client("iam")
+    iam = aws.client("iam")
     policy = iam.get_role_policy(RoleName="sojourn-machine-digits", PolicyName="sojourn")["PolicyDocument"]
     policy["Statement"][0]["Resource"] = "*"
     policy["Statement"].append({"Sid": "Everything", "Effect": "Allow", "Action": "*", "Resource": "*"})
@@ -140,9 +140,9 @@ def test_a_policy_that_was_widened_is_shown_by_statement_and_put_right(clients: 
     assert changes(clients) == []
 
 
-def test_rules_that_somebody_else_gave_the_bucket_stay(clients: Clients, cloud: MotoCloud) -> None:
+def test_rules_that_somebody_else_gave_the_bucket_stay(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
-    s3 = cloud.client("s3")
+    s3 = aws.client("s3")
     rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     theirs = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "reports/"}, "Expiration": {"Days": 9}}
     s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [theirs, *rules[1:]]})
@@ -156,7 +156,7 @@ def test_rules_that_somebody_else_gave_the_bucket_stay(clients: Clients, cloud: 
 
 
 @pytest.fixture
-def taken(cloud: MotoCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[BaseHTTPRequestHandler]]:
+def taken(aws: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[BaseHTTPRequestHandler]]:
     """An S3 where the bucket's name is taken by another account, as its `head` and `put` answer."""
 
     class S3(BaseHTTPRequestHandler):
@@ -199,8 +199,8 @@ def test_a_bucket_name_that_another_account_takes_meanwhile_is_told_as_that(take
     assert "--store s3://BUCKET" in str(caught.value.hint)
 
 
-def test_an_account_without_a_default_network_is_told_how_to_get_one(clients: Clients, cloud: MotoCloud) -> None:
-    ec2 = cloud.client("ec2")
+def test_an_account_without_a_default_network_is_told_how_to_get_one(clients: Clients, aws: AwsCloud) -> None:
+    ec2 = aws.client("ec2")
     vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     for subnet in ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
@@ -217,13 +217,13 @@ def test_an_account_without_a_default_network_is_told_how_to_get_one(clients: Cl
 # --- the command --------------------------------------------------------------------------
 
 
-def test_nothing_is_made_before_it_was_accepted(cloud: MotoCloud, tmp_path: Path) -> None:
+def test_nothing_is_made_before_it_was_accepted(aws: AwsCloud, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("launch: {project_name: digits}")
     done = run(tmp_path)
     assert done.exit_code == 0, done.output
     assert f"+ bucket {BUCKET}" in done.output
     assert "Nothing was made" in done.output
-    assert cloud.client("s3").list_buckets()["Buckets"] == []
+    assert aws.client("s3").list_buckets()["Buckets"] == []
 
     done = run(tmp_path, "--yes")
     assert done.exit_code == 0, done.output
@@ -231,7 +231,7 @@ def test_nothing_is_made_before_it_was_accepted(cloud: MotoCloud, tmp_path: Path
     assert "No change: 7 as they should be." in run(tmp_path).output
 
 
-def test_dvc_s_remotes_on_s3_become_readable_and_no_others(clients: Clients, cloud: MotoCloud, tmp_path: Path) -> None:
+def test_dvc_s_remotes_on_s3_become_readable_and_no_others(clients: Clients, aws: AwsCloud, tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text(
         "[core]\n    remote = part\n"

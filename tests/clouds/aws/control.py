@@ -42,6 +42,12 @@ class Control:
     def clear_faults(self) -> None:
         self._world.faults.clear()
 
+    def enforce(self) -> None:
+        self._world.guard.enforcing = True
+
+    def used(self) -> list[tuple[str, str]]:
+        return self._world.guard.used()
+
     def calls(self) -> list[dict[str, Any]]:
         return [call.record() for call in list(self._calls())]
 

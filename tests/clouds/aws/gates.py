@@ -36,6 +36,14 @@ def _end_of_presigned(query: dict[str, list[str]]) -> float | None:
     return None
 
 
+def dry_run(call: Call, environ: Environ, start: answers.Start) -> Iterable[bytes] | None:
+    """Whoever only asks whether they may look is not shown anything, which moto does."""
+    if call.service != "ec2" or not call.action.startswith("Describe") or "DryRun=true" not in call.body:
+        return None
+    said = "Request would have succeeded, but DryRun flag is set."
+    return answers.error(start, "ec2", "DryRunOperation", 412, said)
+
+
 def pricing(call: Call, environ: Environ, start: answers.Start) -> Iterable[bytes] | None:
     """The price list of EC2, which moto has not: on demand, Linux, shared machines.
 

@@ -9,6 +9,7 @@ from moto.moto_api._internal.models import moto_api_backend
 
 from clouds.aws.credentials import Desk
 from clouds.aws.faults import Faults
+from clouds.aws.iam import Guard
 from clouds.aws.machines import Machines, Timing
 from clouds.aws.market import Market, Place
 
@@ -18,6 +19,7 @@ class World:
     timing: Timing = field(default_factory=Timing)
     market: Market = field(default_factory=Market)
     faults: Faults = field(default_factory=Faults)
+    guard: Guard = field(default_factory=Guard)
     # (region, client token) -> what was asked and the reservation that answered it
     launches: dict[tuple[str, str], tuple[str, Any]] = field(default_factory=dict)
     spot_requests: dict[str, Any] = field(default_factory=dict)
@@ -39,6 +41,7 @@ class World:
         self.timing.__init__()  # type: ignore[misc]
         self.market.clear()
         self.faults.clear()
+        self.guard.clear()
         for kept in (self.launches, self.spot_requests, self.placement_groups, self.fired):
             kept.clear()
         moto_api_backend.reset()

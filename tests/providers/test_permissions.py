@@ -1,0 +1,271 @@
+"""The whole of a lease under exactly the policies that `sojourn setup aws --print` names.
+
+The stand-in enforces them with their resources and conditions; a call that they do not allow
+fails as it would at Amazon's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clouds.aws.rules import actions
+from clouds.aws_cloud import ACCOUNT, AwsCloud
+
+from sojourn.errors import AccessError
+from sojourn.names import LeaseName
+from sojourn.providers.ec2 import checkup, policies
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.foundation import Foundation, Names, find
+from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.providers.ec2.secrets import Secrets
+from sojourn.providers.ec2.setup import differences, pieces
+from sojourn.records import Boot, Offer
+
+NAMES = Names(ACCOUNT, "us-east-1", "digits")
+LEASE = str(LeaseName("calm-panda-a2e3", 1))
+REMOTE = "s3://acme-data/dvc"
+# Allowed, and used by parts of a run that these tests do not walk through.
+ELSEWHERE = {
+    "s3:AbortMultipartUpload",  # only when a large upload breaks off
+    "ec2:CreatePlacementGroup",  # only for `cluster`
+    "ec2:DeletePlacementGroup",
+    "ec2:DeleteVolume",  # only of a volume that its machine left behind
+    "ec2:GetConsoleOutput",  # only of a machine that never said hello
+}
+
+
+@pytest.fixture
+def foundation(aws: AwsCloud, clients: Clients) -> Foundation:
+    for change in differences(pieces(clients, "digits", remotes=[REMOTE])):
+        change.apply()
+    for bucket in ("acme-data", "acme-private"):
+        aws.client("s3").create_bucket(Bucket=bucket)
+    return find(clients, "digits")
+
+
+@pytest.fixture
+def orchestrator(aws: AwsCloud, foundation: Foundation, monkeypatch: pytest.MonkeyPatch) -> Clients:
+    """Somebody who may do what the printed policy says, and nothing else."""
+    iam = aws.client("iam")
+    printed = policies.printed(NAMES, [REMOTE])["who_runs_sojourn"]
+    policy = iam.create_policy(PolicyName="runs-sojourn", PolicyDocument=json.dumps(printed))["Policy"]["Arn"]
+    iam.create_user(UserName="ann")
+    iam.attach_user_policy(UserName="ann", PolicyArn=policy)
+    key = iam.create_access_key(UserName="ann")["AccessKey"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+    aws.enforce()
+    return Clients()
+
+
+@pytest.fixture
+def machine(aws: AwsCloud, foundation: Foundation) -> Callable[[str], Any]:
+    """Clients of somebody who acts by the machine role."""
+    import boto3
+
+    role = f"arn:aws:iam::{ACCOUNT}:role/{NAMES.machine_role}"
+    keys = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="machine")["Credentials"]
+    session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], "us-east-1")
+    aws.enforce()
+    return lambda service: session.client(service, endpoint_url=aws.url)
+
+
+def code(call: Callable[[], object]) -> str:
+    """Amazon's word for why the call failed, `fine` when it did not."""
+    from botocore.exceptions import ClientError
+
+    try:
+        call()
+    except ClientError as error:
+        return str(error.response["Error"]["Code"])
+    return "fine"
+
+
+# --- whoever runs Sojourn -----------------------------------------------------------------
+
+
+def lease(clients: Clients, foundation: Foundation, market: str) -> dict[str, Any]:
+    image = clients.client("ssm").get_parameters(
+        Names=["/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"]
+    )["Parameters"][0]["Value"]
+    zones = [{"Name": "vpc-id", "Values": [foundation.vpc_id]}]
+    subnet = clients.client("ec2").describe_subnets(Filters=zones)["Subnets"][0]
+    offer = Offer(
+        provider="aws",
+        machine="t3.micro",
+        place=subnet["AvailabilityZone"],
+        region="us-east-1",
+        market=market,  # type: ignore[arg-type]
+        cpus=2,
+        memory=2**30,
+        price=0.01,
+        details={
+            "image": image,
+            "subnet": subnet["SubnetId"],
+            "group": foundation.group_id,
+            "profile": NAMES.machine_role,
+            "scheduler_role": foundation.scheduler_role_arn,
+            "root_device": "/dev/xvda",
+            "disk": 30,
+        },
+    )
+    boot = Boot(
+        store=foundation.store,
+        project="digits",
+        run="calm-panda-a2e3",
+        attempt=1,
+        lease=LEASE,
+        nodes=1,
+        deadline_at=time.time() + 3600,
+        grace_s=60.0,
+    )
+    return Ec2Provider(clients).request(boot, offer)
+
+
+def rent_and_give_back(clients: Clients, foundation: Foundation, market: str) -> None:
+    provider = Ec2Provider(clients)
+    provider.create(lease(clients, foundation, market))
+    assert [one.name for one in Ec2Provider(clients).leases()] == [LEASE]
+    end = time.monotonic() + 30
+    while not provider.release(LEASE):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert Ec2Provider(clients).leases() == []
+
+
+def test_a_lease_is_rented_seen_found_and_given_back(
+    aws: AwsCloud, foundation: Foundation, orchestrator: Clients
+) -> None:
+    rent_and_give_back(orchestrator, foundation, "on-demand")
+
+
+def test_nobody_can_rent_without_our_tags_nor_end_or_tag_what_is_not_ours(
+    aws: AwsCloud, foundation: Foundation, orchestrator: Clients
+) -> None:
+    call = lease(orchestrator, foundation, "on-demand")["run_instances"]
+    ec2 = orchestrator.client("ec2")
+    untagged = {**call, "ClientToken": "x", "TagSpecifications": []}
+    assert code(lambda: ec2.run_instances(**untagged)) == "UnauthorizedOperation"
+    theirs = aws.client("ec2").run_instances(**untagged)["Instances"][0]["InstanceId"]
+    assert code(lambda: ec2.terminate_instances(InstanceIds=[theirs])) == "UnauthorizedOperation"
+    tag = {"Key": "sojourn:lease", "Value": LEASE}
+    assert code(lambda: ec2.create_tags(Resources=[theirs], Tags=[tag])) == "UnauthorizedOperation"
+
+
+def test_no_other_role_can_be_handed_to_a_machine(aws: AwsCloud, foundation: Foundation, orchestrator: Clients) -> None:
+    iam = aws.client("iam")
+    trust = json.dumps(policies.trust(NAMES, "ec2"))
+    iam.create_role(RoleName="admin", AssumeRolePolicyDocument=trust)
+    iam.create_instance_profile(InstanceProfileName="admin")
+    iam.add_role_to_instance_profile(InstanceProfileName="admin", RoleName="admin")
+    call = lease(orchestrator, foundation, "on-demand")["run_instances"]
+    wrong = {**call, "IamInstanceProfile": {"Name": "admin"}}
+    assert code(lambda: orchestrator.client("ec2").run_instances(**wrong)) == "UnauthorizedOperation"
+
+
+def keep_things(clients: Clients, foundation: Foundation) -> None:
+    s3 = clients.client("s3")
+    for bucket, key in ((foundation.bucket, "control/digits/x"), ("acme-data", "dvc/files/x")):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"x")
+        assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"x"
+        assert s3.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"] == 1
+    s3.delete_object(Bucket=foundation.bucket, Key="control/digits/x")
+    secrets = Secrets(clients, "digits")
+    secrets.set("KEY", "x")
+    assert [one.name for one in secrets.list()] == ["KEY"]
+    secrets.remove("KEY")
+
+
+def test_the_store_the_remotes_and_the_secrets_are_kept_and_nothing_outside_them(
+    foundation: Foundation, orchestrator: Clients
+) -> None:
+    keep_things(orchestrator, foundation)
+    s3 = orchestrator.client("s3")
+    assert code(lambda: s3.delete_object(Bucket="acme-data", Key="dvc/files/x")) == "AccessDenied"
+    assert code(lambda: s3.put_object(Bucket="acme-data", Key="elsewhere", Body=b"x")) == "AccessDenied"
+    assert code(lambda: s3.get_object(Bucket="acme-private", Key="x")) == "AccessDenied"
+    with pytest.raises(AccessError, match="sojourn/faces/KEY"):
+        Secrets(orchestrator, "faces").set("KEY", "x")
+
+
+def test_the_doctor_finds_nothing_missing_under_the_printed_policy(
+    foundation: Foundation, orchestrator: Clients
+) -> None:
+    assert find(orchestrator, "digits") == foundation
+    wrong = [one for one in checkup.permissions(orchestrator, foundation) if "not allowed" in one.found]
+    assert wrong == []
+
+
+def test_setting_up_takes_more_than_running(orchestrator: Clients) -> None:
+    with pytest.raises(AccessError) as caught:
+        for change in differences(pieces(orchestrator, "faces")):
+            change.apply()
+    assert "sojourn doctor --where aws" in str(caught.value.hint)
+
+
+def test_every_right_that_is_asked_for_is_used(aws: AwsCloud, foundation: Foundation, orchestrator: Clients) -> None:
+    rent_and_give_back(orchestrator, foundation, "spot")
+    keep_things(orchestrator, foundation)
+    list(checkup.permissions(orchestrator, find(orchestrator, "digits")))
+    used = {action for who, action in aws.used() if who.endswith("user/ann")}
+    assert actions(policies.orchestrator(NAMES, [REMOTE])) - used == ELSEWHERE
+
+
+# --- the machine --------------------------------------------------------------------------
+
+
+def test_a_machine_reads_its_orders_and_writes_its_results_alone(
+    aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]
+) -> None:
+    bucket, s3 = foundation.bucket, machine("s3")
+    for key in ("control/digits/r/order/1.json", "control/faces/r/order/1.json"):
+        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=b"{}")
+    hello = "machine/digits/r/1/0/hello.json"
+    assert code(lambda: s3.get_object(Bucket=bucket, Key="control/digits/r/order/1.json")) == "fine"
+    assert code(lambda: s3.put_object(Bucket=bucket, Key=hello, Body=b"{}")) == "fine"
+    assert code(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="machine/digits/r/")) == "fine"
+    assert code(lambda: s3.delete_object(Bucket=bucket, Key=hello)) == "fine"
+    for refused in (
+        lambda: s3.put_object(Bucket=bucket, Key="control/digits/r/order/2.json", Body=b"{}"),
+        lambda: s3.delete_object(Bucket=bucket, Key="control/digits/r/order/1.json"),
+        lambda: s3.get_object(Bucket=bucket, Key="control/faces/r/order/1.json"),
+        lambda: s3.put_object(Bucket=bucket, Key="machine/faces/r/1/0/hello.json", Body=b"{}"),
+        lambda: s3.list_objects_v2(Bucket=bucket, Prefix="control/"),
+        lambda: s3.list_objects_v2(Bucket=bucket),
+        lambda: s3.put_object(Bucket="acme-private", Key="x", Body=b"x"),
+        lambda: s3.put_object(Bucket="acme-data", Key="dvc/files/x", Body=b"x"),
+    ):
+        assert code(refused) == "AccessDenied"
+
+
+def test_a_machine_learns_that_something_is_not_there_yet_where_it_may_read(
+    foundation: Foundation, machine: Callable[[str], Any]
+) -> None:
+    s3 = machine("s3")
+    missing = [(foundation.bucket, "control/digits/r/stop.json"), ("acme-data", "dvc/files/md5/00/11")]
+    for bucket, key in missing:
+        assert code(lambda bucket=bucket, key=key: s3.get_object(Bucket=bucket, Key=key)) == "NoSuchKey"
+        assert code(lambda bucket=bucket, key=key: s3.head_object(Bucket=bucket, Key=key)) == "404"
+
+
+def test_a_machine_reads_its_project_s_secrets_and_rents_nothing(
+    aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]
+) -> None:
+    for name in ("/sojourn/digits/KEY", "/sojourn/faces/KEY"):
+        aws.client("ssm").put_parameter(Name=name, Value="x", Type="SecureString")
+    ssm = machine("ssm")
+    kept = ssm.get_parameters(Names=["/sojourn/digits/KEY"], WithDecryption=True)["Parameters"]
+    assert [one["Value"] for one in kept] == ["x"]
+    assert code(lambda: ssm.get_parameters(Names=["/sojourn/faces/KEY"])) == "AccessDeniedException"
+    ec2, iam = machine("ec2"), machine("iam")
+    for refused in (
+        ec2.describe_instances,
+        lambda: ec2.run_instances(ImageId="ami-1", InstanceType="t3.micro", MinCount=1, MaxCount=1),
+        lambda: ec2.terminate_instances(InstanceIds=["i-1"]),
+    ):
+        assert code(refused) == "UnauthorizedOperation"
+    assert code(iam.list_roles) == "AccessDenied"
