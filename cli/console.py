@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sojourn import plan_text
 from sojourn.drawing import format_number, sparkline
 from sojourn.errors import SojournError
 from sojourn.ledger import Entry
@@ -39,7 +40,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def show_plan(plan: Plan) -> None:
     """The plan, a line for each heading."""
-    _lines(plan.lines())
+    _lines(plan_text.lines(plan))
 
 
 def show_receipt(receipt: Receipt) -> None:

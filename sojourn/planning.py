@@ -18,8 +18,6 @@ from sojourn.names import LeaseName, project_name
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
-from sojourn.requirements import Lock
-from sojourn.shorthand import format_duration
 from sojourn.spec import Launch
 from sojourn.storage import Store
 
@@ -116,64 +114,11 @@ class Plan(Record):
         """Where the script may write its metrics, relative to the bundle's root."""
         return self.stage.metrics if self.stage else (os.path.normpath(f"{self.work_directory}/{METRICS_FILE}"),)
 
-    def lines(self) -> list[tuple[str, str]]:
-        """The plan for a person, as (heading, text)."""
-        source = f" @ {self.commit[:7]}" if self.commit else ""
-        changed = f" (+{self.changed} changed)" if self.changed else ""
-        grace, gone_by = self.launch.grace, _clock(self.deadline_at + self.launch.grace)
-        about = f"about {format_duration(self.expected_s)} by its last runs, " if self.expected_s else ""
-        lines = [
-            ("run", f"{self.run}    project {self.project}{source}{changed}"),
-            ("command", self.shown_command()),
-            ("source", f"{self.files:,} files, {format_bytes(self.bytes)}"),
-            ("inputs", self._shown_inputs()),
-            *([("resumes", self._shown_resume(self.resume))] if self.resume else []),
-            ("environment", self._shown_environment()),
-            ("machine", self._shown_machine()),
-            (
-                "time",
-                f"{about}deadline {format_duration(self.launch.deadline)}, {format_duration(grace)} more to leave",
-            ),
-            ("money", f"at most ${self.ceiling:.2f}"),
-            ("makes", f"{self.launch.nodes} × processes and scratch directory: gone by {gone_by} whatever happens"),
-            ("leaves", f"results, logs and bundle in {self.store}"),
-        ]
-        if self.stage and self.stage.before:
-            lines.append(("first", f"runs here: {', '.join(self.stage.before)}"))
-        if self.stage and self.stage.after:
-            lines.append(("then", f"runs here: {', '.join(self.stage.after)}"))
-        lines += [("ends by", f"{layer}: {what}") for layer, what in self.capability.layers.items()]
-        return lines + [("note", note) for note in (*self.capability.warnings, *self.remarks)]
-
     def shown_command(self) -> str:
         """The command with its ranks, in one line."""
         text = " ".join(self.command.argv).replace("\n", "; ")
         ranks = f"  × {self.command.processes} processes" if self.command.processes != 1 else ""
         return f"{text}{ranks}" if self.stage is None else f"{text}{ranks}    stage {self.stage.name}"
-
-    def _shown_inputs(self) -> str:
-        known = f"{self.input_files:,} files, {format_bytes(self.input_bytes)}, {format_bytes(self.push_bytes)} to push"
-        later = f"{', '.join(self.yet_to_make)} as soon as made" if self.yet_to_make else ""
-        return ", ".join(part for part in (known if self.input_files else "", later) if part) or "none"
-
-    def _shown_resume(self, found: Checkpoint) -> str:
-        files = f"{len(found.files)} file{'' if len(found.files) == 1 else 's'}, {format_bytes(found.bytes)}"
-        made = f"checkpoint {found.sequence} of {found.run}, made {_clock(found.at)}: {files}"
-        return f"{made}; resumes if the script loads it"
-
-    def _shown_machine(self) -> str:
-        offer = self.offers[0]
-        gpus = f", {len(offer.gpus)} × {offer.gpus[0]}" if offer.gpus else ""
-        size = f"{offer.cpus} CPUs, {format_bytes(offer.memory)}{gpus}"
-        return f"{self.launch.nodes} × {offer.machine}  {size}  {offer.place}"
-
-    def _shown_environment(self) -> str:
-        if self.environment.kind == "built":
-            return f"{self.environment.source} {'(built)' if self.environment_ready else '(to build)'}"
-        if self.environment.kind == "current":
-            whose = "your" if self.environment.path else "the image's"
-            return f"the python on {whose} PATH"
-        return f"{self.environment.source}, {_shown_lock(self.environment.locks[0])}"
 
 
 class _Work(NamedTuple):
@@ -216,6 +161,7 @@ def make_plan(
     )
     _check_program(work.command, python, work.where)
     inputs = bundle.input_files(project, launch.inputs)
+    input_bytes = work.data.bytes + sum(path.stat().st_size for path in inputs)
     outputs = _rooted(launch.outputs, project)
     restored = tuple(entry.path for entry in resume.files) if resume else ()
     left_out = (*_rooted(launch.inputs, project), *work.left_out, *restored, *_our_own(store, home, project))
@@ -239,14 +185,14 @@ def make_plan(
         remarks=offers.remarks,
         capability=capability,
         deadline_at=now + launch.deadline,
-        ceiling=max(offer.price for offer in offers.fitting) * launch.nodes * (launch.deadline + launch.grace) / 3600,
+        ceiling=_ceiling(launch, offers.fitting, tree.bytes + input_bytes),
         files=len(tree.files),
         bytes=tree.bytes,
         commit=project.commit,
         changed=bundle.changed_files(project),
         left_out=left_out,
         input_files=work.data.files + len(inputs),
-        input_bytes=work.data.bytes + sum(path.stat().st_size for path in inputs),
+        input_bytes=input_bytes,
         push_bytes=work.data.push_bytes,
         yet_to_make=work.data.unknown,
         stage=work.stage,
@@ -255,6 +201,12 @@ def make_plan(
         named_outputs=outputs,
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
     )
+
+
+def _ceiling(launch: Launch, offers: tuple[Offer, ...], read: int) -> float:
+    """Dollars, if every machine of the dearest offer stood to the very end, and read so many bytes."""
+    hours = (launch.deadline + launch.grace) / 3600
+    return launch.nodes * max(offer.price * hours + offer.transfer * read / 1e9 for offer in offers)
 
 
 def format_bytes(size: float) -> str:
@@ -361,23 +313,3 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
 def _from_root(project: Project, path: str) -> str:
     assert project.dvc is not None
     return (project.dvc / path).relative_to(project.root).as_posix()
-
-
-def _shown_lock(lock: Lock) -> str:
-    """`43 packages for Python 3.12, 812 MB of wheels to send`."""
-    parts = [f"{lock.packages} package{'' if lock.packages == 1 else 's'} for Python {lock.target.python}"]
-    if lock.target.brings_python:
-        parts[0] += f" by uv, as the image has {lock.target.image_python}"
-    if lock.sent:
-        sizes = [one.size for one in lock.sent]
-        whole = f"{format_bytes(sum(filter(None, sizes)))} of wheels" if None not in sizes else f"{len(sizes)} wheels"
-        parts.append(f"{whole} to send")
-    if lock.built:
-        parts.append(f"built on the machine: {', '.join(lock.built)}")
-    return ", ".join(parts)
-
-
-def _clock(at: float) -> str:
-    import datetime
-
-    return datetime.datetime.fromtimestamp(at).strftime("%H:%M:%S")

@@ -311,6 +311,8 @@ class Capability(Record):
     provider: str
     layers: dict[str, str] = Field(description="Each layer that ends the spending, in words")
     warnings: tuple[str, ...] = ()
+    makes_each: tuple[str, ...] = Field(default=("machine",), description="What every machine consists of")
+    makes_once: tuple[str, ...] = Field(default=(), description="What a lease has beside its machines")
     shares_host: bool = Field(default=True, description="Machines see this host's files and programs")
     ask_every_s: float = Field(default=0.0, description="It is asked no more often than this")
     visible_after_s: float = Field(default=0.0, description="For this long it may deny what it has just made")

@@ -18,6 +18,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from sojourn import plan_text
 from sojourn.drawing import chart, format_number
 from sojourn.following import Status
 from sojourn.planning import Plan, format_bytes
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 def show_plan(plan: Plan) -> None:
     """A table, a row for each heading of the plan."""
-    rows = [{"what": heading, "plan": text} for heading, text in plan.lines()]
+    rows = [{"what": heading, "plan": text} for heading, text in plan_text.lines(plan)]
     _try(lambda: create_table_artifact(rows, key=f"{plan.project}-plan", description=f"Plan of {plan.run}"))
 
 

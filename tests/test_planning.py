@@ -205,17 +205,6 @@ def test_a_stage_without_a_dvc_project_is_refused(project: Path) -> None:
         plan(project, command=None, stage="train")
 
 
-def test_the_plan_for_a_person_says_what_it_costs_and_when_it_is_gone(project: Path) -> None:
-    lines = plan(project, nodes=2, deadline="1h").lines()
-
-    shown = dict(lines)
-    assert shown["run"].startswith("quiet-heron-7f3a    project digits")
-    assert shown["machine"] == "2 × g6.xlarge  4 CPUs, 16 GB, 1 × L4  us-east-2b"
-    assert shown["money"] == "at most $2.44"
-    assert ("note", "mind the gap") in lines
-    assert [heading for heading, text in lines if not text] == []
-
-
 @pytest.mark.parametrize(
     ("size", "text"),
     [

@@ -86,7 +86,12 @@ class LocalProvider:
             layers["reaper"] += ", and by the mark in every process's environment"
         else:
             warnings.append("only Linux keeps hold of processes that detach themselves; here they may survive the run")
-        return Capability(provider=self.name, layers=layers, warnings=tuple(warnings))
+        return Capability(
+            provider=self.name,
+            layers=layers,
+            warnings=tuple(warnings),
+            makes_each=("supervisor", "scratch folder"),
+        )
 
     def offers(self, need: Need) -> Offers:
         """This host, whatever the number of nodes: they share it."""

@@ -316,7 +316,8 @@ def test_data_in_another_region_has_its_price(find: Find, aws: AwsCloud) -> None
 
 def test_a_few_seconds_are_enough(find: Find, aws: AwsCloud) -> None:
     find(gpu="L4")
-    aws.fault("", ".*", "delay", seconds=0.5, count=None)
+    for service in ("ec2", "ssm", "pricing", "servicequotas"):
+        aws.fault(service, ".*", "delay", seconds=0.5, count=None)
     began = time.monotonic()
     find(gpu="L4")
-    assert time.monotonic() - began < 4, "a dozen questions, asked side by side"
+    assert time.monotonic() - began < 5, "a dozen questions, asked side by side"

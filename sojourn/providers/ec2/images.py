@@ -17,6 +17,8 @@ from sojourn.providers.ec2.errors import translated
 
 GIB = 2**30
 _BY_FILTER = re.compile(r"(?P<user>[^@:]+)@(?P<owner>[^@:]+):(?P<architecture>[^@:]+):(?P<name>.+)")
+# Of the releases of Ubuntu, which are in the names of the images.
+_PYTHONS = {"20.04": "3.8", "22.04": "3.10", "24.04": "3.12"}
 _ALSO = "ubuntu, nvidia, ami-…, or user@owner:architecture:name"
 
 
@@ -28,6 +30,11 @@ class Image(NamedTuple):
     architecture: str
     root_device: str
     root_gib: int
+
+    @property
+    def python(self) -> str | None:
+        """The version of its python3, where the name tells."""
+        return next((python for version, python in _PYTHONS.items() if version in self.name), None)
 
 
 class _Alias(NamedTuple):

@@ -72,6 +72,8 @@ class Ec2Provider:
                 "cloud timer": "an EventBridge schedule terminates it at deadline + grace, whatever runs on it",
                 "reaper": "by tag, in every region of the account",
             },
+            makes_each=("instance", "volume"),
+            makes_once=("schedule",),
             shares_host=False,
             ask_every_s=ASK_EVERY_S,
             visible_after_s=VISIBLE_AFTER_S,

@@ -112,6 +112,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
         gpus=(str(machine.gpu),) * machine.gpus,
         gpu_memory=machine.gpu_memory,
         architecture=machine.architecture,
+        python=image.python,
         transfer=sum(prices.transfer(home, region.name) for home in region.data.values()),
         quota=f"{machine.cpus * need.nodes} of {limit.left} vCPUs" if limit else None,
         details={

@@ -1,0 +1,157 @@
+"""A plan as a person reads it: a line for each question asked before money is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sojourn.planning import Plan, format_bytes
+from sojourn.records import Checkpoint, Offer
+from sojourn.requirements import Lock
+from sojourn.shorthand import format_duration
+
+NEXT = 3  # offers shown after the first
+REMARKS = 5
+
+
+def lines(plan: Plan) -> list[tuple[str, str]]:
+    """The plan as (heading, text)."""
+    source = f" @ {plan.commit[:7]}" if plan.commit else ""
+    changed = f" (+{plan.changed} changed)" if plan.changed else ""
+    about = f"about {format_duration(plan.expected_s)} by its last runs, " if plan.expected_s else ""
+    limit = f"deadline {format_duration(plan.launch.deadline)}, {format_duration(plan.launch.grace)} more to leave"
+    told = [
+        ("run", f"{plan.run}    project {plan.project}{source}{changed}"),
+        ("command", plan.shown_command()),
+        ("source", f"{_files(plan.files)}, {format_bytes(plan.bytes)}"),
+        ("inputs", _inputs(plan)),
+        *([("resumes", _resume(plan.resume))] if plan.resume else []),
+        ("environment", _environment(plan)),
+        ("machine", _machine(plan)),
+        *([("then", _others(plan.offers))] if len(plan.offers) > 1 else []),
+        ("time", f"{about}{limit}"),
+        ("money", _money(plan)),
+        ("makes", _makes(plan)),
+        ("leaves", f"results, logs and bundle in {plan.store}"),
+    ]
+    if plan.stage and plan.stage.before:
+        told.append(("first", f"runs here: {', '.join(plan.stage.before)}"))
+    if plan.stage and plan.stage.after:
+        told.append(("after", f"runs here: {', '.join(plan.stage.after)}"))
+    told += [("ends by", f"{layer}: {what}") for layer, what in plan.capability.layers.items()]
+    return told + [("note", note) for note in (*plan.capability.warnings, *_remarks(plan.remarks))]
+
+
+def size(offer: Offer) -> str:
+    """`4 CPUs, 17 GB, 1 × L4 24 GB`."""
+    each = f" {format_bytes(offer.gpu_memory)}" if offer.gpu_memory else ""
+    gpus = f", {len(offer.gpus)} × {offer.gpus[0]}{each}" if offer.gpus else ""
+    return f"{offer.cpus} CPUs, {format_bytes(offer.memory)}{gpus}"
+
+
+# --- one line each --------------------------------------------------------------------------
+
+
+def _inputs(plan: Plan) -> str:
+    known = f"{_files(plan.input_files)}, {format_bytes(plan.input_bytes)}, {format_bytes(plan.push_bytes)} to push"
+    later = f"{', '.join(plan.yet_to_make)} as soon as made" if plan.yet_to_make else ""
+    return ", ".join(part for part in (known if plan.input_files else "", later) if part) or "none"
+
+
+def _resume(found: Checkpoint) -> str:
+    files = f"{_files(len(found.files))}, {format_bytes(found.bytes)}"
+    made = f"checkpoint {found.sequence} of {found.run}, made {_clock(found.at)}: {files}"
+    return f"{made}; resumes if the script loads it"
+
+
+def _environment(plan: Plan) -> str:
+    environment = plan.environment
+    if environment.kind == "built":
+        return f"{environment.source} {'(built)' if plan.environment_ready else '(to build)'}"
+    if environment.kind == "current":
+        return f"the python on {'your' if environment.path else 'the image’s'} PATH"
+    return f"{environment.source}, {_lock(environment.locks[0])}"
+
+
+def _lock(lock: Lock) -> str:
+    """`43 packages for Python 3.12, 812 MB of wheels to send`."""
+    parts = [f"{lock.packages} package{'' if lock.packages == 1 else 's'} for Python {lock.target.python}"]
+    if lock.target.brings_python:
+        parts[0] += f" by uv, as the image has {lock.target.image_python}"
+    if lock.sent:
+        sizes = [one.size for one in lock.sent]
+        whole = f"{format_bytes(sum(filter(None, sizes)))} of wheels" if None not in sizes else f"{len(sizes)} wheels"
+        parts.append(f"{whole} to send")
+    if lock.built:
+        parts.append(f"built on the machine: {', '.join(lock.built)}")
+    return ", ".join(parts)
+
+
+def _machine(plan: Plan) -> str:
+    offer = plan.offers[0]
+    parts = [f"{plan.launch.nodes} × {offer.machine}", size(offer), offer.place]
+    if offer.price:
+        parts += [_market(offer), f"{_price(offer)}/h each"]
+    if offer.price_note:
+        parts.append(f"({offer.price_note})")
+    if offer.quota:
+        parts.append(f"(quota: {offer.quota})")
+    return "  ".join(parts)
+
+
+def _others(offers: tuple[Offer, ...]) -> str:
+    """The next offers; what is as in the one before is not said again."""
+    shown, before = [], offers[0]
+    for offer in offers[1 : NEXT + 1]:
+        machine = f"{offer.machine} " if offer.machine != before.machine else ""
+        market = f" {_market(offer)}" if offer.market != before.market else ""
+        shown.append(f"{machine}{offer.place}{market} {_price(offer)}")
+        before = offer
+    more = len(offers) - 1 - len(shown)
+    return " · ".join([*shown, *([f"{more} more"] if more else [])])
+
+
+def _market(offer: Offer) -> str:
+    return "on demand" if offer.market == "on-demand" else offer.market
+
+
+def _price(offer: Offer) -> str:
+    return f"about {_dollars(offer.price)}" if offer.price_note else _dollars(offer.price)
+
+
+def _money(plan: Plan) -> str:
+    likely = plan.offers[0].price * plan.launch.nodes * (plan.expected_s or 0.0) / 3600
+    about = f"about {_dollars(likely)}, " if likely else ""
+    estimated = ", by prices that are partly estimates" if any(offer.price_note for offer in plan.offers) else ""
+    return f"{about}at most ${plan.ceiling:.2f}{estimated}"
+
+
+def _makes(plan: Plan) -> str:
+    nodes = plan.launch.nodes
+    made = [f"{nodes} {thing}{'' if nodes == 1 else 's'}" for thing in plan.capability.makes_each]
+    made += [f"1 {thing}" for thing in plan.capability.makes_once]
+    return f"{', '.join(made)}: gone by {_gone_by(plan)} whatever happens"
+
+
+def _gone_by(plan: Plan) -> str:
+    at = plan.deadline_at + plan.launch.grace
+    another_day = datetime.fromtimestamp(at).date() != datetime.fromtimestamp(plan.created_at).date()
+    return f"{datetime.fromtimestamp(at):%a %d %b} {_clock(at)}" if another_day else _clock(at)
+
+
+def _remarks(remarks: tuple[str, ...]) -> Iterable[str]:
+    yield from remarks[:REMARKS]
+    if len(remarks) > REMARKS:
+        yield f"{len(remarks) - REMARKS} more of the kind: sojourn plan --json"
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file{'' if count == 1 else 's'}"
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}"
+
+
+def _clock(at: float) -> str:
+    return f"{datetime.fromtimestamp(at):%H:%M:%S}"
