@@ -330,6 +330,7 @@ class Boot(Record):
     nodes: int
     deadline_at: float
     grace_s: float = Field(description="After the deadline: to stop, commit and go")
+    metadata: Literal["ec2"] | None = Field(default=None, description="Whose service on the machine tells of its end")
     life_s: float = Field(
         default=2 * 86400.0, description="The longest that a machine may live, whatever its clock says"
     )

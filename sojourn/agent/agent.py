@@ -27,6 +27,7 @@ from sojourn.agent.errors import Exists, Refused, Stop, say
 from sojourn.agent.fetch import Fetcher
 from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
+from sojourn.agent.imds import Imds
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.launch import command_line, environment
 from sojourn.agent.log import Log
@@ -40,6 +41,7 @@ from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
 VERSION = "1"
+LEAVE_S = 5.0  # between our last word and the moment the cloud ends the machine
 
 
 def run(program: str, boot: str, node: int, scratch: str, address: str) -> int:
@@ -65,7 +67,8 @@ class Agent:
         self._scratch = os.path.abspath(scratch)
         self._root = os.path.join(self._scratch, "tree")
         self._fetcher: Fetcher | None = None
-        self._interrupts = Interrupts(self._store, self._place, self._deadline)
+        metadata = Imds() if boot.get("metadata") == "ec2" else None
+        self._interrupts = Interrupts(self._store, self._place, self._deadline, metadata)
         self._heart = Heart(self._store, self._place, self._progress)
         self._exit: Json = {"node": node, "reason": "refused", "message": None}
         self._umask = os.umask(0o077)
@@ -189,6 +192,8 @@ class Agent:
             work.follow(self._interrupts)
         except Stop as stop:
             self._exit.update(reason=stop.reason, message=stop.message)
+            if stop.ends_at is not None:
+                self._grace.seconds = max(1.0, min(self._grace.seconds, stop.ends_at - time.time() - LEAVE_S))
             work.halt(stop.reason)
         except Exception as error:
             self._fault(error)

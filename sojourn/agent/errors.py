@@ -23,10 +23,11 @@ class Refused(Exception):
 class Stop(Exception):
     """The script shall end, or not start."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, ends_at: float | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.ends_at = ends_at  # when the machine will be gone, if somebody else ends it
 
 
 class Late(Exception):

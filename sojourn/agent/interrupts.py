@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import json
 import os
@@ -13,23 +14,26 @@ from typing import Any
 
 from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import Stop
+from sojourn.agent.imds import Imds
 from sojourn.agent.mailbox import Place
 from sojourn.agent.processes import signal_name
 from sojourn.agent.store import Store
 
 STOP_POLL_S = 0.5
 PEER_POLL_S = 1.0
+NOTICE_POLL_S = 5.0  # as Amazon advises
 
 
 class Interrupts:
     """Asked as often as one likes; the store is looked at only when that is due again."""
 
-    def __init__(self, store: Store, place: Place, deadline: Deadline) -> None:
+    def __init__(self, store: Store, place: Place, deadline: Deadline, metadata: Imds | None = None) -> None:
         self._store = store
         self._place = place
         self._deadline = deadline
+        self._metadata = metadata  # of a rented machine, which its cloud may take back
         self._signal: str | None = None
-        self._next_look = {"stop": 0.0, "peer": 0.0}
+        self._next_look = {"stop": 0.0, "peer": 0.0, "notice": 0.0}
         self._look_lock = threading.Lock()
         self._wake, waker = os.pipe()
         os.set_blocking(self._wake, False)
@@ -47,15 +51,28 @@ class Interrupts:
     def check(self) -> None:
         """Raises Stop when there is a reason to."""
         if self._signal:
-            raise Stop("stopped", f"the machine was asked to end by {self._signal}")
+            # Nobody asks a rented machine's agent to end but the system that is being shut down under it.
+            reason = "preempted" if self._metadata else "stopped"
+            raise Stop(reason, f"the machine was asked to end by {self._signal}")
         if self._deadline.left() <= 0:
             raise Stop("deadline", "the deadline came")
         if self._store.silent_s() > self._store.patience_s:
             raise Stop("fault", f"the store did not answer for {self._store.patience_s / 60:.0f} minutes")
+        self._check_notice()
         if self._due("stop", max(STOP_POLL_S, self._store.pace_s)):
             body = self._store.find(self._place.stop)
             if body is not None:
                 raise Stop("stopped", f"stop was requested: {json.loads(body)['reason']}")
+
+    def _check_notice(self) -> None:
+        if self._metadata is None or not self._due("notice", NOTICE_POLL_S):
+            return
+        with contextlib.suppress(OSError):  # no notice can be had: the machine will end without one
+            found = self._metadata.interruption()
+            if found is not None:
+                at = found["time"]
+                ends_at = calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
+                raise Stop("preempted", f"the cloud takes the machine back at {at}", float(ends_at))
 
     def check_peers(self) -> None:
         """Raises Stop when another node has ended without success."""

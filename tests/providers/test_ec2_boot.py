@@ -56,7 +56,7 @@ def test_it_names_the_agent_by_key_and_hash() -> None:
     told = json.loads(user_data(boot(), AGENT).splitlines()[-1].partition("'")[2].rstrip("'"))
     key = f"team/control/digits/agent/{AGENT.name}"
     assert told["agent"] == {"bucket": "acme-sojourn", "region": "us-east-1", "key": key, "sha256": AGENT.sha256}
-    assert Boot.model_validate(told["boot"]) == boot()
+    assert Boot.model_validate(told["boot"]) == boot(metadata="ec2")
 
 
 def test_a_store_that_no_machine_can_reach_is_refused() -> None:

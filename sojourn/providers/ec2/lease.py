@@ -9,10 +9,12 @@ https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
@@ -24,10 +26,10 @@ from sojourn.providers import Request
 from sojourn.providers.ec2 import boot as boot_script
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
-from sojourn.records import Boot, Capability, Lease, Machine, Offer, Part
+from sojourn.providers.ec2.foundation import SCHEDULE_GROUP
+from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
 
 TAG = "sojourn:"
-SCHEDULES = "sojourn"  # the group that holds the schedules
 TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
 VISIBLE_AFTER_S = 120.0
 ASK_EVERY_S = 2.0
@@ -53,12 +55,17 @@ _ENDED_BY = {
 
 
 class Ec2Provider:
-    """Leases in one account; `agent` stands in for the packed one."""
+    """Leases in one account.
+
+    `regions` are where it looks for them, None every region that the account can use; `agent`
+    stands in for the packed one.
+    """
 
     name = "aws"
 
-    def __init__(self, clients: Clients, agent: Archive | None = None) -> None:
+    def __init__(self, clients: Clients, regions: Iterable[str] | None = None, agent: Archive | None = None) -> None:
         self.clients = clients
+        self._looks_in = list(regions) if regions is not None else None
         self._agent = agent
         self._regions: dict[str, str] = {}  # where a lease stands, once known
 
@@ -77,6 +84,29 @@ class Ec2Provider:
             shares_host=False,
             ask_every_s=ASK_EVERY_S,
             visible_after_s=VISIBLE_AFTER_S,
+        )
+
+    def offers(self, need: Need) -> Offers:
+        """What the account can rent, with what `setup aws` made there for it to stand on."""
+        from sojourn.providers.ec2 import foundation
+        from sojourn.providers.ec2.offers import list_offers
+
+        found = foundation.find(self.clients, need.project)
+        grounds: dict[str, foundation.Ground] = {found.region: found}
+        offers = list_offers(need, self.clients)
+        for region in {str(offer.region) for offer in offers.fitting} - set(grounds):
+            grounds[region] = foundation.find_ground(self.clients, region)
+        profile = found.profile_arn.rpartition("/")[2]
+        common = {"profile": profile, "scheduler_role": found.scheduler_role_arn}
+        return offers.model_copy(
+            update={
+                "fitting": tuple(
+                    offer.model_copy(
+                        update={"details": {**offer.details, **common, "group": grounds[str(offer.region)].group_id}}
+                    )
+                    for offer in offers.fitting
+                )
+            }
         )
 
     def request(self, boot: Boot, offer: Offer) -> Request:
@@ -134,7 +164,7 @@ class Ec2Provider:
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, in every region that is enabled."""
         found: list[Lease] = []
-        with ThreadPoolExecutor(max_workers=8) as pool:
+        with self._everywhere() as pool:
             for region, names in zip(self.regions, pool.map(self._names, self.regions), strict=True):
                 for name in sorted(names):
                     self._regions[name] = region
@@ -145,7 +175,9 @@ class Ec2Provider:
 
     @cached_property
     def regions(self) -> list[str]:
-        """The regions that the account can use, its own first."""
+        """Where leases are looked for, the account's own region first."""
+        if self._looks_in is not None:
+            return self._looks_in
         with translated("list the regions"):
             answer = self.clients.client("ec2").describe_regions()
         names = sorted(one["RegionName"] for one in answer["Regions"])
@@ -218,13 +250,22 @@ class Ec2Provider:
         if parsed is None or str(parsed) != name:
             return None
         if name not in self._regions:
-            with ThreadPoolExecutor(max_workers=8) as pool:
+            with self._everywhere() as pool:
                 looks = pool.map(lambda region: self._look(name, region), self.regions)
                 found = [region for region, lease in zip(self.regions, looks, strict=True) if lease is not None]
             if not found:
                 return None
             self._regions[name] = found[0]
         return self._regions[name]
+
+    @contextmanager
+    def _everywhere(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads that ask one region each; they may share clients, but not make them."""
+        for region in self.regions:
+            self.clients.client("ec2", region)
+            self.clients.client("scheduler", region)
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            yield pool
 
     def _look(self, name: str, region: str) -> Lease | None:
         instances = list(self._instances(region, [{"Name": f"tag:{TAG}lease", "Values": [name]}]))
@@ -265,7 +306,7 @@ class Ec2Provider:
             found.append(Part(kind="volume", name=f"{name}-n{number}", identity=identity, created_at=created))
         try:
             with translated(f"look for the schedule of {name}"):
-                schedule = self.clients.client("scheduler", region).get_schedule(Name=name, GroupName=SCHEDULES)
+                schedule = self.clients.client("scheduler", region).get_schedule(Name=name, GroupName=SCHEDULE_GROUP)
         except SpecError as error:
             if code_of(error.__cause__ or error) != "ResourceNotFoundException":
                 raise
@@ -289,7 +330,7 @@ class Ec2Provider:
     def _schedules(self, region: str) -> list[str]:
         client = self.clients.client("scheduler", region)
         try:
-            pages = client.get_paginator("list_schedules").paginate(GroupName=SCHEDULES)
+            pages = client.get_paginator("list_schedules").paginate(GroupName=SCHEDULE_GROUP)
             return [one["Name"] for page in pages for one in page["Schedules"]]
         except client.exceptions.ResourceNotFoundException:
             return []  # nothing was ever set up in this region
@@ -300,7 +341,7 @@ class Ec2Provider:
         """What the end of the machines did not take with it."""
         for part in lease.parts:
             if part.kind == "schedule":
-                self._delete("scheduler", "delete_schedule", region, Name=part.name, GroupName=SCHEDULES)
+                self._delete("scheduler", "delete_schedule", region, Name=part.name, GroupName=SCHEDULE_GROUP)
             elif part.kind == "volume" and part.identity and lease.machines:
                 self._delete("ec2", "delete_volume", region, VolumeId=part.identity)
 
@@ -333,10 +374,10 @@ def _read_tags(tags: Iterable[dict[str, str]]) -> dict[str, str]:
 def _create_schedule(boot: Boot, offer: Offer) -> dict[str, Any]:
     return {
         "Name": boot.lease,
-        "GroupName": SCHEDULES,
+        "GroupName": SCHEDULE_GROUP,
         "ClientToken": boot.lease,
         "Description": f"ends the machines of {boot.run}, whatever else happens",
-        "ScheduleExpression": _at(boot.deadline_at + boot.grace_s),
+        "ScheduleExpression": _at(math.ceil(boot.deadline_at + boot.grace_s)),
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ActionAfterCompletion": "DELETE",
         "Target": {

@@ -1,0 +1,119 @@
+"""Amazon for the contract: what stands there, asked of the stand-in and not of our provider."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+
+from sojourn.agent.pack import Archive
+from sojourn.errors import SojournError
+from sojourn.providers import Request
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.providers.ec2.setup import differences, pieces
+
+AGENT = Archive(b"not looked at: no machine boots here", "0" * 64)
+
+
+def set_up(project: str = "digits", *regions: str) -> None:
+    """What `sojourn setup aws` makes."""
+    for change in differences(pieces(Clients(), project, regions)):
+        change.apply()
+
+
+class Ec2World:
+    """Without hosts: machines run until they are ended."""
+
+    def __init__(self, cloud: AwsCloud) -> None:
+        self.cloud = cloud
+        self.strangers: list[str] = []
+
+    def provider(self) -> Ec2Provider:
+        return Ec2Provider(Clients(), [REGION], AGENT)
+
+    def now(self) -> float:
+        return time.time()
+
+    def wait(self, done: Callable[[], bool], limit_s: float = 20.0) -> None:
+        until = time.monotonic() + limit_s
+        while not done():
+            if time.monotonic() > until:
+                pytest.fail(f"still not after {limit_s} s: {self.ours()}")
+            time.sleep(0.1)
+
+    def settle(self) -> None:
+        time.sleep(0.2)
+
+    def ours(self) -> list[dict[str, object]]:
+        return [one for one in self.cloud.rented() if one["id"] not in self.strangers]
+
+    def billable(self) -> int:
+        """Machines, and volumes that nothing else counts."""
+        volumes = self.cloud.client("ec2").describe_volumes()["Volumes"]
+        left = [one for one in volumes if one["State"] == "available"]
+        return len([one for one in self.ours() if one["id"] in self.cloud.running()]) + len(left)
+
+    def rented(self) -> int:
+        return len(self.ours())
+
+    def end_machines(self, name: str) -> None:
+        for one in self.ours():
+            if one["tags"]["sojourn:lease"] == name:  # type: ignore[index]
+                self.cloud.end_from_inside(str(one["id"]))
+
+    def create_and_lose_the_response(self, request: Request) -> None:
+        self.cloud.fault("ec2", "RunInstances", "drop_after", count=2)
+        with suppress(SojournError):
+            self.provider().create(request)
+        self.cloud.clear_faults()
+
+    def create_twice_at_once(self, request: Request) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(self.provider().create, request) for _ in range(2)]:
+                done.result()
+
+    def half_make(self, request: Request) -> None:
+        """Machines without the timer that ends them."""
+        self.cloud.fault("scheduler", "CreateSchedule", "error", count=None)
+        with suppress(SojournError):
+            self.provider().create(request)
+        self.cloud.clear_faults()
+        assert self.schedules() == []
+
+    def exhaust(self, request: Request, after: int) -> None:
+        self.cloud.capacity(after)
+
+    def add_strangers(self) -> None:
+        ec2 = self.cloud.client("ec2")
+        image = ec2.describe_images()["Images"][0]["ImageId"]
+        for tags in (
+            {"Name": "my-data"},
+            {"sojourn:lease": "sojourn-quiet-heron-7f3a-1-0-0000"},
+            {"sojourn:lease": "ours"},
+        ):
+            specification = {"ResourceType": "instance", "Tags": [{"Key": k, "Value": v} for k, v in tags.items()]}
+            made = ec2.run_instances(
+                ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, TagSpecifications=[specification]
+            )
+            self.strangers.append(made["Instances"][0]["InstanceId"])
+
+    def strangers_untouched(self) -> bool:
+        return set(self.strangers) <= set(self.cloud.running())
+
+    def written(self) -> bytes:
+        data = [self.cloud.user_data(str(one["id"])) for one in self.ours()]
+        return json.dumps([self.cloud.calls(), data]).encode()
+
+    # -- beyond the contract --
+
+    def schedules(self) -> list[str]:
+        return [one["Name"] for one in self.cloud.client("scheduler").list_schedules()["Schedules"]]
+
+
+PROFILE = f"arn:aws:iam::{ACCOUNT}:role/sojourn-scheduler"

@@ -1,0 +1,196 @@
+"""EC2 under the contract, and what only Amazon can do to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.register_assert_rewrite("tests.contract.provider", "tests.providers.ec2_world")
+
+from clouds.aws_cloud import REGION, AwsCloud  # noqa: E402
+
+from sojourn.errors import AccessError, CapacityError, QuotaError, SojournError, SpecError, TransientError  # noqa: E402
+from sojourn.names import LeaseName  # noqa: E402
+from sojourn.providers import Provider, Request  # noqa: E402
+from sojourn.providers.ec2.clients import Clients  # noqa: E402
+from sojourn.providers.ec2.lease import Ec2Provider  # noqa: E402
+from sojourn.records import Boot, Need, Offer  # noqa: E402
+from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
+from tests.providers.ec2_world import Ec2World, set_up  # noqa: E402
+
+MakeRequest = Callable[..., Request]
+
+
+class Amazon(ProviderCase):
+    """The world of an account that was set up."""
+
+    @pytest.fixture
+    def world(self, aws: AwsCloud) -> Ec2World:
+        aws.timing(boot_s=0.1, shutdown_s=0.1)
+        set_up()
+        return Ec2World(aws)
+
+    @pytest.fixture
+    def request_for(self, world: Ec2World, provider: Provider) -> MakeRequest:
+        need = Need(project="digits", machine="t3.micro")
+
+        def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1, **changes: object) -> Request:
+            offer = provider.offers(need.model_copy(update={"nodes": nodes})).fitting[0]
+            return provider.request(
+                self.boot(world.now() + seconds, nodes, attempt), offer.model_copy(update=changes)
+            )
+
+        return make
+
+    def boot(self, deadline_at: float, nodes: int = 1, attempt: int = 1) -> Boot:
+        plain = super().boot(deadline_at, nodes, attempt)
+        return plain.model_copy(update={"store": "s3://acme-sojourn", "store_region": REGION, "life_s": 7260.0})
+
+    @staticmethod
+    def offer(provider: Provider) -> Offer:
+        return Offer(
+            provider=provider.name,
+            machine="t3.micro",
+            place="us-east-1b",
+            price=0.02,
+            cpus=2,
+            memory=2**30,
+            region=REGION,
+            market="spot",
+            details={
+                "image": "ami-0123456789abcdef0",
+                "root_device": "/dev/sda1",
+                "disk": 30,
+                "subnet": "subnet-1",
+                "group": "sg-1",
+                "profile": "sojourn-machine-digits",
+                "scheduler_role": "arn:aws:iam::123456789012:role/sojourn-scheduler",
+            },
+        )
+
+
+class TestContract(Amazon, ProviderContract):
+    module = "sojourn.providers.ec2.lease"
+    golden = Path(__file__).with_name("golden") / "ec2_request.json"
+
+    def test_a_stale_create_after_release_starts_nothing(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:  # EC2 keeps no record of what never was, so it starts; but nothing of it is lost from sight
+        self.release(world)
+        world.provider().create(request_for())
+        assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
+        assert world.schedules() == [str(NAME)]
+
+
+class TestAmazon(Amazon):
+    def test_machine_volume_and_interface_carry_the_tags(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.provider().create(request_for())
+        ec2 = world.cloud.client("ec2")
+        wanted = [{"Name": "tag:sojourn:lease", "Values": [str(NAME)]}]
+        assert len(ec2.describe_instances(Filters=wanted)["Reservations"]) == 1
+        assert len(ec2.describe_volumes(Filters=wanted)["Volumes"]) == 1
+        assert len(ec2.describe_network_interfaces(Filters=wanted)["NetworkInterfaces"]) == 1
+
+    def test_the_schedule_is_armed_by_create_and_goes_with_release(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        request = request_for(nodes=2)
+        world.provider().create(request)
+        schedule = world.cloud.client("scheduler").get_schedule(Name=str(NAME), GroupName="sojourn")
+        identities = {one["id"] for one in world.ours()}
+        assert set(json.loads(schedule["Target"]["Input"])["InstanceIds"]) == identities and len(identities) == 2
+        self.release(world)
+        assert world.schedules() == []
+
+    def test_a_timer_that_was_armed_before_is_left_as_it_is(self, world: Ec2World, request_for: MakeRequest) -> None:
+        request = request_for()
+        world.provider().create(request)
+        world.provider().create(request)
+        assert world.schedules() == [str(NAME)]
+
+    def test_a_lost_reply_to_the_schedule_is_no_harm(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.cloud.fault("scheduler", "CreateSchedule", "drop_after", count=2)
+        request = request_for()
+        with pytest.raises(TransientError):
+            world.provider().create(request)
+        world.provider().create(request)
+        assert world.schedules() == [str(NAME)] and world.rented() == 1
+
+    def test_what_is_not_shown_yet_is_not_rented_twice(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.cloud.timing(visible_after_s=3.0)
+        request = request_for()
+        world.provider().create(request)
+        assert world.provider().observe(str(NAME)) is None
+        world.provider().create(request)
+        self.wait_until_running(world)
+        self.assert_rented_once(world)
+
+    def test_a_reclaimed_machine_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.provider().create(request_for(market="spot"))
+        self.wait_until_running(world)
+        world.cloud.interrupt(str(world.ours()[0]["id"]), notice_s=0.1)
+        world.wait(lambda: self.states(world) == {"gone"})
+        assert self.lease(world).machines[0].ended_by == "spot reclaim"
+
+    def test_a_machine_that_switched_itself_off_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.provider().create(request_for())
+        self.wait_until_running(world)
+        world.end_machines(str(NAME))
+        world.wait(lambda: self.states(world) == {"gone"})
+        assert self.lease(world).machines[0].ended_by == "machine"
+
+    def test_what_the_schedule_ended_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.provider().create(request_for(seconds=1.0))
+        world.wait(lambda: self.states(world) == {"gone"})
+        assert self.lease(world).machines[0].ended_by == "cloud timer"
+
+    def test_leases_are_found_in_every_region(self, world: Ec2World, request_for: MakeRequest) -> None:
+        set_up("digits", "us-west-2")
+        need = Need(project="digits", machine="t3.micro", regions=("us-west-2",))
+        provider = Ec2Provider(Clients())
+        offer = provider.offers(need).fitting[0]
+        provider.create(provider.request(self.boot(world.now() + 60.0), offer))
+        reaper = Ec2Provider(Clients())
+        assert [lease.name for lease in reaper.leases()] == [str(NAME)]
+        world.wait(lambda: Ec2Provider(Clients()).release(str(NAME)), limit_s=60.0)
+        assert reaper.leases() == []
+
+    @pytest.mark.parametrize(
+        ("code", "decision"),
+        [
+            ("InsufficientInstanceCapacity", CapacityError),
+            ("Unsupported", CapacityError),
+            ("VcpuLimitExceeded", QuotaError),
+            ("MaxSpotInstanceCountExceeded", CapacityError),
+            ("UnauthorizedOperation", AccessError),
+            ("RequestLimitExceeded", TransientError),
+            ("InvalidParameterValue", SpecError),
+            ("NobodyHasEverHeardOfThis", SojournError),
+        ],
+    )
+    def test_each_of_amazons_words_is_a_decision(
+        self, world: Ec2World, request_for: MakeRequest, code: str, decision: type[SojournError]
+    ) -> None:
+        request = request_for()
+        world.cloud.fault("ec2", "RunInstances", "error", code=code, status=400, count=None)
+        with pytest.raises(SojournError) as raised:
+            world.provider().create(request)
+        assert type(raised.value) is decision and code in raised.value.message
+        assert raised.value.__cause__ is not None and world.rented() == 0
+
+    def test_the_request_asks_for_a_machine_that_listens_to_nobody(self, request_for: MakeRequest) -> None:
+        call = request_for()["run_instances"]
+        metadata = {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1}
+        assert call["MetadataOptions"] == metadata
+        assert call["InstanceInitiatedShutdownBehavior"] == "terminate"
+        assert "KeyName" not in call and call["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
+
+    def test_an_account_that_was_not_set_up_names_the_command(self, aws: AwsCloud) -> None:
+        with pytest.raises(SpecError, match="sojourn setup aws"):
+            Ec2Provider(Clients()).offers(Need(project="digits", machine="t3.micro"))
+
+    def test_the_name_of_a_lease_is_a_client_token(self) -> None:
+        assert len(str(LeaseName("merry-bittern-ffff", 99, 11))) <= 63
