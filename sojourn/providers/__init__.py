@@ -13,7 +13,7 @@ from sojourn.errors import SpecError, nearest
 from sojourn.records import Boot, Capability, Lease, Need, Offer, Offers
 
 Request = dict[str, Any]
-NAMES = ("local",)
+NAMES = ("local", "aws")
 
 
 class Provider(Protocol):
@@ -65,6 +65,11 @@ def open_provider(name: str, home: Path) -> Provider:
     """The provider of this name. Raises SpecError naming the nearest."""
     if name not in NAMES:
         raise SpecError(f"where: there is no provider {name!r}, {nearest(name, NAMES)}", hint="try: --where local")
+    if name == "aws":
+        from sojourn.providers.ec2.clients import Clients
+        from sojourn.providers.ec2.lease import Ec2Provider
+
+        return Ec2Provider(Clients())
     from sojourn.providers.local import LocalProvider
 
     return LocalProvider(home)

@@ -70,7 +70,7 @@ class World(Protocol):
         ...
 
     def half_make(self, request: Request) -> None:
-        """What a create leaves that died on its way, before any machine started."""
+        """What a create leaves that died on its way; machines may have started, and not be all that there is to be."""
         ...
 
     def exhaust(self, request: Request, after: int) -> None:
@@ -107,7 +107,7 @@ class ProviderCase:
 
         def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1) -> Request:
             return provider.request(
-                self.boot(world.now() + seconds, nodes, attempt), provider.offers(Need(nodes=nodes)).fitting[0]
+                self.boot(world.now() + seconds, nodes, attempt), provider.offers(self.need(nodes=nodes)).fitting[0]
             )
 
         return make
@@ -123,6 +123,10 @@ class ProviderCase:
             deadline_at=deadline_at,
             grace_s=self.grace_s,
         )
+
+    @staticmethod
+    def need(**what: Any) -> Need:
+        return Need(project="digits", **what)
 
     @staticmethod
     def offer(provider: Provider) -> Offer:
@@ -182,10 +186,10 @@ class ProviderContract(ProviderCase):
 
     def test_an_unknown_machine_is_refused_with_a_known_one(self, provider: Provider) -> None:
         with pytest.raises(SpecError, match=r"machine: .*(did you mean|known)"):
-            provider.offers(Need(machine="9xZ9000"))
+            provider.offers(self.need(machine="9xZ9000"))
 
     def test_offers_name_their_provider_and_come_cheapest_first(self, provider: Provider) -> None:
-        offers = provider.offers(Need()).fitting
+        offers = provider.offers(self.need()).fitting
         assert offers and {offer.provider for offer in offers} == {provider.name}
         assert [offer.price for offer in offers] == sorted(offer.price for offer in offers)
 
@@ -342,9 +346,10 @@ class ProviderContract(ProviderCase):
         assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
         self.release(world)
         assert world.provider().leases() == []
+        started = world.rented()
         world.provider().create(request)
         world.settle()
-        assert world.billable() == world.rented() == 0
+        assert (world.billable(), world.rented()) == (0, started)
 
     # -- leases --
 

@@ -17,7 +17,7 @@ from sojourn.names import LeaseName  # noqa: E402
 from sojourn.providers import Provider, Request  # noqa: E402
 from sojourn.providers.ec2.clients import Clients  # noqa: E402
 from sojourn.providers.ec2.lease import Ec2Provider  # noqa: E402
-from sojourn.records import Boot, Need, Offer  # noqa: E402
+from sojourn.records import Boot, Offer  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
 from tests.providers.ec2_world import Ec2World, set_up  # noqa: E402
 
@@ -35,13 +35,9 @@ class Amazon(ProviderCase):
 
     @pytest.fixture
     def request_for(self, world: Ec2World, provider: Provider) -> MakeRequest:
-        need = Need(project="digits", machine="t3.micro")
-
         def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1, **changes: object) -> Request:
-            offer = provider.offers(need.model_copy(update={"nodes": nodes})).fitting[0]
-            return provider.request(
-                self.boot(world.now() + seconds, nodes, attempt), offer.model_copy(update=changes)
-            )
+            offer = provider.offers(self.need(machine="t3.micro", nodes=nodes)).fitting[0]
+            return provider.request(self.boot(world.now() + seconds, nodes, attempt), offer.model_copy(update=changes))
 
         return make
 
@@ -63,7 +59,7 @@ class Amazon(ProviderCase):
             details={
                 "image": "ami-0123456789abcdef0",
                 "root_device": "/dev/sda1",
-                "disk": 30,
+                "disk_gib": 30,
                 "subnet": "subnet-1",
                 "group": "sg-1",
                 "profile": "sojourn-machine-digits",
@@ -123,10 +119,17 @@ class TestAmazon(Amazon):
         world.cloud.timing(visible_after_s=3.0)
         request = request_for()
         world.provider().create(request)
-        assert world.provider().observe(str(NAME)) is None
+        assert self.states(world) == {"starting"}
         world.provider().create(request)
         self.wait_until_running(world)
         self.assert_rented_once(world)
+
+    def test_what_is_not_shown_yet_can_be_released(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.cloud.timing(visible_after_s=2.0)
+        world.provider().create(request_for(nodes=2))
+        assert world.provider().release(str(NAME)) is False
+        self.release(world)
+        assert world.billable() == 0 and world.rented() == 2 and world.schedules() == []
 
     def test_a_reclaimed_machine_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.provider().create(request_for(market="spot"))
@@ -149,9 +152,8 @@ class TestAmazon(Amazon):
 
     def test_leases_are_found_in_every_region(self, world: Ec2World, request_for: MakeRequest) -> None:
         set_up("digits", "us-west-2")
-        need = Need(project="digits", machine="t3.micro", regions=("us-west-2",))
         provider = Ec2Provider(Clients())
-        offer = provider.offers(need).fitting[0]
+        offer = provider.offers(self.need(machine="t3.micro", regions=("us-west-2",))).fitting[0]
         provider.create(provider.request(self.boot(world.now() + 60.0), offer))
         reaper = Ec2Provider(Clients())
         assert [lease.name for lease in reaper.leases()] == [str(NAME)]
@@ -190,7 +192,7 @@ class TestAmazon(Amazon):
 
     def test_an_account_that_was_not_set_up_names_the_command(self, aws: AwsCloud) -> None:
         with pytest.raises(SpecError, match="sojourn setup aws"):
-            Ec2Provider(Clients()).offers(Need(project="digits", machine="t3.micro"))
+            Ec2Provider(Clients()).offers(Amazon.need(machine="t3.micro"))
 
     def test_the_name_of_a_lease_is_a_client_token(self) -> None:
         assert len(str(LeaseName("merry-bittern-ffff", 99, 11))) <= 63

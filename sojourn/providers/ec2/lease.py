@@ -211,7 +211,7 @@ class Ec2Provider:
                 {
                     "DeviceName": details["root_device"],
                     "Ebs": {
-                        "VolumeSize": details["disk"],
+                        "VolumeSize": details["disk_gib"],
                         "VolumeType": "gp3",
                         "Encrypted": True,
                         "DeleteOnTermination": True,
@@ -269,10 +269,14 @@ class Ec2Provider:
 
     def _look(self, name: str, region: str) -> Lease | None:
         instances = list(self._instances(region, [{"Name": f"tag:{TAG}lease", "Values": [name]}]))
-        over = all(_STATES[one["State"]["Name"]] == "gone" for one in instances)
-        # While machines stand, what belongs to them does too: there is no need to ask.
-        parts = self._parts(name, region) if over else ()
-        if not instances and not parts:
+        machines = [_machine(name, one) for one in instances]
+        parts: list[Part] = []
+        if all(one.state == "gone" for one in machines):
+            # While machines stand, what belongs to them does too: there is no need to ask.
+            schedule = self._schedule(name, region)
+            parts = [*self._volumes(name, region), *([_as_part(schedule)] if schedule else [])]
+            machines += _not_shown_yet(name, schedule, {one.identity for one in machines})
+        if not machines and not parts:
             return None
         tags = _read_tags(instances[0]["Tags"]) if instances else {}
         parsed = LeaseName.parse(name)
@@ -283,7 +287,7 @@ class Ec2Provider:
             run=parsed.run,
             attempt=parsed.attempt,
             deadline_at=float(tags.get("deadline", 0.0)),
-            machines=tuple(sorted((_machine(name, one) for one in instances), key=lambda one: one.name)),
+            machines=tuple(sorted(machines, key=lambda one: one.name)),
             parts=tuple(parts),
         )
 
@@ -294,25 +298,30 @@ class Ec2Provider:
                 for reservation in page["Reservations"]:
                     yield from reservation["Instances"]
 
-    def _parts(self, name: str, region: str) -> list[Part]:
-        """The volumes and the schedule that still stand."""
-        found = []
+    def _volumes(self, name: str, region: str) -> list[Part]:
         with translated(f"look for volumes in {region}"):
             filters = [{"Name": f"tag:{TAG}lease", "Values": [name]}]
             volumes = self.clients.client("ec2", region).describe_volumes(Filters=filters)["Volumes"]
-        for number, volume in enumerate(sorted(volumes, key=lambda one: str(one["VolumeId"]))):
-            created = volume["CreateTime"].timestamp()
-            identity = volume["VolumeId"]
-            found.append(Part(kind="volume", name=f"{name}-n{number}", identity=identity, created_at=created))
+        return [
+            Part(
+                kind="volume",
+                name=f"{name}-n{number}",
+                identity=volume["VolumeId"],
+                created_at=volume["CreateTime"].timestamp(),
+            )
+            for number, volume in enumerate(sorted(volumes, key=lambda one: str(one["VolumeId"])))
+        ]
+
+    def _schedule(self, name: str, region: str) -> dict[str, Any] | None:
         try:
             with translated(f"look for the schedule of {name}"):
-                schedule = self.clients.client("scheduler", region).get_schedule(Name=name, GroupName=SCHEDULE_GROUP)
+                found: dict[str, Any] = self.clients.client("scheduler", region).get_schedule(
+                    Name=name, GroupName=SCHEDULE_GROUP
+                )
         except SpecError as error:
             if code_of(error.__cause__ or error) != "ResourceNotFoundException":
                 raise
-        else:
-            created = schedule["CreationDate"].timestamp()
-            found.append(Part(kind="schedule", name=name, identity=schedule["Arn"], created_at=created))
+            return None
         return found
 
     def _names(self, region: str) -> set[str]:
@@ -391,6 +400,23 @@ def _create_schedule(boot: Boot, offer: Offer) -> dict[str, Any]:
 def _at(moment: float) -> str:
     """EventBridge's word for a moment; two of them compare as their moments do."""
     return f"at({datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S})"
+
+
+def _as_part(schedule: dict[str, Any]) -> Part:
+    created = schedule["CreationDate"].timestamp()
+    return Part(kind="schedule", name=schedule["Name"], identity=schedule["Arn"], created_at=created)
+
+
+def _not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None]) -> list[Machine]:
+    """Machines that the timer knows and the list of machines does not, because they are so new."""
+    if schedule is None or time.time() - schedule["CreationDate"].timestamp() > VISIBLE_AFTER_S:
+        return []
+    known = json.loads(schedule["Target"]["Input"])["InstanceIds"]
+    return [
+        Machine(name=f"{lease}-n{node}", state="starting", identity=identity)
+        for node, identity in enumerate(known)
+        if identity not in shown
+    ]
 
 
 def _machine(lease: str, instance: dict[str, Any]) -> Machine:
