@@ -259,7 +259,6 @@ class GpuNeed(Record):
 class Need(Record):
     """What the machines of a run must be; what is absent may be anything."""
 
-    project: str = Field(default="", description="Whose machines they are, where an account has a role for each")
     machine: str | None = Field(default=None, description="A type of the provider, or a size like `l+t4`")
     gpu: GpuNeed | None = None
     cpus: int | None = Field(default=None, description="At least")

@@ -91,23 +91,19 @@ class Ec2Provider:
         from sojourn.providers.ec2 import foundation
         from sojourn.providers.ec2.offers import list_offers
 
-        found = foundation.find(self.clients, need.project)
-        grounds: dict[str, foundation.Ground] = {found.region: found}
-        offers = list_offers(need, self.clients)
-        for region in {str(offer.region) for offer in offers.fitting} - set(grounds):
-            grounds[region] = foundation.find_ground(self.clients, region)
-        profile = found.profile_arn.rpartition("/")[2]
-        common = {"profile": profile, "scheduler_role": found.scheduler_role_arn}
-        return offers.model_copy(
-            update={
-                "fitting": tuple(
-                    offer.model_copy(
-                        update={"details": {**offer.details, **common, "group": grounds[str(offer.region)].group_id}}
-                    )
-                    for offer in offers.fitting
-                )
-            }
+        if need.project is None:
+            return list_offers(need, self.clients)
+        stands = foundation.find(self.clients, need.project)
+        found = list_offers(need, self.clients)
+        groups = {stands.region: stands.group_id}
+        for region in {str(offer.region) for offer in found.fitting} - set(groups):
+            groups[region] = foundation.find_ground(self.clients, region).group_id
+        ours = {"profile": stands.profile_arn.rpartition("/")[2], "scheduler_role": stands.scheduler_role_arn}
+        fitting = (
+            offer.model_copy(update={"details": {**offer.details, **ours, "group": groups[str(offer.region)]}})
+            for offer in found.fitting
         )
+        return found.model_copy(update={"fitting": tuple(fitting)})
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """The whole RunInstances call, and the schedule's but for the ids that are not known yet."""
