@@ -37,7 +37,8 @@ class Amazon(ProviderCase):
     def request_for(self, world: Ec2World, provider: Provider) -> MakeRequest:
         def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1, **changes: object) -> Request:
             offer = provider.offers(self.need(machine="t3.micro", nodes=nodes)).fitting[0]
-            return provider.request(self.boot(world.now() + seconds, nodes, attempt), offer.model_copy(update=changes))
+            boot = self.boot(world.now() + seconds, nodes, attempt)
+            return provider.request(boot, offer.model_copy(update=changes))
 
         return make
 
@@ -59,7 +60,7 @@ class Amazon(ProviderCase):
             details={
                 "image": "ami-0123456789abcdef0",
                 "root_device": "/dev/sda1",
-                "disk_gib": 30,
+                "disk": 30,
                 "subnet": "subnet-1",
                 "group": "sg-1",
                 "profile": "sojourn-machine-digits",

@@ -20,13 +20,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sojourn.agent.pack import Archive, pack
-from sojourn.errors import LostError, SojournError, SpecError
+from sojourn.errors import LostError, SojournError, SpecError, TransientError
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.providers.ec2 import boot as boot_script
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP
+from sojourn.providers.ec2.offers import list_offers
 from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
 
 TAG = "sojourn:"
@@ -87,23 +88,8 @@ class Ec2Provider:
         )
 
     def offers(self, need: Need) -> Offers:
-        """What the account can rent, with what `setup aws` made there for it to stand on."""
-        from sojourn.providers.ec2 import foundation
-        from sojourn.providers.ec2.offers import list_offers
-
-        if need.project is None:
-            return list_offers(need, self.clients)
-        stands = foundation.find(self.clients, need.project)
-        found = list_offers(need, self.clients)
-        groups = {stands.region: stands.group_id}
-        for region in {str(offer.region) for offer in found.fitting} - set(groups):
-            groups[region] = foundation.find_ground(self.clients, region).group_id
-        ours = {"profile": stands.profile_arn.rpartition("/")[2], "scheduler_role": stands.scheduler_role_arn}
-        fitting = (
-            offer.model_copy(update={"details": {**offer.details, **ours, "group": groups[str(offer.region)]}})
-            for offer in found.fitting
-        )
-        return found.model_copy(update={"fitting": tuple(fitting)})
+        """What the account can rent, the cheapest first."""
+        return list_offers(need, self.clients)
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """The whole RunInstances call, and the schedule's but for the ids that are not known yet."""
@@ -147,13 +133,12 @@ class Ec2Provider:
         lease = self._look(name, region) if region else None
         if lease is None or region is None:
             return True
-        live = [one.identity for one in lease.machines if one.state in ("starting", "running") and one.identity]
-        stopped = [one.identity for one in lease.machines if one.state == "ended" and one.identity]
-        if live or stopped:
-            # Again for what is shutting down: it does no harm, and what was merely stopped needs it.
-            with translated(f"terminate {', '.join(live + stopped)}"):
-                self.clients.client("ec2", region).terminate_instances(InstanceIds=live + stopped)
-        if not live:
+        # Again for what is shutting down: it does no harm, and what was merely stopped needs it.
+        standing = [one for one in lease.machines if one.state != "gone" and one.identity]
+        # What is not shown yet cannot always be ended yet, and would keep the others from being ended.
+        for some in ([one for one in standing if one.created_at], [one for one in standing if not one.created_at]):
+            self._terminate([str(one.identity) for one in some], region)
+        if not any(one.state in ("starting", "running") for one in standing):
             self._remove(lease, region)
         return lease.gone
 
@@ -207,7 +192,7 @@ class Ec2Provider:
                 {
                     "DeviceName": details["root_device"],
                     "Ebs": {
-                        "VolumeSize": details["disk_gib"],
+                        "VolumeSize": details["disk"],
                         "VolumeType": "gp3",
                         "Encrypted": True,
                         "DeleteOnTermination": True,
@@ -341,6 +326,16 @@ class Ec2Provider:
             return []  # nothing was ever set up in this region
 
     # -- release --
+
+    def _terminate(self, identities: list[str], region: str) -> None:
+        if not identities:
+            return
+        try:
+            with translated(f"terminate {', '.join(identities)}"):
+                self.clients.client("ec2", region).terminate_instances(InstanceIds=identities)
+        except TransientError as error:
+            if code_of(error.__cause__ or error) != "InvalidInstanceID.NotFound":
+                raise
 
     def _remove(self, lease: Lease, region: str) -> None:
         """What the end of the machines did not take with it."""
