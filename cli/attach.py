@@ -44,7 +44,7 @@ def attach(
             return
         plan, home = plan_of(mailbox), data_home()
         tell_history(plan, entries_of(mailbox), view.listener)
-        journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, view.listener)
+        journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
         with interruptible(journey):
             finish(walk(journey, take_over=take_over), view)
 

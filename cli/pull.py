@@ -35,7 +35,7 @@ def pull(
         raise SpecError("--apply and --to exclude each other", hint="give one of them")
     mailbox = find_run(open_store(store), run)
     plan, home = plan_of(mailbox), data_home()
-    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home), home, open_listener())
+    journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, open_listener())
     if apply:
         placed = journey.apply()
     else:

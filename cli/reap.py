@@ -45,13 +45,12 @@ def reap(
 
 
 def _everything(store: Store, dry_run: bool) -> Iterator[Finding]:
-    from sojourn.providers import NAMES, open_provider
+    from sojourn.providers import configured
     from sojourn.reap import reap as find
     from sojourn.runs import data_home
 
-    providers = [open_provider(name, data_home()) for name in NAMES]
     found = []
-    for finding in find(store, providers, _journey_of, now=time.time(), dry_run=dry_run):
+    for finding in find([store], configured(data_home()), _journey_of, now=time.time(), dry_run=dry_run):
         found.append(finding)
         yield finding
     yield from _mended(store, dry_run, found)
@@ -80,4 +79,4 @@ def _journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
     from sojourn.runs import data_home
 
     home = data_home()
-    return Journey(plan, mailbox, open_provider(plan.launch.where, home), home, SilentListener())
+    return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, SilentListener())

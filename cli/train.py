@@ -64,7 +64,7 @@ def _walk(plan: Plan, view: View) -> Report:
 
     home = data_home()
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
-    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home), home, view.listener)
+    journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
     with interruptible(journey):
         return walk(journey)
 

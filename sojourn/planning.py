@@ -89,6 +89,11 @@ class Plan(Record):
         )
 
     @property
+    def regions(self) -> tuple[str, ...] | None:
+        """Where its machines may stand; None for a provider without regions."""
+        return tuple(sorted({offer.region for offer in self.offers if offer.region})) or None
+
+    @property
     def resumes(self) -> int:
         """How often lost machines are replaced: on this host never, since what ended them would end the next."""
         return 0 if self.capability.shares_host else self.launch.resumes

@@ -42,24 +42,53 @@ class Finding(Record):
 
 
 def reap(
-    store: Store,
+    stores: Iterable[Store],
     providers: Iterable[Provider],
     journey_of: Callable[[Plan, Mailbox], Journey],
     *,
     now: float,
     dry_run: bool,
 ) -> Iterator[Finding]:
-    """End every lease that outlived its run, then close the runs that are over and that nobody continues."""
-    mailboxes = {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
+    """End every lease that outlived its run, then close the runs that are over and that nobody continues.
+
+    A lease is judged by the ledger in its own store; what stands in stores that are met so is closed too.
+    """
+    known = {store.url: store for store in stores}
     for provider in providers:
-        for lease in provider.leases():
-            mailbox = mailboxes.get(lease.run)
-            why, end = _verdict(lease, entries_of(mailbox) if mailbox else [], now)
+        try:
+            leases = provider.leases()
+        except SojournError as error:
+            yield _found(provider.name, "", "failed", error.message)
+            continue
+        for lease in leases:
+            why, end = _judged(lease, known, now)
             yield (_end(lease, why, provider, dry_run) if end else _found(lease.name, lease.run, "left", why))
-    for mailbox in mailboxes.values():
-        finding = _close(mailbox, journey_of, now, dry_run)
-        if finding is not None:
-            yield finding
+    for store in known.values():
+        for mailbox in all_mailboxes(store):
+            finding = _close(mailbox, journey_of, now, dry_run)
+            if finding is not None:
+                yield finding
+
+
+def _judged(lease: Lease, known: dict[str, Store], now: float) -> tuple[str, bool]:
+    """Why a lease is left or ended. One whose ledger cannot be read may live until its deadline."""
+    try:
+        entries = _ledger(lease, known)
+    except SojournError as error:
+        late = bool(lease.deadline_at) and now > lease.deadline_at + MARGIN_S
+        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", False)
+    return _verdict(lease, entries, now)
+
+
+def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
+    if lease.store is not None:
+        store = known.setdefault(lease.store, Store(lease.store))
+        return entries_of(Mailbox(store, lease.project, lease.run))
+    for store in known.values():
+        for mailbox in all_mailboxes(store):
+            if mailbox.run == lease.run:
+                return entries_of(mailbox)
+    return []
 
 
 def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]:

@@ -370,6 +370,7 @@ class Lease(Record):
     deadline_at: float
     machines: tuple[Machine, ...]
     parts: tuple[Part, ...] = Field(default=(), description="What else of it stands")
+    store: str | None = Field(default=None, description="URL of the store that holds its run's ledger, where known")
 
     @property
     def gone(self) -> bool:

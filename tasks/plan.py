@@ -51,7 +51,7 @@ def plan(launch: Launch, project: str, provider: Provider | None) -> Journey:
     if session:
         session.listener.note(f"in Prefect: {runtime.flow_run.ui_url}")
     listener = PrefectListener(get_run_logger(), [session.listener] if session else [])
-    rented_from = provider.open(home) if provider else open_provider(made.launch.where, home)
+    rented_from = provider.open(home) if provider else open_provider(made.launch.where, home, made.regions)
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
     return open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
 

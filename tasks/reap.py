@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from sojourn.journey import Journey
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
-from sojourn.providers import NAMES, open_provider
+from sojourn.providers import configured, open_provider
 from sojourn.reap import Finding
 from sojourn.reap import reap as find
 from sojourn.runs import data_home
@@ -27,10 +27,9 @@ def sweep(store: Store, dry_run: bool) -> list[Finding]:
     home, listener = data_home(), PrefectListener(get_run_logger())
 
     def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
-        return Journey(plan, mailbox, open_provider(plan.launch.where, home), home, listener)
+        return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, listener)
 
-    providers = [open_provider(name, home) for name in NAMES]
-    return _told(list(find(store, providers, journey_of, now=time.time(), dry_run=dry_run)))
+    return _told(list(find([store], configured(home), journey_of, now=time.time(), dry_run=dry_run)))
 
 
 @step("mend")

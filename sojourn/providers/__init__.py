@@ -6,6 +6,7 @@ A provider never retries, waits, counts or ranks. Its errors are the decisions o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,15 +62,22 @@ class Provider(Protocol):
         ...
 
 
-def open_provider(name: str, home: Path) -> Provider:
-    """The provider of this name. Raises SpecError naming the nearest."""
+def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -> Provider:
+    """The provider of this name; of a cloud, in these regions or in all. Raises SpecError naming the nearest."""
     if name not in NAMES:
         raise SpecError(f"where: there is no provider {name!r}, {nearest(name, NAMES)}", hint="try: --where local")
     if name == "aws":
         from sojourn.providers.ec2.clients import Clients
         from sojourn.providers.ec2.lease import Ec2Provider
 
-        return Ec2Provider(Clients())
+        return Ec2Provider(Clients(), regions)
     from sojourn.providers.local import LocalProvider
 
     return LocalProvider(home)
+
+
+def configured(home: Path) -> list[Provider]:
+    """This host, and every cloud for which it has credentials."""
+    from sojourn.providers.ec2.clients import Clients
+
+    return [open_provider(name, home) for name in NAMES if name != "aws" or Clients().configured()]

@@ -245,6 +245,7 @@ class LocalProvider:
             attempt=tags["attempt"],
             deadline_at=tags["deadline"],
             machines=machines,
+            store=request["boot"]["store"],
         )
 
     @staticmethod

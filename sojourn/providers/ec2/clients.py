@@ -15,7 +15,7 @@ from functools import cached_property
 from threading import RLock
 from typing import Any
 
-from sojourn.errors import AccessError, SpecError
+from sojourn.errors import AccessError, SojournError, SpecError
 from sojourn.providers.ec2.errors import translated
 
 CONNECT_LIMIT_S = 5.0
@@ -39,6 +39,13 @@ class Clients:
         self._wanted = region
         self._made: dict[tuple[str, str], Any] = {}
         self._making = RLock()  # threads may share boto3's clients, but not make them
+
+    def configured(self) -> bool:
+        """Whether this host has credentials and a region, valid or not."""
+        try:
+            return self._session.get_credentials() is not None and bool(self.region)
+        except SojournError:
+            return False
 
     def client(self, service: str, region: str | None = None) -> Any:
         """The client of a service in this region or another; the same one each time."""

@@ -270,6 +270,7 @@ class Ec2Provider:
             deadline_at=float(tags.get("deadline", 0.0)),
             machines=tuple(sorted(machines, key=lambda one: one.name)),
             parts=tuple(parts),
+            store=tags.get("store"),
         )
 
     def _instances(self, region: str, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -363,6 +364,7 @@ def _tags(boot: Boot) -> dict[str, str]:
         f"{TAG}run": boot.run,
         f"{TAG}attempt": str(boot.attempt),
         f"{TAG}deadline": str(int(boot.deadline_at)),
+        f"{TAG}store": boot.store,
     }
 
 
