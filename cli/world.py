@@ -12,7 +12,7 @@ from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, default_store, find_run, past_reports, plan_of, usual_seconds
+from sojourn.runs import data_home, default_store, find_run, past_reports, plan_of, store_for, usual_seconds
 from sojourn.spec import Launch, read_launch, read_section, resuming
 from sojourn.storage import Store
 
@@ -47,15 +47,17 @@ def prepare_plan(
     """The plan for what was asked on the command line, or by an earlier run. Creates nothing."""
     project, home = Project.at(directory), data_home()
     if from_run is None:
-        launch = read_launch(project.directory, flags)
-        where = Store(store or launch.store or default_store(home))
+        launch = read_launch(project.directory, {**flags, "store": store or flags.get("store")})
+        provider = open_provider(launch.where, home)
+        where = Store(store_for(launch, provider, project, home))
     else:
         where = Store(store_url(store, project.directory))
         launch = _again(from_run, where, project, flags)
+        provider = open_provider(launch.where, home)
     plan = make_plan(
         launch,
         project,
-        open_provider(launch.where, home),
+        provider,
         run=mint_run_id(),
         store=where.url,
         home=home,

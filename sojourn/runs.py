@@ -12,10 +12,13 @@ from sojourn.errors import SpecError, nearest
 from sojourn.lease import fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
-from sojourn.names import is_run_id
+from sojourn.names import is_run_id, project_name
 from sojourn.planning import Plan
+from sojourn.project import Project
+from sojourn.providers import Provider
 from sojourn.records import Outcome, Receipt, Record
 from sojourn.report import Report
+from sojourn.spec import Launch
 from sojourn.storage import Store
 
 
@@ -50,6 +53,12 @@ def data_home() -> Path:
 def default_store(home: Path) -> str:
     """The URL of the store when none is named: `SOJOURN_STORE`, or a directory of this user's."""
     return os.environ.get("SOJOURN_STORE") or (home / "store").as_uri()
+
+
+def store_for(launch: Launch, provider: Provider, project: Project, home: Path) -> str:
+    """Where a run is kept: as asked, as this host is told, where its provider keeps runs, or this user's directory."""
+    asked = launch.store or os.environ.get("SOJOURN_STORE")
+    return asked or provider.store(launch.project_name or project_name(project.root.name)) or default_store(home)
 
 
 def checkouts(home: Path) -> Path:

@@ -19,7 +19,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, default_store
+from sojourn.runs import data_home, store_for
 from sojourn.spec import Launch, read_launch
 from sojourn.storage import Store
 from tasks import artifacts
@@ -60,12 +60,13 @@ def _make(launch: Launch, project: str, provider: Provider | None, run: str, hom
     here = find_project(project, run, home)
     asked = read_launch(here.directory, launch.model_dump(exclude_unset=True))
     asked = provider.complete(asked) if provider else asked
+    rented_from = open_provider(asked.where, home)
     return make_plan(
         asked,
         here,
-        open_provider(asked.where, home),
+        rented_from,
         run=run,
-        store=Store(asked.store or default_store(home)).url,
+        store=Store(store_for(asked, rented_from, here, home)).url,
         home=home,
         now=time.time(),
     )

@@ -26,6 +26,10 @@ class Provider(Protocol):
         """Which timers end the billing of what is rented here, and what the user must be told."""
         ...
 
+    def store(self, project: str) -> str | None:
+        """URL of the place where a project's runs are kept unless told otherwise; None for this user's own."""
+        ...
+
     def offers(self, need: Need) -> Offers:
         """What can be rented that fits, cheapest first, never none.
 

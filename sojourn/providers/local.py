@@ -93,6 +93,10 @@ class LocalProvider:
             makes_each=("supervisor", "scratch folder"),
         )
 
+    def store(self, project: str) -> str | None:
+        """Nothing of its own."""
+        return None
+
     def offers(self, need: Need) -> Offers:
         """This host, whatever the number of nodes: they share it."""
         offer = Offer(

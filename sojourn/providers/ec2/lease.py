@@ -26,7 +26,7 @@ from sojourn.providers import Request
 from sojourn.providers.ec2 import boot as boot_script
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
-from sojourn.providers.ec2.foundation import SCHEDULE_GROUP
+from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names
 from sojourn.providers.ec2.offers import list_offers
 from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
 
@@ -86,6 +86,10 @@ class Ec2Provider:
             ask_every_s=ASK_EVERY_S,
             visible_after_s=VISIBLE_AFTER_S,
         )
+
+    def store(self, project: str) -> str | None:
+        """The bucket that `setup aws` makes."""
+        return f"s3://{Names(self.clients.account, self.clients.region, project).bucket}"
 
     def offers(self, need: Need) -> Offers:
         """What the account can rent, the cheapest first."""
