@@ -139,14 +139,6 @@ class AwsCloud:
     def clear_faults(self) -> None:
         self._ask("clear_faults")
 
-    def enforce(self) -> None:
-        """From now on every call needs a policy that allows it, but the administrator's; until the next reset."""
-        self._ask("enforce")
-
-    def used(self) -> list[tuple[str, str]]:
-        """Who did what while policies were enforced: ARN and action."""
-        return [(who, action) for who, action in self._ask("used")]
-
     def calls(self, service: str = "", action: str = "") -> list[dict[str, Any]]:
         """Every call since the last reset, as it came over the wire."""
         calls: list[dict[str, Any]] = self._ask("calls")
@@ -193,6 +185,29 @@ class AwsCloud:
 
     def spot_price(self, type: str, zone: str, dollars: float) -> None:
         self._ask("spot_price", type=type, zone=zone, dollars=dollars)
+
+    def enforce(self, on: bool = True) -> None:
+        """From now on every call needs a policy that allows it, but the administrator's; until the next reset."""
+        self._ask("enforce", on=on)
+
+    def user(self, name: str, *policies: dict[str, Any]) -> dict[str, str]:
+        """The environment of somebody who may do what these policies say, once they are enforced."""
+        iam = self.client("iam")
+        iam.create_user(UserName=name)
+        for number, policy in enumerate(policies):
+            iam.put_user_policy(UserName=name, PolicyName=f"p{number}", PolicyDocument=json.dumps(policy))
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        keys = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        return self.environment | keys
+
+    def decisions(self, principal: str = "") -> list[dict[str, Any]]:
+        """What was weighed while policies were enforced: principal ("user/ci", "role/…"), action, resource, allowed."""
+        decided: list[dict[str, Any]] = self._ask("decisions")
+        return [one for one in decided if principal in ("", one["principal"])]
+
+    def used(self) -> list[tuple[str, str]]:
+        """Who did what while policies were enforced: principal and action."""
+        return sorted({(one["principal"], one["action"]) for one in self.decisions() if one["allowed"]})
 
     def end_from_inside(self, instance_id: str) -> None:
         """The machine powers itself off (without hosts: with hosts they do it themselves)."""

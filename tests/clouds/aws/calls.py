@@ -36,6 +36,8 @@ class Call:
     query: str
     body: str
     source: str  # the address that called
+    host: str = ""
+    copied_from: str = ""  # bucket and key, of a copy in S3
     at: float = field(default_factory=time.time)
     status: int | None = None  # None while nothing was answered
     fault: str | None = None  # the effect of the fault that met it
@@ -64,7 +66,18 @@ def parse(environ: Environ) -> Call:
         query=environ.get("QUERY_STRING", ""),
         body=body.decode("utf-8", "replace"),
         source=environ.get("REMOTE_ADDR", ""),
+        host=environ.get("HTTP_HOST", ""),
+        copied_from=environ.get("HTTP_X_AMZ_COPY_SOURCE", ""),
     )
+
+
+def place(call: Call) -> tuple[str, str]:
+    """Bucket and key of a call of S3, in whichever way they were said."""
+    virtual = _BUCKET_HOST.match(call.host)
+    if virtual:
+        return virtual["bucket"], call.path.lstrip("/")
+    bucket, _, key = call.path.lstrip("/").partition("/")
+    return bucket, key
 
 
 def _presigned_scope(environ: Environ) -> str:

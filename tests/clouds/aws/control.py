@@ -42,12 +42,6 @@ class Control:
     def clear_faults(self) -> None:
         self._world.faults.clear()
 
-    def enforce(self) -> None:
-        self._world.guard.enforcing = True
-
-    def used(self) -> list[tuple[str, str]]:
-        return self._world.guard.used()
-
     def calls(self) -> list[dict[str, Any]]:
         return [call.record() for call in list(self._calls())]
 
@@ -75,6 +69,12 @@ class Control:
 
     def spot_price(self, type: str, zone: str, dollars: float) -> None:
         self._world.market.set_spot_price(type, zone, dollars)
+
+    def enforce(self, on: bool) -> None:
+        self._world.guard.enforcing = on
+
+    def decisions(self) -> list[dict[str, Any]]:
+        return self._world.guard.decisions()
 
     def end_from_inside(self, id: str) -> None:
         self._world.machines.is_down(self._machine(id))

@@ -65,11 +65,11 @@ class Wire:
 
     def _answered(self, call: Call, environ: Environ, start: Start) -> Iterable[bytes]:
         start = _noting(call, start)
-        for gate in self._gates:
-            answer = gate(call, environ, start)
-            if answer is not None:
-                return answer
         try:
+            for gate in self._gates:
+                answer = gate(call, environ, start)
+                if answer is not None:
+                    return answer
             said: Iterable[bytes] = self._moto(environ, start)
             return said
         except Exception as error:

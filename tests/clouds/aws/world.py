@@ -9,7 +9,7 @@ from moto.moto_api._internal.models import moto_api_backend
 
 from clouds.aws.credentials import Desk
 from clouds.aws.faults import Faults
-from clouds.aws.iam import Guard
+from clouds.aws.iam.guard import Guard
 from clouds.aws.machines import Machines, Timing
 from clouds.aws.market import Market, Place
 

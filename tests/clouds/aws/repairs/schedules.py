@@ -25,6 +25,7 @@ from moto.scheduler.responses import EventBridgeSchedulerResponse
 
 from clouds.aws.machines import ACCOUNT
 from clouds.aws.repairs import repair
+from clouds.aws.rules import Request
 from clouds.aws.world import World
 
 TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
@@ -124,8 +125,11 @@ def _fire_if_due(world: World, group: Any, schedule: Any) -> None:
     record: dict[str, Any] = {"schedule": schedule.name, "at": time.time(), "error": None}
     try:
         _check_role(schedule.target.get("RoleArn", ""))
-        machines = [world.machines.get(one) for one in _instances(schedule.target)]
-        for machine in machines:
+        for machine in [world.machines.get(one) for one in _instances(schedule.target)]:
+            arn = f"arn:aws:ec2:{machine.region}:{ACCOUNT}:instance/{machine.id}"
+            tags = {f"aws:ResourceTag/{key}": value for key, value in machine.tags.items()}
+            if not world.guard.may(schedule.target["RoleArn"], Request("ec2:TerminateInstances", arn, tags)):
+                raise ValidationException("UnauthorizedOperation")
             world.machines.terminate(machine)
     except (ValidationException, ServiceException) as error:
         record["error"] = str(error)
