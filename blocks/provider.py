@@ -5,6 +5,8 @@ fields are what its form asks for, and `open` gives the plain object.
 """
 
 from abc import ABC
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -74,16 +76,27 @@ class LocalProvider(ProviderBlock):
     where = "local"
 
 
-Provider = LocalProvider  # the union of the classes above, once there are more
-
-
-def load_provider(name: str) -> Provider:
+def load_provider(name: str) -> ProviderBlock:
     """The saved provider `TYPE/NAME`; NAME alone is a local one. Raises SpecError."""
     slug, _, document = name.rpartition("/")
-    kinds = {kind.get_block_type_slug(): kind for kind in (LocalProvider,)}
+    kinds: dict[str, Callable[[], type[ProviderBlock]]] = {
+        "sojourn-local-provider": lambda: LocalProvider,
+        "sojourn-aws-provider": _aws,
+    }
     if slug and slug not in kinds:
         raise SpecError(f"provider: {slug!r} is no type of provider", hint=f"types: {', '.join(kinds)}")
+    kind = kinds[slug or "sojourn-local-provider"]()
     try:
-        return cast(Provider, kinds.get(slug, LocalProvider).load(document))
+        return cast(ProviderBlock, kind.load(document))
     except ValueError as error:
         raise SpecError(f"provider: no block is saved as {name!r}", hint="list them: prefect block ls") from error
+
+
+def _aws() -> type[ProviderBlock]:
+    if find_spec("prefect_aws") is None:
+        raise SpecError(
+            "provider: prefect-aws is not installed beside sojourn", hint="add it: uv tool install 'sojourn[aws]'"
+        )
+    from blocks.aws import AwsProvider
+
+    return AwsProvider

@@ -5,8 +5,9 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
+from pydantic.json_schema import SkipJsonSchema
 
-from blocks.provider import LocalProvider, load_provider
+from blocks.provider import LocalProvider, ProviderBlock, load_provider
 from sojourn.journey import raise_for
 from sojourn.report import Report
 from sojourn.shorthand import Duration
@@ -26,7 +27,7 @@ FROM_PARAMS = Launch()  # nothing asked for here: the project's own launch: sect
 def train(
     launch: Launch = FROM_PARAMS,
     project: str = ".",
-    provider: LocalProvider | str | None = None,
+    provider: LocalProvider | SkipJsonSchema[ProviderBlock] | str | None = None,
     skip_after: Duration | None = None,
 ) -> Report | State[Any]:
     """Run a script or a DVC stage on rented machines.
@@ -35,7 +36,8 @@ def train(
         launch: What to run, where, and for how long at most. What is left out here is taken from the
             `launch:` section of the project's params.yaml.
         project: A directory on the host that runs this flow, or git:URL@REF with a branch, tag or commit.
-        provider: A saved provider block, or its name; it answers what `launch` leaves open.
+        provider: A saved provider block, or its name like sojourn-aws-provider/NAME; it answers what `launch`
+            leaves open.
         skip_after: A run that starts later than this after its scheduled time is cancelled; like 1h.
     """
     if late := too_late(skip_after):

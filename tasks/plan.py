@@ -13,7 +13,7 @@ from uuid import UUID
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import get_client
 
-from blocks.provider import Provider
+from blocks.provider import ProviderBlock
 from sojourn.journey import Journey
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
@@ -38,9 +38,10 @@ def run_id() -> str:
 
 
 @step("plan")
-def plan(launch: Launch, project: str, provider: Provider | None) -> Journey:
+def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journey:
     """The journey of this flow run; a retry of it continues the journey that was begun."""
     session, home, run = current(), data_home(), run_id()
+    rented_from = provider.open(home) if provider else None  # and with it the credentials that the store needs
     made = session.plan if session else _make(launch, project, provider, run, home)
     mailbox = Mailbox(Store(made.store), made.project, run)
     made = mailbox.read("plan", Plan) or made
@@ -51,12 +52,12 @@ def plan(launch: Launch, project: str, provider: Provider | None) -> Journey:
     if session:
         session.listener.note(f"in Prefect: {runtime.flow_run.ui_url}")
     listener = PrefectListener(get_run_logger(), [session.listener] if session else [])
-    rented_from = provider.open(home) if provider else open_provider(made.launch.where, home, made.regions)
+    rented_from = rented_from or open_provider(made.launch.where, home, made.regions)
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
     return open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
 
 
-def _make(launch: Launch, project: str, provider: Provider | None, run: str, home: Path) -> Plan:
+def _make(launch: Launch, project: str, provider: ProviderBlock | None, run: str, home: Path) -> Plan:
     here = find_project(project, run, home)
     asked = read_launch(here.directory, launch.model_dump(exclude_unset=True))
     asked = provider.complete(asked) if provider else asked
