@@ -23,6 +23,9 @@ Regions = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", help="Make it without asking.")]
 Print = Annotated[bool, typer.Option("--print", help="Make nothing, print names and policies for an administrator.")]
 Account = Annotated[str | None, typer.Option(help="With --print: the account's number, so that nobody is asked.")]
+Reaper = Annotated[
+    bool, typer.Option("--reaper", help="Also a function in the account that ends what outlived its deadline.")
+]
 Days = Annotated[int | None, typer.Option("--keep-days", min=1, help="How long the store keeps a run; at first 30.")]
 
 
@@ -36,6 +39,7 @@ def aws(
     project: options.Directory = Path("."),
     region: Regions = None,
     keep_days: Days = None,
+    reaper: Reaper = False,
     yes: Yes = False,
     print_: Print = False,
     account: Account = None,
@@ -59,7 +63,7 @@ def aws(
         typer.echo(json.dumps(_documents(account or clients.account, clients.region, name, remotes), indent=2))
         return
     out.print(f"account {clients.account}, region {clients.region}, project {name}", markup=False)
-    needed = pieces(clients, name, regions[1:], remotes, keep_days)
+    needed = pieces(clients, name, regions[1:], remotes, keep_days, reaper)
     changes = list(differences(needed))
     for change in changes:
         _show(change)
@@ -68,7 +72,8 @@ def aws(
         out.print(f"No change: {same}.")
         return
     new = sum(change.new for change in changes)
-    out.print(f"{new} to make, {len(changes) - new} to change, {same}. None of it costs anything by itself.")
+    cost = "The function costs about a cent a month, the rest nothing" if reaper else "None of it costs anything"
+    out.print(f"{new} to make, {len(changes) - new} to change, {same}. {cost} by itself.")
     if not (yes or _accepted()):
         out.print("Nothing was made. Make it: sojourn setup aws --yes", markup=False)
         return

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sojourn.providers.ec2.foundation import GROUP, POLICY, READ_REMOTES, SCHEDULE_GROUP, SCHEDULER_ROLE, Names
+from sojourn.providers.ec2.foundation import GROUP, POLICY, READ_REMOTES, REAPER, SCHEDULE_GROUP, SCHEDULER_ROLE, Names
 
 Document = dict[str, Any]
 Condition = dict[str, dict[str, str | list[str]]]
@@ -38,6 +38,7 @@ def printed(names: Names, remotes: Iterable[str] = ()) -> dict[str, Any]:
             },
             SCHEDULER_ROLE: {"trust": trust(names, "scheduler"), "policies": {POLICY: scheduler(names)}},
         },
+        "optional_roles": {REAPER: {"trust": trust(names, "lambda"), "policies": {POLICY: reaper(names)}}},
         "who_runs_sojourn": orchestrator(names, remotes),
     }
 

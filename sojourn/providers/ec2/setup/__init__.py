@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from sojourn.providers.ec2 import policies
 from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import SCHEDULER_ROLE, Names
+from sojourn.providers.ec2.foundation import REAPER, SCHEDULER_ROLE, Names
 from sojourn.providers.ec2.setup.bucket import Bucket
 from sojourn.providers.ec2.setup.network import MachineGroup
+from sojourn.providers.ec2.setup.reaper import Reaper
 from sojourn.providers.ec2.setup.roles import Profile, Role, SpotRole
 from sojourn.providers.ec2.setup.timers import ScheduleGroup
 
@@ -58,16 +59,22 @@ class Change:
 
 
 def pieces(
-    clients: Clients, project: str, regions: Iterable[str] = (), remotes: Iterable[str] = (), days: int | None = None
+    clients: Clients,
+    project: str,
+    regions: Iterable[str] = (),
+    remotes: Iterable[str] = (),
+    days: int | None = None,
+    reaper: bool = False,
 ) -> list[Piece]:
     """All that a project needs, in the order in which it is made; `regions` are those beside the clients' own.
 
     `days` is how long the store keeps a run, None for what it says already or else the usual.
+    `reaper` adds the one in the cloud, which nothing else needs.
     """
     names = Names(clients.account, clients.region, project)
     beside = [region for region in dict.fromkeys(regions) if region != names.region]
     machine, scheduler = policies.machine(names, remotes), policies.scheduler(names)
-    return [
+    needed: list[Piece] = [
         Bucket(clients, names, days),
         *(MachineGroup(clients, region) for region in (names.region, *beside)),
         Role(clients, names.machine_role, policies.trust(names, "ec2"), machine),
@@ -76,6 +83,10 @@ def pieces(
         *(ScheduleGroup(clients, region) for region in (names.region, *beside)),
         SpotRole(clients),
     ]
+    if reaper:
+        needed.append(Role(clients, REAPER, policies.trust(names, "lambda"), policies.reaper(names)))
+        needed += [Reaper(clients, names, region) for region in (names.region, *beside)]
+    return needed
 
 
 def differences(wanted: Iterable[Piece]) -> Iterator[Change]:

@@ -1,0 +1,125 @@
+"""The reaper in the cloud: what it ends, what it leaves, and how it gets there."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from clouds.aws.rules import actions
+from clouds.aws_cloud import AwsCloud
+
+from sojourn.names import LeaseName
+from sojourn.providers.ec2 import policies, reaper
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.foundation import Names
+from sojourn.providers.ec2.setup import differences, pieces
+from sojourn.providers.ec2.setup.reaper import archive
+
+LEASE = str(LeaseName("calm-panda-a2e3", 1))
+LATE = str(int(time.time()) - reaper.GRACE_S - 60)
+
+
+def rent(aws: AwsCloud, **tags: str) -> str:
+    ec2 = aws.client("ec2")
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    named = [{"Key": f"sojourn:{key}", "Value": value} for key, value in tags.items()]
+    specs = [{"ResourceType": "instance", "Tags": named}] if named else []
+    made = ec2.run_instances(ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, TagSpecifications=specs)
+    return str(made["Instances"][0]["InstanceId"])
+
+
+def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> None:
+    soon = str(int(time.time()) - reaper.GRACE_S + 300)
+    overdue = rent(aws, lease=LEASE, deadline=LATE)
+    spared = [
+        rent(aws, lease=LEASE, deadline=soon),
+        rent(aws, lease="sojourn-calm-panda-a2e3-1-0-ffff", deadline=LATE),
+        rent(aws, lease=LEASE, deadline="soon"),
+        rent(aws, deadline=LATE),
+        rent(aws),
+    ]
+    answers = reaper.handler({}, None)
+    assert {one: answer["done"] for one, answer in answers.items()} == {overdue: "terminated"}
+    assert sorted(aws.running()) == sorted(spared)
+
+
+@pytest.mark.parametrize(("run", "attempt", "offer"), [("calm-panda-a2e3", 1, 0), ("witty-wren-00ff", 12, 34)])
+def test_it_knows_our_names_as_we_give_them(run: str, attempt: int, offer: int) -> None:
+    name = str(LeaseName(run, attempt, offer))
+    assert reaper.is_ours(name)
+    assert not reaper.is_ours(name[:-1] + ("0" if name[-1] != "0" else "1"))
+
+
+def test_one_that_cannot_be_ended_keeps_no_other_alive_and_is_an_error(aws: AwsCloud) -> None:
+    for _ in range(2):
+        rent(aws, lease=LEASE, deadline=LATE)
+    aws.fault("ec2", "TerminateInstances", "error", code="UnauthorizedOperation", status=403)
+    with pytest.raises(RuntimeError, match="UnauthorizedOperation"):
+        reaper.handler()
+    assert len(aws.running()) == 1
+
+
+def test_it_is_set_up_once_and_its_code_follows_ours(
+    aws: AwsCloud, clients: Clients, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def changes() -> list[str]:
+        return [change.piece.title for change in differences(pieces(clients, "digits", reaper=True))]
+
+    def make() -> None:
+        for change in differences(pieces(clients, "digits", reaper=True)):
+            change.apply()
+
+    make()
+    assert changes() == []
+    [target] = aws.client("events").list_targets_by_rule(Rule="sojourn-reaper")["Targets"]
+    assert target["Arn"] == "arn:aws:lambda:us-east-1:123456789012:function:sojourn-reaper"
+
+    (tmp_path / "reaper.py").write_text("# a newer one\n")
+    monkeypatch.setattr("sojourn.providers.ec2.setup.reaper.SOURCE", tmp_path / "reaper.py")
+    assert changes() == ["function sojourn-reaper in us-east-1"]
+    make()
+    assert changes() == []
+    aws.client("events").disable_rule(Name="sojourn-reaper")
+    assert changes() == ["function sojourn-reaper in us-east-1"]
+    make()
+    assert changes() == []
+
+
+def test_what_is_sent_is_one_file_that_runs_by_itself_and_the_same_each_time(aws: AwsCloud, tmp_path: Path) -> None:
+    assert archive() == archive()
+    with zipfile.ZipFile(io.BytesIO(archive())) as packed:
+        assert packed.namelist() == ["reaper.py"]
+        packed.extractall(tmp_path)
+    overdue = rent(aws, lease=LEASE, deadline=LATE)
+    done = subprocess.run([sys.executable, "-P", "reaper.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert overdue in done.stdout
+    assert "sojourn.names" not in (tmp_path / "reaper.py").read_text()
+
+
+def test_its_role_is_enough_for_it_and_ends_nobody_else_s(
+    aws: AwsCloud, clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for change in differences(pieces(clients, "digits", reaper=True)):
+        change.apply()
+    overdue, theirs = rent(aws, lease=LEASE, deadline=LATE), rent(aws)
+    role = "arn:aws:iam::123456789012:role/sojourn-reaper"
+    keys = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="reaper")["Credentials"]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", keys["SecretAccessKey"])
+    monkeypatch.setenv("AWS_SESSION_TOKEN", keys["SessionToken"])
+    import boto3
+
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would keep the keys of an earlier test
+    aws.enforce()
+    assert list(reaper.handler()) == [overdue]
+    refused = reaper.end(boto3.client("ec2"), theirs)
+    assert "UnauthorizedOperation" in refused["error"]
+    assert aws.running() == [theirs]
+    assert {action for _, action in aws.used()} == actions(
+        policies.reaper(Names("123456789012", "us-east-1", "digits"))
+    )
