@@ -5,14 +5,12 @@ import as Prefect itself.
 """
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 from prefect_aws import AwsCredentials
 from pydantic import Field, ValidationError, field_validator
 
 from blocks.provider import ProviderBlock
-from sojourn import providers
 from sojourn.spec import Launch
 
 # Each way to name credentials goes before the others; one that is left over would win or be mixed in.
@@ -93,12 +91,7 @@ class AwsProvider(ProviderBlock):
             raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
         return value
 
-    def open(self, home: Path | None = None) -> providers.Provider:
-        """The provider itself; from here on this process speaks to Amazon by the block's credentials."""
-        self.speak()
-        return super().open(home)
-
-    def speak(self) -> None:
+    def prepare(self) -> None:
         """Put the block's credentials and region where every client of this process looks for them."""
         said = self.environment()
         if set(said) & set(_WAYS):

@@ -36,8 +36,12 @@ class ProviderBlock(Block, ABC):
         description="The machine type to rent, unless a run names one; the provider's default if absent.",
     )
 
+    def prepare(self) -> None:
+        """Make this process able to reach the provider and what is kept there; on this host it is already."""
+
     def open(self, home: Path | None = None) -> providers.Provider:
         """The provider itself, with this host's data directory or another."""
+        self.prepare()
         return providers.open_provider(self.where, home or data_home())
 
     def complete(self, launch: Launch) -> Launch:

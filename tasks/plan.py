@@ -41,7 +41,8 @@ def run_id() -> str:
 def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journey:
     """The journey of this flow run; a retry of it continues the journey that was begun."""
     session, home, run = current(), data_home(), run_id()
-    rented_from = provider.open(home) if provider else None  # and with it the credentials that the store needs
+    if provider:
+        provider.prepare()  # before the store is opened, which needs the block's credentials too
     made = session.plan if session else _make(launch, project, provider, run, home)
     mailbox = Mailbox(Store(made.store), made.project, run)
     made = mailbox.read("plan", Plan) or made
@@ -52,7 +53,7 @@ def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journe
     if session:
         session.listener.note(f"in Prefect: {runtime.flow_run.ui_url}")
     listener = PrefectListener(get_run_logger(), [session.listener] if session else [])
-    rented_from = rented_from or open_provider(made.launch.where, home, made.regions)
+    rented_from = open_provider(made.launch.where, home, made.regions)
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
     return open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
 

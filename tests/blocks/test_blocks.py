@@ -149,19 +149,19 @@ def test_opening_amazon_s_block_points_every_client_of_the_process_at_its_accoun
         "AWS_REGION": "eu-west-1",
         "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
     }
-    block.speak()
+    block.prepare()
     assert "AWS_PROFILE" not in os.environ
     assert os.environ["AWS_ACCESS_KEY_ID"] == "AKIAEXAMPLE"
 
 
 def test_a_profile_is_left_for_the_clients_to_read_and_to_renew(bare: pytest.MonkeyPatch) -> None:
-    AwsProvider(credentials=AwsCredentials(profile_name="team")).speak()
+    AwsProvider(credentials=AwsCredentials(profile_name="team")).prepare()
     assert os.environ["AWS_PROFILE"] == "team"
     assert "AWS_ACCESS_KEY_ID" not in os.environ
 
 
 def test_without_credentials_those_of_the_host_stay(bare: pytest.MonkeyPatch) -> None:
-    AwsProvider(region="eu-west-1").speak()
+    AwsProvider(region="eu-west-1").prepare()
     assert (os.environ["AWS_PROFILE"], os.environ["AWS_DEFAULT_REGION"]) == ("somebody", "eu-west-1")
 
 
