@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -74,7 +74,7 @@ def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> En
     return Environment(kind="built", source=source, digest=key.hexdigest()[:16], variables=_variables(source))
 
 
-def resolve_away(wanted: str, project: Project, offers: list[Offer], network: Network) -> Environment:
+def resolve_away(wanted: str, project: Project, offers: Iterable[Offer], network: Network) -> Environment:
     """The environment that `launch.environment` means on machines to which nothing of this host exists.
 
     Raises SpecError for a missing file, or with uv's last words when the dependencies cannot be had.

@@ -162,7 +162,7 @@ def make_plan(
     python = (
         environment.resolve(launch.environment, project.directory, surroundings)
         if capability.shares_host
-        else environment.resolve_away(launch.environment, project, list(offers.fitting), launch.network)
+        else environment.resolve_away(launch.environment, project, offers.fitting, launch.network)
     )
     _check_program(work.command, python, work.where)
     inputs = bundle.input_files(project, launch.inputs)

@@ -2,14 +2,16 @@
 
 uv resolves them here, with the project's own indexes and the user's own logins, so that
 the machine needs neither: what it gets is one requirements text in which each package is
-one file, by its address and its hash. What lies on this host only, or everything when
+one file, by its address and its hash. What only this host can have, or everything when
 machines have no way out, travels beside that text.
 """
 
 from __future__ import annotations
 
 import hashlib
+import netrc
 import os
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable
@@ -89,12 +91,22 @@ def lock(source: str, directory: Path, root: Path, target: Target, *, offline: b
     )
 
 
+def login(url: str) -> tuple[str, str] | None:
+    """The name and password that ~/.netrc has for the host, as uv and pip look there."""
+    try:
+        found = netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(url).hostname or "")
+    except (OSError, netrc.NetrcParseError):
+        return None
+    return (found[0], found[2]) if found is not None else None
+
+
 def _resolving(source: str, file: Path, target: Target, offline: bool) -> Iterable[str]:
     if Path(source).name == "uv.lock":
         return ("export", "--quiet", "--frozen", "--no-emit-project", "--format=pylock.toml", f"--output-file={file}")
+    # Our own Python builds what must be built to be read; looking for the target's would take seconds.
     return (
         "pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", f"--output-file={file}",
-        f"--python-platform={target.platform}", f"--python-version={target.python}",
+        f"--python-platform={target.platform}", f"--python-version={target.python}", f"--python={sys.executable}",
         *(("--only-binary=:all:",) if offline else ()), source,
     )  # fmt: skip
 
@@ -168,7 +180,7 @@ class _Line:
             raise place.refusal(self.name, "has no wheel that fits the machine")
         digest = origin.hashes.get("sha256")
         is_here = urlsplit(url).scheme == "file"
-        if not is_here and not place.offline:
+        if not (is_here or place.offline or login(url)):
             return f"{self.name} @ {url}" + (f" --hash=sha256:{digest}" if digest else "")
         size = Path(unquote(urlsplit(url).path)).stat().st_size if is_here else origin.size
         if digest is None:

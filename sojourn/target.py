@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 # For an image of which nobody knows what it holds, uv brings this one unless it is there.
 PYTHON = "3.12"
-PYTHONS = ("3.14", "3.13", "3.12", "3.11", "3.10", "3.9", "3.8")
+PYTHONS = tuple(f"3.{number}" for number in range(8, 16))
 ASKED = ".python-version"
 _MINOR = re.compile(r"(?:cpython-?)?(\d+\.\d+)")
 # glibc 2.28 is what uv means by linux-gnu; all images of the last years have it.
@@ -104,21 +104,26 @@ def _minor(version: str) -> str | None:
 
 
 def _python(image: str | None, directory: Path) -> str:
-    """The image's Python if the project can do with it, else the newest that it can do with."""
+    """The image's Python if the project can do with it, else the nearest one that it can do with."""
     from packaging.specifiers import SpecifierSet
 
     asked = _asked(directory)
     if asked is not None:
         return asked
     wanted = _required(directory) or SpecifierSet()
+    best = image or PYTHON
     # As its latest release: `>=3.12.1` means a 3.12.
-    known = [version for version in (image, PYTHON, *PYTHONS) if version and wanted.contains(f"{version}.99")]
+    known = [version for version in (best, *PYTHONS) if wanted.contains(f"{version}.99")]
     if not known:
         raise SpecError(
-            f"pyproject.toml: requires-python: no Python from {PYTHONS[-1]} to {PYTHONS[0]} is {str(wanted)!r}",
+            f"pyproject.toml: requires-python: no Python from {PYTHONS[0]} to {PYTHONS[-1]} is {str(wanted)!r}",
             hint=f"mend requires-python, or name a version:  echo {PYTHON} > {ASKED}",
         )
-    return known[0]
+    return min(known, key=lambda version: abs(_number(version) - _number(best)))
+
+
+def _number(version: str) -> int:
+    return int(version.split(".")[1])
 
 
 def _asked(directory: Path) -> str | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import netrc
 import platform
 import secrets
 import shutil
@@ -24,13 +23,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
-from urllib.parse import urlsplit
 
 from sojourn import bundle
 from sojourn.errors import SpecError, TransientError
 from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry, Network, Setup
-from sojourn.requirements import WHEELS, Lock, Sent, lock
+from sojourn.requirements import WHEELS, Lock, Sent, lock, login
 from sojourn.target import Target
 
 AT_ONCE = 8
@@ -91,6 +89,7 @@ def _download(wanted: Sent, to: Path) -> None:
                 digest.update(chunk)
                 file.write(chunk)
     except urllib.error.HTTPError as error:
+        error.close()
         raise SpecError(
             f"environment: {wanted.name}: {wanted.url} answers {error.code} {error.reason}",
             hint="an index with a login: write it into ~/.netrc" if error.code in (401, 403) else None,
@@ -105,14 +104,9 @@ def _download(wanted: Sent, to: Path) -> None:
 
 
 def _request(url: str) -> urllib.request.Request:
-    """A request with the login that ~/.netrc has for the host, as uv and pip do it."""
     request = urllib.request.Request(url)
-    try:
-        found = netrc.netrc().authenticators(urlsplit(url).hostname or "")
-    except (OSError, netrc.NetrcParseError):
-        found = None
-    if found is not None:
-        request.add_header("Authorization", f"Basic {b64encode(f'{found[0]}:{found[2]}'.encode()).decode()}")
+    if (found := login(url)) is not None:
+        request.add_header("Authorization", f"Basic {b64encode(':'.join(found).encode()).decode()}")
     return request
 
 
@@ -127,7 +121,7 @@ def _tool(target: Target, cache: Path) -> Path:
             _draft(path) as draft,
             draft.open("wb") as file,
             _binary(target, cache) as binary,
-            gzip.GzipFile("", "wb", fileobj=file, mtime=0) as zipped,  # equal binaries are equal blobs
+            gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as zipped,  # equal binaries are equal blobs
         ):
             shutil.copyfileobj(binary, zipped, CHUNK)
     return path

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wheels import make_wheel
 
+from sojourn import plan_text
 from sojourn.errors import SpecError
 from sojourn.planning import Plan, format_bytes, make_plan
 from sojourn.project import Project
@@ -25,6 +27,9 @@ NOW = 1_800_000_000.0
 class Catalogue:
     """A provider with one fixed machine, so that a plan is the same on every host."""
 
+    def __init__(self, shares_host: bool = True) -> None:
+        self.shares_host = shares_host
+
     def offers(self, need: Need) -> Offers:
         return Offers(fitting=(
             Offer(provider="local", machine="g6.xlarge", place="us-east-2b", price=0.9, cpus=4, memory=16_000_000_000,
@@ -33,7 +38,9 @@ class Catalogue:
         ))  # fmt: skip
 
     def capability(self) -> Capability:
-        return Capability(provider="local", layers={"timer": "ends it"}, warnings=("mind the gap",))
+        return Capability(
+            provider="local", layers={"timer": "ends it"}, warnings=("mind the gap",), shares_host=self.shares_host
+        )
 
 
 @pytest.fixture
@@ -46,12 +53,14 @@ def project(tmp_path: Path) -> Path:
     return project
 
 
-def plan(project: Path, surroundings: Mapping[str, str] | None = None, **asked: Any) -> Plan:
+def plan(
+    project: Path, surroundings: Mapping[str, str] | None = None, provider: Catalogue | None = None, **asked: Any
+) -> Plan:
     """The plan for `python train.py` and whatever else is asked."""
     return make_plan(
         make_launch({"command": ("python", "train.py"), **asked}, origin="test"),
         Project.at(project),
-        Catalogue(),  # type: ignore[arg-type]
+        provider or Catalogue(),  # type: ignore[arg-type]
         run="quiet-heron-7f3a",
         store="file:///srv/runs",
         home=project.parent / "home",
@@ -163,6 +172,26 @@ def test_the_command_runs_where_the_user_stands_in_the_git_tree(project: Path) -
 def test_a_program_that_cannot_start_is_refused(project: Path, program: tuple[str, ...], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         plan(project, command=program)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "current"])
+def test_nothing_of_this_host_counts_on_another_one(project: Path, wanted: str) -> None:
+    made = plan(project, {"VIRTUAL_ENV": "/venv"}, Catalogue(shares_host=False), environment=wanted,
+                command=("only-on-the-image", "x"))  # fmt: skip
+
+    assert (made.environment.path, made.environment.variables) == ((), {})
+    assert dict(plan_text.lines(made))["environment"] == "the python on the image’s PATH"
+
+
+def test_what_is_locked_for_another_host_is_in_the_plan(project: Path) -> None:
+    make_wheel(project / "wheels", "tiny", "1.0")
+    (project / "requirements.txt").write_text("--no-index\n--find-links wheels\ntiny\n")
+    made = plan(project, provider=Catalogue(shares_host=False), network="none")
+
+    assert Plan.model_validate_json(made.to_bytes()) == made
+    assert made.environment.locks[0].text.startswith("./wheels/tiny-1.0-py3-none-any.whl --hash=sha256:")
+    shown = dict(plan_text.lines(made))["environment"]
+    assert shown.startswith("requirements.txt, 1 package for Python 3.12, ") and shown.endswith("of wheels to send")
 
 
 def test_a_program_that_does_not_travel_is_refused(project: Path) -> None:

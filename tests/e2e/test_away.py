@@ -13,13 +13,15 @@ from cli_world import World
 from wheels import make_wheel
 
 from cli.progress import SilentListener
+from sojourn import plan_text
 from sojourn.journey import Journey, walk
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Capability, Need, Offer, Order
+from sojourn.purge import Purged, purge
+from sojourn.records import Capability, Need, Offers, Order
 from sojourn.report import Report
 from sojourn.spec import make_launch
 
@@ -29,8 +31,7 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 REQUIREMENTS = "--no-index\n--find-links wheels\ntiny==1.0\n"
 SCRIPT = """
     import sys, tiny
-    assert sys.prefix != sys.base_prefix and {home!r} not in sys.path[0], sys.prefix
-    open("model.txt", "w").write(f"{{tiny.VERSION}} in {{sys.prefix}}")
+    open("model.txt", "w").write(f"{tiny.VERSION} in {sys.prefix}")
 """
 
 
@@ -40,12 +41,10 @@ class Away(LocalProvider):
     def capability(self) -> Capability:
         return super().capability().model_copy(update={"shares_host": False})
 
-    def offers(self, need: Need) -> list[Offer]:
+    def offers(self, need: Need) -> Offers:
         machine = {"architecture": os.uname().machine, "python": sys.version.split()[0]}
-        return [
-            offer.model_copy(update=machine)
-            for offer in super().offers(need.model_copy(update={"network": "internet"}))
-        ]
+        found = super().offers(need.model_copy(update={"network": "internet"}))
+        return Offers(fitting=tuple(offer.model_copy(update=machine) for offer in found.fitting))
 
 
 class Steps(SilentListener):
@@ -66,7 +65,7 @@ def here(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.chdir(world.project)
     make_wheel(world.project / "wheels", "tiny", "1.0")
     world.script(REQUIREMENTS, "requirements.txt")
-    world.script(SCRIPT.format(home=str(world.home / "environments")))
+    world.script(SCRIPT)
     yield world
 
 
@@ -93,8 +92,9 @@ def travel(world: World, plan: Plan) -> tuple[Report, Steps, Order]:
 
 def test_the_machine_makes_the_environment_from_wheels_that_travel(here: World) -> None:
     plan = plan_for(here, network="none")
-    shown = dict(plan.lines())["environment"]
-    assert shown == f"requirements.txt, 1 package for Python {HERE}, 724 B of wheels to send"
+    shown = dict(plan_text.lines(plan))["environment"]
+    size = next((here.project / "wheels").iterdir()).stat().st_size
+    assert shown == f"requirements.txt, 1 package for Python {HERE}, {size} B of wheels to send"
 
     report, steps, order = travel(here, plan)
 
@@ -105,3 +105,50 @@ def test_the_machine_makes_the_environment_from_wheels_that_travel(here: World) 
 
     _, steps, again = travel(here, plan_for(here, network="none"))
     assert steps.said["environment"] == "1 package locked, unchanged" and again.setup == order.setup
+
+
+def test_the_images_own_python_runs_where_nothing_is_asked_for(here: World) -> None:
+    here.script("import os; open('model.txt', 'w').write(os.environ.get('VIRTUAL_ENV', 'none'))")
+    os.environ["VIRTUAL_ENV"] = "/of/this/host"
+
+    report, steps, order = travel(here, plan_for(here, environment="current"))
+
+    assert report.state == "succeeded" and (here.project / "model.txt").read_text() == "none"
+    assert steps.said["environment"] == "current"
+    assert (order.setup, order.path, order.environment) == (None, (), {})
+
+
+def test_an_environment_that_cannot_be_made_ends_the_run_with_the_words_of_uv(here: World) -> None:
+    (here.project / "slow").mkdir()
+    backend = 'requires = []\nbuild-backend = "faulty"\nbackend-path = ["."]\n'
+    here.script(f'[build-system]\n{backend}[project]\nname = "slow"\nversion = "1"\n', "slow/pyproject.toml")
+    here.script("raise RuntimeError('no compiler here')", "slow/faulty.py")
+    here.script("--no-index\n./slow\n", "requirements.txt")
+
+    report, _, _ = travel(here, plan_for(here))
+
+    assert report.state == "refused" and "no compiler here" in report.message
+
+
+def test_a_purge_leaves_what_a_run_that_is_not_closed_has_sent(here: World) -> None:
+    plan = plan_for(here)
+    mailbox = Mailbox(here.store, plan.project, plan.run)
+    steps = Steps()
+    journey = Journey.begin(plan, mailbox, Away(here.home), here.home, steps)
+    journey.bundle()
+    journey.push()
+    assert "it is being prepared" in purge_all(here).kept[0].reason
+    journey.build()
+    assert purge_all(here).blobs == 0
+
+    steps.said.clear()
+    journey.build()
+    assert steps.said == {}, "whoever continues the run finds it done"
+
+    os.utime(here.home / "environments/wheels/ready", (0, 0))
+    assert purge_all(here, remove=False).environments == ("wheels",)
+
+
+def purge_all(here: World, remove: bool = True) -> Purged:
+    """Remove what may go, as if it were years later for all but this run."""
+    return purge(here.store, here.home, now=time.time(), older_than_s=-10, remove=remove)
