@@ -22,6 +22,7 @@ from sojourn.records import Record, Scalar
 from sojourn.waiting import Clock
 
 LOOK_EVERY_S = 1.0
+LOG_PACES, SCALARS_PACES = 3, 5  # of the store's, between two looks
 HISTORY_S = 2.0  # a script that has run for longer is followed from its middle
 TELL_EVERY_S = 5.0  # when nothing new was reported
 HISTORY_LINES = 20
@@ -84,7 +85,7 @@ class Follower:
         self._attempt = 0
         self._next: dict[tuple[str, int], int] = {}
         self._reader: LogReader | None = None
-        self._looked = self._told = float("-inf")  # on the monotonic clock
+        self._heard = self._looked = self._told = float("-inf")  # on the monotonic clock
         self._news = self._running = False
         self._readable = True
         self._folders: dict[str, str] = {}
@@ -93,9 +94,12 @@ class Follower:
         """Pass on what is new since the last look."""
         if state.attempt != self._attempt:
             self._begin(state)
-        self._follow_logs()
-        now = self._clock.monotonic()
-        if state.ordered_at is None or state.outcome is not None or now - self._looked < LOOK_EVERY_S:
+        now, pace = self._clock.monotonic(), self._mailbox.store.pace_s
+        if state.outcome is not None or now - self._heard >= LOG_PACES * pace:
+            self._heard = now
+            self._follow_logs()
+        looked_lately = now - self._looked < max(LOOK_EVERY_S, SCALARS_PACES * pace)
+        if state.ordered_at is None or state.outcome is not None or looked_lately:
             return
         self._looked = now
         self._follow_scalars()

@@ -25,6 +25,7 @@ from sojourn.storage import ExistsError
 from sojourn.waiting import Clock
 
 MISSED_BEATS = 3  # an owner is taken for dead when its heartbeat object stood still this many intervals
+OWNER_PACES = 5  # an owner's looks at its own ledger are that many of the store's paces apart
 
 Kind = Literal[
     "opened", "takeover", "handover", "intent", "refused", "created", "ordered", "lost", "outcome", "release", "gone",
@@ -66,11 +67,18 @@ class Ledger:
         self.beat_every_s = beat_every_s
         self.term = 0
         self._entries: list[Entry] = []
+        self._looked = float("-inf")  # on the monotonic clock
         self._count = 0
         self._lock = threading.Lock()
 
     def entries(self) -> list[Entry]:
-        """Everything written so far, by anybody."""
+        """Everything written so far, by anybody; an owner, before whom few write, looks no more often than need be."""
+        if self.term > 0 and self.clock.monotonic() - self._looked < OWNER_PACES * self.mailbox.store.pace_s:
+            return list(self._entries)
+        return self._fresh()
+
+    def _fresh(self) -> list[Entry]:
+        self._looked = self.clock.monotonic()
         while (entry := self.mailbox.ledger_entry(len(self._entries))) is not None:
             self._entries.append(Entry.model_validate_json(entry))
         return list(self._entries)
@@ -83,7 +91,7 @@ class Ledger:
         """Write the next entry. Raises SupersededError when the run has another owner now."""
         with self._lock:
             while True:
-                entries = self.entries()
+                entries = self._fresh()
                 self._check_owner(entries)
                 entry = Entry(
                     sequence=len(entries), term=self.term, owner=self.owner, at=self.clock.now(), kind=kind, body=body

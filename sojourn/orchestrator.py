@@ -18,6 +18,8 @@ from sojourn.providers import Provider
 from sojourn.records import Hello, Lease, Order, Outcome, Stop
 from sojourn.waiting import Clock
 
+STOP_PACES = 5  # of the store's, between two looks for somebody's wish to stop
+
 Reached = Callable[[lease.State], bool]
 TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
 CONFIRM_LIMIT_S = 120.0
@@ -49,6 +51,8 @@ class Orchestrator:
         self.watch: Callable[[lease.State], None] = lambda _: None
         self.warn: Callable[[str], None] = lambda _: None
         self._order = order
+        self._stop: Stop | None = None
+        self._stop_looked = float("-inf")
         self._observed: tuple[str, float, Lease | None] | None = None
         self._terms = lease.Terms(
             nodes=plan.launch.nodes,
@@ -110,6 +114,7 @@ class Orchestrator:
     def stop(self, reason: str) -> None:
         """Ask the script to stop; the first request stands."""
         self.mailbox.request_stop(Stop(reason=reason, at=self.clock.now()))
+        self._stop_looked = float("-inf")
 
     def _drive(self, reached: Reached) -> None:
         pause = self.poll_s
@@ -129,14 +134,23 @@ class Orchestrator:
         # The provider first: a machine that is over by then has said its last word before.
         observed = self._observe(state) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name else ()
+        exits = tuple(self.mailbox.exit(state.attempt, node) for node in nodes)
         return lease.Seen(
             now=self.clock.now(),
             lease=observed,
             hellos=tuple(self.mailbox.hello(state.attempt, node) for node in nodes) if not state.ordered_at else (),
-            exits=tuple(self.mailbox.exit(state.attempt, node) for node in nodes),
-            stop=self.mailbox.stop_request(),
+            exits=exits,
+            stop=self._stop_request(at_once=any(exits)),
             release_now=self.release_now,
         )
+
+    def _stop_request(self, at_once: bool) -> Stop | None:
+        """The machines look for it themselves, so we may be later, but not than their last words."""
+        now = self.clock.monotonic()
+        due = at_once or now - self._stop_looked >= STOP_PACES * self.mailbox.store.pace_s
+        if self._stop is None and due:
+            self._stop, self._stop_looked = self.mailbox.stop_request(), now
+        return self._stop
 
     def _observe(self, state: lease.State) -> Lease | None:
         assert state.name is not None

@@ -39,6 +39,7 @@ T = TypeVar("T")
 SCHEMES = ("file", "s3", "gs", "az")
 PATIENCE_S = 60.0  # a store in a cloud may fail in passing for so long
 ANSWER_LIMIT_S = 20.0
+REQUEST_PACE_S = 1.0  # between two looks at what changes soon; what changes seldom is looked at less often
 PIECE = 8 * 2**20
 PIECE_LIMIT_S = 300.0  # at 28 KB/s
 LANES = 4  # pieces on their way at once, and in memory
@@ -68,6 +69,8 @@ class Store:
         place = urlsplit(url).netloc
         if scheme != "file" and not place:
             raise SpecError(f"store: {url!r} names no bucket", hint=f"write it as {scheme}://bucket/prefix")
+        # A file costs nothing to look at; a request has its price, and a slow store its patience.
+        self.pace_s = 0.0 if scheme == "file" else REQUEST_PACE_S
         self.root = Path(unquote(urlsplit(url).path)) if scheme == "file" else None
         if self.root is not None and (place or not self.root.is_absolute()):
             meant = Path(unquote(url.removeprefix("file:").lstrip("/")))

@@ -132,7 +132,9 @@ class Log:
 
     def _interval(self) -> float:
         # A young log is watched by somebody; an old one should not become a million objects.
-        return max(self._store.pace_s / 2, min(2.0, max(0.25, self.segments / 160)))
+        # Where each is a request, the first come every second or so, and later ones less and less often.
+        pace = self._store.pace_s
+        return min(max(2.0, 2 * pace), max(0.25, pace / 2, self.segments * (1 + pace) / 160))
 
     def _persist(self, body: bytes) -> None:
         pause = 0.1

@@ -47,7 +47,7 @@ class S3Store:
     """A bucket, or what lies below a prefix of it; threads may share one."""
 
     patience_s = 1800.0  # without it the machine has lost contact
-    pace_s = 2.0
+    pace_s = 2.5
     fetchers = 32
 
     def __init__(
