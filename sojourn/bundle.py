@@ -18,6 +18,7 @@ import stat
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Link
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share the archive
+LANES = 8  # files on their way at once: a store in a cloud is far, not slow
 BYTES_LIMIT = 200_000_000
 FILES_LIMIT = 20_000
 IGNORE_FILE = ".sojournignore"
@@ -124,22 +126,15 @@ class Packed:
 
 def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Packed:
     """Send what the store lacks of the tree; the command will run in `directory`, as seen from the root."""
-    sent = 0
-    listing, blobs, small = [], [], []
-    for found in tree.files:
-        if found.target is None and (found.size >= BLOB_FROM or PurePosixPath(found.path).name in _CHANGES_OFTEN):
-            entry, size = send_blob(project.root / found.path, found.path, mailbox)
-            blobs.append(entry)
-            listing.append(entry)
-            sent += size
-        else:
-            small.append(found)
+    large = [found for found in tree.files if _travels_alone(found)]
+    small = [found for found in tree.files if not _travels_alone(found)]
+    blobs, sent = _send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
     body, entries = _archive(project.root, small)
     archive, size = _send_archive(body, mailbox) if body else (None, 0)
     bundle = Bundle(
         archive=archive,
         files=tuple(blobs),
-        listing=tuple(sorted([*listing, *entries], key=lambda entry: entry.path)),
+        listing=tuple(sorted([*blobs, *entries], key=lambda entry: entry.path)),
         links=tuple(Link(path=found.path, target=found.target) for found in small if found.target is not None),
         directory=directory,
         commit=project.commit,
@@ -150,11 +145,8 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
 
 def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tuple[tuple[FileEntry, ...], int]:
     """Send the files named by `launch.inputs`, a blob each; the entries and the bytes sent."""
-    entries, sent = [], 0
-    for path in input_files(project, inputs):
-        entry, size = send_blob(path, path.relative_to(project.root).as_posix(), mailbox)
-        entries.append(entry)
-        sent += size
+    files = input_files(project, inputs)
+    entries, sent = _send_blobs([(path, path.relative_to(project.root).as_posix()) for path in files], mailbox)
     return tuple(entries), sent
 
 
@@ -209,6 +201,18 @@ def fetch_file(entry: FileEntry, mailbox: Mailbox, path: Path) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _travels_alone(found: Found) -> bool:
+    return found.target is None and (found.size >= BLOB_FROM or PurePosixPath(found.path).name in _CHANGES_OFTEN)
+
+
+def _send_blobs(files: list[tuple[Path, str]], mailbox: Mailbox) -> tuple[list[FileEntry], int]:
+    """Each file, with its path in the tree, as a blob; their entries and the bytes sent."""
+    with ThreadPoolExecutor(LANES) as pool:
+        sent = list(pool.map(lambda one: send_blob(one[0], one[1], mailbox), files))
+    once = {entry.source: size for entry, size in sent if size}  # of equal files, all may have been sent
+    return [entry for entry, _ in sent], sum(once.values())
 
 
 def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:

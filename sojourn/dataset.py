@@ -10,13 +10,15 @@ import json
 import os
 import shlex
 import tomllib
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field
 
+from sojourn.carrying import Cargo
 from sojourn.dvc_remote import Remote, StoredObject, only_files, open_remote, size_of
 from sojourn.dvc_repo import (
     Echo,
@@ -73,6 +75,8 @@ class Survey(Record):
     bytes: int
     push_files: int = Field(description="Files that the DVC remote lacks")
     push_bytes: int
+    carried_bytes: int = Field(default=0, description="In files that go by way of the store, once")
+    buckets: tuple[str, ...] = Field(default=(), description="Those of Amazon's that machines read, as `s3://NAME`")
     unknown: tuple[str, ...] = Field(default=(), description="Inputs that earlier stages have yet to make")
 
 
@@ -151,8 +155,8 @@ class Dataset:
                 self._repo, f"read the state of {address}", lambda: bool(stage.changed(allow_missing=True))
             )
 
-    def survey(self, stage: Stage) -> Survey:
-        """Count a stage's input files and bytes, and those that the remote lacks.
+    def survey(self, stage: Stage, this_host: bool = True) -> Survey:
+        """Count a stage's input files and bytes, those that the remote lacks, and those that no machine can fetch.
 
         Raises what a push would raise, except for data that stale stages make anew.
         """
@@ -168,22 +172,34 @@ class Dataset:
             self._verify(stage, known)
             objects = self._sized(self._objects(known))
             files, lacking = only_files(objects), only_files(self._lacking(objects))
+            far, near = self._far(objects, this_host), self._by_remote(files)
         return Survey(
             files=len(files),
             bytes=sum(item.size or 0 for item in files),
             push_files=len(lacking),
             push_bytes=sum(item.size or 0 for item in lacking),
+            carried_bytes=sum(item.size or 0 for item in far),
+            buckets=tuple(sorted({remote.bucket for remote in near if remote.bucket})),
             unknown=tuple(sorted(unknown)),
         )
 
-    def inputs(self, stage: Stage, top: Path) -> list[FileEntry]:
-        """Every file of the stage's data, with its place below `top` and its URL in the remote."""
+    def out_of_reach(self, stage: Stage, this_host: bool) -> list[Cargo]:
+        """The files of the stage's data, each once, that lie where no machine can fetch them; see `Remote.readable`."""
+        with dvc_errors():
+            objects = self._sized(self._objects(self._producers(stage)))
+            return [self._cargo(item) for item in self._far(objects, this_host)]
+
+    def inputs(self, stage: Stage, top: Path, carried: Mapping[str, str] = MappingProxyType({})) -> list[FileEntry]:
+        """Every file of the stage's data, with its place below `top` and its URL in the remote.
+
+        `carried` has the keys in the run's store of what is fetched from there, by MD5.
+        """
         with dvc_errors():
             objects = self._sized(self._objects(self._producers(stage)))
             for item in objects:
                 if item.size is None:
                     raise self._nowhere(item)
-            return [self._entry(item, top.resolve()) for item in only_files(objects)]
+            return [self._entry(item, top.resolve(), carried) for item in only_files(objects)]
 
     def push(self, stage: Stage, echo: Echo) -> Pushed:
         """Push what the remote lacks of the stage's data, after checking that it is what DVC recorded."""
@@ -331,13 +347,23 @@ class Dataset:
             self._remotes[name] = open_remote(self._repo, name)
         return self._remotes[name]
 
-    def _entry(self, item: StoredObject, top: Path) -> FileEntry:
+    def _far(self, objects: list[StoredObject], this_host: bool) -> list[StoredObject]:
+        files = {item.md5: item for item in only_files(objects)}
+        return [item for item in files.values() if not self._remote(item.out.remote).readable(this_host)]
+
+    def _cargo(self, item: StoredObject) -> Cargo:
+        if item.size is None:
+            raise self._nowhere(item)
+        cached, remote = Path(self._repo.cache.local.oid_to_path(item.md5)), self._remote(item.out.remote)
+        return Cargo(self._relative(item.path), item.md5, item.size, cached, partial(remote.download, item.md5))
+
+    def _entry(self, item: StoredObject, top: Path, carried: Mapping[str, str]) -> FileEntry:
         return FileEntry(
             path=Path(item.path).relative_to(top).as_posix(),
             hash=f"md5:{item.md5}",
             size=item.size or 0,
             mode=0o755 if item.executable else 0o644,
-            source=self._remote(item.out.remote).url(item.md5),
+            source=carried.get(item.md5) or self._remote(item.out.remote).url(item.md5),
         )
 
     # --- pushing ---

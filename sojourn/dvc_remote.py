@@ -1,4 +1,4 @@
-"""Objects of DVC's store, and the remotes where machines find them."""
+"""Objects of DVC's store, and the remotes where machines find them, or from which we bring them to the machines."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sojourn.errors import SpecError, TransientError, first_line, nearest
 
-_READABLE = ("local", "s3", "gs")  # the remotes that a machine can read by itself
+_OF_ITS_OWN = (  # what of a remote's configuration means that a machine's own identity does not open it
+    "access_key_id", "secret_access_key", "session_token", "profile", "credentialpath", "configpath",
+    "sse_customer_key", "version_aware", "worktree",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,15 +42,34 @@ def only_files(objects: Iterable[StoredObject]) -> list[StoredObject]:
 
 @dataclass(frozen=True, eq=False)
 class Remote:
-    """A DVC remote that machines can read."""
+    """A DVC remote. `endpoint` is that of a service other than Amazon's own."""
 
     name: str
     odb: Any
+    endpoint: str | None = None
+    closed: bool = False
+
+    def readable(self, this_host: bool) -> bool:
+        """Whether a machine can read it by itself; `this_host` says that machines see this host's files."""
+        return this_host if self._local else self.odb.fs.protocol == "s3" and not self.closed
+
+    @property
+    def bucket(self) -> str | None:
+        """The bucket of Amazon's that machines read it from, if that is so."""
+        return f"s3://{self.odb.path.split('/')[0]}" if self.readable(False) and not self.endpoint else None
 
     def url(self, md5: str) -> str:
         """Where a machine finds the object."""
         path = self.odb.oid_to_path(md5)
-        return Path(path).as_uri() if self._local else f"{self.odb.fs.protocol}://{path}"
+        if self._local:
+            return Path(path).as_uri()
+        place = f"s3+{self.endpoint.rstrip('/')}/" if self.endpoint else f"{self.odb.fs.protocol}://"
+        return place + quote(path)
+
+    def download(self, md5: str, to: Path) -> None:
+        """Bring one object here."""
+        with self._answering():
+            self.odb.fs.get_file(self.odb.oid_to_path(md5), str(to))
 
     def sizes(self, items: list[StoredObject]) -> list[int | None]:
         """The size of each object in the remote; None where there is none."""
@@ -108,7 +131,7 @@ class Remote:
 
 
 def open_remote(repo: Any, name: str | None) -> Remote:
-    """The remote of this name, or the default one. Raises SpecError for one that machines cannot read."""
+    """The remote of this name, or the default one. Raises SpecError when there is none."""
     name = name or repo.config["core"].get("remote")
     known = list(repo.config["remote"])
     if not name:
@@ -124,12 +147,8 @@ def open_remote(repo: Any, name: str | None) -> Remote:
             f"DVC remote {name!r}: DVC's package for {scheme} is not installed",
             hint=f"install dvc-{scheme} into Sojourn's environment: {sys.executable} -m pip install dvc-{scheme}",
         ) from error
-    if odb.fs.protocol not in _READABLE:
-        raise SpecError(
-            f"DVC remote {name!r} is of kind {odb.fs.protocol!r}; machines read {', '.join(_READABLE)}",
-            hint="dvc remote add -d storage s3://BUCKET/PATH",
-        )
-    return Remote(name, odb)
+    config = repo.config["remote"][name]
+    return Remote(name, odb, config.get("endpointurl"), closed=any(config.get(option) for option in _OF_ITS_OWN))
 
 
 def size_of(path: str) -> int | None:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from sojourn import bundle, checkpoint, environment, publish
 from sojourn.agent.pack import pack
+from sojourn.carrying import carry
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
@@ -134,7 +135,10 @@ class Journey:
             if self.plan.stage is not None:
                 stage = self._dataset.at(self.plan.stage.name)
                 sent += self._dataset.push(stage, self.listener.note).bytes
-                files += tuple(self._dataset.inputs(stage, self._project.root))
+                far = self._dataset.out_of_reach(stage, self.plan.capability.shares_host)
+                carried, carried_bytes = carry(far, self.mailbox)
+                sent += carried_bytes
+                files += tuple(self._dataset.inputs(stage, self._project.root, carried))
             self.mailbox.write_once("inputs", Inputs(files=files))
             size = f"{len(files):,} files"
             say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")

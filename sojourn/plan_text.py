@@ -54,6 +54,7 @@ def size(offer: Offer) -> str:
 
 def _inputs(plan: Plan) -> str:
     known = f"{_files(plan.input_files)}, {format_bytes(plan.input_bytes)}, {format_bytes(plan.push_bytes)} to push"
+    known += f", {format_bytes(plan.carried_bytes)} by way of the store, once" if plan.carried_bytes else ""
     later = f"{', '.join(plan.yet_to_make)} as soon as made" if plan.yet_to_make else ""
     return ", ".join(part for part in (known if plan.input_files else "", later) if part) or "none"
 

@@ -65,6 +65,7 @@ class Plan(Record):
     input_files: int
     input_bytes: int
     push_bytes: int = Field(description="What the DVC remote lacks")
+    carried_bytes: int = Field(default=0, description="What lies in a DVC remote that machines cannot read")
     yet_to_make: tuple[str, ...] = Field(default=(), description="Inputs that stages run here first will make")
     expected_s: float | None = Field(default=None, description="The median of this command's last runs")
     stage: StagePlan | None = None
@@ -154,11 +155,12 @@ def make_plan(
     name = launch.project_name or project_name(project.root.name)
     kept = Store(store)
     resume = checkpoint.to_resume(launch, kept, name, now)
-    work = _stage_work(launch, project) if launch.stage else _command_work(launch, project)
+    capability = provider.capability()
+    work = _stage_work(launch, project, capability.shares_host) if launch.stage else _command_work(launch, project)
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
-    need = launch.need().model_copy(update={"project": name, "data": (store,)})
-    offers, capability = provider.offers(need), provider.capability()
+    need = launch.need().model_copy(update={"project": name, "data": (store, *work.data.buckets)})
+    offers = provider.offers(need)
     python = (
         environment.resolve(launch.environment, project.directory, surroundings)
         if capability.shares_host
@@ -199,6 +201,7 @@ def make_plan(
         input_files=work.data.files + len(inputs),
         input_bytes=input_bytes,
         push_bytes=work.data.push_bytes,
+        carried_bytes=work.data.carried_bytes,
         yet_to_make=work.data.unknown,
         stage=work.stage,
         checkpoint=launch.checkpoint if launch.checkpoint is not None else work.kept or CHECKPOINTS,
@@ -230,7 +233,7 @@ def _command_work(launch: Launch, project: Project) -> _Work:
     return _Work(started, project.directory, stage=None, data=nothing, left_out=(), kept=())
 
 
-def _stage_work(launch: Launch, project: Project) -> _Work:
+def _stage_work(launch: Launch, project: Project, shares_host: bool) -> _Work:
     if project.dvc is None or launch.stage is None:
         raise SpecError(
             f"stage: {launch.stage!r}: no DVC project at {project.directory}",
@@ -246,7 +249,7 @@ def _stage_work(launch: Launch, project: Project) -> _Work:
         command=command.from_stage(stage.command, launch.processes, launch.nodes),
         where=project.dvc / stage.directory,
         stage=plan,
-        data=dataset.survey(stage),
+        data=dataset.survey(stage, shares_host),
         left_out=(*plan.outputs, *(_from_root(project, path) for path in (*data, *later))),
         kept=tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist),
     )

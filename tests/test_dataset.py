@@ -17,8 +17,13 @@ import dvc_project
 import pytest
 from dvc_project import Project, dvc, status
 
+from sojourn.carrying import carry
 from sojourn.dataset import Dataset, Pushed, find_dvc
+from sojourn.dvc_remote import open_remote
+from sojourn.dvc_repo import open_repo
 from sojourn.errors import SpecError, TransientError
+from sojourn.mailbox import Mailbox
+from sojourn.storage import Store
 
 pytestmark = pytest.mark.local
 
@@ -425,9 +430,82 @@ def test_a_remote_that_cannot_be_written_is_named(project: Project) -> None:
         dataset.push(dataset.stage("train"), quiet)
 
 
-def test_a_remote_that_machines_cannot_read_is_refused(project: Project) -> None:
-    project.write(".dvc/config", "[core]\n    remote = web\n['remote \"web\"']\n    url = https://example.com/x\n")
-    assert "machines read local, s3, gs" in refused(project).message
+# --- data on its way to machines ---
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Mailbox:
+    return Mailbox(Store((tmp_path / "store").as_uri()), "digits", "calm-heron-7f3a")
+
+
+def test_machines_of_this_host_read_a_remote_that_lies_on_it(project: Project) -> None:
+    dataset = project.dataset()
+    assert dataset.out_of_reach(dataset.stage("train"), this_host=True) == []
+    assert dataset.survey(dataset.stage("train"), this_host=True).carried_bytes == 0
+
+
+def test_data_that_machines_cannot_fetch_goes_by_way_of_the_store_once(project: Project, mailbox: Mailbox) -> None:
+    dataset = project.dataset()
+    stage = dataset.stage("train")
+    dataset.push(stage, quiet)
+    size = dataset.survey(stage, this_host=False).carried_bytes
+    assert size > 0
+
+    cargo = dataset.out_of_reach(stage, this_host=False)
+    carried, sent = carry(cargo, mailbox)
+    again = carry(cargo, mailbox)
+
+    assert (sent, again) == (size, (carried, 0))
+    for entry in dataset.inputs(stage, project.top, carried):
+        body = mailbox.store.get(entry.source)
+        assert (entry.hash, entry.size) == (f"md5:{hashlib.md5(body).hexdigest()}", len(body))
+
+
+def test_data_that_is_only_in_the_remote_is_carried_from_there(project: Project, mailbox: Mailbox) -> None:
+    dataset = project.dataset()
+    dataset.push(dataset.stage("train"), quiet)
+    shutil.rmtree(project.root / ".dvc" / "cache" / "files")
+    dataset = project.dataset()
+
+    carried, sent = carry(dataset.out_of_reach(dataset.stage("train"), this_host=False), mailbox)
+
+    assert sent > 0
+    assert all(hashlib.md5(mailbox.store.get(key)).hexdigest() == md5 for md5, key in carried.items())
+
+
+def test_a_damaged_copy_is_not_carried(project: Project, mailbox: Mailbox) -> None:
+    dataset = project.dataset()
+    cargo = dataset.out_of_reach(dataset.stage("train"), this_host=False)[0]
+    cargo.cached.chmod(0o644)
+    cargo.cached.write_text("other bytes")
+
+    with pytest.raises(SpecError, match="was damaged, or edited in place"):
+        carry([cargo], mailbox)
+    assert not mailbox.store.keys("control")
+
+
+@pytest.mark.parametrize(
+    ("config", "readable", "url", "bucket"),
+    [
+        ("url = s3://acme/da ta", True, "s3://acme/da%20ta/files/md5/ab/cdef", "s3://acme"),
+        (
+            "url = s3://acme/x\n endpointurl = https://minio.lab:9000/",
+            True,
+            "s3+https://minio.lab:9000/acme/x/files/md5/ab/cdef",
+            None,
+        ),
+        ("url = s3://acme/x\n profile = other", False, "s3://acme/x/files/md5/ab/cdef", None),
+        ("url = s3://acme/x\n access_key_id = A\n secret_access_key = s", False, "s3://acme/x/files/md5/ab/cdef", None),
+    ],
+)
+def test_an_s3_remote_is_read_by_the_machine_s_own_identity_where_that_can_be(
+    project: Project, config: str, readable: bool, url: str, bucket: str | None
+) -> None:
+    project.write(".dvc/config", f"[core]\n remote = store\n['remote \"store\"']\n {config}\n")
+    remote = open_remote(open_repo(project.root), None)
+
+    assert (remote.readable(this_host=False), remote.readable(this_host=True)) == (readable, readable)
+    assert (remote.url("abcdef"), remote.bucket) == (url, bucket)
 
 
 def test_a_dependency_outside_the_project_is_refused(project: Project) -> None:

@@ -1,8 +1,8 @@
 """Whose signature a machine's requests carry, renewed before it ends.
 
-From the environment where somebody has set keys there, from a command where the local
-provider has named one (it asks what the user's own tools would ask), else the role of
-the machine by its metadata service.
+From the environment where somebody has set keys there; from a command that prints what
+`credential_process` of AWS prints, where the local provider has named one (it asks what
+the user's own tools would ask); else the role of the machine by its metadata service.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import time
 from typing import Mapping
 
 from sojourn.agent.imds import Imds
+from sojourn.agent.processes import KEYS
 from sojourn.agent.sigv4 import Credentials
 
-COMMAND = "SOJOURN_CREDENTIALS"  # a JSON list of words; what it prints is what `credential_process` of AWS prints
 COMMAND_LIMIT_S = 30.0
 RENEW_S = 300.0  # before they end
 NEVER = float("inf")
@@ -62,8 +62,8 @@ class Identity:
         if env.get("AWS_ACCESS_KEY_ID") and env.get("AWS_SECRET_ACCESS_KEY"):
             token = env.get("AWS_SESSION_TOKEN", "")
             return Credentials(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], token), NEVER
-        if env.get(COMMAND):
-            return _printed(json.loads(env[COMMAND]))
+        if env.get(KEYS):
+            return _printed(json.loads(env[KEYS]))
         return self._imds.role_credentials()
 
 

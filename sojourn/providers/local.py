@@ -10,6 +10,7 @@ that no supervisor lives there now and that none will start an agent there.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -21,13 +22,15 @@ from typing import Any, Literal
 
 from sojourn.agent import files, host, processes
 from sojourn.agent.pack import pack
-from sojourn.agent.processes import MARK, MARK_DIRECTORY, Mark, Process
+from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
 from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.records import Boot, Capability, GpuNeed, Lease, Machine, Need, Offer, Offers
 
+# What a machine asks for keys where its store is in a cloud and the environment has none.
+KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
 REQUEST = "request.json"
 MACHINE = "this-host"
 RELEASE_WAIT_S = 2.0
@@ -211,7 +214,7 @@ class LocalProvider:
             # supervisor belongs to process 1, in a session without a terminal.
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *command],
-                env={**os.environ, MARK: name, MARK_DIRECTORY: str(node)},
+                env={**os.environ, MARK: name, MARK_DIRECTORY: str(node), KEYS: json.dumps(KEYS_COMMAND)},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,

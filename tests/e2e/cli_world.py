@@ -161,7 +161,7 @@ class World:
 
     @property
     def store(self) -> Store:
-        return Store((self.home / "store").as_uri())
+        return Store(self.environment.get("SOJOURN_STORE") or (self.home / "store").as_uri())
 
     def mailbox(self) -> Mailbox | None:
         """The only run's mailbox, once there is one."""
