@@ -29,7 +29,7 @@ def attach(
     from cli.interrupts import interruptible
     from cli.train import finish
     from cli.view import View
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.journey import Journey, walk
     from sojourn.providers import open_provider
     from sojourn.report import Report
@@ -37,7 +37,7 @@ def attach(
 
     view = View(quiet, as_json)
     with view.errors():
-        mailbox = find_run(open_store(store), run)
+        mailbox = find_run(open_stores(store), run)
         closed = mailbox.read("report", Report)
         if closed is not None:
             view.home_already(closed)

@@ -22,12 +22,12 @@ def logs(
 
     Example: sojourn logs last -f
     """
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.lease import fold
     from sojourn.runs import entries_of, find_run
     from sojourn.waiting import SystemClock
 
-    mailbox, clock = find_run(open_store(store), run), SystemClock()
+    mailbox, clock = find_run(open_stores(store), run), SystemClock()
     printed = 0
     while True:
         state = fold(entries_of(mailbox))

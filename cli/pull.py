@@ -24,7 +24,7 @@ def pull(
     """
     from cli.console import out
     from cli.progress import open_listener
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.errors import SpecError
     from sojourn.journey import Journey
     from sojourn.providers import open_provider
@@ -33,7 +33,7 @@ def pull(
 
     if apply and to is not None:
         raise SpecError("--apply and --to exclude each other", hint="give one of them")
-    mailbox = find_run(open_store(store), run)
+    mailbox = find_run(open_stores(store), run)
     plan, home = plan_of(mailbox), data_home()
     journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, open_listener())
     if apply:

@@ -29,11 +29,11 @@ def reap(
     Example: sojourn reap --dry-run
     """
     from cli.console import out
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.reap import raise_for_failed
 
     findings = []
-    for finding in _everything(open_store(store), dry_run):
+    for finding in _everything(open_stores(store), dry_run):
         findings.append(finding)
         if not as_json:
             out.print(f"{finding.action:<12}{finding.name}  {finding.reason}", markup=False)
@@ -44,16 +44,17 @@ def reap(
     raise_for_failed(findings)
 
 
-def _everything(store: Store, dry_run: bool) -> Iterator[Finding]:
+def _everything(stores: list[Store], dry_run: bool) -> Iterator[Finding]:
     from sojourn.providers import configured
     from sojourn.reap import reap as find
     from sojourn.runs import data_home
 
     found = []
-    for finding in find([store], configured(data_home()), _journey_of, now=time.time(), dry_run=dry_run):
+    for finding in find(stores, configured(data_home()), _journey_of, now=time.time(), dry_run=dry_run):
         found.append(finding)
         yield finding
-    yield from _mended(store, dry_run, found)
+    for store in stores:
+        yield from _mended(store, dry_run, found)
 
 
 def _mended(store: Store, dry_run: bool, found: list[Finding]) -> Iterator[Finding]:

@@ -21,10 +21,10 @@ def runs(
     Example: sojourn runs --limit 5
     """
     from cli.console import out, show_runs
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.runs import list_runs
 
-    lines = list_runs(open_store(store))[:limit]
+    lines = list_runs(open_stores(store))[:limit]
     if as_json:
         typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
     elif not lines:

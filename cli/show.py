@@ -16,10 +16,10 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
     Example: sojourn show last --json
     """
     from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.runs import entries_of, find_run, records_of, where_it_stands
 
-    mailbox = find_run(open_store(store), run)
+    mailbox = find_run(open_stores(store), run)
     records = records_of(mailbox)
     if as_json:
         typer.echo(json.dumps(_plain(records), indent=2))

@@ -22,13 +22,13 @@ def stop(
     Example: sojourn stop last
     """
     from cli.console import out
-    from cli.world import open_store
+    from cli.world import open_stores
     from sojourn.lease import fold
     from sojourn.records import Stop
     from sojourn.runs import entries_of, find_run
     from sojourn.waiting import SystemClock, wait_for
 
-    mailbox = find_run(open_store(store), run)
+    mailbox = find_run(open_stores(store), run)
     if fold(entries_of(mailbox)).outcome is not None:
         out.print(f"{mailbox.run} is over already; see it: sojourn show {mailbox.run}")
         return

@@ -12,7 +12,16 @@ from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, default_store, find_run, past_reports, plan_of, store_for, usual_seconds
+from sojourn.runs import (
+    data_home,
+    default_store,
+    find_run,
+    past_reports,
+    plan_of,
+    remembered,
+    store_for,
+    usual_seconds,
+)
 from sojourn.spec import Launch, read_launch, read_section, resuming
 from sojourn.storage import Store
 
@@ -20,6 +29,12 @@ from sojourn.storage import Store
 def open_store(url: str | None) -> Store:
     """The store that was named, that of the project we stand in, or this user's own."""
     return Store(store_url(url, Path(".")))
+
+
+def open_stores(url: str | None) -> list[Store]:
+    """The store that was named; or every one in which this host has runs, that of the project we stand in first."""
+    urls = [store_url(url, Path("."))] if url else [store_url(None, Path(".")), *remembered(data_home())]
+    return [Store(one) for one in dict.fromkeys(urls)]
 
 
 def store_url(url: str | None, directory: Path) -> str:
@@ -51,8 +66,7 @@ def prepare_plan(
         provider = open_provider(launch.where, home)
         where = Store(store_for(launch, provider, project, home))
     else:
-        where = Store(store_url(store, project.directory))
-        launch = _again(from_run, where, project, flags)
+        launch, where = _again(from_run, open_stores(store), project, flags)
         provider = open_provider(launch.where, home)
     plan = make_plan(
         launch,
@@ -68,9 +82,10 @@ def prepare_plan(
     return plan.model_copy(update={"expected_s": usual_seconds(past, plan.shown_command())})
 
 
-def _again(run: str, store: Store, project: Project, flags: dict[str, Any]) -> Launch:
-    """An earlier run's spec. Raises SpecError when it was a run of another project or directory."""
-    plan = plan_of(find_run(store, run))
+def _again(run: str, stores: list[Store], project: Project, flags: dict[str, Any]) -> tuple[Launch, Store]:
+    """An earlier run's spec and store. Raises SpecError when it was a run of another project or directory."""
+    mailbox = find_run(stores, run)
+    plan = plan_of(mailbox)
     launch = resuming(plan.run, plan.launch, flags)
     hint = f"stand where it was started: cd {shlex.quote(plan.directory)}"
     here = launch.project_name or project_name(project.root.name)
@@ -78,4 +93,4 @@ def _again(run: str, store: Store, project: Project, flags: dict[str, Any]) -> L
         raise SpecError(f"{plan.run} is a run of project {plan.project}, and this is {here}", hint=hint)
     if launch.command == plan.launch.command and launch.command and plan.work_directory != project.relative:
         raise SpecError(f"{plan.run} ran in {plan.work_directory}, and this is {project.relative}", hint=hint)
-    return launch
+    return launch, mailbox.store

@@ -36,7 +36,7 @@ from sojourn.purging import wait_until_purged
 from sojourn.receipt import write_receipt
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
-from sojourn.runs import checkouts, past_reports
+from sojourn.runs import checkouts, past_reports, remember
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
@@ -93,6 +93,7 @@ class Journey:
             raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
         written = mailbox.store.modified(f"{mailbox.control}/plan.json")
         journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
+        remember(journey.home, mailbox.store)
         off = abs(written.timestamp() - journey.clock.now()) if written else 0.0
         if off > CLOCK_LIMIT_S:
             raise SpecError(

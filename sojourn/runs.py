@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import statistics
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import platformdirs
 
-from sojourn.errors import SpecError, nearest
+from sojourn.agent import files
+from sojourn.errors import SojournError, SpecError, nearest
 from sojourn.lease import fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
@@ -20,6 +23,9 @@ from sojourn.records import Outcome, Receipt, Record
 from sojourn.report import Report
 from sojourn.spec import Launch
 from sojourn.storage import Store
+
+STORES = "stores.json"
+READERS = 16  # a cloud answers each question in some 30 ms
 
 
 class RunLine(Record):
@@ -66,23 +72,52 @@ def checkouts(home: Path) -> Path:
     return home / "checkouts"
 
 
-def list_runs(store: Store) -> list[RunLine]:
-    """Every run of the store that can be read, newest first."""
-    lines = [line for mailbox in all_mailboxes(store) if (line := _line(mailbox)) is not None]
+def remember(home: Path, store: Store) -> None:
+    """Note that this host has runs in this store, so that they are found without its name."""
+    known = remembered(home)
+    if store.url not in known:
+        home.mkdir(parents=True, exist_ok=True)
+        files.write(str(home / STORES), {"stores": [*known, store.url]})
+
+
+def remembered(home: Path) -> list[str]:
+    """The URLs of the stores in which this host has runs."""
+    found = files.read(str(home / STORES))
+    return list(found["stores"]) if found else []
+
+
+def list_runs(stores: Iterable[Store]) -> list[RunLine]:
+    """Every run of the stores that can be read, newest first."""
+    with ThreadPoolExecutor(READERS) as pool:
+        lines = [line for store in stores for line in pool.map(_line, all_mailboxes(store)) if line is not None]
     return sorted(lines, key=lambda line: line.created_at, reverse=True)
 
 
-def find_run(store: Store, name: str) -> Mailbox:
-    """The mailbox of a run by its id; `last` is the newest. Raises SpecError naming the nearest."""
+def find_run(stores: Sequence[Store], name: str) -> Mailbox:
+    """The mailbox of a run by its id; `last` is the newest. Raises SpecError naming the nearest.
+
+    The stores are looked through in their order; one that does not answer counts only when no other has the run.
+    """
+    known: dict[str, Mailbox] = {}
+    silent: list[SojournError] = []
+    for store in stores:
+        try:
+            if name == "last":
+                known |= {line.run: Mailbox(store, line.project, line.run) for line in list_runs([store])[:1]}
+            else:
+                known |= {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
+        except SojournError as error:
+            silent.append(error)
+        if name in known:
+            return known[name]
+    if name == "last" and known:
+        return max(known.values(), key=lambda mailbox: plan_of(mailbox).created_at)
+    if silent:
+        raise silent[0]
     if name == "last":
-        lines = list_runs(store)
-        if not lines:
-            raise SpecError("there is no run yet", hint="start one: sojourn train -- python train.py")
-        return Mailbox(store, lines[0].project, lines[0].run)
-    known = {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
-    if name not in known:
-        raise SpecError(f"run {name!r} is not in {store.url}, {nearest(name, known)}", hint="list them: sojourn runs")
-    return known[name]
+        raise SpecError("there is no run yet", hint="start one: sojourn train -- python train.py")
+    where = " or ".join(store.url for store in stores)
+    raise SpecError(f"run {name!r} is not in {where}, {nearest(name, known)}", hint="list them: sojourn runs")
 
 
 def entries_of(mailbox: Mailbox) -> list[Entry]:

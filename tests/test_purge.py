@@ -123,7 +123,7 @@ class House:
 
     def ids(self) -> set[str]:
         """The runs that `sojourn runs` would list."""
-        return {line.run for line in list_runs(self.store)}
+        return {line.run for line in list_runs([self.store])}
 
 
 @pytest.fixture

@@ -1,0 +1,59 @@
+"""A user whose machines are Amazon's: the real command here, the real boot script, agent and processes there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cli_world import World
+from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+
+from sojourn.storage import Store
+
+PROJECT = "digits"
+QUICK = ("--where", "aws", "--machine", "t3.micro", "--environment", "current")
+
+
+class AmazonWorld(World):
+    """The same user, with an account that was set up for the project."""
+
+    def __init__(self, root: Path, cloud: AwsCloud) -> None:
+        super().__init__(root)
+        self.cloud = cloud
+        self.environment |= cloud.environment
+        (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
+        made = self.sojourn("setup", "aws", "--yes")
+        assert made.returncode == 0, made.stderr
+
+    @property
+    def store(self) -> Store:
+        return Store(f"s3://sojourn-{ACCOUNT}-{REGION}")
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Every machine ever rented, the oldest first."""
+        return self.cloud.rented()
+
+    def running(self) -> list[str]:
+        """The ids of what is billed now."""
+        return self.cloud.running()
+
+    def left(self) -> dict[str, list[str]]:
+        """What still stands in the account that nobody should pay for or stumble over."""
+        ec2, scheduler = self.cloud.client("ec2"), self.cloud.client("scheduler")
+        found = {
+            "instances": self.cloud.running(),
+            "volumes": [one["VolumeId"] for one in ec2.describe_volumes()["Volumes"]],
+            "schedules": [one["Name"] for one in scheduler.list_schedules()["Schedules"]],
+            "placement groups": [one["GroupName"] for one in ec2.describe_placement_groups()["PlacementGroups"]],
+        }
+        return {kind: names for kind, names in found.items() if names}
+
+    def wait_until_nothing_is_left(self, seconds: float = 30.0) -> None:
+        self.wait(lambda: not self.left(), seconds, every=0.2)
+
+    def story(self) -> str:
+        """What is worth reading when something did not happen."""
+        consoles = [self.cloud.console(one["id"]) for one in self.instances()]
+        printed = [cli.output for cli in self.started]
+        return "\n".join([json.dumps(self.instances(), default=str), str(self.kinds()), *consoles, *printed])
