@@ -72,18 +72,18 @@ def test_a_reclaimed_machine_is_replaced_and_the_script_goes_on_from_its_checkpo
         state = pathlib.Path("state.ckpt")
         step = int(state.read_text()) if state.exists() else 0
         print("began at", step, flush=True)
-        while step < 30:
+        while step < 40:
             step += 1
-            state.write_text(str(step))
-            with open("metrics.json", "w") as file:
-                json.dump({"step": step, "loss": 1 / step}, file)
-            print("step", step, flush=True)
-            time.sleep(0.4 if step < 25 else 0.05)
+            if step % 4 == 0:
+                pathlib.Path("next").write_text(str(step))
+                os.replace("next", state)
+            print(f"step={step} loss={1 / step:.4f}", flush=True)
+            time.sleep(0.5 if step < 24 else 0.05)
     """)
     cli = world.start_train(*train(world, "--market", "spot"))
-    world.wait(lambda: "step 8" in cli.output, 120)
+    world.wait(lambda: "step=12 " in cli.output, 120)
     first = world.instances()[0]["id"]
-    world.cloud.interrupt(first, notice_s=20)
+    world.cloud.interrupt(first, notice_s=30)
 
     assert cli.wait(150) == 0, cli.output
     output = cli.output
@@ -97,6 +97,7 @@ def test_a_reclaimed_machine_is_replaced_and_the_script_goes_on_from_its_checkpo
     assert world.left() == {}
 
 
+@pytest.mark.slow
 def test_a_machine_that_nobody_waits_for_ends_itself_at_its_deadline(world: AmazonWorld) -> None:
     world.script("""
         import signal, time
