@@ -43,8 +43,8 @@ def offered(here: Path, line: str) -> list[str]:
         ("sojourn show ", ["last", *RUNS]),
         ("sojourn train --from calm-", list(RUNS[:2])),
         ("sojourn plan --stage tr", ["train"]),
-        ("sojourn plan --where ", ["local"]),
-        ("sojourn train --machine t", ["this-host"]),
+        ("sojourn plan --where ", ["local", "aws"]),
+        ("sojourn train --machine g6.48", ["g6.48xlarge"]),
     ],
 )
 def test_tab_offers_what_is_here(here: Path, line: str, words: list[str]) -> None:
