@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from clouds.aws_cloud import aws, aws_hosts, aws_hosts_process, aws_process  # noqa: F401 (fixtures)
+from clouds.aws_cloud import aws, aws_hosts, aws_process  # noqa: F401 (fixtures)
 from prefect_server import Server
 
 

@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from clouds.aws.hosts import obstacle
+
 TESTS = Path(__file__).parents[1]
 READY_LIMIT_S = 60.0
 ANSWER_LIMIT_S = 60.0
@@ -239,9 +241,9 @@ class AwsCloud:
         """What the host has printed."""
         return str(self._ask("console", id=instance_id))
 
-    def reset(self) -> None:
-        """A new, empty account."""
-        self._ask("reset")
+    def reset(self, *, hosts: bool | None = None) -> None:
+        """A new, empty account. `hosts` says whether its machines run; None leaves that as it was."""
+        self._ask("reset", hosts=hosts)
 
     def _ask(self, verb: str, **what: Any) -> Any:
         address = urlsplit(self.url).netloc
@@ -269,37 +271,30 @@ class AwsCloud:
 
 @pytest.fixture(scope="session")
 def aws_process() -> Iterator[AwsCloud]:
-    """A cloud for all tests of a worker. Most want `aws`."""
+    """A cloud for all tests of a worker, with hosts where they can be. Tests want `aws` or `aws_hosts`."""
     # To see that tests of a repair fail without it.
-    with AwsCloud(bare=bool(os.environ.get("STAND_IN_BARE"))) as cloud:
-        yield cloud
-
-
-@pytest.fixture(scope="session")
-def aws_hosts_process() -> Iterator[AwsCloud]:
-    """A cloud whose machines run, for all tests of a worker. Most want `aws_hosts`."""
-    from clouds.aws.hosts import obstacle
-
-    if obstacle():
-        pytest.skip(str(obstacle()))
-    with AwsCloud(hosts=True) as cloud:
+    bare = bool(os.environ.get("STAND_IN_BARE"))
+    with AwsCloud(bare=bare, hosts=not bare and obstacle() is None) as cloud:
+        cloud.reset(hosts=None if bare else False)
         yield cloud
 
 
 @pytest.fixture
 def aws(aws_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
-    """Amazon, empty, and every client of this process speaks to it."""
-    return _spoken_to(aws_process, monkeypatch)
+    """Amazon, empty, and every client of this process speaks to it. Nothing runs on its machines."""
+    return _spoken_to(aws_process, monkeypatch, hosts=False)
 
 
 @pytest.fixture
-def aws_hosts(aws_hosts_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
+def aws_hosts(aws_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
     """The same with machines that run. Skips, with a sentence, where they cannot."""
-    return _spoken_to(aws_hosts_process, monkeypatch)
+    if obstacle():
+        pytest.skip(str(obstacle()))
+    return _spoken_to(aws_process, monkeypatch, hosts=True)
 
 
-def _spoken_to(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsCloud:
-    cloud.reset()
+def _spoken_to(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch, *, hosts: bool) -> AwsCloud:
+    cloud.reset(hosts=hosts)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in cloud.environment.items():

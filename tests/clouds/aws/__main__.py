@@ -42,7 +42,7 @@ def main() -> None:
     print(f"http://127.0.0.1:{door.getsockname()[1]}", flush=True)
     ended.wait()
     if hub:
-        world.machines.power.close()
+        world.machines.hosts.close()
 
 
 def _hub() -> Any:
@@ -60,7 +60,8 @@ def _inhabit(hub: Any, world: Any, wire: Any, hide: tuple[Path, ...]) -> None:
     from clouds.aws.hosts.metadata import Metadata
     from clouds.aws.hosts.power import HostPower
 
-    power = world.machines.power = HostPower(world.machines, hub, hide=hide)
+    power = world.machines.hosts = HostPower(world.machines, hub, hide=hide)
+    world.machines.run(True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(power.authority.server)
     for address in (firewall.SERVICES, firewall.S3):

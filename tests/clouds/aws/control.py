@@ -101,8 +101,10 @@ class Control:
             raise LookupError("this cloud has no hosts: AwsCloud(hosts=True)")
         return power
 
-    def reset(self) -> None:
+    def reset(self, hosts: bool | None = None) -> None:
         self._world.reset()
+        if hosts is not None:
+            self._world.machines.run(hosts)
         self._calls().clear()
 
     def _machine(self, id: str) -> Machine:

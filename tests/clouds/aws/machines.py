@@ -117,9 +117,17 @@ class Machines:
 
     def __init__(self, timing: Timing) -> None:
         self.timing = timing
-        self.power: Power = StubPower(self)
+        self._stub: Power = StubPower(self)
+        self.hosts: Power | None = None  # where machines can run
+        self.power: Power = self._stub
         self._known: dict[str, Machine] = {}
         self._lock = threading.RLock()
+
+    def run(self, hosts: bool) -> None:
+        """Whether machines run from now on, or only seem to. Raises where they cannot."""
+        if hosts and self.hosts is None:
+            raise LookupError("this cloud has no hosts: AwsCloud(hosts=True)")
+        self.power = self.hosts if hosts and self.hosts else self._stub
 
     def launched(self, instance: Any, backend: Any, role: str | None, market: str) -> Machine:
         """Take over an instance that moto has just made."""

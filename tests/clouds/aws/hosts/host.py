@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import selectors
+import shlex
 import shutil
 import signal
 import subprocess
@@ -66,7 +67,9 @@ class Host:
         """Start its processes, without a network yet. Raises OSError when they do not stand in time."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.group.mkdir(exist_ok=True)
-        (self.folder / "host.json").write_text(json.dumps(self._told(grace_s)))
+        told = self._told(grace_s)
+        (self.folder / "host.json").write_text(json.dumps(told))
+        (self.folder / "host.sh").write_text("".join(f"{name}={_in_shell(value)}\n" for name, value in told.items()))
         standing, says = os.pipe()
         try:
             with (self.folder / "console.log").open("ab") as console:
@@ -147,6 +150,10 @@ class Host:
 
     def _first(self) -> int:
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+
+
+def _in_shell(value: object) -> str:
+    return shlex.quote("\n".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def _wait(pipe: object, console: bytes) -> None:
