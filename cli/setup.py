@@ -26,7 +26,7 @@ Account = Annotated[str | None, typer.Option(help="With --print: the account's n
 Reaper = Annotated[
     bool, typer.Option("--reaper", help="Also a function in the account that ends what outlived its deadline.")
 ]
-Days = Annotated[int | None, typer.Option("--keep-days", min=1, help="How long the store keeps a run; at first 30.")]
+Days = Annotated[int | None, typer.Option("--keep-days", min=14, help="How long the store keeps a run; at first 30.")]
 
 
 @app.callback()

@@ -17,6 +17,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from sojourn.records import Bundle, FileEntry, Link
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share the archive
 LANES = 8  # files on their way at once: a store in a cloud is far, not slow
+SEND_AGAIN_AFTER_S = 7 * 86400.0  # the shortest that `sojourn setup aws` lets a bucket keep things is twice that
 BYTES_LIMIT = 200_000_000
 FILES_LIMIT = 20_000
 IGNORE_FILE = ".sojournignore"
@@ -220,7 +222,7 @@ def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
     digest, size = _hash(file)
     key = mailbox.blob_key(digest)
     sent = 0
-    if not mailbox.store.exists(key):
+    if not _stays(key, mailbox):
         # A file may change between hashing and sending: what is sent is a copy, hashed as it is made.
         with tempfile.NamedTemporaryFile(prefix="sojourn-") as copy:
             digest, size = _copy(file, Path(copy.name))
@@ -364,10 +366,16 @@ def _send_archive(body: bytes, mailbox: Mailbox) -> tuple[FileEntry, int]:
 
 
 def _send(key: str, body: bytes | Path, size: int, mailbox: Mailbox) -> int:
-    if mailbox.store.exists(key):
+    if _stays(key, mailbox):
         return 0
     mailbox.store.put(key, body)  # it is named by its hash: who sends it at the same time sends the same
     return size
+
+
+def _stays(key: str, mailbox: Mailbox) -> bool:
+    """Whether the store has it and goes on having it: a bucket forgets objects by their age, also those in use."""
+    written = mailbox.store.modified(key)
+    return written is not None and time.time() - written.timestamp() < SEND_AGAIN_AFTER_S
 
 
 def _hash(file: Path) -> tuple[str, int]:

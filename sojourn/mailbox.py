@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -67,9 +66,8 @@ class Mailbox:
         self.store.clear(self.control, keep)
 
     def send_agent(self, name: str, body: bytes) -> None:
-        """Put the machines' program where they find it, unless it lies there."""
-        with suppress(ExistsError):
-            self.store.create(agent_key(self.project, name), body)
+        """Put the machines' program where they find it; again for each run, since a bucket forgets by age."""
+        self.store.put(agent_key(self.project, name), body)
 
     def post_order(self, order: Order) -> None:
         """Tell the agents of this attempt what to do; a second posting changes nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -300,3 +301,21 @@ def test_a_tree_of_too_many_bytes_is_refused_with_the_file_to_name() -> None:
         check_size(tree, accepted=False)
     assert "inputs: [all.bin]" in (caught.value.hint or "")
     check_size(Survey(tree.files[:1]), accepted=False)
+
+
+def test_what_the_store_may_soon_forget_is_sent_again(tree: Path, mailbox: Mailbox) -> None:
+    write(tree, "train.py")
+    (tree / "large.bin").write_bytes(bytes(LARGE))
+
+    def sent() -> int:
+        return pack(survey(Project.at(tree)), Project.at(tree), ".", mailbox).uploaded
+
+    assert sent() > LARGE
+    assert sent() == 0
+    root = mailbox.store.root
+    assert root is not None
+    old = time.time() - bundle.SEND_AGAIN_AFTER_S - 60
+    for file in (root / "control/tree/blob").iterdir():
+        os.utime(file, (old, old))
+    assert sent() > LARGE
+    assert sent() == 0
