@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,9 @@ Account = Annotated[str | None, typer.Option(help="With --print: the account's n
 Reaper = Annotated[
     bool, typer.Option("--reaper", help="Also a function in the account that ends what outlived its deadline.")
 ]
+Store = Annotated[
+    str | None, typer.Option("--store", metavar="URL", help="An s3:// of your own that machines may use too.")
+]
 Days = Annotated[int | None, typer.Option("--keep-days", min=14, help="How long the store keeps a run; at first 30.")]
 
 
@@ -40,6 +43,7 @@ def aws(
     region: Regions = None,
     keep_days: Days = None,
     reaper: Reaper = False,
+    store: Store = None,
     yes: Yes = False,
     print_: Print = False,
     account: Account = None,
@@ -49,21 +53,23 @@ def aws(
     Example: sojourn setup aws --region us-east-1
     """
     from cli.console import out
-    from cli.world import name_of
+    from cli.world import name_of, store_url
     from sojourn.dvc_repo import s3_remotes
     from sojourn.project import Project
     from sojourn.providers.ec2.clients import Clients
+    from sojourn.providers.ec2.foundation import Names
+    from sojourn.providers.ec2.policies import printed
     from sojourn.providers.ec2.setup import differences, pieces
 
     here = Project.at(project)
-    name, remotes = name_of(here), s3_remotes(here.dvc)
+    name, remotes, own = name_of(here), s3_remotes(here.dvc), store_url(store, here.directory)
     regions = region or []
     clients = Clients(regions[0] if regions else None)
     if print_:
-        typer.echo(json.dumps(_documents(account or clients.account, clients.region, name, remotes), indent=2))
+        typer.echo(json.dumps(printed(Names(account or clients.account, clients.region, name, own), remotes), indent=2))
         return
     out.print(f"account {clients.account}, region {clients.region}, project {name}", markup=False)
-    needed = pieces(clients, name, regions[1:], remotes, keep_days, reaper)
+    needed = pieces(clients, name, regions[1:], remotes, keep_days, reaper, own)
     changes = list(differences(needed))
     for change in changes:
         _show(change)
@@ -84,13 +90,6 @@ def aws(
 
 def _accepted() -> bool:
     return sys.stdin.isatty() and typer.confirm("Make it?")
-
-
-def _documents(account: str, region: str, project: str, remotes: list[str]) -> dict[str, Any]:
-    from sojourn.providers.ec2.foundation import Names
-    from sojourn.providers.ec2.policies import printed
-
-    return printed(Names(account, region, project), remotes)
 
 
 def _show(change: Change) -> None:

@@ -96,6 +96,24 @@ def test_a_machine_lists_what_it_may_read_and_so_learns_that_something_is_not_th
     assert may(MACHINE, "s3:ListBucket", bucket, **{"s3:prefix": prefix}) is expected
 
 
+@pytest.mark.parametrize("store", ["s3://acme-runs", "s3://acme-runs/ml/sojourn/"])
+def test_a_store_of_the_user_s_own_is_as_open_as_ours_and_no_more(store: str) -> None:
+    names = Names("123456789012", "eu-west-1", "digits", store)
+    policy, arn = policies.machine(names), f"arn:aws:s3:::{store.removeprefix('s3://').strip('/')}"
+    prefix = arn.removeprefix("arn:aws:s3:::acme-runs").lstrip("/")
+    prefix = f"{prefix}/" if prefix else ""
+    assert may(policy, "s3:GetObject", f"{arn}/control/digits/plan.json")
+    assert may(policy, "s3:PutObject", f"{arn}/machine/digits/x")
+    assert may(policy, "s3:PutObject", f"{STORE}/machine/digits/x")
+    assert not may(policy, "s3:PutObject", f"{arn}/control/digits/plan.json")
+    assert not may(policy, "s3:GetObject", f"{arn}/control/faces/plan.json")
+    assert may(policy, "s3:ListBucket", "arn:aws:s3:::acme-runs", **{"s3:prefix": f"{prefix}machine/digits/x"})
+    assert not may(policy, "s3:ListBucket", "arn:aws:s3:::acme-runs", **{"s3:prefix": f"{prefix}machine/faces/x"})
+    orchestrator = policies.orchestrator(names)
+    assert may(orchestrator, "s3:PutObject", f"{arn}/control/digits/plan.json")
+    assert may(orchestrator, "s3:PutObject", "arn:aws:s3:::acme-runs/elsewhere") is (not prefix)
+
+
 # --- whoever runs Sojourn -----------------------------------------------------------------
 
 

@@ -43,6 +43,13 @@ class Names:
     account: str
     region: str
     project: str
+    store: str = ""  # URL of a store of the user's own on S3, beside ours
+
+    @property
+    def stores(self) -> list[str]:
+        """Where runs may be kept, as `bucket/prefix`: ours of every region, for roles are global, and the user's."""
+        own = self.store.removeprefix("s3://").strip("/") if self.store.startswith("s3://") else ""
+        return [f"sojourn-{self.account}-*", *([own] if own else [])]
 
     @property
     def bucket(self) -> str:

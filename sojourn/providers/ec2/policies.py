@@ -61,15 +61,15 @@ def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
     Listing is part of reading: without it S3 answers 403 instead of 404 for what is not there yet.
     Secrets are under the account's own key for SSM, whose policy lets in whoever may read the parameter.
     """
-    store, project = _stores(names), names.project
+    control, results = f"control/{names.project}/", f"machine/{names.project}/"
     statements = [
-        _allow("ReadControl", ["s3:GetObject"], f"{store}/control/{project}/*"),
+        _allow("ReadControl", ["s3:GetObject"], _objects(names, control)),
         _allow(
             "WriteResults",
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
-            f"{store}/machine/{project}/*",
+            _objects(names, results),
         ),
-        _allow("ListProject", ["s3:ListBucket"], store, _below(f"control/{project}/", f"machine/{project}/")),
+        *_listing("ListProject", names, control, results),
         _allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*')}", "*")),
     ]
     return _document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
@@ -159,14 +159,13 @@ def _ending(names: Names) -> list[Document]:
 
 
 def _storing(names: Names) -> list[Document]:
-    store = _stores(names)
     secrets = names.arn("ssm", f"parameter{names.secret('*')}", "*")
     return [
-        _allow("ListStore", ["s3:ListBucket"], store),
+        *_listing("ListStore", names, ""),
         _allow(
             "KeepRuns",
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
-            f"{store}/*",
+            _objects(names, ""),
         ),
         _allow("KeepSecrets", ["ssm:PutParameter", "ssm:DeleteParameter"], secrets),
         _allow("ListSecrets", ["ssm:DescribeParameters"], "*"),
@@ -185,8 +184,23 @@ def _remotes(names: Names, remotes: Iterable[str], actions: list[str]) -> list[D
     return found
 
 
-def _stores(names: Names) -> str:
-    return f"arn:{names.partition}:s3:::sojourn-{names.account}-*"
+def _objects(names: Names, below: str) -> str | list[str]:
+    """Everything below a prefix of the stores: that of each region, and one of the user's own."""
+    arns = [f"arn:{names.partition}:s3:::{place}/{below}*" for place in names.stores]
+    return arns if len(arns) > 1 else arns[0]
+
+
+def _listing(sid: str, names: Names, *prefixes: str) -> list[Document]:
+    """The right to list these prefixes of each store."""
+    statements = []
+    for number, place in enumerate(names.stores):
+        bucket, _, within = place.partition("/")
+        below = [f"{within}/{prefix}" if within else prefix for prefix in prefixes]
+        when = _below(*below) if any(below) else None
+        statements.append(
+            _allow(f"{sid}{number or ''}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", when)
+        )
+    return statements
 
 
 def _ec2(names: Names, resource: str) -> str:

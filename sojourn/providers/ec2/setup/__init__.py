@@ -65,13 +65,14 @@ def pieces(
     remotes: Iterable[str] = (),
     days: int | None = None,
     reaper: bool = False,
+    store: str = "",
 ) -> list[Piece]:
     """All that a project needs, in the order in which it is made; `regions` are those beside the clients' own.
 
     `days` is how long the store keeps a run, None for what it says already or else the usual.
-    `reaper` adds the one in the cloud, which nothing else needs.
+    `reaper` adds the one in the cloud, which nothing else needs. `store` is a bucket of the user's own to run from.
     """
-    names = Names(clients.account, clients.region, project)
+    names = Names(clients.account, clients.region, project, store)
     beside = [region for region in dict.fromkeys(regions) if region != names.region]
     machine, scheduler = policies.machine(names, remotes), policies.scheduler(names)
     needed: list[Piece] = [
