@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import World
+from clouds.aws_cloud import AwsCloud
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -56,6 +57,19 @@ def test_the_ten_lines_of_the_readme_work(world: World) -> None:
         done = world.sojourn(*words[1:])
         assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
     assert (world.project / "results" / "metrics.json").is_file()
+
+
+def test_the_commands_of_the_readme_for_amazon_work(aws: AwsCloud, world: World) -> None:
+    world.environment.update(aws.environment)
+    lines = [shlex.split(line, comments=True) for line in block("Amazon", "bash").splitlines()]
+    said = ""
+    for words in lines:
+        done = world.sojourn(*words[1:], given="hunter2")
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+        said += done.stdout
+    for told in ("Nothing was made", "7 to make", '"who_runs_sojourn"', "✓ bucket", "WANDB_API_KEY"):
+        assert told in said
+    assert "hunter2" not in said
 
 
 def test_the_launch_section_of_the_readme_is_valid(tmp_path: Path) -> None:

@@ -121,14 +121,14 @@ class World:
     # -- the command --
 
     def sojourn(
-        self, *words: str, seconds: float = COMMAND_LIMIT_S, cwd: Path | None = None, **variables: str
+        self, *words: str, seconds: float = COMMAND_LIMIT_S, cwd: Path | None = None, given: str = "", **variables: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run `sojourn …` to its end; further keywords are environment variables."""
+        """Run `sojourn …` to its end, with `given` on standard input; further keywords are environment variables."""
         return subprocess.run(
             [str(SOJOURN), *words],
             cwd=cwd or self.project,
             env={**self.environment, **variables},
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
