@@ -10,7 +10,7 @@ from sojourn.records import Checkpoint, Offer
 from sojourn.requirements import Lock
 from sojourn.shorthand import format_duration
 
-NEXT = 3  # offers shown after the first
+NEXT = 4  # kinds of offers shown after the first
 REMARKS = 5
 
 
@@ -101,14 +101,16 @@ def _machine(plan: Plan) -> str:
 
 
 def _others(offers: tuple[Offer, ...]) -> str:
-    """The next offers; what is as in the one before is not said again."""
-    shown, before = [], offers[0]
-    for offer in offers[1 : NEXT + 1]:
-        machine = f"{offer.machine} " if offer.machine != before.machine else ""
-        market = f" {_market(offer)}" if offer.market != before.market else ""
-        shown.append(f"{machine}{offer.place}{market} {_price(offer)}")
-        before = offer
-    more = len(offers) - 1 - len(shown)
+    """What comes after the first offer: each type and market with its places, from its best price on."""
+    kinds: dict[tuple[str, str], list[Offer]] = {}
+    for offer in offers[1:]:
+        kinds.setdefault((offer.machine, _market(offer)), []).append(offer)
+    shown, machine = [], offers[0].machine
+    for (name, market), alike in list(kinds.items())[:NEXT]:
+        where = alike[0].place if len(alike) == 1 else f"in {len(alike)} zones from"
+        shown.append(f"{name + ' ' if name != machine else ''}{market} {where} {_price(alike[0])}")
+        machine = name
+    more = sum(map(len, list(kinds.values())[NEXT:]))
     return " · ".join([*shown, *([f"{more} more"] if more else [])])
 
 

@@ -85,7 +85,9 @@ def test_the_metrics_of_the_readme_find_what_its_script_prints(tmp_path: Path) -
     assert [(one.name, one.value, one.step) for one in found] == [("loss", 0.527, 350), ("steps", 1000, 350)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/events.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/events.md", "docs/machines.md"]
+)
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]

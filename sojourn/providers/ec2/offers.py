@@ -6,7 +6,6 @@ Only when no place is left is it an error, and then that of what a human can men
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 
 from sojourn import catalogue
@@ -22,6 +21,7 @@ from sojourn.records import Need, Offer, Offers
 TYPES = 4  # at most, and none beyond so many times the cheapest
 SPREAD = 2.5
 OFFERS = 12
+KEPT = 4  # of them on demand, where that is allowed
 
 
 def list_offers(need: Need, clients: Clients) -> Offers:
@@ -98,17 +98,12 @@ def _described(name: str, clients: Clients, regions: tuple[str, ...]) -> Machine
 def _ladder(offers: Iterable[Offer]) -> list[Offer]:
     """A bounded choice, the cheapest first.
 
-    Each kind of machine on each market has its turn before any has another zone: that one
-    kind has run out is common, and what is dearer is of no use if it is cut off.
+    Spot is cheapest nearly everywhere and may run out everywhere, so some of the rungs are kept for on demand.
     """
-    turns: Counter[tuple[str, str]] = Counter()
-    ranked = []
-    for offer in sorted(offers, key=_by_price):
-        kind = offer.machine, offer.market
-        ranked.append((turns[kind], offer))
-        turns[kind] += 1
-    ranked.sort(key=lambda one: one[0])
-    return sorted((offer for _, offer in ranked[:OFFERS]), key=_by_price)
+    ranked = sorted(offers, key=_by_price)
+    kept = [offer for offer in ranked if offer.market == "on-demand"][:KEPT]
+    others = [offer for offer in ranked if offer not in kept]
+    return sorted(kept + others[: OFFERS - len(kept)], key=_by_price)
 
 
 def _by_price(offer: Offer) -> tuple[float, bool, str, str]:

@@ -113,7 +113,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
         gpu_memory=machine.gpu_memory,
         architecture=machine.architecture,
         python=image.python,
-        transfer=sum(prices.transfer(home, region.name) for home in region.data.values()),
+        transfer=max((prices.transfer(home, region.name) for home in region.data.values()), default=0.0),
         quota=f"{machine.cpus * need.nodes} of {limit.left} vCPUs" if limit else None,
         details={
             "image": image.id,

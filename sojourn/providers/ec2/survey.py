@@ -134,12 +134,11 @@ def _ours(home: Foundation | None, region: Region) -> dict[str, str] | SpecError
 def _data(need: Need, clients: Clients) -> dict[str, str]:
     """Where each bucket is, as far as we may ask; that one does not exist is for others to say."""
     found = {}
-    for url in need.data:
-        bucket = urlsplit(url)
-        if bucket.scheme == "s3":
-            with suppress(SojournError), translated("ask where a bucket is"):
-                answer = clients.client("s3").head_bucket(Bucket=bucket.netloc)
-                found[url] = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", clients.region)
+    for bucket in {urlsplit(url).netloc for url in need.data if url.startswith("s3://")}:
+        with suppress(SojournError), translated("ask where a bucket is"):
+            answer = clients.client("s3").head_bucket(Bucket=bucket)
+            home = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", clients.region)
+            found[f"s3://{bucket}"] = home
     return found
 
 
