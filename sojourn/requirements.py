@@ -16,24 +16,24 @@ import tempfile
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field
 
 from sojourn.errors import SpecError
 from sojourn.records import Record
-from sojourn.target import Target
+from sojourn.target import ASKED, Target
 from sojourn.uv import run_uv
 
 if TYPE_CHECKING:
     from packaging.pylock import Package, PackageArchive, PackageDirectory, PackageSdist, PackageVcs, PackageWheel
 
-    Source = PackageArchive | PackageDirectory | PackageSdist | PackageVcs | PackageWheel
+    Origin = PackageArchive | PackageDirectory | PackageSdist | PackageVcs | PackageWheel
 
 # Where things lie on the machine, beside each other; uv runs there.
 WHEELS = "wheels"
-TREE = "tree"
+TREE = Path("tree")
 
 
 class Sent(Record):
@@ -67,28 +67,39 @@ def lock(source: str, directory: Path, root: Path, target: Target, *, offline: b
 
     Raises SpecError with uv's last words, or for what cannot travel.
     """
-    from packaging.pylock import Pylock, PylockSelectError
-
+    if offline and target.brings_python:
+        raise SpecError(
+            f"environment: the project asks for Python {target.python} and the image has {target.image_python}",
+            hint=f"with  network: none  the image's Python is all there is; try:  echo {target.image_python} > {ASKED}",
+        )
     with tempfile.TemporaryDirectory(prefix="sojourn-") as folder:
-        file = Path(folder) / "pylock.toml"
+        file = Path(folder).resolve() / "pylock.toml"
         run_uv(*_resolving(source, file, target, offline), cwd=directory, source=source)
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
-        found.pop("requires-python", None)  # the target's Python was chosen by it
-        try:
-            chosen = list(Pylock.from_dict(found).select(environment=target.markers(), tags=target.tags()))
-        except PylockSelectError as error:
-            raise SpecError(
-                f"environment: {source} does not fit {_machine(target)}: {error}",
-                hint="mend it, or ask for another Python:  echo 3.12 > .python-version",
-            ) from error
-        lines = [_Line(package, origin, _Place(file.parent, root, source, offline)) for package, origin in chosen]
+        chosen = _choose(tomllib.loads(file.read_text(encoding="utf-8")), source, target)
+    writer = _Writer(file.parent, root.resolve(), source, offline)
+    lines = [writer.line(package.name, origin) for package, origin in chosen]
     return Lock(
         target=target,
         text="".join(f"{line.text}\n" for line in lines),
         packages=len(lines),
         sent=tuple(line.sent for line in lines if line.sent is not None),
-        built=tuple(line.name for line in lines if line.built),
+        built=tuple(package.name for (package, _), line in zip(chosen, lines, strict=True) if line.built),
     )
+
+
+def _choose(found: dict[str, Any], source: str, target: Target) -> list[tuple[Package, Origin]]:
+    """One file of each package that the target needs, out of all that uv found."""
+    from packaging.pylock import Pylock, PylockSelectError
+
+    found.pop("requires-python", None)  # the target's Python was chosen by it
+    try:
+        return list(Pylock.from_dict(found).select(environment=target.markers(), tags=target.tags()))
+    except PylockSelectError as error:
+        machine = f"a machine with Python {target.python} on {target.architecture}"
+        raise SpecError(
+            f"environment: {source} does not fit {machine}: {error}",
+            hint=f"mend it, or ask for another Python:  echo 3.12 > {ASKED}",
+        ) from error
 
 
 def login(url: str) -> tuple[str, str] | None:
@@ -111,79 +122,72 @@ def _resolving(source: str, file: Path, target: Target, offline: bool) -> Iterab
     )  # fmt: skip
 
 
-def _machine(target: Target) -> str:
-    return f"a machine with Python {target.python} on {target.architecture}"
+class _Line(NamedTuple):
+    """A package as the machine's uv is told to install it."""
+
+    text: str
+    sent: Sent | None = None
+    built: bool = False
 
 
-class _Place:
-    """Where the paths of a lock are relative to, and what may travel."""
+class _Writer:
+    """Writes the lines; the paths that uv gives begin at `folder`."""
 
     def __init__(self, folder: Path, root: Path, source: str, offline: bool) -> None:
-        self.folder = folder
-        self.root = root
-        self.source = source
-        self.offline = offline
+        self._folder = folder
+        self._root = root
+        self._source = source
+        self._offline = offline
 
-    def in_tree(self, path: str, name: str) -> str:
+    def line(self, name: str, origin: Origin) -> _Line:
+        """The line of one package. Raises SpecError for what cannot get to the machine."""
+        from packaging.pylock import PackageDirectory, PackageVcs
+
+        if isinstance(origin, PackageDirectory):
+            path = self._in_tree(name, origin.path)
+            return _Line(f"-e {path}" if origin.editable else path, built=True)
+        if isinstance(origin, PackageVcs):
+            if self._offline:
+                raise self._refusal(name, f"comes from {origin.url}, which needs the internet")
+            below = f"#subdirectory={origin.subdirectory}" if origin.subdirectory else ""
+            url = self._url(origin.url, origin.path)
+            return _Line(f"{name} @ {origin.type}+{url}@{origin.commit_id}{below}", built=True)
+        return self._file(name, origin)
+
+    def _file(self, name: str, origin: PackageArchive | PackageSdist | PackageWheel) -> _Line:
+        url = self._url(origin.url, origin.path)
+        parts = urlsplit(url)
+        file = Path(unquote(parts.path))
+        built = file.suffix != ".whl"
+        if built and self._offline:
+            raise self._refusal(name, "has no wheel that fits the machine")
+        digest, is_here = origin.hashes.get("sha256"), parts.scheme == "file"
+        if not (is_here or self._offline or login(url)):
+            return _Line(f"{name} @ {url}" + (f" --hash=sha256:{digest}" if digest else ""), built=built)
+        if digest is None:
+            raise self._refusal(name, f"comes from {url}, whose index tells no sha256")
+        size = file.stat().st_size if is_here else origin.size
+        sent = Sent(name=file.name, url=url, sha256=digest, size=size)
+        return _Line(f"./{WHEELS}/{file.name} --hash=sha256:{digest}", sent, built)
+
+    def _in_tree(self, name: str, path: str) -> str:
         """A directory of the project as the machine sees it."""
-        full = Path(os.path.normpath(self.folder / path)).resolve()
-        if self.offline:
-            raise self.refusal(name, f"is built from {path}, which needs the internet")
-        if not full.is_relative_to(self.root.resolve()):
-            raise self.refusal(name, f"lies in {full}, outside the project")
-        return f"./{TREE}/{full.relative_to(self.root.resolve()).as_posix()}".removesuffix("/.")
+        if self._offline:
+            raise self._refusal(name, f"is built from {path}, which needs the internet")
+        full = (self._folder / path).resolve()
+        if not full.is_relative_to(self._root):
+            raise self._refusal(name, f"lies in {full}, outside the project")
+        return f"./{(TREE / full.relative_to(self._root)).as_posix()}"
 
-    def url(self, url: str | None, path: str | None) -> str:
-        """The whole address of a file, without a login: that stays here."""
+    def _url(self, url: str | None, path: str | None) -> str:
+        """The whole address, without a login: that stays here."""
         if url is None:
-            return (self.folder / str(path)).resolve().as_uri()
+            return (self._folder / str(path)).resolve().as_uri()
         parts = urlsplit(url)
         return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
-    def refusal(self, name: str, why: str) -> SpecError:
-        """For a package that cannot get to the machine."""
-        hint = f"name a version in {self.source} that has one, or leave out  network: none"
-        if not self.offline:
-            hint = f"move it into the project, or name a wheel of it in {self.source}"
-        return SpecError(f"environment: {self.source}: {name!r} {why}", hint=hint)
-
-
-class _Line:
-    """One package as the machine's uv is told to install it."""
-
-    def __init__(self, package: Package, origin: Source, place: _Place) -> None:
-        self.name: str = package.name
-        self.sent: Sent | None = None
-        self.built = False
-        self.text = self._text(origin, place)
-
-    def _text(self, origin: Any, place: _Place) -> str:
-        kind = type(origin).__name__
-        if kind == "PackageDirectory":
-            self.built = True
-            path = place.in_tree(str(origin.path), self.name)
-            return f"-e {path}" if origin.editable else path
-        if kind == "PackageVcs":
-            if place.offline:
-                raise place.refusal(self.name, f"comes from {origin.url}, which needs the internet")
-            self.built = True
-            below = f"#subdirectory={origin.subdirectory}" if origin.subdirectory else ""
-            return f"{self.name} @ {origin.type}+{origin.url}@{origin.commit_id}{below}"
-        return self._file(origin, place)
-
-    def _file(self, origin: Any, place: _Place) -> str:
-        """A wheel or an archive of sources."""
-        url = place.url(origin.url, origin.path)
-        name = getattr(origin, "name", None) or unquote(urlsplit(url).path.rsplit("/", 1)[-1])
-        self.built = not name.endswith(".whl")
-        if self.built and place.offline:
-            raise place.refusal(self.name, "has no wheel that fits the machine")
-        digest = origin.hashes.get("sha256")
-        is_here = urlsplit(url).scheme == "file"
-        if not (is_here or place.offline or login(url)):
-            return f"{self.name} @ {url}" + (f" --hash=sha256:{digest}" if digest else "")
-        size = Path(unquote(urlsplit(url).path)).stat().st_size if is_here else origin.size
-        if digest is None:
-            raise place.refusal(self.name, f"comes from {url}, whose index tells no sha256")
-        self.sent = Sent(name=name, url=url, sha256=digest, size=size)
-        return f"./{WHEELS}/{name} --hash=sha256:{digest}"
+    def _refusal(self, name: str, why: str) -> SpecError:
+        hint = f"move it into the project, or name a wheel of it in {self._source}"
+        if self._offline:
+            hint = f"name a version in {self._source} that has a wheel, or leave out  network: none"
+        return SpecError(f"environment: {self._source}: {name!r} {why}", hint=hint)

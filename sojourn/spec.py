@@ -100,8 +100,8 @@ class Launch(BaseModel):
     )
     environment: str = Field(
         default="auto",
-        description="`auto` builds one from the dependency files found, `current` takes the python on your PATH, "
-        "anything else is the path of a requirements file.",
+        description="`auto` builds one from the dependency files found, `current` takes the python on your PATH "
+        "(on a rented machine, its image's), anything else is the path of a requirements file.",
     )
     variables: dict[str, Text] = Field(default_factory=dict, description="Environment variables for the script.")
     secrets: Names = Field(

@@ -44,9 +44,7 @@ def send(locked: Lock, network: Network, mailbox: Mailbox, cache: Path) -> tuple
     cache.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         tool = pool.submit(lambda: bundle.send_blob(_tool(locked.target, cache), "uv.gz", mailbox))
-        files = list(
-            pool.map(lambda one: bundle.send_blob(_file(one, cache), f"{WHEELS}/{one.name}", mailbox), locked.sent)
-        )
+        files = list(pool.map(lambda one: _send_file(one, cache, mailbox), locked.sent))
     requirements = _send_text(locked.text, mailbox)
     sent: list[tuple[FileEntry, int]] = [tool.result(), requirements, *files]
     setup = Setup(
@@ -59,6 +57,14 @@ def send(locked: Lock, network: Network, mailbox: Mailbox, cache: Path) -> tuple
         network=network,
     )
     return setup, sum(size for _, size in sent)
+
+
+def _send_file(wanted: Sent, cache: Path, mailbox: Mailbox) -> tuple[FileEntry, int]:
+    path, name, key = _file(wanted, cache), f"{WHEELS}/{wanted.name}", mailbox.blob_key(wanted.sha256)
+    if not mailbox.store.exists(key):
+        return bundle.send_blob(path, name, mailbox)
+    # Not read again: what is cached under its hash was hashed then, and wheels are large.
+    return FileEntry(path=name, hash=f"sha256:{wanted.sha256}", size=path.stat().st_size, source=key), 0
 
 
 def _send_text(text: str, mailbox: Mailbox) -> tuple[FileEntry, int]:

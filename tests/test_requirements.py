@@ -165,6 +165,8 @@ def test_a_directory_of_the_project_is_named_as_it_lies_on_the_machine(project: 
     (project / "lib/pyproject.toml").write_text(LIB)
 
     assert locked(project, "-e ./lib\n").text == "-e ./tree/lib\n"
+    below = lock("requirements.txt", project, project.parent, INTEL, offline=False)
+    assert below.text == f"-e ./tree/{project.name}/lib\n", "from the top of the git tree"
     with pytest.raises(SpecError, match="'lib' is built from .*, which needs the internet"):
         locked(project, "-e ./lib\n", offline=True)
 
@@ -243,6 +245,14 @@ def test_a_python_that_nobody_has_is_refused(tmp_path: Path, file: str, text: st
 
     with pytest.raises(SpecError, match=message):
         targets([offer()], tmp_path)
+
+
+def test_without_a_way_out_the_images_python_must_do(project: Path) -> None:
+    (project / "requirements.txt").write_text(LOCAL + "tiny\n")
+    (project / ".python-version").write_text("3.13\n")
+
+    with pytest.raises(SpecError, match=r"asks for Python 3\.13 and the image has 3\.12"):
+        sent(project, [offer()])
 
 
 # --- what travels -----------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class Agent:
             self._store, self._root, self._scratch, self._interrupts.check, self._boot.get("store_region")
         )
         self._fetcher.fetch(order)
-        env["PATH"] = self._prepare(order.get("setup"), env["PATH"])
+        env.update(self._prepare(order.get("setup"), env["PATH"]))
         inside(self._root, posixpath.join(order["bundle"]["directory"], "outputs"))
         os.makedirs(env["SOJOURN_OUTPUT_DIR"], exist_ok=True)
         output = os.path.relpath(env["SOJOURN_OUTPUT_DIR"], self._root)
@@ -173,15 +173,15 @@ class Agent:
         say(f"started {argv[0]!r} as node rank {self._place.rank}")
         return work
 
-    def _prepare(self, setup: Json | None, path: str) -> str:
-        """Make the environment that the order sends; the search path with it."""
+    def _prepare(self, setup: Json | None, path: str) -> dict[str, str]:
+        """Make the environment that the order sends; the search path with it, and what else it takes."""
         if setup is None:
-            return with_python(path, self._scratch)
+            return {"PATH": with_python(path, self._scratch)}
         python = Environment(setup, self._scratch, self._interrupts)
         self._fetcher = Fetcher(self._store, self._scratch, self._scratch, self._interrupts.check)
         self._fetcher.bring(python.files())
         self._heart.phase = "preparing"
-        return os.pathsep.join([python.make(), path])
+        return python.make(path)
 
     # -- running and committing --
 

@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 
+from sojourn.agent import files
 from sojourn.agent.errors import Refused, say
 from sojourn.agent.files import Json
 from sojourn.agent.interrupts import Interrupts
@@ -44,8 +45,11 @@ class Environment:
         """What must be fetched into the scratch directory first."""
         return [self._setup["tool"], self._setup["requirements"], *self._setup["files"]]
 
-    def make(self) -> str:
-        """Make the environment; the directory of its programs. Raises Refused in the words of uv, and Stop."""
+    def make(self, path: str) -> dict[str, str]:
+        """Make the environment; the variables that switch it on, before the search path as it was.
+
+        Raises Refused in the words of uv, and Stop.
+        """
         venv = os.path.join(self._place, "venv")
         say(f"making the environment: {self._setup['packages']} packages, Python {self._setup['python']}")
         try:
@@ -53,11 +57,14 @@ class Environment:
             self._run(uv, "venv", "--python", self._setup["python"], venv)
             python = os.path.join(venv, "bin", "python")
             self._run(uv, "pip", "install", "--no-deps", "--python", python, "-r", self._setup["requirements"]["path"])
+            files.remove(os.path.join(self._scratch, "wheels"))  # the disk is the script's now
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Refused("environment: the machine's disk is full") from error
             raise Refused(f"environment: cannot be made here: {error}") from error
-        return os.path.join(venv, "bin")
+        # The last two make `uv run` take this environment as it is, instead of making one in the tree.
+        programs = os.pathsep.join([os.path.join(venv, "bin"), path, self._place])
+        return {"PATH": programs, "VIRTUAL_ENV": venv, "UV_PROJECT_ENVIRONMENT": venv, "UV_NO_SYNC": "1"}
 
     def _unpack_uv(self) -> str:
         uv = os.path.join(self._place, "uv")

@@ -67,6 +67,23 @@ def test_the_script_imports_what_the_machine_installed_without_a_network(lab: La
     assert lab.outputs() == {}, "nothing of the environment comes home"
 
 
+def test_uv_run_takes_the_environment_that_was_made(lab: Lab) -> None:
+    line, wheel = tiny(lab)
+    project = {"pyproject.toml": '[project]\nname = "mine"\nversion = "1"\ndependencies = ["tiny"]\n'}
+    lab.boot(environment={"PATH": "/usr/bin:/bin"})
+    lab.order(
+        "import tiny; print(tiny.VERSION)",
+        argv=("uv", "run", "--offline", "python", "train.py"),
+        files=dict(project),
+        setup=sent(lab, line, wheel),
+    )
+
+    end = lab.exit()
+
+    assert end.exit_code == 0, end.tail
+    assert lab.log() == b"1.0\n" and lab.outputs() == {}
+
+
 def test_the_oldest_python_that_a_machine_may_have_makes_it_too(lab: Lab) -> None:
     line, wheel = tiny(lab)
     python = old_python()
