@@ -31,6 +31,7 @@ ANSWER_LIMIT_S = 60.0
 REGION = "us-east-1"
 # What a machine in a cloud would not have: the developer's files and this checkout.
 HIDDEN = (Path("/root"), Path("/home"), TESTS.parent)
+MACHINES = r"172\.31\..*"  # addresses that machines call from
 ACCOUNT = "123456789012"
 
 
@@ -126,17 +127,19 @@ class AwsCloud:
         effect: str,
         *,
         body: str = "",
+        source: str = "",
         count: int | None = 1,
         skip: int = 0,
         **more: Any,
     ) -> None:
-        """Let calls fail that match: `action` is a pattern of the whole name, `body` one found in what is said.
+        """Let calls fail that match: `action` is a pattern of the whole name, `body` one found in what is said,
+        `source` one of the caller's address (MACHINES).
 
         Effects: error (code, status, message), throttle, drop_before, drop_after, hang_after (seconds), truncate,
         delay (seconds). `skip` so many first, then `count` of them; None is for ever.
         """
-        what = {"service": service, "action": action, "effect": effect, "body": body, "count": count, "skip": skip}
-        self._ask("fault", **what, **more)
+        what = {"service": service, "action": action, "body": body, "source": source}
+        self._ask("fault", **what, effect=effect, count=count, skip=skip, **more)
 
     def clear_faults(self) -> None:
         self._ask("clear_faults")

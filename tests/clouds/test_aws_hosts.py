@@ -14,7 +14,7 @@ import pytest
 
 from clouds.account import Account, refused
 from clouds.aws.hosts import obstacle
-from clouds.aws_cloud import AwsCloud
+from clouds.aws_cloud import MACHINES, AwsCloud
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(obstacle() is not None, reason=str(obstacle()))]
 
@@ -101,6 +101,24 @@ def test_the_metadata_service_wants_a_token_of_the_machine_itself(account: Accou
     console = account.cloud.console(second)
     assert "none=401\nown=200\nforeign=401\n" in console
     assert f"{second} {account.describe(second)[0]['PrivateIpAddress']} 0 end" in console
+
+
+@pytest.mark.parametrize(("hops", "answer"), ((1, "nothing"), (2, "a token")))
+def test_a_container_gets_a_token_only_when_it_may_be_a_hop_away(account: Account, hops: int, answer: str) -> None:
+    script = """
+        unshare --net sleep 60 & sleep 0.3
+        inside() { nsenter -t $! -n "$@"; }
+        ip link add outer type veth peer name inner netns $!
+        ip addr add 10.9.0.1/24 dev outer && ip link set outer up
+        inside ip addr add 10.9.0.2/24 dev inner && inside ip link set inner up
+        inside ip route add default via 10.9.0.1
+        echo 1 > /proc/sys/net/ipv4/ip_forward
+        iptables -t nat -A POSTROUTING -s 10.9.0.0/24 -j MASQUERADE
+        ttl='X-aws-ec2-metadata-token-ttl-seconds: 60'
+        inside curl -sf -m 2 -o /dev/null -X PUT -H "$ttl" http://169.254.169.254/latest/api/token \\
+          && echo got a token || echo got nothing"""
+    one = run(account, script, MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": hops})
+    printed(account, one, f"got {answer}")
 
 
 def test_machines_reach_each_other_only_as_their_group_says(account: Account) -> None:
@@ -260,14 +278,12 @@ END
     assert "ExpiredToken" in account.cloud.console(one)
 
 
-def test_two_regions_share_no_address(account: Account) -> None:
-    one = run(account, TICKING)
-    there = account.cloud.client("ec2", "us-west-2")
-    image = there.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"][0]["ImageId"]
-    asked = {"ImageId": image, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
-    two = there.run_instances(**asked)["Instances"][0]
-    account.cloud.wait_for(two["InstanceId"], "running")
-    assert two["PrivateIpAddress"] != account.describe(one)[0]["PrivateIpAddress"]
+def test_a_fault_can_meet_the_calls_of_machines_alone(account: Account) -> None:
+    account.cloud.fault("sts", "GetCallerIdentity", "error", code="OddError", source=MACHINES, count=None)
+    asking = "import boto3; print(boto3.client('sts', region_name='us-east-1').get_caller_identity())"
+    one = run(account, f'python -c "{asking}"')
+    printed(account, one, "OddError")
+    account.cloud.client("sts").get_caller_identity()
 
 
 def test_a_reset_ends_every_host(account: Account) -> None:

@@ -281,6 +281,22 @@ def test_public_parameters_name_an_image_of_their_region(account: Account, param
         account.ec2.describe_images(ImageIds=[images["eu-west-1"]])
 
 
+def test_machines_of_two_regions_share_no_address(account: Account) -> None:
+    (one,) = account.run()
+    there = account.cloud.client("ec2", "us-west-2")
+    image = there.describe_images(Filters=[{"Name": "architecture", "Values": ["x86_64"]}])["Images"][0]["ImageId"]
+    asked = {"ImageId": image, "InstanceType": "t3.micro", "MinCount": 1, "MaxCount": 1}
+    (subnet, *_) = there.describe_subnets(Filters=[{"Name": "cidr-block", "Values": ["172.31.0.0/20"]}])["Subnets"]
+    (two,) = there.run_instances(**asked, SubnetId=subnet["SubnetId"])["Instances"]
+    (three,) = account.run(SubnetId=one["SubnetId"])
+    assert len({one["PrivateIpAddress"], two["PrivateIpAddress"], three["PrivateIpAddress"]}) == 3
+
+
+def test_a_dry_run_only_says_whether_one_may(account: Account) -> None:
+    with refused("DryRunOperation"):
+        account.ec2.describe_instance_types(DryRun=True)
+
+
 def test_an_expired_presigned_url_is_refused(account: Account) -> None:
     s3 = account.cloud.client("s3")
     s3.create_bucket(Bucket="box")

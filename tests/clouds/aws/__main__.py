@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--hosts", action="store_true", help="machines run, in namespaces; needs root")
     parser.add_argument("--hide", action="append", type=Path, default=[], help="a folder that hosts see empty")
     arguments = parser.parse_args()
+    if not arguments.bare:
+        os.environ.update(dict.fromkeys(CHECKS, "1"))  # before anything imports moto
     _end_with_parent()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     ended = threading.Event()
@@ -84,7 +86,6 @@ def _bare() -> tuple[Any, Any]:
 
 
 def _mended() -> tuple[Any, Any]:
-    os.environ.update(dict.fromkeys(CHECKS, "1"))
     from clouds.aws import gates, repairs
     from clouds.aws.control import Control
     from clouds.aws.repairs import schedules

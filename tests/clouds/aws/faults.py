@@ -25,6 +25,7 @@ class Fault:
     action: str  # a pattern of the whole name: "Describe.*"
     effect: str
     body: str = ""  # a pattern found anywhere in what was said: "InstanceType=p4d"
+    source: str = ""  # a pattern of the address that calls: "172.31.*" for machines
     count: int | None = 1
     skip: int = 0
     code: str = "InternalError"
@@ -45,6 +46,8 @@ class Fault:
         if self.service != call.service or not re.fullmatch(self.action, call.action):
             return False
         if self.body and not re.search(self.body, call.said):
+            return False
+        if self.source and not re.fullmatch(self.source, call.source):
             return False
         self.seen += 1
         if self.seen <= self.skip or (self.count is not None and self.met >= self.count):

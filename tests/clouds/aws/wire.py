@@ -5,7 +5,6 @@ Faults live here, outside moto, so that they look the same to every client, what
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +34,6 @@ class Wire:
         self.calls: list[Call] = []
         self._faults, self._gates, self._control = faults, gates, control
         self._moto = DomainDispatcherApplication(_loud_app)
-        self._closing = threading.Event()
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes]:
         if environ["PATH_INFO"].startswith(CONTROL):
@@ -60,7 +58,7 @@ class Wire:
             start(status, headers)
             return answers.truncated(environ, body)
         if fault.effect == "hang_after":
-            self._closing.wait(fault.seconds)
+            time.sleep(fault.seconds)
         return answers.dropped(environ, start)
 
     def _answered(self, call: Call, environ: Environ, start: Start) -> Iterable[bytes]:

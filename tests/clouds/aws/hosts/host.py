@@ -22,6 +22,7 @@ from clouds.aws.machines import Machine
 
 GUEST = Path(__file__).parent / "guest"
 BOOT_LIMIT_S = 30.0
+LEAVE_LIMIT_S = 5.0
 POWERED_OFF, REBOOTED = 42, 43
 # Asked of the guest's first process, which listens for them.
 POWER_OFF_SIGNAL = signal.SIGRTMIN + 4
@@ -133,18 +134,16 @@ class Host:
     def freeze(self, frozen: bool) -> None:
         (self.group / "cgroup.freeze").write_text("1" if frozen else "0")
 
-    def clean(self, *, disk: bool) -> None:
-        """Remove what is left; the console stays, and without `disk` so does the disk."""
-        deadline = time.monotonic() + 5
+    def leave(self) -> None:
+        """Remove its control group, so that the next start finds none."""
+        deadline = time.monotonic() + LEAVE_LIMIT_S
         while self.group.exists() and time.monotonic() < deadline:
             with contextlib.suppress(OSError):
-                self.group.rmdir()
-                return self._wipe() if disk else None
+                return self.group.rmdir()
             time.sleep(0.02)
-        if disk:
-            self._wipe()
 
-    def _wipe(self) -> None:
+    def wipe(self) -> None:
+        """Remove its disk; the console stays."""
         for name in ("upper", "work", "root"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 

@@ -116,8 +116,10 @@ class HostPower:
             again = self._lived(host) == REBOOTED and machine.state in ("pending", "running")
         while machine.crashed and machine.state in ("pending", "running"):
             time.sleep(0.05)  # until somebody ends it
+        host.leave()
         self._machines.is_down(machine)
-        host.clean(disk=machine.state != "stopped")
+        if machine.state != "stopped":
+            host.wipe()
         self._living.discard(machine.id)
 
     def _lived(self, host: Host) -> int:
@@ -142,10 +144,10 @@ class HostPower:
         deadline = time.monotonic() + self._machines.timing.grace_s + 1
         if host:
             host.press()
-        while machine.state in ("shutting-down", "stopping") and time.monotonic() < deadline:
+        while machine.state in ("shutting-down", "stopping"):
+            if host and time.monotonic() > deadline:
+                host.kill()
             time.sleep(0.05)
-        if host:
-            host.kill()
 
     def _guard(self) -> None:
         """Security groups change at any time."""
