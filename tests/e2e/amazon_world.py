@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
-from cli_world import World
+from cli_world import BIN, World
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
 
 from sojourn.storage import Store
@@ -21,10 +23,23 @@ class AmazonWorld(World):
     def __init__(self, root: Path, cloud: AwsCloud) -> None:
         super().__init__(root)
         self.cloud = cloud
-        self.environment |= cloud.environment
+        # This user's home has no files of Amazon's, and DVC does not take /dev/null for one.
+        self.environment |= {name: value for name, value in cloud.environment.items() if value != os.devnull}
         (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
+        self.set_up()
+
+    def set_up(self) -> None:
+        """`sojourn setup aws`, which also grants what the project reads by now."""
         made = self.sojourn("setup", "aws", "--yes")
         assert made.returncode == 0, made.stderr
+
+    def dvc(self, *words: str) -> str:
+        """A DVC command in the project."""
+        done = subprocess.run(
+            [str(BIN / "dvc"), *words], cwd=self.project, env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     @property
     def store(self) -> Store:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,67 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
     assert sorted(one["kind"] for one in receipt["resources"]) == ["schedule", "t3.micro", "volume"]
     (machine,) = world.instances()
     assert machine["state"] == "terminated" and machine["tags"]["sojourn:project"] == PROJECT
+    assert world.left() == {}
+
+
+TOGETHER = """
+    import json, os, pathlib
+    import torch
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(4, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    rows = [[float(word) for word in line.split()] for line in open("data/rows.txt")][rank::world]
+    x = torch.tensor([row[:4] for row in rows])
+    y = torch.tensor([row[4:] for row in rows])
+    for step in range(20):
+        loss = ((model(x) - y) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    total = sum(parameter.double().sum() for parameter in model.parameters()).item()
+    print(f"rank {rank} of {world} on {os.uname().nodename}: {total:.12f}", flush=True)
+    if rank == 0:
+        torch.save(model.state_dict(), "model.pt")
+        pathlib.Path("evaluation.json").write_text(json.dumps({"loss": loss.item()}))
+    dist.destroy_process_group()
+"""
+
+
+def test_two_machines_train_together_on_data_from_dvcs_bucket(world: AmazonWorld) -> None:
+    world.script(TOGETHER)
+    (world.project / "data").mkdir()
+    rows = [" ".join(f"{(7 * n + k) % 11 / 11:.3f}" for k in range(5)) for n in range(40)]
+    (world.project / "data" / "rows.txt").write_text("\n".join(rows) + "\n")
+    (world.project / "dvc.yaml").write_text(
+        "stages: {train: {cmd: python train.py, deps: [train.py, data], outs: [model.pt], "
+        "metrics: [evaluation.json: {cache: false}]}}\n"
+    )
+    world.cloud.client("s3").create_bucket(Bucket="acme-data")
+    world.git("init", "-q")
+    for words in ("init -q", "remote add -q -d acme s3://acme-data/dvc", "add -q data"):
+        world.dvc(*words.split())
+    world.git("add", ".")
+    world.git("commit", "-qm", "data")
+    world.set_up()
+
+    done = world.sojourn(
+        "train", "--no-prefect", *QUICK, "--deadline", "10m", "--nodes", "2", "--processes", "2", "--stage", "train",
+        seconds=200,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = re.findall(r"rank (\d) of 4 on (\S+): (\S+)", done.stdout)
+    assert sorted(rank for rank, _, _ in said) == ["0", "1", "2", "3"]
+    assert len({host for _, host, _ in said}) == 2 and len({total for _, _, total in said}) == 1
+    assert (world.project / "model.pt").exists() and "model.pt" in (world.project / "dvc.lock").read_text()
+    assert world.dvc("status", "train").strip().endswith("up to date.")
+    fetched = [call for call in world.cloud.calls("s3", "GetObject") if "/dvc/files/md5/" in call["path"]]
+    assert {call["source"] for call in fetched} == {one["address"] for one in world.instances()}
     assert world.left() == {}
 
 
@@ -119,3 +181,72 @@ def test_a_machine_that_nobody_waits_for_ends_itself_at_its_deadline(world: Amaz
     assert reaped.returncode == 0, reaped.stderr
     assert world.left() == {}
     assert world.show()["receipt"]["state"] == "closed"
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_frozen_is_ended_by_the_clouds_own_timer(world: AmazonWorld) -> None:
+    world.script("import time; time.sleep(600)")
+    cli = world.start_train(*QUICK, "--deadline", "25s", "--grace", "5s", "--", "python", "train.py")
+    world.wait_until("running", 60)
+    cli.kill()
+    (machine,) = world.running()
+    world.cloud.freeze(machine)
+    record = world.cloud.wait_for(machine, "terminated", limit_s=90)
+
+    assert record["reason"] == "Client.UserInitiatedShutdown", "somebody else ended it"
+    assert [one["name"] for one in world.cloud.fired()] == [record["tags"]["sojourn:lease"]]
+    assert world.sojourn("reap", "--json").returncode == 0
+    resources = world.show()["receipt"]["resources"]
+    assert [one["ended_by"] for one in resources if one["kind"] == "t3.micro"] == ["cloud timer"]
+    assert world.left() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["intent", "created", "hello", "running"])
+def test_a_killed_orchestrators_run_is_continued_by_attach(world: AmazonWorld, phase: str) -> None:
+    world.script("""
+        import pathlib, time
+        time.sleep(8)
+        pathlib.Path("metrics.json").write_text('{"accuracy": 1}')
+    """)
+    cli = world.start_train(*train(world))
+    world.wait_until(phase, 90)
+    cli.kill()
+
+    done = world.sojourn("attach", "last", "--take-over", seconds=150)
+
+    assert done.returncode == 0, done.stdout + done.stderr + world.story()
+    assert len(world.instances()) == 1, "what stood already was not rented again"
+    assert (world.project / "metrics.json").exists()
+    assert world.show()["receipt"]["state"] == "closed"
+    assert world.left() == {}
+
+
+@pytest.mark.slow
+def test_a_lost_reply_to_the_order_for_machines_rents_once(world: AmazonWorld) -> None:
+    world.script("print('made it')")
+    world.cloud.fault("ec2", "RunInstances", "drop_after", count=2)
+    done = world.train(*train(world), seconds=150)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(world.instances()) == 1
+    assert world.left() == {}
+
+
+@pytest.mark.slow
+def test_a_machine_whose_agent_was_killed_ends_itself_and_is_replaced(world: AmazonWorld) -> None:
+    world.script("""
+        import os, pathlib, signal, subprocess, time
+        if pathlib.Path("state.ckpt").exists():
+            print("resumed")
+        else:
+            pathlib.Path("state.ckpt").write_text("1")
+            time.sleep(20)
+            agents = subprocess.run(["pgrep", "-f", "agent.pyz run"], capture_output=True, text=True).stdout
+            os.kill(int(agents.split()[0]), signal.SIGKILL)
+            time.sleep(600)
+    """)
+    done = world.train(*train(world), seconds=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "went away without a last word, ended by machine" in done.stderr + done.stdout
+    assert "resumed" in done.stdout and len(world.instances()) == 2
+    assert world.left() == {}
