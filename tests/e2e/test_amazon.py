@@ -194,7 +194,7 @@ def test_a_machine_that_is_frozen_is_ended_by_the_clouds_own_timer(world: Amazon
     record = world.cloud.wait_for(machine, "terminated", limit_s=90)
 
     assert record["reason"] == "Client.UserInitiatedShutdown", "somebody else ended it"
-    assert [one["name"] for one in world.cloud.fired()] == [record["tags"]["sojourn:lease"]]
+    assert [one["schedule"] for one in world.cloud.fired()] == [record["tags"]["sojourn:lease"]]
     assert world.sojourn("reap", "--json").returncode == 0
     resources = world.show()["receipt"]["resources"]
     assert [one["ended_by"] for one in resources if one["kind"] == "t3.micro"] == ["cloud timer"]
