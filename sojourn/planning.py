@@ -151,15 +151,18 @@ def make_plan(
     accept_size: bool = False,
 ) -> Plan:
     """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now."""
-    _check_secrets(launch, surroundings)
     name = launch.project_name or project_name(project.root.name)
     kept = Store(store)
     resume = checkpoint.to_resume(launch, kept, name, now)
     capability = provider.capability()
+    if capability.shares_host:
+        _check_secrets(launch, surroundings)
     work = _stage_work(launch, project, capability.shares_host) if launch.stage else _command_work(launch, project)
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
-    need = launch.need().model_copy(update={"project": name, "data": (store, *work.data.buckets)})
+    need = launch.need().model_copy(
+        update={"project": name, "data": (store, *work.data.buckets), "secrets": launch.secrets}
+    )
     offers = provider.offers(need)
     python = (
         environment.resolve(launch.environment, project.directory, surroundings)

@@ -271,6 +271,7 @@ class Need(Record):
     nodes: int = 1
     project: str | None = Field(default=None, description="Whose machines they will be; without it nothing is rented")
     data: tuple[str, ...] = Field(default=(), description="URLs of the buckets that they read")
+    secrets: tuple[str, ...] = Field(default=(), description="Names that the account must keep a value for")
 
 
 class Offer(Record):

@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from sojourn.agent import files, host
+from sojourn.agent import files, host, parameters
 from sojourn.agent.clock import Deadline, Grace
 from sojourn.agent.commit import Committer
 from sojourn.agent.environment import Environment, with_python
@@ -29,7 +29,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
 from sojourn.agent.imds import Imds
 from sojourn.agent.interrupts import Interrupts
-from sojourn.agent.launch import command_line, environment
+from sojourn.agent.launch import command_line, environment, own_secrets
 from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
@@ -67,8 +67,8 @@ class Agent:
         self._scratch = os.path.abspath(scratch)
         self._root = os.path.join(self._scratch, "tree")
         self._fetcher: Fetcher | None = None
-        metadata = Imds() if boot.get("metadata") == "ec2" else None
-        self._interrupts = Interrupts(self._store, self._place, self._deadline, metadata)
+        self._metadata = Imds() if boot.get("metadata") == "ec2" else None
+        self._interrupts = Interrupts(self._store, self._place, self._deadline, self._metadata)
         self._heart = Heart(self._store, self._place, self._progress)
         self._exit: Json = {"node": node, "reason": "refused", "message": None}
         self._umask = os.umask(0o077)
@@ -148,7 +148,8 @@ class Agent:
 
     def _start(self, order: Json) -> Work:
         cwd = os.path.normpath(os.path.join(self._root, order["bundle"]["directory"]))
-        env = environment(order, self._place, cwd)
+        secrets = self._secrets(order)
+        env = environment(order, self._place, cwd, secrets)
         self._heart.phase = "fetching"
         self._fetcher = Fetcher(
             self._store, self._root, self._scratch, self._interrupts.check, self._boot.get("store_region")
@@ -160,7 +161,7 @@ class Agent:
         output = os.path.relpath(env["SOJOURN_OUTPUT_DIR"], self._root)
         committer = Committer(self._store, self._place, order, self._root, output, self._grace.latest())
         scalars = Scalars(self._store, self._place, order, self._root)
-        mask = Mask([env[name] for name in order["secrets"]])
+        mask = Mask(secrets.values())
         log = Log(self._store, self._place.key("log"), mask)
         self._interrupts.check()
         records = os.path.join(self._scratch, "ranks")
@@ -172,6 +173,13 @@ class Agent:
         self._heart.phase = "running"
         say(f"started {argv[0]!r} as node rank {self._place.rank}")
         return work
+
+    def _secrets(self, order: Json) -> dict[str, str]:
+        """What the script's environment holds and nothing else does."""
+        if not order["secrets"] or self._metadata is None:
+            return own_secrets(order["secrets"])
+        region = self._boot["store_region"]
+        return parameters.read(order["secrets"], order["project"], region, self._interrupts.check)
 
     def _prepare(self, setup: Json | None, path: str) -> dict[str, str]:
         """Make the environment that the order sends; the search path with it, and what else it takes."""

@@ -18,16 +18,13 @@ PASSED += " http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"
 PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 
-def environment(order: Json, place: Place, cwd: str) -> dict[str, str]:
+def environment(order: Json, place: Place, cwd: str, secrets: dict[str, str]) -> dict[str, str]:
     """What the script sees: little of ours, what the order says, its secrets, and torchrun's variables."""
     env = passed()
     env["PATH"] = os.pathsep.join([*order["path"], env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
     env.update(order["environment"])
-    for name in order["secrets"]:
-        if name not in os.environ:
-            raise Refused(f"the secret {name} is not set on this machine")
-        env[name] = os.environ[name]
+    env.update(secrets)
     env.update(
         SOJOURN_RUN=order["run"],
         SOJOURN_ATTEMPT=str(order["attempt"]),
@@ -39,6 +36,14 @@ def environment(order: Json, place: Place, cwd: str) -> dict[str, str]:
     if not wrapped(order):
         env.update(_rendezvous(order, place.rank))
     return env
+
+
+def own_secrets(names: list[str]) -> dict[str, str]:
+    """Those that this machine's own environment holds. Raises Refused when it lacks one."""
+    for name in names:
+        if name not in os.environ:
+            raise Refused(f"the secret {name} is not set on this machine")
+    return {name: os.environ[name] for name in names}
 
 
 def passed() -> dict[str, str]:

@@ -19,11 +19,11 @@ from tests.agent.conftest import old_python
 AGENT = Path(__file__).parents[2] / "sojourn" / "agent"
 
 
-def test_it_holds_every_module_but_the_packer() -> None:
+def test_it_holds_every_module_but_the_packer_and_what_fetches_it() -> None:
     with zipfile.ZipFile(io.BytesIO(pack().body)) as archive:
         packed = set(archive.namelist())
     modules = {f"sojourn/agent/{path.name}" for path in AGENT.glob("*.py")}
-    assert packed == modules - {"sojourn/agent/pack.py", "sojourn/agent/__main__.py"} | {
+    assert packed == modules - {f"sojourn/agent/{name}" for name in ("pack.py", "bootstrap.py", "__main__.py")} | {
         "__main__.py",
         "sojourn/__init__.py",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -32,13 +33,21 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
         import os, platform, pathlib
         print("on", platform.node(), "by", os.environ["SOJOURN_RUN"])
         print("keys", sorted(name for name in os.environ if name.startswith("AWS")))
+        print("secret", os.environ["WANDB_API_KEY"], len(os.environ["WANDB_API_KEY"]))
         pathlib.Path("metrics.json").write_text('{"accuracy": 0.75}')
     """)
+    refused = world.train(*train(world, "--secret", "WANDB_API_KEY"))
+    assert refused.returncode == 2 and "sojourn secret set WANDB_API_KEY" in refused.stderr
+    parameter = f"/sojourn/{PROJECT}/WANDB_API_KEY"
+    world.cloud.client("ssm").put_parameter(Name=parameter, Value="hunter2-and-more", Type="SecureString")
 
-    done = world.train(*train(world), seconds=150)
+    done = world.train(*train(world, "--secret", "WANDB_API_KEY"), seconds=150)
 
     assert done.returncode == 0, done.stderr
     assert "on ip-172-31-" in done.stdout and "keys []" in done.stdout
+    assert "secret *** 16" in done.stdout
+    sent = [call for call in world.cloud.calls() if call["action"] != "PutParameter"]
+    assert "hunter2" not in json.dumps(sent) + world.cloud.user_data(world.instances()[0]["id"])
     assert (world.project / "metrics.json").read_text() == '{"accuracy": 0.75}'
     shown = world.show()
     assert shown["report"]["metrics"] == {"accuracy": 0.75}

@@ -28,6 +28,7 @@ from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names
 from sojourn.providers.ec2.offers import list_offers
+from sojourn.providers.ec2.secrets import check_kept
 from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
 
 TAG = "sojourn:"
@@ -93,6 +94,8 @@ class Ec2Provider:
 
     def offers(self, need: Need) -> Offers:
         """What the account can rent, the cheapest first."""
+        if need.secrets and need.project:
+            check_kept(self.clients, need.project, need.secrets)
         return list_offers(need, self.clients)
 
     def request(self, boot: Boot, offer: Offer) -> Request:

@@ -6,6 +6,7 @@ Their values pass through here once, from the user to Amazon; nothing of ours ke
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from sojourn.errors import SpecError, nearest
 from sojourn.providers.ec2.clients import Clients
@@ -65,3 +66,14 @@ class Secrets:
         if unless_absent(doing, lambda: self._ssm.delete_parameter(Name=self._names.secret(name))) is None:
             known = [one.name for one in self.list()]
             raise SpecError(f"secret: there is no {name!r}, {nearest(name, known)}", hint="sojourn secret list")
+
+
+def check_kept(clients: Clients, project: str, names: Iterable[str]) -> None:
+    """Raise SpecError naming the first of these secrets that the project does not have."""
+    kept = [one.name for one in Secrets(clients, project).list()]
+    for name in names:
+        if name not in kept:
+            raise SpecError(
+                f"secrets: the account keeps no {name!r} for {project}, {nearest(name, kept)}",
+                hint=f"keep it: sojourn secret set {name}",
+            )
