@@ -52,7 +52,7 @@ class HostPower:
             authority=self.authority.ca,
             authority_name=self.authority.hashed_name(),
             hide=hide,
-            keep=tuple(sorted({Path(sys.prefix), Path(sys.base_prefix)} - {Path("/usr")})),
+            keep=_lying_in((*hide, Path("/tmp"), Path("/run")), {Path(sys.prefix), Path(sys.base_prefix)}),
             path=(Path(sys.prefix) / "bin",),
             python=os.path.realpath(sys.executable),
         )
@@ -166,6 +166,11 @@ def _control_groups() -> Path:
         if kind == "cgroup2":
             return Path(where)
     raise OSError("no cgroup2 is mounted")
+
+
+def _lying_in(hidden: tuple[Path, ...], places: set[Path]) -> tuple[Path, ...]:
+    """Those places that would be hidden with the folders that they lie in."""
+    return tuple(sorted(place for place in places if any(place.is_relative_to(folder) for folder in hidden)))
 
 
 def _keep_clean(work: Path, groups: Path) -> subprocess.Popen[bytes]:
