@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clouds.aws.rules import actions
+from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, AwsCloud
 
 from sojourn.errors import AccessError

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from clouds.aws.rules import Request, actions, allowed
+from clouds.aws.iam.rules import Request, actions, allowed
 
 from sojourn.providers.ec2 import policies
 from sojourn.providers.ec2.foundation import Names

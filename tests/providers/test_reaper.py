@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from clouds.aws.rules import actions
+from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import AwsCloud
 
 from sojourn.names import LeaseName

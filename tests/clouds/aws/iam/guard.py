@@ -17,9 +17,9 @@ from moto.sts.models import sts_backends
 from clouds.aws import answers
 from clouds.aws.calls import Call
 from clouds.aws.iam.rights import needed
+from clouds.aws.iam.rules import Document, Request, allowed, matching
 from clouds.aws.iam.signatures import Keys, signed_rightly
 from clouds.aws.machines import ACCOUNT
-from clouds.aws.rules import Document, Request, allowed, matching
 
 ADMINISTRATOR = Keys("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 # Nobody can be forbidden to ask who they are.

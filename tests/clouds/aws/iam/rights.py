@@ -17,8 +17,8 @@ from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
 from clouds.aws.calls import Call, place
+from clouds.aws.iam.rules import Request
 from clouds.aws.machines import ACCOUNT
-from clouds.aws.rules import Request
 
 Params = dict[str, list[str]]
 

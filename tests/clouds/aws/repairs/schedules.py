@@ -23,9 +23,9 @@ from moto.scheduler.exceptions import ScheduleGroupNotFound, ValidationException
 from moto.scheduler.models import scheduler_backends
 from moto.scheduler.responses import EventBridgeSchedulerResponse
 
+from clouds.aws.iam.rules import Request
 from clouds.aws.machines import ACCOUNT
 from clouds.aws.repairs import repair
-from clouds.aws.rules import Request
 from clouds.aws.world import World
 
 TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
