@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from amazon_world import PROJECT, QUICK, AmazonWorld
 from clouds.aws_cloud import AwsCloud
+from wheels import make_wheel
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -57,6 +59,20 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
     (machine,) = world.instances()
     assert machine["state"] == "terminated" and machine["tags"]["sojourn:project"] == PROJECT
     assert world.left() == {}
+
+
+def test_a_machine_of_amazons_makes_the_environment_from_what_lies_in_the_bucket(world: AmazonWorld) -> None:
+    make_wheel(world.project / "wheels", "tiny", "1.0")
+    world.script("--no-index\n--find-links wheels\ntiny\n", "requirements.txt")
+    world.script(f"{sys.version_info.major}.{sys.version_info.minor}\n", ".python-version")
+    world.script("import sys, tiny; open('made.txt', 'w').write(f'{tiny.VERSION} {sys.prefix}')")
+
+    done = world.train(*train(world, "--environment", "auto"), seconds=150)
+
+    assert done.returncode == 0, done.stderr
+    version, prefix = (world.project / "made.txt").read_text().split()
+    assert version == "1.0" and prefix.endswith("/environment/venv") and not Path(prefix).exists()
+    assert re.search(r"environment .*1 package locked, \d+ MB sent", done.stdout)
 
 
 TOGETHER = """
