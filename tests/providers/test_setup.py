@@ -112,6 +112,29 @@ def test_nothing_comes_into_a_machine_but_from_its_peers(clients: Clients, aws: 
     assert [one["GroupId"] for one in rule["UserIdGroupPairs"]] == [group["SecurityGroups"][0]["GroupId"]]
 
 
+def test_by_tls_requests_in_the_clear_are_refused_and_other_statements_stay(
+    aws: AwsCloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://127.0.0.1")
+    by_tls = Clients()
+
+    def to_the_stand_in(request: Any, **_: Any) -> None:
+        request.url = request.url.replace("https://127.0.0.1", aws.url)
+        request.headers["Host"] = "127.0.0.1"  # as it was signed
+
+    by_tls.client("s3").meta.events.register("before-send.s3", to_the_stand_in)
+    aws.client("s3").create_bucket(Bucket=BUCKET)
+    theirs = {"Sid": "Theirs", "Effect": "Deny", "Principal": "*", "Action": "s3:PutBucketAcl", "Resource": "*"}
+    policy = {"Version": "2012-10-17", "Statement": [theirs]}
+    aws.client("s3").put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy))
+    [change] = [one for one in differences(pieces(by_tls, "digits")) if "bucket" in one.piece.title]
+    assert ("requests", None, "only by TLS") in change.fields
+    change.apply()
+    assert not [one for one in differences(pieces(by_tls, "digits")) if "bucket" in one.piece.title]
+    statements = json.loads(aws.client("s3").get_bucket_policy(Bucket=BUCKET)["Policy"])["Statement"]
+    assert [one["Sid"] for one in statements] == ["Theirs", "SojournTlsOnly"]
+
+
 # --- what was changed by hand -------------------------------------------------------------
 
 

@@ -109,10 +109,10 @@ def tls_only(bucket_arn: str) -> Document:
 def _renting(names: Names) -> list[Document]:
     ours: Condition = {"StringLike": {f"aws:RequestTag/{LEASE_TAG}": "sojourn-*"}}
     look = """
-        ec2:DescribeAvailabilityZones ec2:DescribeImages ec2:DescribeInstances ec2:DescribeInstanceTypeOfferings
-        ec2:DescribeInstanceTypes ec2:DescribeNetworkInterfaces ec2:DescribePlacementGroups ec2:DescribeRegions
-        ec2:DescribeRouteTables ec2:DescribeSecurityGroups ec2:DescribeSpotPriceHistory ec2:DescribeSubnets
-        ec2:DescribeVolumes ec2:DescribeVpcs pricing:GetProducts servicequotas:GetServiceQuota
+        ec2:DescribeImages ec2:DescribeInstances ec2:DescribeInstanceTypeOfferings ec2:DescribeInstanceTypes
+        ec2:DescribePlacementGroups ec2:DescribeRegions ec2:DescribeSecurityGroups ec2:DescribeSpotPriceHistory
+        ec2:DescribeSubnets ec2:DescribeVolumes ec2:DescribeVpcs pricing:GetProducts
+        servicequotas:GetAWSDefaultServiceQuota servicequotas:GetServiceQuota
         """.split()
     around = ["subnet/*", "network-interface/*", "security-group/*", "placement-group/*", "spot-instances-request/*"]
     theirs = [f"arn:{names.partition}:ec2:*::{kind}/*" for kind in ("image", "snapshot")]

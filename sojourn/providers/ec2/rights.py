@@ -45,6 +45,7 @@ def harmless(clients: Clients, foundation: Foundation) -> Iterator[Right]:
         ("scheduler:ListSchedules", "scheduler", "list_schedules", {"GroupName": SCHEDULE_GROUP, "MaxResults": 1}),
         ("pricing:GetProducts", "pricing", "get_products", {"ServiceCode": "AmazonEC2", "MaxResults": 1}),
         ("servicequotas:GetServiceQuota", "service-quotas", "get_service_quota", _CORES),
+        ("servicequotas:GetAWSDefaultServiceQuota", "service-quotas", "get_aws_default_service_quota", _CORES),
     ]
     for action, service, call, what in calls:
         needed = service not in ("pricing", "service-quotas")
