@@ -44,7 +44,8 @@ class Bucket:
                 found = client.head_bucket(Bucket=self.name)
             except Exception as error:
                 raise self._unusable(error) from error
-        return str(found.get("BucketRegion") or found["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region"))
+        # Services that only speak S3's language have no regions, and take any.
+        return str(found.get("BucketRegion") or os.environ.get("AWS_DEFAULT_REGION") or SOMEWHERE)
 
     def open(self, limit_s: float, retries: int) -> obstore.store.S3Store:
         """The store below the prefix; each request ends within `limit_s`."""

@@ -71,6 +71,7 @@ class S3Store:
             self._bucket, _, self._prefix = path.partition("/")
         self._identity = identity or Identity(environ)
         self._pool = Pool(self._endpoint or self._home())
+        self._unsure: set[str] = set()
         self._skew = 0.0
         self._heard = time.monotonic()
 
@@ -120,16 +121,22 @@ class S3Store:
 
     def create(self, key: str, body: bytes, durable: bool = False) -> None:
         """Write an object that must not exist yet. Raises Exists."""
-        answer = self.ask("PUT", key, headers={"if-none-match": "*"}, body=body)
+        try:
+            answer = self.ask("PUT", key, headers={"if-none-match": "*"}, body=body)
+        except OSError:
+            self._unsure.add(key)  # it may stand all the same, and the caller will try again
+            raise
         if answer.status != 412:
-            return _done(answer)
-        answer.read()
-        if not answer.again or self.get(key) != body:
-            raise Exists(key)
+            _done(answer)
+        else:
+            answer.close()
+            if not (answer.again or key in self._unsure) or self.get(key) != body:
+                raise Exists(key)
+        self._unsure.discard(key)
 
     def delete(self, key: str) -> None:
         """Take an object away; one that is not there is fine."""
-        self.ask("DELETE", key).read()
+        _done(self.ask("DELETE", key), (200, 204, 404))
 
     def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
         """Store a file as `prefix/<sha256>`: its hash and size. The same bytes again are fine.
@@ -243,10 +250,11 @@ class S3Store:
         return f"{base}/{encoded('/'.join(parts), safe='/')}"
 
 
-def _done(answer: Answer) -> None:
-    if answer.status not in (200, 204):
+def _done(answer: Answer, fine: tuple[int, ...] = (200, 204)) -> None:
+    if answer.status not in fine:
         raise _refused(answer.status, _said(answer)[0])
-    answer.read()
+    with contextlib.suppress(OSError):  # it is done, whatever becomes of the rest
+        answer.read()
 
 
 def _said(answer: Answer) -> tuple[str, str]:

@@ -184,6 +184,20 @@ def test_a_create_whose_answer_was_lost_is_ours_only_with_our_bytes(bucket: S3St
         bucket.create("key", b"ours")
 
 
+def test_a_create_that_failed_after_its_effect_is_known_again(
+    bucket: S3Store, world: S3World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(S3Store.ask, "__kwdefaults__", {**S3Store.ask.__kwdefaults__, "limit_s": 0.3})
+    world.fault("PUT", "key", "drop-after", times=100)
+    with pytest.raises(StoreError):
+        bucket.create("key", b"ours")
+    world.reset()
+
+    bucket.create("key", b"ours")
+    with pytest.raises(Exists):
+        bucket.create("key", b"ours")
+
+
 def test_a_store_that_stays_away_is_an_error_in_time(bucket: S3Store, world: S3World) -> None:
     world.fault("*", "", "refuse-503", times=1000, text=b"<Error><Code>SlowDown</Code><Message>Slow</Message></Error>")
 
