@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from botocore.exceptions import (
     ClientError,
@@ -173,33 +175,35 @@ def test_user_data_and_tags_can_be_looked_at(aws: AwsCloud) -> None:
     assert aws.rented()[0]["tags"] == {"sojourn:lease": "l1"}
 
 
-def test_two_clouds_know_nothing_of_each_other(aws: AwsCloud) -> None:
-    run(aws.client("ec2"))
-    with AwsCloud() as other:
-        assert other.url != aws.url
-        assert other.client("ec2").describe_instances()["Reservations"] == []
-
-
-def test_the_cloud_ends_with_the_process_that_started_it() -> None:
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[str]]:
+    """A process that has a cloud of its own; it prints the cloud's pid and address."""
     script = """if True:
         import time
         from clouds.aws_cloud import AwsCloud
         with AwsCloud() as cloud:
-            print(cloud.pid, flush=True)
+            print(cloud.pid, cloud.url, flush=True)
             time.sleep(60)
     """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", script],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert parent.stdout is not None
-    with parent.stdout:
-        child = int(parent.stdout.readline())
-    parent.send_signal(signal.SIGKILL)
-    parent.wait(10)
+    environment = dict(os.environ) | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        yield process
+        process.kill()
+
+
+def test_clouds_know_nothing_of_each_other_and_end_with_who_started_them(
+    aws: AwsCloud, other: subprocess.Popen[str]
+) -> None:
+    run(aws.client("ec2"))
+    assert other.stdout is not None
+    pid, url = other.stdout.readline().split()
+    there = boto3.client("ec2", endpoint_url=url)
+    assert there.describe_instances()["Reservations"] == []
+    other.send_signal(signal.SIGKILL)
+    other.wait(10)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text().split()[2]:
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -279,11 +279,10 @@ END
 
 
 def test_a_fault_can_meet_the_calls_of_machines_alone(account: Account) -> None:
-    account.cloud.fault("sts", "GetCallerIdentity", "error", code="OddError", source=MACHINES, count=None)
-    asking = "import boto3; print(boto3.client('sts', region_name='us-east-1').get_caller_identity())"
-    one = run(account, f'python -c "{asking}"')
-    printed(account, one, "OddError")
-    account.cloud.client("sts").get_caller_identity()
+    account.cloud.fault("s3", "ListBuckets", "error", status=418, source=MACHINES, count=None)
+    one = run(account, "curl -s -o /dev/null -w 'got=%{http_code}' https://s3.us-east-1.amazonaws.com/")
+    printed(account, one, "got=418")
+    account.cloud.client("s3").list_buckets()
 
 
 def test_a_reset_ends_every_host(account: Account) -> None:
