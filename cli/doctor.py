@@ -32,7 +32,7 @@ def doctor(
 ) -> None:
     """Look at this host, project and cloud account, and say what is missing and how to mend it.
 
-    Example: sojourn doctor --where aws
+    Example: sojourn doctor
     """
     from sojourn.errors import SpecError
 
