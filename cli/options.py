@@ -62,6 +62,7 @@ _LAUNCH: dict[str, Any] = {
     "nodes": _option("How many machines."),
     "processes": _option("Ranks on each machine: a number, or `gpu`."),
     "deadline": _option("For the whole run, like 90m or 2h30m."),
+    "budget": _option("Dollars for the whole run, like 5 or '$5.50'; it ends earlier then."),
     "grace": _option("After the deadline, to stop and leave, like 60s."),
     "environment": _option("auto, current, or a requirements file."),
     "secrets": _options("--secret", "The name of a variable the script needs."),

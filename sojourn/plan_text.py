@@ -29,7 +29,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         ("environment", _environment(plan)),
         ("machine", _machine(plan)),
         *([("then", _others(plan.offers))] if len(plan.offers) > 1 else []),
-        ("time", f"{about}{limit}"),
+        ("time", f"{about}{limit}{_cut(plan)}"),
         ("money", _money(plan)),
         ("makes", _makes(plan)),
         ("leaves", f"results, logs and bundle in {plan.store}"),
@@ -126,7 +126,14 @@ def _money(plan: Plan) -> str:
     likely = plan.offers[0].price * plan.launch.nodes * (plan.expected_s or 0.0) / 3600
     about = f"about {_dollars(likely)}, " if likely else ""
     estimated = ", by prices that are partly estimates" if any(offer.price_note for offer in plan.offers) else ""
-    return f"{about}at most ${plan.ceiling:.2f}{estimated}"
+    budget = f", budget ${plan.launch.budget:.2f}" if plan.launch.budget else ""
+    return f"{about}at most ${plan.ceiling:.2f}{estimated}{budget}"
+
+
+def _cut(plan: Plan) -> str:
+    """When the budget ends it earlier, on the first offer."""
+    paid = plan.budget.script_s(plan.offers, 0)
+    return f"; the budget ends it after {format_duration(paid)}" if paid < plan.launch.deadline else ""
 
 
 def _makes(plan: Plan) -> str:

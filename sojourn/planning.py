@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from sojourn import bundle, checkpoint, command, environment
+from sojourn.budget import Budget
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
@@ -75,7 +76,8 @@ class Plan(Record):
     ignore: tuple[str, ...] = ()
 
     def boot(self, attempt: int, offer: int) -> Boot:
-        """What the machines of a lease are told at birth."""
+        """What the machines of a lease are told at birth; with a budget it may be the earlier end."""
+        ends_at = min(self.deadline_at, self.created_at + self.budget.script_s(self.offers, offer, attempt))
         return Boot(
             store=self.store,
             store_region=self.store_region,
@@ -84,10 +86,15 @@ class Plan(Record):
             attempt=attempt,
             lease=str(LeaseName(self.run, attempt, offer)),
             nodes=self.launch.nodes,
-            deadline_at=self.deadline_at,
+            deadline_at=ends_at,
             grace_s=self.launch.grace,
-            life_s=self.launch.deadline + self.launch.grace,
+            life_s=ends_at - self.created_at + self.launch.grace,
         )
+
+    @property
+    def budget(self) -> Budget:
+        """What the run may cost."""
+        return _budget(self.launch, self.bytes + self.input_bytes, self.resumes)
 
     @property
     def regions(self) -> tuple[str, ...] | None:
@@ -163,11 +170,11 @@ def make_plan(
     need = launch.need().model_copy(
         update={"project": name, "data": (store, *work.data.buckets), "secrets": launch.secrets}
     )
-    offers = provider.offers(need)
+    found = provider.offers(need)
     python = (
         environment.resolve(launch.environment, project.directory, surroundings)
         if capability.shares_host
-        else environment.resolve_away(launch.environment, project, offers.fitting, launch.network)
+        else environment.resolve_away(launch.environment, project, found.fitting, launch.network)
     )
     _check_program(work.command, python, work.where)
     inputs = bundle.input_files(project, launch.inputs)
@@ -177,7 +184,9 @@ def make_plan(
     left_out = (*_rooted(launch.inputs, project), *work.left_out, *restored, *_our_own(store, home, project))
     tree = bundle.survey(project, skip=left_out)
     bundle.check_size(tree, accepted=accept_size)
-    _check_travels(work.command, work.where, project, {*(found.path for found in tree.files), *left_out})
+    budget = _budget(launch, tree.bytes + input_bytes, 0 if capability.shares_host else launch.resumes)
+    offers = budget.within(found)
+    _check_travels(work.command, work.where, project, {*(file.path for file in tree.files), *left_out})
     return Plan(
         run=run,
         project=name,
@@ -195,7 +204,7 @@ def make_plan(
         remarks=offers.remarks,
         capability=capability,
         deadline_at=now + launch.deadline,
-        ceiling=_ceiling(launch, offers.fitting, tree.bytes + input_bytes),
+        ceiling=budget.ceiling(offers.fitting, launch.deadline),
         files=len(tree.files),
         bytes=tree.bytes,
         commit=project.commit,
@@ -214,10 +223,8 @@ def make_plan(
     )
 
 
-def _ceiling(launch: Launch, offers: tuple[Offer, ...], read: int) -> float:
-    """Dollars, if every machine of the dearest offer stood to the very end, and read so many bytes."""
-    hours = (launch.deadline + launch.grace) / 3600
-    return launch.nodes * max(offer.price * hours + offer.transfer * read / 1e9 for offer in offers)
+def _budget(launch: Launch, read: int, resumes: int) -> Budget:
+    return Budget(launch.budget, launch.nodes, launch.grace, read, attempts=1 + resumes)
 
 
 def format_bytes(size: float) -> str:

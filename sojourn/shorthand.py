@@ -18,6 +18,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.ASCII)
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([MGT])(i?)B?\s*", re.ASCII | re.IGNORECASE)
+_MONEY = re.compile(r"\s*\$?\s*(\d+(?:\.\d+)?)\s*(?:USD)?\s*", re.ASCII | re.IGNORECASE)
 _GPU = re.compile(r"\s*(?:(?P<times>\d+)\s*x\s*)?(?P<what>[A-Za-z0-9][\w. -]*?)\s*(?::\s*(?P<count>\d+))?\s*", re.ASCII)
 
 
@@ -64,6 +65,14 @@ def parse_gpu(value: object) -> GpuNeed:
     if _SIZE.fullmatch(size):
         return GpuNeed(name=name or None, count=count, memory=int(parse_size(size)))
     return GpuNeed(name=what or None, count=count)
+
+
+def parse_money(value: object) -> float:
+    """US dollars from `5`, `$5.50` or `20 USD`."""
+    found = _MONEY.fullmatch(str(value))
+    if not found or isinstance(value, bool):
+        raise ValueError(f"{str(value)!r} is not an amount of dollars, write it like 5, $5.50 or 20 USD")
+    return float(found[1])
 
 
 def _duration(value: object) -> float:
@@ -118,6 +127,7 @@ def _written_like(*examples: str) -> WithJsonSchema:
 
 Duration = Annotated[float, BeforeValidator(_duration), _written_like("45s", "90m", "2h30m")]
 Size = Annotated[float, Field(ge=1e6), BeforeValidator(_size), _written_like("64GB", "1TB")]
+Money = Annotated[float, Field(gt=0), BeforeValidator(parse_money), _written_like("5", "$5.50", "20 USD")]
 Gpu = Annotated[str, BeforeValidator(_gpu), _written_like("L4", "L4:4", "80GB")]
 Count = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_count)]
 Processes = Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"], BeforeValidator(_processes)]

@@ -24,7 +24,7 @@ from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
 from sojourn.records import Need, Network
-from sojourn.shorthand import Count, Duration, Gpu, Names, Processes, Size, Text, Words, parse_gpu
+from sojourn.shorthand import Count, Duration, Gpu, Money, Names, Processes, Size, Text, Words, parse_gpu
 
 PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
@@ -91,6 +91,10 @@ class Launch(BaseModel):
         gt=0,
         json_schema_extra={"default": "2h"},
         description="Time for the whole run, waiting and recovery included, like 90m or 2h30m; kept in seconds.",
+    )
+    budget: Money | None = Field(
+        default=None,
+        description="Dollars for the whole run, lost machines included, like 5 or $5.50; it ends earlier then.",
     )
     grace: Duration = Field(
         default=60.0,

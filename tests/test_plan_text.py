@@ -119,6 +119,16 @@ def test_what_is_read_from_another_region_is_part_of_the_ceiling(project: Path) 
     assert (near.ceiling, round(far.ceiling, 2)) == (0.0, 0.08), "2 machines, 2 MB each"
 
 
+def test_a_budget_ends_the_lease_itself_and_is_shown(project: Path) -> None:
+    made = plan(project, OFFERS[:3], budget="$0.50", nodes=2)
+
+    assert made.boot(1, 0).deadline_at == pytest.approx(NOW + 0.5 / 0.68 * 3600 - 180)
+    assert made.boot(1, 2).deadline_at == made.boot(2, 0).deadline_at == pytest.approx(NOW + 0.5 / 1.6394 * 3600 - 180)
+    assert said(made)["time"].endswith("1m more to leave; the budget ends it after 41m 7s")
+    assert said(made)["money"] == "at most $0.50, budget $0.50"
+    assert "budget" not in said(plan(project, budget="50 USD"))["time"]
+
+
 def test_small_prices_keep_their_digits(project: Path) -> None:
     assert "spot  $0.0035/h each" in said(plan(project, (offer("t3.micro", "us-east-1a", "spot", 0.00352),)))["machine"]
 

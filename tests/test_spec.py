@@ -9,7 +9,7 @@ import pytest
 
 from sojourn.errors import ExitCode, SpecError
 from sojourn.records import GpuNeed, Need
-from sojourn.shorthand import format_duration, parse_duration, parse_gpu, parse_size
+from sojourn.shorthand import format_duration, parse_duration, parse_gpu, parse_money, parse_size
 from sojourn.spec import Launch, make_launch, read_launch
 
 COMMAND = {"command": ("python", "train.py")}
@@ -58,6 +58,17 @@ def test_a_size_without_a_unit_is_refused(text: str) -> None:
         parse_size(text)
 
 
+@pytest.mark.parametrize(("text", "dollars"), [("5", 5), (5, 5), ("$5.50", 5.5), ("20 USD", 20), ("$ 7", 7)])
+def test_money_is_dollars(text: object, dollars: float) -> None:
+    assert parse_money(text) == dollars
+
+
+@pytest.mark.parametrize("text", ["", "$", "5 EUR", "-5", True, "1e3"])
+def test_what_is_no_money_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=r"write it like 5, \$5\.50 or 20 USD"):
+        parse_money(text)
+
+
 @pytest.mark.parametrize(
     ("text", "need"),
     [
@@ -95,10 +106,8 @@ def test_every_field_is_described() -> None:
 
 
 def test_a_launch_survives_its_own_json() -> None:
-    launch = make_launch(
-        {**COMMAND, "deadline": "90m", "processes": "gpu", "inputs": ["data"], "disk": "130GB", "gpu": "L4:4"},
-        origin="params.yaml",
-    )
+    asked = {"deadline": "90m", "processes": "gpu", "inputs": ["data"], "disk": "130GB", "gpu": "L4:4", "budget": "$5"}
+    launch = make_launch({**COMMAND, **asked}, origin="params.yaml")
 
     assert Launch.model_validate_json(launch.model_dump_json()) == launch
 
@@ -203,7 +212,7 @@ def test_a_file_without_a_launch_section_asks_for_nothing(tmp_path: Path, text: 
         ("launch: [a, b]\n", "params.yaml: launch: ['a', 'b'] is not a mapping"),
         ("launch:\n  nodes: [\n", "params.yaml: not valid YAML: expected the node content, but found '<stream end>' "
          "in line 3, column 1"),
-        ("launch:\n  1: x\n", "params.yaml: launch: unknown key '1', known: checkpoint"),
+        ("launch:\n  1: x\n", "params.yaml: launch: unknown key '1', known: budget, checkpoint"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, message: str) -> None:
