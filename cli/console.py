@@ -49,7 +49,13 @@ def show_receipt(receipt: Receipt) -> None:
         gone = f"gone {clock_time(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
         who = f"  {escape(one.identity)}" if one.identity else ""
         ended = f", ended by {one.ended_by}" if one.ended_by else ""
-        _row("  ", f"{one.name}{who}  {one.seconds:.1f} s{ended}, {gone}, ${one.cost:.2f}", 2)
+        time = f"  {one.seconds:.1f} s" if one.seconds else ""
+        cost = f", ${one.cost:.2f}" if one.seconds else ""
+        _row("  ", f"{one.kind}  {one.name}{who}{time}{ended}, {gone}{cost}", 2)
+    if len(receipt.attempts) > 1:
+        for at in receipt.attempts:
+            what = f"{at.nodes} × {at.machine} {at.place} {at.market}, {at.seconds:.0f} s, ${at.cost:.2f}: {at.state}"
+            _row("  ", f"attempt {at.number}  {what}" + (f", {escape(at.message)}" if at.message else ""), 2)
     colour = "green" if receipt.state == "closed" else "red"
     count = f"{len(receipt.resources)} resource{'' if len(receipt.resources) == 1 else 's'}"
     _row(f"[bold]{'receipt':<12}[/]", f"{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}", 12)

@@ -395,6 +395,20 @@ class Resource(Record):
     cost: float = 0.0
 
 
+class Attempt(Record):
+    """The machines of one attempt, and how it went."""
+
+    number: int
+    machine: str
+    place: str
+    market: Market
+    nodes: int
+    state: str = Field(description="lost, or how the run ended; open while it goes on")
+    message: str = ""
+    seconds: float = Field(default=0.0, description="Of all its machines together")
+    cost: float = 0.0
+
+
 Standing = Literal["closed", "closing", "open"]
 
 
@@ -403,5 +417,6 @@ class Receipt(Record):
 
     state: Standing = Field(description="closed: all gone; closing: released, not yet confirmed; open: neither")
     resources: tuple[Resource, ...]
+    attempts: tuple[Attempt, ...] = ()
     cost: float = 0.0
     leaves: dict[str, Any] = Field(default_factory=dict, description="What stays in the store, in bytes")

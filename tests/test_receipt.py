@@ -1,0 +1,89 @@
+"""The receipt: a line for each thing that was ever asked for, and for each attempt what it was and cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sojourn.ledger import Entry, Kind
+from sojourn.names import LeaseName
+from sojourn.planning import Plan
+from sojourn.receipt import write_receipt
+from sojourn.records import Lease, Machine, Offer, Outcome, Part
+
+GOLDEN = Path(__file__).parent / "golden" / "plan.json"
+RUN = "quiet-heron-7f3a"
+
+
+def plan() -> Plan:
+    made = Plan.model_validate_json(GOLDEN.read_bytes())
+    offers = tuple(
+        Offer(provider="aws", machine="g6.xlarge", place=f"us-east-1{zone}", price=3.6, cpus=4, memory=1, market="spot")
+        for zone in "ab"
+    )
+    return made.model_copy(update={"offers": offers, "launch": made.launch.model_copy(update={"nodes": 1})})
+
+
+def ledger(*kinds: tuple[Kind, dict[str, object]]) -> list[Entry]:
+    return [
+        Entry(sequence=number, term=1, owner="me", at=100.0 + number, kind=kind, body=body)
+        for number, (kind, body) in enumerate(kinds)
+    ]
+
+
+def intent(attempt: int, offer: int) -> tuple[Kind, dict[str, object]]:
+    name = str(LeaseName(RUN, attempt, offer))
+    parts = [{"kind": "volume", "name": f"{name}-n0"}, {"kind": "schedule", "name": name}]
+    return "intent", {"attempt": attempt, "offer": offer, "name": name, "request": {"parts": parts}}
+
+
+def lease(name: str, state: str, *parts: Part, seconds: float = 10.0) -> Lease:
+    machine = Machine(
+        name=f"{name}-n0",
+        state=state,  # type: ignore[arg-type]
+        identity="i-1",
+        created_at=50.0,
+        ended_at=50.0 + seconds,
+        ended_by="spot reclaim",
+    )
+    return Lease(name=name, project="p", run=RUN, attempt=1, deadline_at=1e9, machines=(machine,), parts=parts)
+
+
+LOST = Outcome(state="lost", message="taken back", ended_at=1.0).model_dump(mode="json")
+DONE = Outcome(state="succeeded", message="well", ended_at=2.0).model_dump(mode="json")
+FIRST, OTHER, SECOND = (str(LeaseName(RUN, *which)) for which in ((1, 0), (1, 1), (2, 0)))
+
+
+def test_every_attempt_and_every_refusal_has_its_lines_and_its_own_times() -> None:
+    entries = ledger(
+        intent(1, 0), ("refused", {"offer": 0, "reason": "full"}),
+        intent(1, 1), ("created", {}), ("ordered", {}), ("lost", LOST), ("release", {}), ("gone", {}),
+        intent(2, 0), ("created", {}), ("ordered", {}), ("outcome", DONE), ("release", {}), ("gone", {}),
+    )  # fmt: skip
+    receipt = write_receipt(
+        plan(), entries, {FIRST: None, OTHER: lease(OTHER, "gone"), SECOND: lease(SECOND, "gone", seconds=20.0)}
+    )
+
+    assert receipt.state == "closed" and receipt.cost == 0.03
+    assert [(one.kind, one.ended_by) for one in receipt.resources if one.name == FIRST] == [
+        ("g6.xlarge", "never created")
+    ]
+    gone = {one.name: one.gone_at for one in receipt.resources}
+    assert (gone[OTHER], gone[SECOND]) == (107.0, 113.0)
+    assert [(at.number, at.place, at.state, at.cost) for at in receipt.attempts] == [
+        (1, "us-east-1b", "lost", 0.01),
+        (2, "us-east-1a", "succeeded", 0.02),
+    ]
+
+
+def test_a_volume_that_still_stands_keeps_the_receipt_from_closing() -> None:
+    entries = ledger(intent(1, 0), ("created", {}), ("outcome", DONE), ("release", {}))
+    left = Part(kind="volume", name=f"{FIRST}-n0", identity="vol-1", created_at=50.0)
+    receipt = write_receipt(plan(), entries, {FIRST: lease(FIRST, "gone", left)})
+
+    assert receipt.state == "closing"
+    assert [one.identity for one in receipt.resources if one.gone_at is None and one.kind == "volume"] == ["vol-1"]
+
+
+def test_what_was_never_released_is_open() -> None:
+    entries = ledger(intent(1, 0), ("created", {}), ("ordered", {}))
+    assert write_receipt(plan(), entries, {FIRST: lease(FIRST, "running")}).state == "open"
