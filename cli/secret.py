@@ -14,10 +14,18 @@ from cli import options
 if TYPE_CHECKING:
     from sojourn.providers.ec2.secrets import Secrets
 
-app = typer.Typer(no_args_is_help=True, help="Keep values that a script needs and nobody else may see.")
+app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The environment variable that the script will see.")]
 Region = Annotated[str | None, typer.Option(help="Where they are kept: the store's region. Yours if absent.")]
+
+
+@app.callback()
+def secret() -> None:
+    """Keep values that a script needs and nobody else may see.
+
+    Example: sojourn secret list
+    """
 
 
 @app.command("set")

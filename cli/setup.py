@@ -14,7 +14,7 @@ from cli import options
 if TYPE_CHECKING:
     from sojourn.providers.ec2.setup import Change
 
-app = typer.Typer(no_args_is_help=True, help="Make what a cloud account needs, once.")
+app = typer.Typer(no_args_is_help=True)
 
 Regions = Annotated[
     list[str] | None,
@@ -34,7 +34,10 @@ Days = Annotated[int | None, typer.Option("--keep-days", min=14, help="How long 
 
 @app.callback()
 def setup() -> None:
-    """Make what a cloud account needs, once."""
+    """Make what a cloud account needs, once.
+
+    Example: sojourn setup aws --print --account 123456789012 --region us-east-1
+    """
 
 
 @app.command("aws")
