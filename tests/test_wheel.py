@@ -38,7 +38,8 @@ for name in {PACKAGES!r}:
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:
-            assert error.name in ("prefect_aws", "boto3") and module.name in ("blocks.aws", "sojourn.providers.ec2.reaper"), error
+            of_an_extra = {{"blocks.aws": "prefect_aws", "sojourn.providers.ec2.reaper": "boto3"}}
+            assert of_an_extra.get(module.name) == error.name, error
 """
 
 
