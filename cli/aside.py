@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -47,4 +48,5 @@ def _tell(work: Callable[[], Any], to: Connection) -> None:
         answer = None, error
     except BaseException:  # a fault shows itself once more, with its traceback, where the user sees it
         return
-    to.send(answer)
+    with suppress(BrokenPipeError):  # whoever asked has left meanwhile
+        to.send(answer)

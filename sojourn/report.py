@@ -91,7 +91,7 @@ def write_report(
         message=outcome.message,
         command=plan.shown_command(),
         program=plan.program(),
-        machine=plan.offers[0].machine,
+        machine=(receipt.attempts[-1] if receipt.attempts else plan.offers[0]).machine,
         nodes=plan.launch.nodes,
         commit=plan.commit,
         changed=plan.changed,

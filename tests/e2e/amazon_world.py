@@ -1,4 +1,7 @@
-"""A user whose machines are Amazon's: the real command here, the real boot script, agent and processes there."""
+"""A user whose machines are Amazon's: the real command here, the real boot script, agent and processes there.
+
+Both act under exactly the policies that `sojourn setup aws` prints and makes, and Amazon enforces them.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,24 @@ class AmazonWorld(World):
         super().__init__(root)
         self.cloud = cloud
         # This user's home has no files of Amazon's, and DVC does not take /dev/null for one.
-        self.environment |= {name: value for name, value in cloud.environment.items() if value != os.devnull}
+        self.administrator = {name: value for name, value in cloud.environment.items() if value != os.devnull}
+        self.users = 0
         (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
         self.set_up()
 
     def set_up(self) -> None:
-        """`sojourn setup aws`, which also grants what the project reads by now."""
-        made = self.sojourn("setup", "aws", "--yes")
-        assert made.returncode == 0, made.stderr
+        """What an administrator does: `sojourn setup aws`, and a user who may do what it prints."""
+        made, printed = (self.sojourn("setup", "aws", word, **self.administrator) for word in ("--yes", "--print"))
+        assert (made.returncode, printed.returncode) == (0, 0), made.stderr + printed.stderr
+        self.users += 1
+        ann = self.cloud.user(f"ann{self.users}", json.loads(printed.stdout)["who_runs_sojourn"])
+        self.environment |= {name: value for name, value in ann.items() if value != os.devnull}
+        self.cloud.enforce()
+
+    def denied(self) -> list[tuple[str, str, str]]:
+        """Who was refused what by a policy."""
+        found = [one for one in self.cloud.decisions() if not one["allowed"]]
+        return [(one["principal"], one["action"], one["resource"]) for one in found]
 
     def dvc(self, *words: str) -> str:
         """A DVC command in the project."""

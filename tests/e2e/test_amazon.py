@@ -23,6 +23,7 @@ def world(tmp_path: Path, aws_hosts: AwsCloud) -> Iterator[AmazonWorld]:
     yield world
     world.clean()
     assert not world.left(), f"{world.left()} outlived the test"
+    assert not world.denied(), "a run needs a right that setup does not give"
 
 
 def train(world: AmazonWorld, *words: str) -> tuple[str, ...]:

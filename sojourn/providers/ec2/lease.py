@@ -122,7 +122,7 @@ class Ec2Provider:
         self._regions[request["token"]] = region
         ends_at = request["create_schedule"]["ScheduleExpression"]
         if ends_at <= _at(time.time()):
-            raise LostError(f"aws: {request['token']} was to end at {ends_at[3:-1]} UTC, which is past")
+            raise LostError(f"aws: {request['token']} must end by {ends_at[3:-1]} UTC, for its time or its budget")
         with translated(f"rent {request['run_instances']['InstanceType']} in {region}"):
             answer = self.clients.client("ec2", region).run_instances(**request["run_instances"])
         standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
