@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import options
+
+if TYPE_CHECKING:
+    from sojourn.mailbox import Mailbox
 
 POLL_S = 0.2
 
@@ -16,9 +19,12 @@ def logs(
     run: options.Run = "last",
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run is over.")] = False,
     node: Annotated[int, typer.Option(help="The machine whose log to print, from 0.")] = 0,
+    diagnosis: Annotated[
+        bool, typer.Option("--diagnosis", help="What a rented machine looked like when the script failed, instead.")
+    ] = False,
     store: options.StoreUrl = None,
 ) -> None:
-    """Print a run's log as the script wrote it.
+    """Print a run's log as the script wrote it, of every attempt.
 
     Example: sojourn logs last -f
     """
@@ -28,14 +34,32 @@ def logs(
     from sojourn.waiting import SystemClock
 
     mailbox, clock = find_run(open_stores(store), run), SystemClock()
-    printed = 0
+    if diagnosis:
+        typer.echo(_diagnosis(mailbox, fold(entries_of(mailbox)).attempt, node))
+        return
+    attempt, printed = 1, 0
     while True:
         state = fold(entries_of(mailbox))
         ended = mailbox.exit(state.attempt, node) is not None or state.outcome is not None
-        for segment in mailbox.log(state.attempt, node, start=printed):
+        for segment in mailbox.log(attempt, node, start=printed):
             sys.stdout.buffer.write(segment.body)
             printed += 1
         sys.stdout.buffer.flush()
-        if ended or not follow:
+        if attempt < state.attempt:
+            attempt, printed = attempt + 1, 0
+        elif ended or not follow:
             return
-        clock.sleep(POLL_S)
+        else:
+            clock.sleep(POLL_S)
+
+
+def _diagnosis(mailbox: Mailbox, attempt: int, node: int) -> str:
+    from sojourn.errors import SpecError
+
+    found = mailbox.diagnosis(attempt, node)
+    if found is None:
+        raise SpecError(
+            f"machine {node} of {mailbox.run} left no diagnosis: rented ones do when their script fails",
+            hint=f"its log: sojourn logs {mailbox.run} --node {node}",
+        )
+    return found

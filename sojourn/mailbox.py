@@ -104,6 +104,11 @@ class Mailbox:
         """The machine's last words, once it has said them."""
         return _parse(self.store.find(f"{self._node(attempt, node)}/exit.json"), Exit)
 
+    def diagnosis(self, attempt: int, node: int) -> str | None:
+        """What the machine looked like when its script failed; None when it did not, or nobody asked."""
+        found = self.store.find(f"{self._node(attempt, node)}/diagnosis.txt")
+        return found.decode(errors="replace") if found is not None else None
+
     def beat(self, attempt: int, node: int) -> dict[str, Any] | None:
         """The machine's newest sign of life: a count and what it is doing."""
         body = self.store.find(f"{self._node(attempt, node)}/beat.json")

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from sojourn.agent import files, host, parameters
 from sojourn.agent.clock import Deadline, Grace
 from sojourn.agent.commit import Committer
+from sojourn.agent.diagnosis import diagnosis
 from sojourn.agent.environment import Environment, with_python
 from sojourn.agent.errors import Exists, Refused, Stop, say
 from sojourn.agent.fetch import Fetcher
@@ -41,6 +42,7 @@ from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
 VERSION = "1"
+DIAGNOSIS_S = 15.0
 LEAVE_S = 5.0  # between our last word and the moment the cloud ends the machine
 
 
@@ -66,6 +68,7 @@ class Agent:
         self._address = address
         self._scratch = os.path.abspath(scratch)
         self._root = os.path.join(self._scratch, "tree")
+        self._path = os.defpath  # where the script's programs are found
         self._fetcher: Fetcher | None = None
         self._metadata = Imds() if boot.get("metadata") == "ec2" else None
         self._interrupts = Interrupts(self._store, self._place, self._deadline, self._metadata)
@@ -166,6 +169,7 @@ class Agent:
         self._interrupts.check()
         records = os.path.join(self._scratch, "ranks")
         keeper = [sys.executable, "-I", "-S", self._program, "rank", "--record", records, "--"]
+        self._path = env["PATH"]
         argv = command_line(order, self._place.rank, keeper)
         script = Script(argv, cwd, env, log.pipe, records, self._umask)
         work = Work(script, log, committer, scalars, mask, self._grace, self._store.patience_s)
@@ -200,6 +204,8 @@ class Agent:
             work.follow(self._interrupts)
         except Stop as stop:
             self._exit.update(reason=stop.reason, message=stop.message)
+            if stop.reason == "deadline":
+                self._diagnose(work)  # while what hangs can still be looked at
             if stop.ends_at is not None:
                 self._grace.seconds = max(1.0, min(self._grace.seconds, stop.ends_at - time.time() - LEAVE_S))
             work.halt(stop.reason)
@@ -212,8 +218,20 @@ class Agent:
             work.commit(self._exit["reason"])
         except Exception as error:
             self._fault(error, excuse=work.script.status == 0)
+        if self._exit["reason"] == "fault" or (self._exit["reason"] == "exited" and work.script.status != 0):
+            self._diagnose(work)
         self._exit.update(work.account(self._exit["reason"]))
         self._exit["message"] = "; ".join(filter(None, [self._exit["message"], *work.notes])) or None
+
+    def _diagnose(self, work: Work) -> None:
+        """Leave word of what this machine looks like, where nobody could look at it later."""
+        if self._metadata is None:
+            return
+        found = diagnosis(work.script.pids(), self._path, min(DIAGNOSIS_S, 0.1 * self._grace.seconds))
+        try:
+            self._store.put(self._place.key("diagnosis.txt"), work.masked(found))
+        except OSError as error:
+            say(f"the diagnosis could not be stored: {error}")
 
     # -- done --
 

@@ -81,6 +81,10 @@ class Script:
         ended = [files.read(os.path.join(self._records, name)) for name in _names(self._records, ".json")]
         return sorted((entry for entry in ended if entry), key=lambda entry: (entry["at"], entry["rank"]))
 
+    def pids(self) -> list[int]:
+        """The processes that are left of it."""
+        return sorted(one.pid for one in self._left())
+
     def tail(self, rank: int) -> bytes:
         """The last bytes that a rank printed itself."""
         try:

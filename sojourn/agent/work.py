@@ -100,6 +100,10 @@ class Work:
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
 
+    def masked(self, text: bytes) -> bytes:
+        """The text without the values of secrets."""
+        return self._mask.whole(text)
+
     def account(self, reason: str) -> Json:
         """How the script ended and what of it is in the store, as the exit record says it."""
         ranks = self.script.ranks()

@@ -249,6 +249,17 @@ def test_a_killed_orchestrators_run_is_continued_by_attach(world: AmazonWorld, p
 
 
 @pytest.mark.slow
+def test_a_failed_script_leaves_word_of_what_its_machine_looked_like(world: AmazonWorld) -> None:
+    world.script("raise SystemExit(3)")
+    done = world.train(*train(world), seconds=150)
+    assert done.returncode == 1 and len(world.instances()) == 1, done.stdout + done.stderr
+    found = world.sojourn("logs", "last", "--diagnosis").stdout
+    for part in ("== disks ==", "== memory ==", "nvidia-smi is not installed", "torch==2.13.0"):
+        assert part in found
+    assert world.left() == {}
+
+
+@pytest.mark.slow
 def test_a_lost_reply_to_the_order_for_machines_rents_once(world: AmazonWorld) -> None:
     world.script("print('made it')")
     world.cloud.fault("ec2", "RunInstances", "drop_after", count=2)
