@@ -327,7 +327,7 @@ def test_another_platform_gets_uv_from_its_own_wheel(project: Path, monkeypatch:
     version = wheels.version("uv")
     tag = f"py3-none-manylinux_2_28_{other.architecture}"
     make_wheel(project / "wheels", "uv", version, tag=tag, files={f"uv-{version}.data/scripts/uv": "a program"})
-    monkeypatch.setenv("UV_NO_INDEX", "1")
+    monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(project / "wheels"))
     (project / "requirements.txt").write_text(LOCAL + "tiny\n")
     mailbox, found = sent(project, [offer(other.architecture)])

@@ -64,7 +64,9 @@ class AwsCloud:
             text=True,
             cwd=TESTS,
             env=environment | {"PYTHONPATH": str(TESTS)},
+            start_new_session=True,  # what is meant for a test's terminal is not meant for it
         )
+        self._clients = {}  # they know the former address
         self.url = self._first_line()
 
     def stop(self) -> None:
@@ -79,6 +81,10 @@ class AwsCloud:
         if self._process.stdout:
             self._process.stdout.close()
         self._process = None
+
+    def ended(self) -> int | None:
+        """The exit code of a process that is over, though nobody stopped it."""
+        return self._process.poll() if self._process is not None else None
 
     @property
     def pid(self) -> int:
@@ -297,6 +303,9 @@ def aws_hosts(aws_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsClou
 
 
 def _spoken_to(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch, *, hosts: bool) -> AwsCloud:
+    if (code := cloud.ended()) is not None:
+        print(f"the stand-in for Amazon had ended with {code} since the test before; started anew")
+        cloud.start()
     cloud.reset(hosts=hosts)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

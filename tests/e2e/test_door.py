@@ -110,7 +110,9 @@ def test_runs_are_found_in_the_store_that_the_project_names(world: World) -> Non
     )
     assert world.sojourn("train", "--no-prefect").returncode == 0
     assert world.sojourn("show", "last").returncode == 0
-    assert "No runs yet" in world.sojourn("runs", cwd=world.user).stdout
+    # This host has runs there, and another does not know of them.
+    assert "succeeded" in world.sojourn("runs", cwd=world.user).stdout
+    assert "No runs yet" in world.sojourn("runs", cwd=world.user, SOJOURN_HOME=str(world.root / "other")).stdout
 
 
 @pytest.mark.timeout(300)  # the first start of a server makes its database

@@ -83,7 +83,7 @@ def test_a_wrong_word_costs_a_sentence(world: World, project: Path, words: str, 
         (
             "launch: {nods: 2}",
             "params.yaml: launch: unknown key 'nods', did you mean 'nodes'?",
-            "known keys: checkpoint",
+            "known keys: budget, checkpoint",
         ),
         ("launch: {deadline: 5 parsecs}", "params.yaml: launch.deadline: '5 parsecs' is not a duration", "90m"),
         ("launch: [nodes, 2]", "params.yaml: launch: ['nodes', 2] is not a mapping", "nodes: 1"),

@@ -112,6 +112,7 @@ def test_two_processes_reach_the_promised_accuracy_and_leave_every_output(projec
     assert (project / "confusion.csv").read_text().splitlines()[0] == "actual,predicted"
 
 
+@pytest.mark.slow
 def test_one_process_needs_no_launcher_and_other_settings_no_old_checkpoint(project: Path) -> None:
     first = run(project, "train.py", "--epochs", "2", "--no-profile")
     assert first.startswith("epoch 1/2 step 21 loss ")

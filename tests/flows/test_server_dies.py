@@ -62,6 +62,7 @@ def reap(world: World, server: Server | None) -> dict[str, str]:
     return {finding["action"]: finding["reason"] for finding in json.loads(done.stdout)}
 
 
+@pytest.mark.slow
 def test_a_stopped_workers_run_comes_home_by_the_next_scheduled_sweep(world: World, mortal: Server) -> None:
     worker, flow_run = under_a_worker(world, mortal)
     worker.stop()  # as a service manager does; Prefect kills its flow runs, without a hook

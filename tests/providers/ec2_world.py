@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 
 import pytest
-from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+from clouds.aws_cloud import REGION, AwsCloud
 
 from sojourn.agent.pack import Archive
 from sojourn.errors import SojournError
@@ -21,9 +22,15 @@ from sojourn.providers.ec2.setup import differences, pieces
 AGENT = Archive(b"not looked at: no machine boots here", "0" * 64)
 
 
-def set_up(project: str = "digits", *regions: str) -> None:
+@cache
+def clients(endpoint: str) -> Clients:
+    """Clients of a stand-in's address; boto3 takes a second to make them anew."""
+    return Clients()
+
+
+def set_up(cloud: AwsCloud, project: str = "digits", *regions: str) -> None:
     """What `sojourn setup aws` makes."""
-    for change in differences(pieces(Clients(), project, regions)):
+    for change in differences(pieces(clients(cloud.url), project, regions)):
         change.apply()
 
 
@@ -35,7 +42,7 @@ class Ec2World:
         self.strangers: list[str] = []
 
     def provider(self) -> Ec2Provider:
-        return Ec2Provider(Clients(), [REGION], AGENT)
+        return Ec2Provider(clients(self.cloud.url), [REGION], AGENT)
 
     def now(self) -> float:
         return time.time()
@@ -114,6 +121,3 @@ class Ec2World:
 
     def schedules(self) -> list[str]:
         return [one["Name"] for one in self.cloud.client("scheduler").list_schedules()["Schedules"]]
-
-
-PROFILE = f"arn:aws:iam::{ACCOUNT}:role/sojourn-scheduler"

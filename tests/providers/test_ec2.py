@@ -30,7 +30,7 @@ class Amazon(ProviderCase):
     @pytest.fixture
     def world(self, aws: AwsCloud) -> Ec2World:
         aws.timing(boot_s=0.1, shutdown_s=0.1)
-        set_up()
+        set_up(aws)
         return Ec2World(aws)
 
     @pytest.fixture
@@ -151,8 +151,9 @@ class TestAmazon(Amazon):
         world.wait(lambda: self.states(world) == {"gone"})
         assert self.lease(world).machines[0].ended_by == "cloud timer"
 
+    @pytest.mark.slow
     def test_leases_are_found_in_every_region(self, world: Ec2World, request_for: MakeRequest) -> None:
-        set_up("digits", "us-west-2")
+        set_up(world.cloud, "digits", "us-west-2")
         provider = Ec2Provider(Clients())
         offer = provider.offers(self.need(machine="t3.micro", regions=("us-west-2",))).fitting[0]
         provider.create(provider.request(self.boot(world.now() + 60.0), offer))
