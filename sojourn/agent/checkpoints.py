@@ -33,6 +33,7 @@ class Checkpoints:
         self._manifests = Manifests(store, place, "ckpt")
         self._last: dict[str, Sign] = {}
         self._completed = 0
+        self.behind = False  # whether there is a newer one than was taken at the last look
         self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
 
     @property
@@ -52,6 +53,7 @@ class Checkpoints:
             if entries is not None:
                 self._manifests.write(entries)
                 self._last = files
+        self.behind = files != self._last
         self.complete()
 
     def wanted(self) -> bool:

@@ -20,6 +20,7 @@ from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 
 QUIET_S = 1.0  # a checkpoint file must not have changed for this long while its writer lives
+STABLE_POLL_S = 0.2
 OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 
 
@@ -49,9 +50,15 @@ class Committer:
         self._thread.start()
 
     def stable(self, until: float) -> None:
-        """Commit what is stable while the script runs, and be done by `until`."""
+        """Commit what is stable while the script runs, and be done by `until`.
+
+        A checkpoint that was written this very moment is waited for: with its writer's end it would be lost.
+        """
         self._take_over(until)
         self._commit(QUIET_S)
+        while self._checkpoints.behind and time.monotonic() + STABLE_POLL_S < until:
+            time.sleep(STABLE_POLL_S)
+            self._commit(QUIET_S)
 
     def final(self, until: float, torn: bool) -> None:
         """Commit everything, retried while the store fails.

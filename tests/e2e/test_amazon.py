@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from amazon_world import PROJECT, QUICK, AmazonWorld
+from amazon_world import DATA, PROJECT, QUICK, AmazonWorld
 from clouds.aws_cloud import AwsCloud
 from wheels import make_wheel
 
@@ -113,9 +113,9 @@ def test_two_machines_train_together_on_data_from_dvcs_bucket(world: AmazonWorld
         "stages: {train: {cmd: python train.py, deps: [train.py, data], outs: [model.pt], "
         "metrics: [evaluation.json: {cache: false}]}}\n"
     )
-    world.cloud.client("s3").create_bucket(Bucket="acme-data")
+    world.cloud.client("s3").create_bucket(Bucket=DATA)
     world.git("init", "-q")
-    for words in ("init -q", "remote add -q -d acme s3://acme-data/dvc", "add -q data"):
+    for words in ("init -q", f"remote add -q -d acme s3://{DATA}/dvc", "add -q data"):
         world.dvc(*words.split())
     world.git("add", ".")
     world.git("commit", "-qm", "data")

@@ -42,7 +42,8 @@ class Wire:
         self.calls.append(call)
         fault = self._faults.meeting(call)
         call.fault = fault.effect if fault else None
-        return self._met(fault, call, environ, start) if fault else self._answered(call, environ, start)
+        said = self._met(fault, call, environ, start) if fault else self._answered(call, environ, start)
+        return _silent(said) if call.method == "HEAD" else said
 
     def _met(self, fault: Fault, call: Call, environ: Environ, start: Start) -> Iterable[bytes]:
         if fault.effect in ("error", "throttle"):
@@ -85,6 +86,13 @@ class Wire:
 
         body = b"".join(self._answered(call, environ, start))
         return kept["status"], kept["headers"], body
+
+
+def _silent(said: Iterable[bytes]) -> list[bytes]:
+    """The answer to a HEAD ends with its headers, also when it is an error."""
+    for _ in said:
+        pass
+    return []
 
 
 def _loud_app(service: Any) -> Any:
