@@ -392,7 +392,7 @@ class Journey:
     def _receipt(self) -> Receipt:
         entries = self.ledger.entries()
         names = [entry.body["name"] for entry in entries if entry.kind == "intent"]
-        receipt = write_receipt(self.plan, entries, {name: self.provider.observe(name) for name in names})
+        receipt = write_receipt(self.plan, entries, {name: self.orchestrator.observe(name) for name in names})
         self.mailbox.write("receipt", receipt)
         return receipt
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sojourn.ledger import Entry
-from sojourn.records import Exit, ExitReason, Hello, Lease, Outcome, RunState, Stop
+from sojourn.records import Exit, ExitReason, Hello, Lease, Machine, Outcome, RunState, Stop
 
 HELLO_LIMIT_S = 900.0  # a machine that says nothing for this long after its creation is lost
 VISIBLE_LIMIT_S = 120.0  # machines that their own provider has not shown for this long are not there
@@ -171,7 +171,11 @@ def _goes_on(state: State, ended: Outcome, seen: Seen, terms: Terms) -> bool:
     """Whether other machines may do better: these were lost, and there is time and leave to rent again."""
     allowed = state.attempt <= terms.resumes and seen.stop is None and not seen.release_now
     lost = ended.state == "lost" and state.created_at is not None and ended.exit_code != 0
-    return allowed and lost and seen.now + RESUME_LEAST_S < terms.deadline_at
+    # Machines that never came so far as to be told what to do would not the next time either, unless they were taken.
+    taken = any(machine.taken_back for machine in seen.lease.machines) if seen.lease else False
+    return (
+        allowed and lost and (state.ordered_at is not None or taken) and seen.now + RESUME_LEAST_S < terms.deadline_at
+    )
 
 
 def _apply(state: State, entry: Entry) -> State:
@@ -235,15 +239,22 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
             if since > VISIBLE_LIMIT_S
             else None
         )
-    over = [machine.name for machine in seen.lease.machines if machine.state in ("ended", "gone")]
+    over = [machine for machine in seen.lease.machines if machine.state in ("ended", "gone")]
     if len(over) > len(exits):
-        silent = [name for name in over if name.endswith(_silent_suffixes(seen))]
-        ended_by = next((m.ended_by for m in seen.lease.machines if m.name in silent and m.ended_by), None)
+        silent = [machine for machine in over if machine.name.endswith(_silent_suffixes(seen))]
+        ended_by = next((machine.ended_by for machine in silent if machine.ended_by), None)
         how = f", ended by {ended_by}" if ended_by else ""
-        return _outcome("lost", f"{', '.join(silent)} went away without a last word{how}", seen, exits)
+        word = "a last word" if state.ordered_at else "a word"
+        return _outcome("lost", f"{_named(silent)} went away without {word}{how}", seen, exits)
     if state.ordered_at is None and since > HELLO_LIMIT_S:
-        return _outcome("lost", f"no hello from every machine within {HELLO_LIMIT_S:.0f} s", seen, exits)
+        silent = [one for one in seen.lease.machines if not any(h and h.name == one.name for h in seen.hellos)]
+        why = f"no hello from {_named(silent)} within {HELLO_LIMIT_S:.0f} s, which may have no way to the store"
+        return _outcome("lost", why, seen, exits)
     return None
+
+
+def _named(machines: Iterable[Machine]) -> str:
+    return ", ".join(f"{one.name} ({one.identity})" if one.identity else one.name for one in machines)
 
 
 def _out_of_time(seen: Seen, terms: Terms, exits: list[Exit]) -> Outcome | None:

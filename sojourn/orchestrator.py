@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from sojourn import lease
 from sojourn.errors import CapacityError, QuotaError, SojournError, TransientError
@@ -20,6 +21,7 @@ from sojourn.waiting import Clock
 
 STOP_PACES = 5  # of the store's, between two looks for somebody's wish to stop
 
+T = TypeVar("T")
 Reached = Callable[[lease.State], bool]
 TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
 CONFIRM_LIMIT_S = 120.0
@@ -159,9 +161,13 @@ class Orchestrator:
             every = max(FOLLOW_EVERY_S, FOLLOW_SLOWER * every)
         if self._observed is not None and self._observed[0] == state.name and now - self._observed[1] < every:
             return self._observed[2]
-        observed = self.provider.observe(state.name)
+        observed = self.observe(state.name)
         self._observed = state.name, now, observed
         return observed
+
+    def observe(self, name: str) -> Lease | None:
+        """What the provider says about a lease; a cloud that is busy, or a network that is away, is waited for."""
+        return self._until_it_works(lambda: self.provider.observe(name))
 
     def _perform(self, action: lease.Action, state: lease.State) -> None:
         match action:
@@ -212,14 +218,13 @@ class Orchestrator:
             name = state.name
             self._until_it_works(lambda: self.provider.release(name))
 
-    def _until_it_works(self, call: Callable[[], object]) -> None:
+    def _until_it_works(self, call: Callable[[], T]) -> T:
         """The same call again while the provider says it may work later, within a limit."""
         end = self.clock.monotonic() + TRANSIENT_LIMIT_S
         pause = 0.5
         while True:
             try:
-                call()
-                return
+                return call()
             except TransientError as error:
                 if self.clock.monotonic() > end:
                     raise SojournError(

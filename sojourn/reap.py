@@ -103,6 +103,8 @@ def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]
         return "its run has another lease now", True
     if state.gone_at is not None or state.released_at is not None:
         return "its run gave it back", True
+    if state.lost is not None and now > state.lost.ended_at + SETTLING_S:
+        return "its attempt is lost, and nobody gave it back", True
     if state.outcome is not None and now > state.outcome.ended_at + SETTLING_S:
         return f"its run is over ({state.outcome.state})", True
     left = format_duration(max(0.0, lease.deadline_at - now))

@@ -349,6 +349,7 @@ class Machine(Record):
     created_at: float | None = None
     ended_at: float | None = None
     ended_by: str | None = Field(default=None, description="The layer that ended it, where the provider knows")
+    taken_back: bool = Field(default=False, description="Its cloud ended it for reasons of its own")
 
 
 class Part(Record):

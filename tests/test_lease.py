@@ -270,6 +270,22 @@ def test_nothing_else_is_rented_when(state: State, seen: Seen) -> None:
     assert isinstance(step(state, seen, CLOUD), Conclude)
 
 
+def test_machines_that_never_said_a_word_are_replaced_only_when_their_cloud_took_them() -> None:
+    silent = Seen(now=100.0, lease=machines("gone", ended_by="machine"), hellos=(None,), exits=(None,))
+    ended = outcome(step(CREATED, silent, CLOUD))
+    assert ended.message == f"{NAME}-n0 went away without a word, ended by machine"
+    assert silent.lease is not None
+    taken = silent.lease.machines[0].model_copy(update={"taken_back": True})
+    reclaimed = replace(silent, lease=silent.lease.model_copy(update={"machines": (taken,)}))
+    assert isinstance(step(CREATED, reclaimed, CLOUD), Lose)
+
+
+def test_a_machine_without_a_way_to_the_store_is_named() -> None:
+    waiting = Seen(now=11.0 + HELLO_LIMIT_S + 1, lease=machines("running", "running"), hellos=(hello(0), None))
+    ended = outcome(step(CREATED, waiting, TERMS))
+    assert f"no hello from {NAME}-n1 within 900 s" in ended.message
+
+
 def test_a_stop_between_two_attempts_ends_the_run() -> None:
     between = replace(ORDERED, lost=LOST, released_at=101.0, gone_at=103.0)
     assert outcome(step(between, Seen(now=104.0, stop=Stop(reason="enough", at=103.5)), CLOUD)).state == "stopped"

@@ -263,6 +263,7 @@ def test_a_failed_script_leaves_word_of_what_its_machine_looked_like(world: Amaz
 def test_a_lost_reply_to_the_order_for_machines_rents_once(world: AmazonWorld) -> None:
     world.script("print('made it')")
     world.cloud.fault("ec2", "RunInstances", "drop_after", count=2)
+    world.cloud.fault("ec2", "DescribeInstances", "throttle", count=5)
     done = world.train(*train(world), seconds=150)
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(world.instances()) == 1

@@ -137,7 +137,8 @@ class TestAmazon(Amazon):
         self.wait_until_running(world)
         world.cloud.interrupt(str(world.ours()[0]["id"]), notice_s=0.1)
         world.wait(lambda: self.states(world) == {"gone"})
-        assert self.lease(world).machines[0].ended_by == "spot reclaim"
+        machine = self.lease(world).machines[0]
+        assert machine.ended_by == "spot reclaim" and machine.taken_back
 
     def test_a_machine_that_switched_itself_off_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.provider().create(request_for())

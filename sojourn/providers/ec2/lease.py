@@ -428,6 +428,7 @@ def _machine(lease: str, instance: dict[str, Any]) -> Machine:
         created_at=instance["LaunchTime"].timestamp(),
         ended_at=_ended_at(instance) if state in ("ended", "gone") else None,
         ended_by=_ended_by(instance) if state in ("ended", "gone") else None,
+        taken_back=instance.get("StateReason", {}).get("Code", "").startswith("Server."),
     )
 
 
