@@ -20,11 +20,23 @@ def runs(
 
     Example: sojourn runs --limit 5
     """
-    from cli.console import out, show_runs
+    from cli.console import err, out, show_runs
     from cli.world import open_stores
+    from sojourn.errors import SojournError
     from sojourn.runs import list_runs
 
-    lines = list_runs(open_stores(store))[:limit]
+    stores, silent = open_stores(store), []
+    lines = []
+    for one in stores:
+        try:
+            lines += list_runs([one])
+        except SojournError as error:  # a store that was used once must not hide the others
+            silent.append(error)
+    if len(silent) == len(stores):
+        raise silent[0]
+    for why in silent:
+        err.print(f"! {why.message}", markup=False, soft_wrap=True)
+    lines = sorted(lines, key=lambda line: line.created_at, reverse=True)[:limit]
     if as_json:
         typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
     elif not lines:

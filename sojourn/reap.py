@@ -64,7 +64,12 @@ def reap(
             why, end = _judged(lease, known, now)
             yield (_end(lease, why, provider, dry_run) if end else _found(lease.name, lease.run, "left", why))
     for store in known.values():
-        for mailbox in all_mailboxes(store):
+        try:
+            mailboxes = all_mailboxes(store)
+        except SojournError as error:  # what another store keeps is closed all the same
+            yield _found(store.url, "", "failed", error.message)
+            continue
+        for mailbox in mailboxes:
             finding = _close(mailbox, journey_of, now, dry_run)
             if finding is not None:
                 yield finding

@@ -115,6 +115,21 @@ def test_runs_are_found_in_the_store_that_the_project_names(world: World) -> Non
     assert "No runs yet" in world.sojourn("runs", cwd=world.user, SOJOURN_HOME=str(world.root / "other")).stdout
 
 
+def test_a_store_that_does_not_answer_hides_no_other(world: World) -> None:
+    world.script("pass\n")
+    assert world.train().returncode == 0
+    stores = world.home / "stores.json"
+    stores.write_text(json.dumps({"stores": ["s3://of-old", *json.loads(stores.read_text())["stores"]]}))
+    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1"}
+
+    listed = world.sojourn("runs", **nobody)
+    assert listed.returncode == 0 and "succeeded" in listed.stdout, listed.stderr
+    assert "of-old" in listed.stderr or "credentials" in listed.stderr
+    assert world.sojourn("show", "last", **nobody).returncode == 0
+    reaped = world.sojourn("reap", **nobody)
+    assert "s3://of-old" in reaped.stdout and "failed" in reaped.stdout, reaped.stdout + reaped.stderr
+
+
 @pytest.mark.timeout(300)  # the first start of a server makes its database
 def test_ui_starts_one_server_which_stop_ends(world: World, port: int) -> None:
     started = world.sojourn("ui", "--no-browser", seconds=200)
