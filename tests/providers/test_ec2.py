@@ -132,6 +132,15 @@ class TestAmazon(Amazon):
         self.release(world)
         assert world.billable() == 0 and world.rented() == 2 and world.schedules() == []
 
+    def test_a_volume_whose_machine_nobody_remembers_is_found_and_removed(self, world: Ec2World) -> None:
+        tags = [{"Key": "sojourn:lease", "Value": str(NAME)}]
+        specification = [{"ResourceType": "volume", "Tags": tags}]
+        ec2 = world.cloud.client("ec2")
+        ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=8, TagSpecifications=specification)
+        assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
+        world.provider().release(str(NAME))
+        assert world.provider().leases() == [] and ec2.describe_volumes()["Volumes"] == []
+
     def test_a_reclaimed_machine_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.provider().create(request_for(market="spot"))
         self.wait_until_running(world)

@@ -350,7 +350,7 @@ class Ec2Provider:
         for part in lease.parts:
             if part.kind == "schedule":
                 self._delete("scheduler", "delete_schedule", region, Name=part.name, GroupName=SCHEDULE_GROUP)
-            elif part.kind == "volume" and part.identity and lease.machines:
+            elif part.kind == "volume" and part.identity:  # refused while a machine has it
                 self._delete("ec2", "delete_volume", region, VolumeId=part.identity)
 
     def _delete(self, service: str, call: str, region: str, **what: str) -> None:
