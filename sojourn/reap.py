@@ -100,7 +100,8 @@ def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]
     if lease.deadline_at and now > lease.deadline_at + MARGIN_S:
         return f"its deadline passed {format_duration(now - lease.deadline_at)} ago", True
     if not entries:
-        age = now - min((one.created_at for one in (*lease.machines, *lease.parts) if one.created_at), default=now)
+        born = [one.created_at for one in lease.machines] + [one.created_at for one in lease.parts]
+        age = now - min(filter(None, born), default=now)
         known = f"no ledger knows it, and it is {format_duration(age)} old"
         return known, age > STRANGER_GRACE_S
     state = fold(entries)
