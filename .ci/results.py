@@ -1,6 +1,7 @@
 """What a test run says about itself: fewer tests than before fail, and a table tells where the time went.
 
 usage: results.py check TESTS.xml MINIMUM-FILE      fails when fewer tests were selected or passed than the file says
+       results.py few TESTS.xml                     names what did not pass; fails when that is more than a few tests
        results.py table TESTS.xml                   prints a Markdown table, a row for each test file
 """
 
@@ -34,6 +35,17 @@ def check(results: Path, minimum: Path) -> int:
     return status
 
 
+FEW = 3
+
+
+def few(results: Path) -> int:
+    """Say which tests did not pass, and whether they are so few that they may be tried again by themselves."""
+    bad = [case for case in _cases(results) if any(case.find(word) is not None for word in ("failure", "error"))]
+    for case in bad:
+        print(f"{case.get('classname')}::{case.get('name')} did not pass among the others", file=sys.stderr)
+    return 0 if 0 < len(bad) <= FEW else 1
+
+
 def table(results: Path) -> int:
     """Print tests, skips and seconds of each test file, the slowest first."""
     rows: dict[str, list[float]] = defaultdict(lambda: [0, 0, 0.0])
@@ -58,4 +70,4 @@ def _cases(results: Path) -> list[ElementTree.Element]:
 
 if __name__ == "__main__":
     verb, *paths = sys.argv[1:]
-    sys.exit({"check": check, "table": table}[verb](*(Path(path) for path in paths)))
+    sys.exit({"check": check, "few": few, "table": table}[verb](*(Path(path) for path in paths)))

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,6 +57,7 @@ class S3World:
         self.faults: list[Fault] = []
         self.connections = 0
         self._lock = threading.Lock()
+        self._conditions = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), _Handler, bind_and_activate=False)
         self._server.world = self
         self._server.server_bind()
@@ -121,6 +122,12 @@ class S3World:
         finally:
             connection.close()
 
+    def forward(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Any:
+        """As `direct`; writes on a condition one at a time, since moto looks first and writes later."""
+        on_condition = method != "GET" and any(name.lower() in ("if-none-match", "if-match") for name in headers)
+        with self._conditions if on_condition else nullcontext():
+            return self.direct(method, target, body, headers)
+
     def count(self, method: str, path: str = "") -> int:
         """How many requests of a method came for this path."""
         return sum(1 for call in self.calls if call.method == method and path in call.path)
@@ -165,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and effect.startswith("refuse-"):
             call.status = int(effect[7:])
             return self._answer(call.status, list(fault.headers.items()), fault.text)
-        status, headers, text = world.direct(self.command, self.path, body, dict(self.headers.items()))
+        status, headers, text = world.forward(self.command, self.path, body, dict(self.headers.items()))
         call.status = status
         if effect == "drop-after":
             return self._drop()

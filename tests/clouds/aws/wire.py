@@ -5,9 +5,11 @@ Faults live here, outside moto, so that they look the same to every client, what
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -33,6 +35,7 @@ class Wire:
     ) -> None:
         self.calls: list[Call] = []
         self._faults, self._gates, self._control = faults, gates, control
+        self._conditions = threading.Lock()
         self._moto = DomainDispatcherApplication(_loud_app)
 
     def __call__(self, environ: Environ, start: Start) -> Iterable[bytes]:
@@ -69,7 +72,10 @@ class Wire:
                 answer = gate(call, environ, start)
                 if answer is not None:
                     return answer
-            said: Iterable[bytes] = self._moto(environ, start)
+            # Moto looks first and writes later, where S3 decides a write on a condition in one step.
+            on_condition = call.method == "PUT" and {"HTTP_IF_NONE_MATCH", "HTTP_IF_MATCH"} & environ.keys()
+            with self._conditions if on_condition else nullcontext():
+                said: Iterable[bytes] = self._moto(environ, start)
             return said
         except Exception as error:
             # An action that nobody has written, or a fault of ours: said in a code that no client retries.
