@@ -60,6 +60,9 @@ _LAUNCH: dict[str, Any] = {
     "network": _option("internet, or none."),
     "wait": _option("For machines that nobody has just now, like 2h."),
     "nodes": _option("How many machines."),
+    "cluster": Annotated[
+        bool | None, typer.Option("--cluster/--no-cluster", help="Several machines stand near each other.")
+    ],
     "processes": _option("Ranks on each machine: a number, or `gpu`."),
     "deadline": _option("For the whole run, like 90m or 2h30m."),
     "budget": _option("Dollars for the whole run, like 5 or '$5.50'; it ends earlier then."),

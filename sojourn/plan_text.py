@@ -139,7 +139,7 @@ def _cut(plan: Plan) -> str:
 def _makes(plan: Plan) -> str:
     nodes = plan.launch.nodes
     made = [f"{nodes} {thing}{'' if nodes == 1 else 's'}" for thing in plan.capability.makes_each]
-    made += [f"1 {thing}" for thing in plan.capability.makes_once]
+    made += [f"1 {thing}" for thing in (*plan.capability.makes_once, *plan.offers[0].makes)]
     return f"{', '.join(made)}: gone by {_gone_by(plan)} whatever happens"
 
 

@@ -269,6 +269,7 @@ class Need(Record):
     regions: tuple[str, ...] = ()
     network: Network = "internet"
     nodes: int = 1
+    cluster: bool = Field(default=False, description="Several machines stand near each other")
     project: str | None = Field(default=None, description="Whose machines they will be; without it nothing is rented")
     data: tuple[str, ...] = Field(default=(), description="URLs of the buckets that they read")
     secrets: tuple[str, ...] = Field(default=(), description="Names that the account must keep a value for")
@@ -293,6 +294,7 @@ class Offer(Record):
         default=None, description="Where the price comes from when it is not the provider's own word; then an estimate"
     )
     transfer: float = Field(default=0.0, description="Dollars for each GB that a machine there reads of the run's data")
+    makes: tuple[str, ...] = Field(default=(), description="What its lease has beside what all of the provider's have")
     quota: str | None = Field(default=None, description="What of the account's limit is taken and left, in words")
     details: dict[str, Any] = Field(
         default_factory=dict, description="The provider's own: all that its `request` needs beside the boot"

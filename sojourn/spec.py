@@ -85,6 +85,9 @@ class Launch(BaseModel):
         description="Time in all to wait for machines that nobody has just now, like 2h; kept in seconds.",
     )
     nodes: Count = Field(default=1, description="Machines, each with its own agent.")
+    cluster: bool = Field(
+        default=False, description="Machines of several nodes stand near each other, for fast ways between them."
+    )
     processes: Processes = Field(default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs.")
     deadline: Duration = Field(
         default=7200.0,
@@ -169,6 +172,7 @@ class Launch(BaseModel):
             regions=self.regions,
             network=self.network,
             nodes=self.nodes,
+            cluster=self.cluster,
         )
 
 

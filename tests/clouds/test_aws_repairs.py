@@ -318,6 +318,8 @@ def test_placement_groups_are_made_used_and_deleted(account: Account) -> None:
     assert account.describe(one["InstanceId"])[0]["Placement"]["GroupName"] == "near"
     with refused("InvalidPlacementGroup.InUse"):
         account.ec2.delete_placement_group(GroupName="near")
+    with refused("InvalidParameterCombination"):
+        account.run(InstanceType="t3.micro", Placement={"GroupName": "near"})
     account.ec2.terminate_instances(InstanceIds=[one["InstanceId"]])
     account.until(one["InstanceId"], "terminated")
     account.ec2.delete_placement_group(GroupName="near")

@@ -104,7 +104,7 @@ TOGETHER = """
 """
 
 
-def test_two_machines_train_together_on_data_from_dvcs_bucket(world: AmazonWorld) -> None:
+def test_two_machines_near_each_other_train_together_on_data_from_dvcs_bucket(world: AmazonWorld) -> None:
     world.script(TOGETHER)
     (world.project / "data").mkdir()
     rows = [" ".join(f"{(7 * n + k) % 11 / 11:.3f}" for k in range(5)) for n in range(40)]
@@ -123,7 +123,7 @@ def test_two_machines_train_together_on_data_from_dvcs_bucket(world: AmazonWorld
 
     done = world.sojourn(
         "train", "--no-prefect", *QUICK, "--deadline", "10m", "--nodes", "2", "--processes", "2", "--stage", "train",
-        seconds=200,
+        "--machine", "c6i.large", "--cluster", seconds=200,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -134,6 +134,8 @@ def test_two_machines_train_together_on_data_from_dvcs_bucket(world: AmazonWorld
     assert world.dvc("status", "train").strip().endswith("up to date.")
     fetched = [call for call in world.cloud.calls("s3", "GetObject") if "/dvc/files/md5/" in call["path"]]
     assert {call["source"] for call in fetched} == {one["address"] for one in world.instances()}
+    kinds = [one["kind"] for one in world.show()["receipt"]["resources"]]
+    assert sorted(kinds) == ["c6i.large", "c6i.large", "placement group", "schedule", "volume", "volume"]
     assert world.left() == {}
 
 

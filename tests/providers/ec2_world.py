@@ -121,3 +121,6 @@ class Ec2World:
 
     def schedules(self) -> list[str]:
         return [one["Name"] for one in self.cloud.client("scheduler").list_schedules()["Schedules"]]
+
+    def groups(self) -> list[dict[str, object]]:
+        return list(self.cloud.client("ec2").describe_placement_groups()["PlacementGroups"])

@@ -83,6 +83,13 @@ class TestContract(Amazon, ProviderContract):
 
 
 class TestAmazon(Amazon):
+    @pytest.fixture
+    def near(self, world: Ec2World, provider: Provider) -> MakeRequest:
+        """The request for two machines near each other."""
+        offer = provider.offers(self.need(machine="c6i.large", nodes=2, cluster=True)).fitting[0]
+        ends_at = world.now() + 60
+        return lambda: provider.request(self.boot(ends_at, 2), offer)
+
     def test_machine_volume_and_interface_carry_the_tags(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.provider().create(request_for())
         ec2 = world.cloud.client("ec2")
@@ -160,6 +167,60 @@ class TestAmazon(Amazon):
         world.provider().create(request_for(seconds=1.0))
         world.wait(lambda: self.states(world) == {"gone"})
         assert self.lease(world).machines[0].ended_by == "cloud timer"
+
+    def test_machines_that_must_stand_near_each_other_share_a_group_that_goes_after_them(
+        self, world: Ec2World, near: MakeRequest
+    ) -> None:
+        request = near()
+        assert request["parts"][-1] == {"kind": "placement group", "name": str(NAME)}
+        world.provider().create(request)
+        world.provider().create(request)
+        assert [one["GroupName"] for one in world.groups()] == [str(NAME)]
+        found = world.cloud.client("ec2").describe_instances()["Reservations"]
+        assert {one["Placement"]["GroupName"] for each in found for one in each["Instances"]} == {str(NAME)}
+        assert world.provider().release(str(NAME)) is False and world.groups(), "it is in use"
+        self.release(world)
+        assert (world.billable(), world.groups(), world.schedules()) == (0, [], [])
+
+    def test_a_group_whose_create_died_is_shown_with_its_run_and_released(
+        self, world: Ec2World, near: MakeRequest
+    ) -> None:
+        world.cloud.fault("ec2", "RunInstances", "error", code="InvalidParameterValue", status=400)
+        with pytest.raises(SpecError):
+            world.provider().create(near())
+        (lease,) = world.provider().leases()
+        assert (lease.name, lease.project, lease.store) == (str(NAME), "digits", "s3://acme-sojourn")
+        assert lease.deadline_at == pytest.approx(world.now() + 60, abs=30)
+        self.release(world)
+        assert world.provider().leases() == [] and world.groups() == []
+
+    @pytest.mark.parametrize(
+        ("action", "code"),
+        [("RunInstances", "InsufficientInstanceCapacity"), ("CreatePlacementGroup", "PlacementGroupLimitExceeded")],
+    )
+    def test_a_place_without_room_for_them_is_the_next_offers_turn_and_leaves_no_group(
+        self, world: Ec2World, near: MakeRequest, action: str, code: str
+    ) -> None:
+        world.cloud.fault("ec2", action, "error", code=code, status=400, count=None)
+        with pytest.raises((CapacityError, QuotaError)):
+            world.provider().create(near())
+        assert world.groups() == [] and world.provider().leases() == []
+
+    def test_a_group_that_its_machines_do_not_see_yet_is_worth_another_call(
+        self, world: Ec2World, near: MakeRequest
+    ) -> None:
+        world.cloud.fault("ec2", "RunInstances", "error", code="InvalidPlacementGroup.Unknown", status=400)
+        with pytest.raises(TransientError):
+            world.provider().create(near())
+        world.provider().create(near())
+        assert world.rented() == 2
+
+    def test_a_replay_after_the_release_leaves_no_group_behind(self, world: Ec2World, near: MakeRequest) -> None:
+        request = near()
+        world.provider().create(request)
+        self.release(world)
+        world.provider().create(request)
+        assert world.groups() == [] and world.rented() == 2
 
     @pytest.mark.slow
     def test_leases_are_found_in_every_region(self, world: Ec2World, request_for: MakeRequest) -> None:

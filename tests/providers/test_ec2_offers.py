@@ -123,6 +123,19 @@ def test_the_catalogue_agrees_with_amazon(aws: AwsCloud) -> None:
         assert (row.gpu, row.gpus) == (gpus[0].get("Name"), gpus[0]["Count"]), row
 
 
+def test_machines_near_each_other_are_of_types_that_amazon_puts_so(find: Find) -> None:
+    offer = find(machine="c6i.large", nodes=2, cluster=True).fitting[0]
+    assert (offer.makes, offer.details["cluster"]) == (("placement group",), True)
+    message, hint = refused(find, SpecError, machine="t3.micro", nodes=2, cluster=True)
+    assert "cluster: Amazon does not put t3.micro into a cluster placement group" in message and "--no-cluster" in hint
+
+
+def test_one_machine_has_nothing_to_stand_near_to_and_is_rented_all_the_same(find: Find) -> None:
+    offers = find(machine="t3.micro", cluster=True)
+    assert offers.remarks[0] == "cluster: there is one machine, and nothing to put near it"
+    assert offers.fitting[0].makes == () and "cluster" not in offers.fitting[0].details
+
+
 # --- images -------------------------------------------------------------------------------
 
 

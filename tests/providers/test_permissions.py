@@ -31,11 +31,7 @@ REMOTE = "s3://acme-data/dvc"
 # Allowed, and used by parts of a run that these tests do not walk through.
 ELSEWHERE = {
     "s3:AbortMultipartUpload",  # only when a large upload breaks off
-    "ec2:CreatePlacementGroup",  # only for `cluster`
-    "ec2:DeletePlacementGroup",
-    "ec2:DescribePlacementGroups",
     "ec2:DeleteVolume",  # only of a volume that its machine left behind
-    "ec2:DescribeInstanceTypes",  # only of a type that is not in the catalogue
     "ec2:GetConsoleOutput",  # only of a machine that never said hello
     "servicequotas:GetAWSDefaultServiceQuota",  # only of a quota that was never raised
 }
@@ -94,14 +90,16 @@ def code(call: Callable[[], object]) -> str:
 def lease(clients: Clients, foundation: Foundation, market: Market) -> dict[str, Any]:
     """The request for the first machine that is offered."""
     provider = Ec2Provider(clients, ["us-east-1"])
-    offer = provider.offers(Need(machine="t3.micro", market=market, project="digits")).fitting[0]
+    # Two machines near each other: that takes every right that renting ever takes.
+    need = Need(machine="c6i.large", nodes=2, cluster=True, market=market, project="digits")
+    offer = provider.offers(need).fitting[0]
     boot = Boot(
         store=foundation.store,
         project="digits",
         run="calm-panda-a2e3",
         attempt=1,
         lease=LEASE,
-        nodes=1,
+        nodes=2,
         deadline_at=time.time() + 3600,
         grace_s=60.0,
     )
@@ -129,6 +127,7 @@ def test_nobody_can_rent_without_our_tags_nor_end_or_tag_what_is_not_ours(
     aws: AwsCloud, foundation: Foundation, orchestrator: Clients
 ) -> None:
     call = lease(orchestrator, foundation, "on-demand")["run_instances"]
+    call.pop("Placement")
     ec2 = orchestrator.client("ec2")
     untagged = {**call, "ClientToken": "x", "TagSpecifications": []}
     assert code(lambda: ec2.run_instances(**untagged)) == "UnauthorizedOperation"
@@ -136,6 +135,9 @@ def test_nobody_can_rent_without_our_tags_nor_end_or_tag_what_is_not_ours(
     assert code(lambda: ec2.terminate_instances(InstanceIds=[theirs])) == "UnauthorizedOperation"
     tag = {"Key": "sojourn:lease", "Value": LEASE}
     assert code(lambda: ec2.create_tags(Resources=[theirs], Tags=[tag])) == "UnauthorizedOperation"
+    assert code(lambda: ec2.create_placement_group(GroupName=LEASE)) == "UnauthorizedOperation"
+    aws.client("ec2").create_placement_group(GroupName="sojourn-of-others")
+    assert code(lambda: ec2.delete_placement_group(GroupName="sojourn-of-others")) == "UnauthorizedOperation"
 
 
 def test_no_other_role_can_be_handed_to_a_machine(aws: AwsCloud, foundation: Foundation, orchestrator: Clients) -> None:

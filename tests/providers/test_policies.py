@@ -172,7 +172,16 @@ def test_what_ends_machines_ends_ours_alone() -> None:
         assert may(policy, "ec2:TerminateInstances", f"{EC2}:instance/i-1", **OURS)
         assert not may(policy, "ec2:TerminateInstances", f"{EC2}:instance/i-1")
     assert actions(policies.scheduler(NAMES)) == {"ec2:TerminateInstances"}
-    assert actions(policies.reaper(NAMES)) == {"ec2:DescribeInstances", "ec2:TerminateInstances"}
+    group = f"{EC2}:placement-group/sojourn-x"
+    for policy in (policies.reaper(NAMES), policies.orchestrator(NAMES)):
+        assert may(policy, "ec2:DeletePlacementGroup", group, **OURS)
+        assert not may(policy, "ec2:DeletePlacementGroup", group)
+    assert actions(policies.reaper(NAMES)) == {
+        "ec2:DescribeInstances",
+        "ec2:TerminateInstances",
+        "ec2:DescribePlacementGroups",
+        "ec2:DeletePlacementGroup",
+    }
 
 
 def test_only_this_account_s_schedules_act_by_the_scheduler_s_role() -> None:

@@ -48,6 +48,30 @@ def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> 
     assert sorted(aws.running()) == sorted(spared)
 
 
+def group(aws: AwsCloud, name: str, deadline: str) -> None:
+    tags = [{"Key": "sojourn:lease", "Value": name}, {"Key": "sojourn:deadline", "Value": deadline}]
+    specs = [{"ResourceType": "placement-group", "Tags": tags}]
+    aws.client("ec2").create_placement_group(GroupName=name, Strategy="cluster", TagSpecifications=specs)
+
+
+def groups(aws: AwsCloud) -> list[str]:
+    return [one["GroupName"] for one in aws.client("ec2").describe_placement_groups()["PlacementGroups"]]
+
+
+def test_a_placement_group_goes_after_its_machines(aws: AwsCloud) -> None:
+    ec2, other = aws.client("ec2"), str(LeaseName("witty-wren-00ff", 1))
+    group(aws, LEASE, LATE)
+    group(aws, other, str(int(time.time())))
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    machine = {"ImageId": image, "InstanceType": "c6i.large", "MinCount": 1, "MaxCount": 1}
+    made = ec2.run_instances(**machine, Placement={"GroupName": LEASE})["Instances"][0]["InstanceId"]
+    assert {one: answer["left"] for one, answer in reaper.handler().items()} == {LEASE: "in use"}
+    ec2.terminate_instances(InstanceIds=[made])
+    aws.wait_for(made, "terminated")
+    assert {one: answer["done"] for one, answer in reaper.handler().items()} == {LEASE: "deleted"}
+    assert groups(aws) == [other]
+
+
 @pytest.mark.parametrize(("run", "attempt", "offer"), [("calm-panda-a2e3", 1, 0), ("witty-wren-00ff", 12, 34)])
 def test_it_knows_our_names_as_we_give_them(run: str, attempt: int, offer: int) -> None:
     name = str(LeaseName(run, attempt, offer))
@@ -107,6 +131,7 @@ def test_its_role_is_enough_for_it_and_ends_nobody_else_s(
     for change in differences(pieces(clients, "digits", reaper=True)):
         change.apply()
     overdue, theirs = rent(aws, lease=LEASE, deadline=LATE), rent(aws)
+    group(aws, LEASE, LATE)
     role = "arn:aws:iam::123456789012:role/sojourn-reaper"
     keys = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="reaper")["Credentials"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", keys["AccessKeyId"])
@@ -116,7 +141,7 @@ def test_its_role_is_enough_for_it_and_ends_nobody_else_s(
 
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would keep the keys of an earlier test
     aws.enforce()
-    assert list(reaper.handler()) == [overdue]
+    assert list(reaper.handler()) == [overdue, LEASE] and groups(aws) == []
     refused = reaper.end(boto3.client("ec2"), theirs)
     assert "UnauthorizedOperation" in refused["error"]
     assert aws.running() == [theirs]

@@ -45,6 +45,7 @@ _MEANINGS: dict[type[SojournError], str] = {
         ServiceUnavailable ServiceUnavailableException Unavailable RequestTimeout
         RequestTimeoutException InvalidInstanceID.NotFound PriorRequestNotComplete
         ConcurrentModification ConflictException OperationAborted
+        InvalidPlacementGroup.Unknown InvalidPlacementGroup.InUse
         """,
     SpecError: """
         IdempotentParameterMismatch InvalidParameterValue InvalidParameterCombination InvalidParameter

@@ -14,16 +14,17 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal
 
 from sojourn.agent.pack import Archive, pack
-from sojourn.errors import LostError, SojournError, SpecError, TransientError
+from sojourn.errors import CapacityError, LostError, QuotaError, SojournError, SpecError, TransientError
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.providers.ec2 import boot as boot_script
+from sojourn.providers.ec2 import cluster
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names
@@ -54,6 +55,13 @@ _ENDED_BY = {
     "Client.InvalidSnapshot.NotFound": "image without snapshot",
     "Client.InternalError": "volume key without permission",
 }
+
+_GONE_OR_IN_USE = set(
+    """
+    ResourceNotFoundException InvalidVolume.NotFound VolumeInUse IncorrectState
+    InvalidPlacementGroup.Unknown InvalidPlacementGroup.InUse
+    """.split()
+)
 
 
 class Ec2Provider:
@@ -104,6 +112,7 @@ class Ec2Provider:
         if name is None or str(name) != boot.lease:
             raise SpecError(f"lease: {boot.lease!r} is not the name of a lease")
         tags = _tags(boot)
+        near = bool(offer.details.get("cluster"))
         return {
             "token": boot.lease,
             "region": offer.region,
@@ -111,7 +120,9 @@ class Ec2Provider:
             "parts": [
                 *({"kind": "volume", "name": name.machine(node)} for node in range(boot.nodes)),
                 {"kind": "schedule", "name": boot.lease},
+                *([{"kind": cluster.KIND, "name": boot.lease}] if near else []),
             ],
+            **({"create_placement_group": cluster.creation(boot.lease, tags)} if near else {}),
             "run_instances": self._run_instances(boot, offer, tags),
             "create_schedule": _create_schedule(boot, offer),
         }
@@ -123,11 +134,21 @@ class Ec2Provider:
         ends_at = request["create_schedule"]["ScheduleExpression"]
         if ends_at <= _at(time.time()):
             raise LostError(f"aws: {request['token']} must end by {ends_at[3:-1]} UTC, for its time or its budget")
-        with translated(f"rent {request['run_instances']['InstanceType']} in {region}"):
-            answer = self.clients.client("ec2", region).run_instances(**request["run_instances"])
-        standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
+        group = request.get("create_placement_group")
+        if group:
+            cluster.make(self.clients, region, group)
+        standing: list[str] = []
+        try:
+            with translated(f"rent {request['run_instances']['InstanceType']} in {region}"):
+                answer = self.clients.client("ec2", region).run_instances(**request["run_instances"])
+            standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
+        except (CapacityError, QuotaError):
+            self._forgo(group, region)
+            raise
         if standing:
             self._arm(request, standing)
+        else:
+            self._forgo(group, region)
 
     def observe(self, name: str) -> Lease | None:
         """The lease by its tag."""
@@ -173,7 +194,7 @@ class Ec2Provider:
 
     # -- create --
 
-    def _run_instances(self, boot: Boot, offer: Offer, tags: dict[str, str]) -> dict[str, Any]:
+    def _run_instances(self, boot: Boot, offer: Offer, tags: list[dict[str, str]]) -> dict[str, Any]:
         details = offer.details
         kinds = ["instance", "volume", "network-interface"]
         kinds += ["spot-instances-request"] if offer.market == "spot" else []
@@ -206,10 +227,7 @@ class Ec2Provider:
                     },
                 }
             ],
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
-                for kind in kinds
-            ],
+            "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
             "UserData": boot_script.user_data(boot, self._agent or pack()),
         }
         if offer.market == "spot":
@@ -218,7 +236,15 @@ class Ec2Provider:
         if re.match(r"t\d", offer.machine):
             # Unlimited credits, which are the default, cost money that no price list shows.
             call["CreditSpecification"] = {"CpuCredits": "standard"}
+        if details.get("cluster"):
+            call["Placement"] = {"GroupName": boot.lease}
         return call
+
+    def _forgo(self, group: dict[str, Any] | None, region: str) -> None:
+        """Nothing stands in the group that was made for it; where it cannot go now, the reaper finds it alone."""
+        if group:
+            with suppress(SojournError):
+                self._delete("ec2", "delete_placement_group", region, GroupName=group["GroupName"])
 
     def _arm(self, request: Request, identities: list[str]) -> None:
         call = json.loads(json.dumps(request["create_schedule"]))
@@ -256,17 +282,21 @@ class Ec2Provider:
             yield pool
 
     def _look(self, name: str, region: str) -> Lease | None:
-        instances = list(self._instances(region, [{"Name": f"tag:{TAG}lease", "Values": [name]}]))
+        named = [{"Name": f"tag:{TAG}lease", "Values": [name]}]
+        instances = list(self._instances(region, named))
         machines = [_machine(name, one) for one in instances]
+        tagged = instances
         parts: list[Part] = []
         if all(one.state == "gone" for one in machines):
             # While machines stand, what belongs to them does too: there is no need to ask.
             schedule = self._schedule(name, region)
-            parts = [*self._volumes(name, region), *([_as_part(schedule)] if schedule else [])]
+            volumes, groups = self._volumes(named, region), cluster.find(self.clients, region, named)
+            parts = [*_as_volumes(name, volumes), *([_as_part(schedule)] if schedule else []), *map(_as_group, groups)]
             machines += _not_shown_yet(name, schedule, {one.identity for one in machines})
+            tagged = [*instances, *groups, *volumes]
         if not machines and not parts:
             return None
-        tags = _read_tags(instances[0]["Tags"]) if instances else {}
+        tags = _read_tags(tagged[0]["Tags"]) if tagged else {}
         parsed = LeaseName.parse(name)
         assert parsed is not None
         return Lease(
@@ -287,19 +317,12 @@ class Ec2Provider:
                 for reservation in page["Reservations"]:
                     yield from reservation["Instances"]
 
-    def _volumes(self, name: str, region: str) -> list[Part]:
+    def _volumes(self, filters: list[dict[str, Any]], region: str) -> list[dict[str, Any]]:
         with translated(f"look for volumes in {region}"):
-            filters = [{"Name": f"tag:{TAG}lease", "Values": [name]}]
-            volumes = self.clients.client("ec2", region).describe_volumes(Filters=filters)["Volumes"]
-        return [
-            Part(
-                kind="volume",
-                name=f"{name}-n{number}",
-                identity=volume["VolumeId"],
-                created_at=volume["CreateTime"].timestamp(),
-            )
-            for number, volume in enumerate(sorted(volumes, key=lambda one: str(one["VolumeId"])))
-        ]
+            found: list[dict[str, Any]] = self.clients.client("ec2", region).describe_volumes(Filters=filters)[
+                "Volumes"
+            ]
+        return sorted(found, key=lambda one: str(one["VolumeId"]))
 
     def _schedule(self, name: str, region: str) -> dict[str, Any] | None:
         try:
@@ -318,10 +341,9 @@ class Ec2Provider:
         filters = [{"Name": "tag-key", "Values": [f"{TAG}lease"]}]
         live = ["pending", "running", "shutting-down", "stopping", "stopped"]
         running = self._instances(region, [*filters, {"Name": "instance-state-name", "Values": live}])
-        words = [_read_tags(one["Tags"]).get("lease", "") for one in running]
+        tagged = [*running, *self._volumes(filters, region), *cluster.find(self.clients, region, filters)]
+        words = [_read_tags(one["Tags"]).get("lease", "") for one in tagged]
         with translated(f"look for what is left in {region}"):
-            volumes = self.clients.client("ec2", region).describe_volumes(Filters=filters)["Volumes"]
-            words += [_read_tags(one["Tags"]).get("lease", "") for one in volumes]
             words += self._schedules(region)
         return {word for word in words if (parsed := LeaseName.parse(word)) is not None and str(parsed) == word}
 
@@ -352,19 +374,20 @@ class Ec2Provider:
                 self._delete("scheduler", "delete_schedule", region, Name=part.name, GroupName=SCHEDULE_GROUP)
             elif part.kind == "volume" and part.identity:  # refused while a machine has it
                 self._delete("ec2", "delete_volume", region, VolumeId=part.identity)
+            elif part.kind == cluster.KIND:  # likewise
+                self._delete("ec2", "delete_placement_group", region, GroupName=part.name)
 
     def _delete(self, service: str, call: str, region: str, **what: str) -> None:
         try:
             with translated(f"{call.replace('_', ' ')} {', '.join(what.values())}"):
                 getattr(self.clients.client(service, region), call)(**what)
         except SojournError as error:
-            gone = ("ResourceNotFoundException", "InvalidVolume.NotFound", "VolumeInUse", "IncorrectState")
-            if code_of(error.__cause__ or error) not in gone:
+            if code_of(error.__cause__ or error) not in _GONE_OR_IN_USE:
                 raise
 
 
-def _tags(boot: Boot) -> dict[str, str]:
-    return {
+def _tags(boot: Boot) -> list[dict[str, str]]:
+    values = {
         "Name": boot.lease,
         f"{TAG}lease": boot.lease,
         f"{TAG}project": boot.project,
@@ -373,6 +396,7 @@ def _tags(boot: Boot) -> dict[str, str]:
         f"{TAG}deadline": str(int(boot.deadline_at)),
         f"{TAG}store": boot.store,
     }
+    return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
 def _read_tags(tags: Iterable[dict[str, str]]) -> dict[str, str]:
@@ -405,6 +429,16 @@ def _at(moment: float) -> str:
 def _as_part(schedule: dict[str, Any]) -> Part:
     created = schedule["CreationDate"].timestamp()
     return Part(kind="schedule", name=schedule["Name"], identity=schedule["Arn"], created_at=created)
+
+
+def _as_group(group: dict[str, Any]) -> Part:
+    return Part(kind=cluster.KIND, name=group["GroupName"], identity=group["GroupId"])
+
+
+def _as_volumes(lease: str, volumes: list[dict[str, Any]]) -> Iterator[Part]:
+    for number, one in enumerate(volumes):
+        created = one["CreateTime"].timestamp()
+        yield Part(kind="volume", name=f"{lease}-n{number}", identity=one["VolumeId"], created_at=created)
 
 
 def _not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None]) -> list[Machine]:

@@ -37,7 +37,8 @@ def list_offers(need: Need, clients: Clients) -> Offers:
     offers = [place.offer for place in seen if place.offer]
     if not offers:
         raise _why(seen, types)
-    return Offers(fitting=tuple(_ladder(offers)), remarks=tuple(_problems(seen)))
+    alone = ("cluster: there is one machine, and nothing to put near it",) if need.cluster and need.nodes == 1 else ()
+    return Offers(fitting=tuple(_ladder(offers)), remarks=(*alone, *_problems(seen)))
 
 
 def _regions(need: Need, clients: Clients) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sojourn.catalogue import GB, MachineType
 from sojourn.errors import QuotaError, SojournError, SpecError
-from sojourn.providers.ec2 import prices, quotas
+from sojourn.providers.ec2 import cluster, prices, quotas
 from sojourn.providers.ec2.images import GIB, Image
 from sojourn.providers.ec2.quotas import Limit
 from sojourn.providers.ec2.survey import Region, markets
@@ -51,6 +51,11 @@ def look(need: Need, region: Region, types: list[MachineType]) -> Iterator[Place
         yield Place(region.name, problem=SpecError("there is no default subnet to put a machine into", hint=hint))
         return
     for machine in types:
+        if machine.name in region.apart:
+            hint = "leave it out: --no-cluster, or take machines that can, like m6i or g6"
+            what = f"cluster: Amazon does not put {machine.name} into a cluster placement group"
+            yield Place(region.name, problem=SpecError(what, hint=hint))
+            continue
         image = region.images[machine.name]
         if isinstance(image, SpecError):
             yield Place(region.name, problem=image)
@@ -99,6 +104,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
     assert isinstance(region.ours, dict)
     machine, image = kind.machine, kind.image
     disk, limit = _disk_gib(need, image), _limit(region, kind)
+    near = cluster.is_wanted(need)
     return Offer(
         provider=PROVIDER,
         machine=machine.name,
@@ -114,6 +120,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
         architecture=machine.architecture,
         python=image.python,
         transfer=max((prices.transfer(home, region.name) for home in region.data.values()), default=0.0),
+        makes=(cluster.KIND,) if near else (),
         quota=f"{machine.cpus * need.nodes} of {limit.left} vCPUs" if limit else None,
         details={
             "image": image.id,
@@ -121,6 +128,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
             "root_device": image.root_device,
             "disk": disk,
             "subnet": region.subnets[zone].id,
+            **({"cluster": True} if near else {}),
             **region.ours,
         },
     )

@@ -81,8 +81,12 @@ def scheduler(names: Names) -> Document:
 
 
 def reaper(names: Names) -> Document:
-    """The reaper in the cloud looks at machines and ends ours."""
-    return _document(_allow("Look", ["ec2:DescribeInstances"], "*"), *scheduler(names)["Statement"])
+    """The reaper in the cloud looks at machines and ends ours, and removes what held them together."""
+    return _document(
+        _allow("Look", ["ec2:DescribeInstances", "ec2:DescribePlacementGroups"], "*"),
+        *scheduler(names)["Statement"],
+        _delete_clusters(names),
+    )
 
 
 def orchestrator(names: Names, remotes: Iterable[str] = ()) -> Document:
@@ -129,11 +133,7 @@ def _renting(names: Names) -> list[Document]:
             _ec2(names, "*/*"),
             {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreatePlacementGroup"]}},
         ),
-        _allow(
-            "Cluster",
-            ["ec2:CreatePlacementGroup", "ec2:DeletePlacementGroup"],
-            _ec2(names, "placement-group/sojourn-*"),
-        ),
+        _allow("MakeClusters", ["ec2:CreatePlacementGroup"], _ec2(names, "placement-group/sojourn-*"), ours),
         _pass("HandOverMachineRole", machine_role, "ec2"),
         _allow("ReadMachineRole", ["iam:GetRolePolicy"], machine_role),
         _allow("FindProfile", ["iam:GetInstanceProfile"], names.iam(f"instance-profile/{names.machine_role}")),
@@ -146,6 +146,7 @@ def _ending(names: Names) -> list[Document]:
     return [
         _allow("EndOurs", ["ec2:TerminateInstances", "ec2:GetConsoleOutput"], _ec2(names, "instance/*"), _OURS),
         _allow("DeleteOurs", ["ec2:DeleteVolume"], _ec2(names, "volume/*"), _OURS),
+        _delete_clusters(names),
         _allow(
             "ArmTimers",
             ["scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule"],
@@ -156,6 +157,10 @@ def _ending(names: Names) -> list[Document]:
         _pass("HandOverSchedulerRole", role, "scheduler"),
         _allow("FindSchedulerRole", ["iam:GetRole"], role),
     ]
+
+
+def _delete_clusters(names: Names) -> Document:
+    return _allow("DeleteClusters", ["ec2:DeletePlacementGroup"], _ec2(names, "placement-group/sojourn-*"), _OURS)
 
 
 def _storing(names: Names) -> list[Document]:

@@ -2,8 +2,8 @@
 
 The last of several timers: each machine switches itself off, and a schedule of its own ends it.
 This one also sees machines whose schedule was never made. It runs as a function of AWS Lambda,
-whose Python brings boto3, and may do nothing but look at machines and end those that carry our
-tag. Nothing else of Sojourn is there. Run by hand it does the same: python reaper.py
+whose Python brings boto3, and may do nothing but look at machines and their placement groups and
+end those that carry our tag. Nothing else of Sojourn is there. Run by hand it does the same: python reaper.py
 """
 
 from __future__ import annotations
@@ -12,35 +12,51 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import boto3
 
 GRACE_S = 900  # after a deadline, for the machine and for its own schedule to act first
 TAG = "sojourn:"
+HAS_DEADLINE = {"Name": "tag-key", "Values": [TAG + "deadline"]}
 STANDING = ["pending", "running", "stopping", "stopped"]
 NAME = re.compile(r"(sojourn-[a-z]+-[a-z]+-[0-9a-f]{4}-\d+-\d+)-([0-9a-f]{4})")
 
+Found = tuple[str, dict[str, str], Callable[[Any, str], dict[str, str]]]  # its id, its tags, how it is removed
+
 
 def handler(event: Any = None, context: Any = None) -> dict[str, dict[str, Any]]:
-    """End what is overdue. The answer, by machine: its lease, how late it is, and what was done."""
+    """End what is overdue. The answer, by id: its lease, how late it is, and what was done."""
     ec2 = boto3.client("ec2")
-    filters = [
-        {"Name": "tag-key", "Values": [TAG + "deadline"]},
-        {"Name": "instance-state-name", "Values": STANDING},
-    ]
     answers: dict[str, dict[str, Any]] = {}
-    for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):
-        for machine in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
-            tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
-            late = lateness(tags, time.time())
-            if late is not None:
-                done = end(ec2, machine["InstanceId"])
-                answers[machine["InstanceId"]] = {"lease": tags[TAG + "lease"], "late_s": late, **done}
+    for name, tags, remove in [*machines(ec2), *groups(ec2)]:
+        late = lateness(tags, time.time())
+        if late is not None:
+            answers[name] = {"lease": tags[TAG + "lease"], "late_s": late, **remove(ec2, name)}
     print(json.dumps(answers))
     if any("error" in answer for answer in answers.values()):
         raise RuntimeError(json.dumps(answers))  # so that it counts among the function's errors
     return answers
+
+
+def machines(ec2: Any) -> Iterator[Found]:
+    """Every machine that somebody pays for and that has a deadline."""
+    filters = [HAS_DEADLINE, {"Name": "instance-state-name", "Values": STANDING}]
+    for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):
+        for machine in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
+            yield machine["InstanceId"], read(machine["Tags"]), end
+
+
+def groups(ec2: Any) -> Iterator[Found]:
+    """Every placement group that has a deadline; they are free, and an account may have 500."""
+    for group in ec2.describe_placement_groups(Filters=[HAS_DEADLINE])["PlacementGroups"]:
+        yield group["GroupName"], read(group["Tags"]), ungroup
+
+
+def read(tags: list[dict[str, str]]) -> dict[str, str]:
+    """Tags by their key."""
+    return {tag["Key"]: tag["Value"] for tag in tags}
 
 
 def lateness(tags: dict[str, str], now: float) -> int | None:
@@ -65,6 +81,16 @@ def end(ec2: Any, machine: str) -> dict[str, str]:
     except Exception as error:
         return {"error": str(error)}
     return {"done": "terminated"}
+
+
+def ungroup(ec2: Any, name: str) -> dict[str, str]:
+    """Delete one placement group. It has to wait until its last machine is gone."""
+    try:
+        ec2.delete_placement_group(GroupName=name)
+    except Exception as error:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code")
+        return {"left": "in use"} if code == "InvalidPlacementGroup.InUse" else {"error": str(error)}
+    return {"done": "deleted"}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from sojourn.catalogue import MachineType
 from sojourn.errors import SojournError, SpecError
-from sojourn.providers.ec2 import foundation, images, prices, quotas
+from sojourn.providers.ec2 import cluster, foundation, images, prices, quotas
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
 from sojourn.providers.ec2.foundation import Foundation, Ground
@@ -49,6 +49,7 @@ class Region:
     limits: dict[str, Limit]  # by quota
     ground: Ground | SpecError | None  # what of ours stands in another region than home
     remarks: tuple[str, ...]
+    apart: frozenset[str] = frozenset()  # types that Amazon does not put near each other, where that was asked for
     ours: dict[str, str] | SpecError = field(default_factory=dict)  # what a request names, or why it cannot be made
     data: dict[str, str] = field(default_factory=dict)  # the region of each bucket that machines read
 
@@ -88,6 +89,7 @@ def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) ->
         zones = pool.submit(_zones, clients, region, names)
         subnets = pool.submit(_subnets, clients, region)
         ground = pool.submit(_ground, need, clients, region)
+        apart = pool.submit(cluster.unfit, clients, region, names) if cluster.is_wanted(need) else None
         resolved = {kind: pool.submit(_or_why_not, images.resolve, clients, region, *kind) for kind in kinds}
         spot = pool.submit(optional, "spot prices are guesses", lambda: _spot(need, clients, region, names), None)
         limits = pool.submit(optional, "quotas are unknown", lambda: _limits(need, clients, region, names), {})
@@ -102,6 +104,7 @@ def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) ->
             limits=limits.result(),
             ground=ground.result(),
             remarks=tuple(remarks),
+            apart=apart.result() if apart else frozenset(),
         )
 
 

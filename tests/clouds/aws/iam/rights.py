@@ -100,6 +100,8 @@ def _ec2(call: Call) -> list[Request]:
         return [_on(call, one, tags) for one in _members(params, "ResourceId")]
     if action.endswith("PlacementGroup"):
         arn = _arn(call, f"placement-group/{params['GroupName'][0]}")
+        if action.startswith("Delete"):
+            return [Request(f"ec2:{action}", arn, _tags("aws:ResourceTag", _existing_tags(call, arn)))]
         named = _specified(params).get("placement-group", {})
         made = [Request("ec2:CreateTags", arn, _tags("aws:RequestTag", named) | {"ec2:CreateAction": action})]
         return [Request(f"ec2:{action}", arn, _tags("aws:RequestTag", named)), *(made if named else [])]

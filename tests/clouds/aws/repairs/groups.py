@@ -61,6 +61,7 @@ def create_placement_group(world: World, response: EC2Response, original: Any) -
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }
     world.placement_groups[key] = group
+    response.ec2_backend.tags[group["GroupArn"]] = dict(tags)  # policies ask for them there
     return ActionResult({"PlacementGroup": group})
 
 

@@ -113,6 +113,11 @@ def _check_placement_group(world: World, response: EC2Response) -> None:
     group = (response.params.get("Placement") or {}).get("GroupName")
     if group and (response.region, group) not in world.placement_groups:
         raise EC2ClientError("InvalidPlacementGroup.Unknown", f"The Placement Group '{group}' is unknown.")
+    kind = response.params.get("InstanceType", "m1.small")
+    can = INSTANCE_TYPES.get(kind, {}).get("PlacementGroupInfo", {}).get("SupportedStrategies", [])
+    if group and world.placement_groups[response.region, group]["Strategy"] not in can:
+        message = f"Cluster placement groups are not supported by the '{kind}' instance type."
+        raise EC2ClientError("InvalidParameterCombination", message)
 
 
 def _check_image(response: EC2Response) -> None:
