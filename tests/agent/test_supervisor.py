@@ -254,23 +254,23 @@ def test_a_wall_clock_set_forward_ends_it(box: Box, monkeypatch: pytest.MonkeyPa
     assert watcher.overdue()
 
 
-def test_a_full_disk_at_the_end_does_not_keep_it_from_ending(
-    box: Box, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (box.folder / "boot.json").write_text(json.dumps({"deadline_at": 0, "grace_s": 0}))
-    (box.folder / "work").mkdir()
-    lock = files.take_lock(str(box.folder / "lock"))
-    assert lock is not None
-
-    def full(path: str, value: object) -> None:
-        raise OSError(28, "No space left on device", path)
-
-    monkeypatch.setattr(files, "write", full)
-    watcher = supervisor.Supervisor("program", str(box.folder), "agent.py", None, lock)
-    watcher.end("release")
-    os.close(lock)
-    assert not (box.folder / "work").exists()
-    assert "No space left" in capsys.readouterr().err
+def test_a_full_disk_at_the_end_does_not_keep_it_from_ending(box: Box) -> None:
+    # In a process of its own: a supervisor that ends takes all children of its process with it.
+    full = """
+import sys
+from sojourn.agent import files, supervisor
+end = supervisor.Supervisor.end
+def full(path, value):
+    raise OSError(28, "No space left on device", path)
+def end_on_a_full_disk(self, by):
+    files.write = full
+    end(self, by)
+supervisor.Supervisor.end = end_on_a_full_disk
+supervisor.supervise("program", sys.argv[1], sys.argv[3], sys.argv[5])
+"""
+    assert box.start("", "subreaper", program=["-c", full]).wait(10) == 0
+    assert not (box.folder / "work").exists() and not (box.folder / "ended.json").exists()
+    assert "No space left" in box.log()
 
 
 def test_a_fault_of_its_own_leaves_no_agent_without_a_watcher(box: Box) -> None:

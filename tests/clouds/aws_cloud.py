@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -82,10 +83,6 @@ class AwsCloud:
         if self._process.stdout:
             self._process.stdout.close()
         self._process = None
-
-    def ended(self) -> int | None:
-        """The exit code of a process that is over, though nobody stopped it."""
-        return self._process.poll() if self._process is not None else None
 
     @property
     def pid(self) -> int:
@@ -282,9 +279,13 @@ class AwsCloud:
 @pytest.fixture(scope="session")
 def aws_process() -> Iterator[AwsCloud]:
     """A cloud for all tests of a worker, with hosts where they can be. Tests want `aws` or `aws_hosts`."""
+    from botocore.loaders import create_loader
+
     # To see that tests of a repair fail without it.
     bare = bool(os.environ.get("STAND_IN_BARE"))
-    with AwsCloud(bare=bare, hosts=not bare and obstacle() is None) as cloud:
+    with AwsCloud(bare=bare, hosts=not bare and obstacle() is None) as cloud, pytest.MonkeyPatch.context() as patch:
+        # Or every session would read Amazon's description of EC2 anew, for half a second.
+        patch.setattr("botocore.session.create_loader", cache(create_loader))
         cloud.reset(hosts=None if bare else False)
         yield cloud
 
@@ -304,9 +305,6 @@ def aws_hosts(aws_process: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> AwsClou
 
 
 def _spoken_to(cloud: AwsCloud, monkeypatch: pytest.MonkeyPatch, *, hosts: bool) -> AwsCloud:
-    if (code := cloud.ended()) is not None:
-        print(f"the stand-in for Amazon had ended with {code} since the test before; started anew")
-        cloud.start()
     cloud.reset(hosts=hosts)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

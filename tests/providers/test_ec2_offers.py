@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,15 +21,6 @@ from sojourn.shorthand import parse_gpu, parse_size
 G_ON_DEMAND, G_SPOT = "L-DB2E81BA", "L-3819A6DF"
 BESIDES = 0.005 + 58 * 0.08 / 730  # a public address, and the disk of an image of 8 GiB
 Find = Callable[..., Offers]
-
-
-@pytest.fixture(scope="module")
-def clients(aws_process: AwsCloud) -> Iterator[Clients]:
-    """Made once: reading Amazon's models takes longer than a test."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in aws_process.environment.items():
-            patch.setenv(name, value)
-        yield Clients()
 
 
 @pytest.fixture
