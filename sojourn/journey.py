@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -298,9 +298,10 @@ class Journey:
             self._close(outcome, self.results(), Published(note="nothing was started"))
 
     def _hand_over(self, error: BaseException) -> None:
-        if self.ledger.last("closed") is not None:
-            return
-        self.ledger.append("handover", why=type(error).__name__)
+        with suppress(SojournError):  # where the store takes no more word of ours, our heartbeat's end says it
+            if self.ledger.last("closed") is not None:
+                return
+            self.ledger.append("handover", why=type(error).__name__)
         self.listener.warn(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
 
     # -- parts -------------------------------------------------------------------------------

@@ -168,7 +168,12 @@ def make_plan(
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
     need = launch.need().model_copy(
-        update={"project": name, "data": (store, *work.data.buckets), "secrets": launch.secrets}
+        update={
+            "project": name,
+            "data": (store, *work.data.buckets),
+            "secrets": launch.secrets,
+            "until": now + launch.deadline + launch.grace,
+        }
     )
     found = provider.offers(need)
     python = (

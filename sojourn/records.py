@@ -270,6 +270,7 @@ class Need(Record):
     network: Network = "internet"
     nodes: int = 1
     cluster: bool = Field(default=False, description="Several machines stand near each other")
+    until: float | None = Field(default=None, description="When they are gone at the latest")
     project: str | None = Field(default=None, description="Whose machines they will be; without it nothing is rented")
     data: tuple[str, ...] = Field(default=(), description="URLs of the buckets that they read")
     secrets: tuple[str, ...] = Field(default=(), description="Names that the account must keep a value for")

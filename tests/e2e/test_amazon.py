@@ -251,6 +251,48 @@ def test_a_killed_orchestrators_run_is_continued_by_attach(world: AmazonWorld, p
 
 
 @pytest.mark.slow
+def test_a_run_whose_orchestrator_is_killed_while_it_collects_is_brought_home(world: AmazonWorld) -> None:
+    world.script("import pathlib; pathlib.Path('metrics.json').write_text('{\"accuracy\": 1}')")
+    # It asks for each committed file before it gives the machines back.
+    world.cloud.fault("s3", "HeadObject", "delay", body="machine/.*sha256", source=r"127\..*", seconds=20)
+    cli = world.start_train(*train(world))
+    world.wait(lambda: any("/machine/" in one["path"] for one in world.cloud.calls("s3", "HeadObject")), 120)
+    cli.kill()
+    assert world.kinds()[-1] == "outcome", "not released yet"
+
+    done = world.sojourn("attach", "last", "--take-over", seconds=150)
+
+    assert done.returncode == 0, done.stdout + done.stderr + world.story()
+    assert len(world.instances()) == 1 and (world.project / "metrics.json").exists()
+    assert world.kinds().count("outcome") == 1 and world.show()["receipt"]["state"] == "closed"
+    assert world.left() == {}
+
+
+@pytest.mark.slow
+def test_credentials_that_end_while_the_script_runs_cost_the_sight_of_it_and_nothing_else(world: AmazonWorld) -> None:
+    world.script("""
+        import pathlib, time
+        time.sleep(12)
+        pathlib.Path("metrics.json").write_text('{"accuracy": 1}')
+    """)
+    cli = world.start_train(*train(world))
+    world.wait_until("running", 90)
+    ended = {"code": "ExpiredToken", "message": "The provided token has expired.", "source": r"127\..*", "count": None}
+    for service, status in (("s3", 400), ("ec2", 400), ("scheduler", 403)):
+        world.cloud.fault(service, ".*", "error", status=status, **ended)
+    assert cli.wait(120) == 3, cli.output
+    assert "token has expired" in cli.output and "aws sso login" in cli.output, cli.output
+    assert "the run goes on without this process; continue it: sojourn attach" in cli.output
+    world.wait(lambda: not world.running(), 90)
+    world.cloud.clear_faults()
+
+    done = world.sojourn("attach", "last", seconds=150)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (world.project / "metrics.json").exists() and world.left() == {}
+
+
+@pytest.mark.slow
 def test_a_failed_script_leaves_word_of_what_its_machine_looked_like(world: AmazonWorld) -> None:
     world.script("raise SystemExit(3)")
     done = world.train(*train(world), seconds=150)

@@ -8,18 +8,24 @@ https://docs.aws.amazon.com/boto3/latest/guide/credentials.html
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from threading import RLock
 from typing import Any
+from urllib.parse import urlsplit
 
-from sojourn.errors import AccessError, SojournError, SpecError
+from sojourn.errors import AccessError, SojournError, SpecError, first_line
+from sojourn.providers.ec2 import login
 from sojourn.providers.ec2.errors import translated
 
 CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
+_REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 
 
 @dataclass(frozen=True)
@@ -52,8 +58,10 @@ class Clients:
         key = service, region or self.region
         with self._making:
             if key not in self._made:
-                with translated(f"open {service}"):
-                    self._made[key] = self._session.client(service, region_name=key[1], config=_config())
+                with translated(f"open {service}"), _endpoints(service):
+                    made = self._session.client(service, region_name=key[1], config=_config())
+                    urlsplit(made.meta.endpoint_url).port  # noqa: B018  a port that is no number is seen at a call only
+                    self._made[key] = made
             return self._made[key]
 
     @cached_property
@@ -65,6 +73,10 @@ class Clients:
                 "aws: no region is configured",
                 hint="name one: export AWS_DEFAULT_REGION=us-east-1, or  regions: [us-east-1]  in launch",
             )
+        if not _REGION.fullmatch(region):
+            said = "AWS_DEFAULT_REGION" if region == os.environ.get("AWS_DEFAULT_REGION") else "region"
+            hint = "write one like us-east-1, there or in your profile in ~/.aws/config"
+            raise SpecError(f"aws: {said}: {region!r} is not the name of a region", hint=hint)
         return str(region)
 
     @cached_property
@@ -82,6 +94,11 @@ class Clients:
                     "aws: there are no credentials", hint="give some: aws configure, or export AWS_PROFILE=…"
                 )
             return found.get_frozen_credentials()
+
+    def ends_at(self) -> float | None:
+        """When these credentials end for good, see `login`."""
+        with translated("read the credentials"):
+            return login.ends_at(self._session._session)
 
     @cached_property
     def caller(self) -> Caller:
@@ -109,6 +126,20 @@ class Clients:
             ) from None
         with translated("read the credentials"):
             return boto3.Session(region_name=self._wanted)
+
+
+@contextmanager
+def _endpoints(service: str) -> Iterator[None]:
+    """An address that is none, which botocore calls a ValueError, told with the variable that holds it."""
+    try:
+        yield
+    except ValueError as error:
+        names = (f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}", "AWS_ENDPOINT_URL")
+        name = next((one for one in names if os.environ.get(one)), "endpoint_url of your profile in ~/.aws/config")
+        raise SpecError(
+            f"aws: {name}: {os.environ.get(name, '')!r} is not a URL: {first_line(error)}",
+            hint="write scheme, host and port, like http://localhost:9000, or leave it out for Amazon itself",
+        ) from error
 
 
 def _config() -> Any:

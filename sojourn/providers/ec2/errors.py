@@ -89,6 +89,9 @@ def code_of(error: BaseException) -> str | None:
 
 
 def _decision(error: Exception, doing: str) -> SojournError | None:
+    if _raised_in(error) == "botocore.credentials" and isinstance(error, RuntimeError):
+        # Credentials whose end is known are not sent any more once it has come.
+        return AccessError(f"aws: could not {doing}: these credentials have ended", hint=CREDENTIALS_HINT)
     if not type(error).__module__.startswith(("botocore.", "boto3.", "s3transfer.", "urllib3.")):
         return None
     code = code_of(error)
@@ -116,7 +119,17 @@ def _unanswered(error: Exception, doing: str) -> SojournError:
         return AccessError(said, hint="give some: aws configure, or export AWS_PROFILE=…")
     if name in ("ProfileNotFound", "NoRegionError", "InvalidRegionError", "ParamValidationError", "ConfigParseError"):
         return SpecError(said, hint="look at ~/.aws/config, AWS_PROFILE and AWS_DEFAULT_REGION")
+    if name == "EndpointConnectionError":
+        return TransientError(said, hint="look at your network, and at AWS_ENDPOINT_URL and AWS_DEFAULT_REGION")
     return TransientError(said)
+
+
+def _raised_in(error: BaseException) -> str | None:
+    """The module whose code raised it."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return str(last.tb_frame.f_globals.get("__name__")) if last else None
 
 
 def _sentence(message: str) -> str:

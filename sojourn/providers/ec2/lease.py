@@ -24,7 +24,7 @@ from sojourn.errors import CapacityError, LostError, QuotaError, SojournError, S
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.providers.ec2 import boot as boot_script
-from sojourn.providers.ec2 import cluster
+from sojourn.providers.ec2 import cluster, login
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names
@@ -101,10 +101,15 @@ class Ec2Provider:
         return f"s3://{Names(self.clients.account, self.clients.region, project).bucket}"
 
     def offers(self, need: Need) -> Offers:
-        """What the account can rent, the cheapest first."""
+        """What the account can rent, the cheapest first.
+
+        Raises SpecError when the credentials end before anything could be rented with them.
+        """
+        said = login.remarks(self.clients.ends_at(), need.until, time.time())
         if need.secrets and need.project:
             check_kept(self.clients, need.project, need.secrets)
-        return list_offers(need, self.clients)
+        found = list_offers(need, self.clients)
+        return found.model_copy(update={"remarks": (*said, *found.remarks)})
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """The whole RunInstances call, and the schedule's but for the ids that are not known yet."""

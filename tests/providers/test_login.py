@@ -1,0 +1,132 @@
+"""Credentials that end, and settings that are none: one sentence each, before anything is rented."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from clouds.aws_cloud import AwsCloud
+
+from sojourn.errors import AccessError, SpecError, TransientError
+from sojourn.providers.ec2 import login
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.records import Need
+
+NOW = 2_000_000_000.0
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A user's home without any setting of Amazon's but a region; nobody answers there."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {
+        "HOME": str(tmp_path),
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / ".aws/sso/cache").mkdir(parents=True)
+    return tmp_path / ".aws"
+
+
+def keys(monkeypatch: pytest.MonkeyPatch, last_s: float | None = None) -> None:
+    """Keys of a session in the environment, with a word about their end or none."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "ASIAIOSFODNN7EXAMPLE")
+    if last_s is not None:
+        monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _iso(time.time() + last_s))
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def test_keys_in_the_environment_end_when_the_variable_beside_them_says(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys(monkeypatch)
+    assert Clients().ends_at() is None
+    keys(monkeypatch, last_s=5000)
+    assert Clients().ends_at() == pytest.approx(time.time() + 5000, abs=60)
+
+
+def test_what_is_fetched_anew_when_it_ends_does_not_end(alone: Path) -> None:
+    fetched = {"Version": 1, "AccessKeyId": "A", "SecretAccessKey": "B", "SessionToken": "C"}
+    (alone / "keys.json").write_text(json.dumps({**fetched, "Expiration": _iso(time.time() + 900)}))
+    (alone / "config").write_text(f"[default]\ncredential_process = cat {alone}/keys.json\n")
+    assert Clients().ends_at() is None
+
+
+@pytest.mark.parametrize("renewed", [False, True])
+def test_a_login_of_a_person_ends_with_its_token_unless_that_is_renewed(alone: Path, renewed: bool) -> None:
+    (alone / "config").write_text(
+        "[default]\nsso_session = acme\nsso_account_id = 123456789012\nsso_role_name = dev\n"
+        "[sso-session acme]\nsso_start_url = https://acme.awsapps.com/start\nsso_region = us-east-1\n"
+    )
+    token = {"accessToken": "x", "expiresAt": _iso(NOW), **({"refreshToken": "y"} if renewed else {})}
+    (alone / "sso/cache" / f"{hashlib.sha1(b'acme').hexdigest()}.json").write_text(json.dumps(token))
+    assert Clients().ends_at() == (None if renewed else NOW)
+
+
+def test_credentials_that_end_before_the_run_are_a_line_of_the_plan() -> None:
+    (line,) = login.remarks(NOW + 3600, NOW + 7260, NOW)
+    assert line.startswith("your credentials end at ") and "sojourn attach" in line
+    assert login.remarks(NOW + 7260, NOW + 7260, NOW) == login.remarks(None, NOW + 7260, NOW) == ()
+    assert login.remarks(NOW + 60, NOW + 30, NOW) == (), "a run that is over by then"
+
+
+@pytest.mark.parametrize(("left", "said"), [(90, "end in 1m 30s"), (-5, "have ended")])
+def test_credentials_that_end_before_anything_could_be_rented_are_refused(left: float, said: str) -> None:
+    with pytest.raises(SpecError, match=f"these credentials {said}") as caught:
+        login.remarks(NOW + left, NOW + 7260, NOW)
+    assert "aws sso login" in str(caught.value.hint)
+
+
+def test_the_plan_says_first_that_they_end(aws: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", _iso(time.time() + 3600))
+    provider, hours = Ec2Provider(Clients()), time.time() + 7200
+    assert provider.offers(Need(machine="t3.micro", until=hours)).remarks[0].startswith("your credentials end at")
+    assert provider.offers(Need(machine="t3.micro", until=hours - 3660)).remarks == ()
+
+
+def test_credentials_that_have_ended_are_one_sentence(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys(monkeypatch, last_s=-60)
+    with pytest.raises(AccessError, match="these credentials have ended") as caught:
+        _ = Clients().account
+    assert "aws sso login" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost:9000"),
+        ("AWS_ENDPOINT_URL", "http://"),
+        ("AWS_ENDPOINT_URL_STS", "http://localhost:many"),
+        ("AWS_DEFAULT_REGION", "us east 1"),
+        ("AWS_DEFAULT_REGION", "us_east_1"),
+    ],
+)
+def test_a_setting_that_is_none_is_named_with_its_value(
+    alone: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    keys(monkeypatch)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SpecError, match=f"^aws: {name}: {value!r} is not ") as caught:
+        _ = Clients().account
+    assert caught.value.hint
+
+
+def test_an_address_that_does_not_answer_says_where_to_look(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys(monkeypatch)
+    with pytest.raises(TransientError, match="Could not connect") as caught:
+        _ = Clients().account
+    assert "AWS_DEFAULT_REGION" in str(caught.value.hint)
