@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = ["cli", "deployments", "flows", "tasks", "blocks", "sojourn"]
 LANGUAGE_STAYS_FREE_OF = {"prefect", "boto3", "botocore", "google", "azure", "kubernetes", "torch", "typer", "rich"}
 # The modules that may open an SDK: lazily, or (the reaper) as a function of the cloud that none of ours imports.
-_DOORS = ["sojourn/providers/ec2/clients.py", "sojourn/providers/ec2/reaper.py"]
+_DOORS = ["sojourn/providers/ec2/clients.py", "sojourn/providers/ec2/login.py", "sojourn/providers/ec2/reaper.py"]
 SDK_DOORS = {name: _DOORS for name in ("boto3", "botocore")}
 
 
