@@ -5,7 +5,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 # The script's `python` is the one found on PATH, as in an activated virtual environment.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: train test test-again test-long lint install host-tools
+.PHONY: train test test-again test-long test-live lint install host-tools
 
 train: install
 	sojourn train
@@ -15,6 +15,10 @@ PYTEST := python -m pytest -q -n 4 --dist loadfile --junitxml=build/tests.xml
 
 test: install host-tools
 	$(PYTEST) -m "not slow"
+
+# Rents machines in the Amazon account of your credentials, for about a cent, where SOJOURN_LIVE=aws says so.
+test-live: install
+	python -m pytest -v -s -rs -x tests/live
 
 # Those that failed, one at a time.
 test-again: install
