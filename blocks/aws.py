@@ -82,7 +82,14 @@ class AwsProvider(ProviderBlock):
         examples=[["us-east-1", "us-west-2"]],
     )
 
-    @field_validator("gpu", "disk", "image", "market", "regions")
+    budget: float | None = Field(
+        default=None,
+        title="Budget",
+        description="Dollars for each run, lost machines included, unless a run names its own; no limit if absent.",
+        examples=[5.0],
+    )
+
+    @field_validator("gpu", "disk", "image", "market", "regions", "budget")
     @classmethod
     def _as_a_run_would_ask(cls, value: Any, info: Any) -> Any:
         try:
@@ -115,7 +122,7 @@ class AwsProvider(ProviderBlock):
         says_which = asked & {"machine", "gpu", "cpus", "memory"} or self.machine
         answers = {
             name: value
-            for name in ("gpu", "disk", "image", "market", "regions")
+            for name in ("gpu", "disk", "image", "market", "regions", "budget")
             if name not in asked and (value := getattr(self, name)) is not None and not (name == "gpu" and says_which)
         }
         return Launch.model_validate({**said.model_dump(exclude_unset=True), **answers})

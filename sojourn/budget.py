@@ -28,10 +28,10 @@ class Budget:
     def script_s(self, offers: Sequence[Offer], offer: int, attempt: int = 1) -> float:
         """How long the script may run, from the plan on; for ever without a budget, or where nothing costs."""
         price = offers[offer].price if attempt == 1 else max(one.price for one in offers)
-        transfer = offers[offer].transfer if attempt == 1 else max(one.transfer for one in offers)
+        transfer = self.transfer(offers[offer]) if attempt == 1 else max(map(self.transfer, offers))
         if self.dollars is None or not price:
             return float("inf")
-        paid_s = (self.dollars - transfer * self._read_gb) / (price * self._nodes) * 3600
+        paid_s = (self.dollars - transfer) / (price * self._nodes) * 3600
         return max(0.0, paid_s - self._besides_s)
 
     def within(self, found: Offers) -> Offers:
@@ -51,10 +51,14 @@ class Budget:
         """Dollars at most, when the machines of the dearest offer stand to the very end."""
         return max(self._cost(one, min(deadline_s, self.script_s(offers, at))) for at, one in enumerate(offers))
 
+    def transfer(self, offer: Offer) -> float:
+        """Dollars for the way of the run's data to machines of this offer."""
+        return offer.transfer * self._read_gb
+
     def _cost(self, offer: Offer, script_s: float) -> float:
         # Without a budget the grace is all that follows a deadline; what a timer may be late is seconds then.
         besides_s = self._besides_s - (ENDING_S if self.dollars is None else 0.0)
-        return offer.price * self._nodes * (script_s + besides_s) / 3600 + offer.transfer * self._read_gb
+        return offer.price * self._nodes * (script_s + besides_s) / 3600 + self.transfer(offer)
 
     def _least(self, offer: Offer) -> float:
         return self._cost(offer, LEAST_S) + 0.01

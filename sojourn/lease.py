@@ -173,6 +173,8 @@ def _goes_on(state: State, ended: Outcome, seen: Seen, terms: Terms) -> bool:
     lost = ended.state == "lost" and state.created_at is not None and ended.exit_code != 0
     # Machines that never came so far as to be told what to do would not the next time either, unless they were taken.
     taken = any(machine.taken_back for machine in seen.lease.machines) if seen.lease else False
+    if _budget(seen, terms):
+        return False
     return (
         allowed and lost and (state.ordered_at is not None or taken) and seen.now + RESUME_LEAST_S < terms.deadline_at
     )
@@ -210,7 +212,7 @@ def _ending(state: State, seen: Seen, terms: Terms) -> Outcome | None:
     """How the attempt ended, if it has."""
     exits = [one for one in seen.exits if one is not None]
     if seen.exits and len(exits) == terms.nodes:
-        return judge(exits, seen)
+        return judge(exits, seen, terms)
     if seen.release_now:
         return _outcome("stopped", "stopped at once; what was committed until then is kept", seen, exits)
     if state.ordered_at is None and seen.stop is not None:
@@ -243,7 +245,7 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
     if len(over) > len(exits):
         silent = [machine for machine in over if machine.name.endswith(_silent_suffixes(seen))]
         ended_by = next((machine.ended_by for machine in silent if machine.ended_by), None)
-        how = f", ended by {ended_by}" if ended_by else ""
+        how = (f", ended by {ended_by}" if ended_by else "") + _budget(seen, terms)
         word = "a last word" if state.ordered_at else "a word"
         return _outcome("lost", f"{_named(silent)} went away without {word}{how}", seen, exits)
     if state.ordered_at is None and since > HELLO_LIMIT_S:
@@ -253,6 +255,13 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
     return None
 
 
+def _budget(seen: Seen, terms: Terms) -> str:
+    """What to add when the machines came to an end of their own, which the budget had put before the run's deadline."""
+    ends_at = seen.lease.deadline_at if seen.lease else 0.0  # in whole seconds
+    cut = 0 < ends_at < terms.deadline_at - 1 and seen.now >= ends_at - 1
+    return ", as the budget was reached" if cut else ""
+
+
 def _named(machines: Iterable[Machine]) -> str:
     return ", ".join(f"{one.name} ({one.identity})" if one.identity else one.name for one in machines)
 
@@ -260,7 +269,7 @@ def _named(machines: Iterable[Machine]) -> str:
 def _out_of_time(seen: Seen, terms: Terms, exits: list[Exit]) -> Outcome | None:
     failed = [one for one in exits if one.reason != "exited" or one.exit_code != 0]
     if failed and seen.now > min(one.ended_at for one in failed) + PEERS_LIMIT_S:
-        return judge(exits, seen)
+        return judge(exits, seen, terms)
     if seen.stop is not None and seen.now > seen.stop.at + terms.grace_s + MARGIN_S:
         return _outcome("stopped", f"{seen.stop.reason}; the agent did not confirm it", seen, exits)
     if seen.now > terms.deadline_at + terms.grace_s + MARGIN_S:
@@ -268,7 +277,7 @@ def _out_of_time(seen: Seen, terms: Terms, exits: list[Exit]) -> Outcome | None:
     return None
 
 
-def judge(exits: list[Exit], seen: Seen) -> Outcome:
+def judge(exits: list[Exit], seen: Seen, terms: Terms) -> Outcome:
     """One outcome from every machine's last words; the first failure is the one that counts."""
     failed = [one for one in exits if one.reason != "exited" or one.exit_code != 0]
     if not failed:
@@ -287,19 +296,19 @@ def judge(exits: list[Exit], seen: Seen) -> Outcome:
         "preempted": "lost",
     }
     state = states.get(first.reason, "failed")
-    return _outcome(state, _sentence(first, seen), seen, exits, last=first)
+    return _outcome(state, _sentence(first, seen, terms), seen, exits, last=first)
 
 
 def _failed_at(one: Exit) -> float:
     return min((rank.at for rank in one.ranks if rank.rank == one.failed_rank), default=one.ended_at)
 
 
-def _sentence(one: Exit, seen: Seen) -> str:
+def _sentence(one: Exit, seen: Seen, terms: Terms) -> str:
     who = "the script" if one.failed_rank is None else f"rank {one.failed_rank}"
     if one.reason == "stopped":
         how = f"stopped: {seen.stop.reason}" if seen.stop else "stopped"
     elif one.reason == "deadline":
-        how = "ended at its deadline"
+        how = f"ended at its deadline{_budget(seen, terms)}"
     elif one.reason == "preempted":
         how = "the cloud took the machine back"
     elif one.reason == "fault":

@@ -127,7 +127,9 @@ def _money(plan: Plan) -> str:
     about = f"about {_dollars(likely)}, " if likely else ""
     estimated = ", by prices that are partly estimates" if any(offer.price_note for offer in plan.offers) else ""
     budget = f", budget ${plan.launch.budget:.2f}" if plan.launch.budget else ""
-    return f"{about}at most ${plan.ceiling:.2f}{estimated}{budget}"
+    transfer = plan.budget.transfer(plan.offers[0])
+    moved = f", {_dollars(transfer)} of it for data from another region" if transfer else ""
+    return f"{about}at most ${plan.ceiling:.2f}{moved}{estimated}{budget}"
 
 
 def _cut(plan: Plan) -> str:

@@ -290,3 +290,22 @@ def test_a_stop_between_two_attempts_ends_the_run() -> None:
     between = replace(ORDERED, lost=LOST, released_at=101.0, gone_at=103.0)
     assert outcome(step(between, Seen(now=104.0, stop=Stop(reason="enough", at=103.5)), CLOUD)).state == "stopped"
     assert outcome(step(between, Seen(now=1000.0), CLOUD)).state == "deadline"
+
+
+def test_machines_that_their_budget_ended_say_so_and_are_not_replaced() -> None:
+    cut = machines("gone", "gone", ended_by="cloud timer").model_copy(update={"deadline_at": 500.0})
+    terms = replace(TERMS, resumes=3)
+    action = step(ORDERED, Seen(now=560.0, lease=cut, exits=(None, None)), terms)
+    assert isinstance(action, Conclude) and action.outcome.state == "lost"
+    assert action.outcome.message.endswith("ended by cloud timer, as the budget was reached")
+    assert isinstance(step(ORDERED, Seen(now=300.0, lease=cut, exits=(None, None)), terms), Lose), (
+        "before it, they were merely lost"
+    )
+
+    ends = tuple(Exit(node=node, reason="deadline", ended_at=500.0) for node in range(2))
+    action = step(ORDERED, Seen(now=505.0, lease=cut, exits=ends), TERMS)
+    assert isinstance(action, Conclude)
+    assert action.outcome.message == "ended at its deadline, as the budget was reached"
+    full = machines("gone", "gone")
+    action = step(ORDERED, Seen(now=1001.0, lease=full, exits=ends), TERMS)
+    assert isinstance(action, Conclude) and action.outcome.message == "ended at its deadline"

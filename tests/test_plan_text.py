@@ -117,6 +117,8 @@ def test_what_is_read_from_another_region_is_part_of_the_ceiling(project: Path) 
         plan(project, (offer("g6.xlarge", "a", "spot", 0.0, transfer=price),), nodes=2) for price in (0.0, 20.0)
     )
     assert (near.ceiling, round(far.ceiling, 2)) == (0.0, 0.08), "2 machines, 2 MB each"
+    assert said(far)["money"] == "at most $0.08, $0.08 of it for data from another region"
+    assert said(near)["money"] == "at most $0.00"
 
 
 def test_a_budget_ends_the_lease_itself_and_is_shown(project: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +15,7 @@ from s3_world import S3World, s3_service
 
 from sojourn.agent import multipart, ranges
 from sojourn.agent.errors import Exists, Late, Refused, StoreError
+from sojourn.agent.processes import KEYS
 from sojourn.agent.s3 import S3Store
 from sojourn.agent.store import FileStore, Store
 from sojourn.agent.stores import Elsewhere, open_store
@@ -328,7 +331,10 @@ def test_the_bucket_s_region_is_learnt_from_its_answer(world: S3World, opened: C
 
     store.put("key", b"")
 
-    regions = [call.headers["authorization"].split("/")[2] for call in world.calls]
+    regions = [
+        {name.lower(): value for name, value in call.headers.items()}["authorization"].split("/")[2]
+        for call in world.calls
+    ]
     assert regions == ["us-east-1", "eu-west-1"]
 
 
@@ -387,3 +393,36 @@ def test_without_credentials_the_reason_is_told(world: S3World) -> None:
 
     with pytest.raises(StoreError, match="no credentials: the metadata service is switched off"):
         store.ask("PUT", "key", limit_s=0.2)
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_keys_that_ended_before_their_time_are_fetched_anew_once(world: S3World, tmp_path: Path, status: int) -> None:
+    count = tmp_path / "count"
+    program = f"n=$(($(cat {count} 2>/dev/null || echo 0) + 1)); echo $n > {count}; " + (
+        'printf \'{"Version": 1, "AccessKeyId": "ASIA%s", "SecretAccessKey": "s", "SessionToken": "t"}\' $n'
+    )
+    keys = {**world.environment, KEYS: json.dumps(["sh", "-c", program])}
+    store = S3Store(f"s3://{world.bucket()}", environ={k: v for k, v in keys.items() if "ACCESS_KEY" not in k})
+    store.put("a", b"1")
+    world.reset()
+    ended = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+    world.fault("GET", "/a", f"refuse-{status}", text=ended)
+    assert store.get("a") == b"1"
+    signed = [
+        re.findall(
+            r"Credential=(\w+)/", {name.lower(): value for name, value in call.headers.items()}["authorization"]
+        )[0]
+        for call in world.calls
+    ]
+    assert signed == ["ASIA1", "ASIA2"]
+    store.close()
+
+
+def test_keys_that_stay_ended_are_an_error_and_not_a_loop(world: S3World, bucket: S3Store) -> None:
+    bucket.put("a", b"1")
+    ended = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+    world.reset()
+    world.fault("GET", "/a", "refuse-400", text=ended, times=50)
+    with pytest.raises(OSError, match="token has expired"):
+        bucket.get("a")
+    assert len(world.calls) == 1, "the same keys would be refused again"

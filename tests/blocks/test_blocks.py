@@ -113,11 +113,13 @@ def test_amazon_s_block_answers_what_a_run_leaves_open_and_nothing_else() -> Non
     )
     said = block.complete(asked(machine="t3.micro", market="any", disk="20GB"))
     assert (said.machine, said.gpu, said.market, said.disk) == ("t3.micro", None, "any", 20e9)
+    capped = AwsProvider(budget=5)
+    assert [capped.complete(one).budget for one in (asked(), asked(budget="$2"))] == [5.0, 2.0]
 
 
 @pytest.mark.parametrize(
     ("field", "value", "said"),
-    [("disk", "much", "much"), ("gpu", "L4:none", "L4"), ("market", "black", "on-demand")],
+    [("disk", "much", "much"), ("gpu", "L4:none", "L4"), ("market", "black", "on-demand"), ("budget", -1, "-1")],
 )
 def test_what_no_run_could_ask_for_is_refused_in_the_form(field: str, value: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
