@@ -1,52 +1,92 @@
-"""Work in a process of its own, while this one imports Prefect: each takes a second of one core."""
+"""Work in a process of its own, while this one imports Prefect: each takes a second or more of one core."""
 
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from sojourn.errors import SojournError
 
 T = TypeVar("T")
+U = TypeVar("U")
+Echo = Callable[[str], None]
+Message = tuple[Literal["note", "done", "error"], Any]
 
 
-def aside(work: Callable[[], T]) -> Callable[[], T]:
-    """Begin `work` in a fork of this process; what is returned waits for its result or raises its error.
+class Aside(Generic[T]):
+    """A fork of this process that does a first piece of work at once, and then what it is asked for.
 
-    To be called before this process has threads or a store open. Where it cannot be done,
-    and when the fork ends without a word, the work is done here when it is asked for.
+    To be made before this process has threads or a store open. Where it cannot be done, and
+    when the fork has ended without a word, the work is done here when its result is asked for.
     """
-    if sys.platform != "linux":  # elsewhere the system's own libraries may not survive a fork
-        return work
-    context = multiprocessing.get_context("fork")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(work, theirs), daemon=True)  # ended when this process leaves
-    process.start()
-    theirs.close()
 
-    def result() -> T:
-        try:
-            done, error = ours.recv()
-        except EOFError:
-            return work()
-        if error is not None:
-            raise error
-        return done  # type: ignore[no-any-return]
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._pipe: Connection | None = None
+        if sys.platform != "linux":  # elsewhere the system's own libraries may not survive a fork
+            return
+        context = multiprocessing.get_context("fork")
+        self._pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(work, theirs, self._pipe), daemon=True)
+        process.start()
+        theirs.close()
 
-    return result
+    def first(self) -> T:
+        """What the first work came to, or the SojournError that it raised."""
+        return self._answer(self._work)
+
+    def call(self, work: Callable[..., U], *arguments: object, echo: Echo) -> U:
+        """`work(*arguments, echo)`, a function of a module, with all that the fork has loaded already."""
+        if self._pipe is not None:
+            with suppress(OSError):  # it has ended, as the answer will show
+                self._pipe.send((work, arguments))
+        return self._answer(lambda: work(*arguments, echo), echo)
+
+    def end(self) -> None:
+        """No more work: the fork leaves."""
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def _answer(self, otherwise: Callable[[], U], echo: Echo | None = None) -> U:
+        while self._pipe is not None:
+            try:
+                kind, said = self._pipe.recv()
+            except (EOFError, OSError):
+                self.end()
+                break
+            if kind == "error":
+                raise said
+            if kind == "done":
+                return said  # type: ignore[no-any-return]
+            if echo is not None:
+                echo(said)
+        return otherwise()
 
 
-def _tell(work: Callable[[], Any], to: Connection) -> None:
-    answer: tuple[Any, SojournError | None]
+def _serve(work: Callable[[], Any], to: Connection, others: Connection) -> None:
+    others.close()  # else this process would keep its own pipe open
+    answer = _answer_of(work)
+    # From now on a Ctrl-C is for whoever asks, who knows what is to become of a run.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with suppress(EOFError, OSError):  # whoever asks has left
+        while answer is not None:
+            to.send(answer)
+            job, arguments = to.recv()
+            answer = _answer_of(partial(job, *arguments, lambda text: to.send(("note", text))))
+
+
+def _answer_of(work: Callable[[], Any]) -> Message | None:
+    """What came of it; None for a fault, which shows itself once more, with its traceback, where the user sees it."""
     try:
-        answer = work(), None
+        return "done", work()
     except SojournError as error:
-        answer = None, error
-    except BaseException:  # a fault shows itself once more, with its traceback, where the user sees it
-        return
-    with suppress(BrokenPipeError):  # whoever asked has left meanwhile
-        to.send(answer)
+        return "error", error
+    except BaseException:
+        return None

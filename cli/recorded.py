@@ -10,13 +10,14 @@ import importlib
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cli.aside import Aside, Echo
     from cli.view import View
+    from sojourn.gathering import Gathered
     from sojourn.planning import Plan
     from sojourn.report import Report
 
@@ -29,9 +30,9 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     Planning, Prefect's imports and the start of a server take a second or more each, so they
     go side by side.
     """
-    from cli.aside import aside
+    from cli.aside import Aside
 
-    planned = aside(make_plan)
+    aside = Aside(make_plan)
     _keep_prefect_quiet()
 
     from cli.modules import check_modules
@@ -39,17 +40,16 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
 
     check_modules()
     _import_ahead("prefect.settings")
-    plan = planned()  # before a server is started: what is refused leaves nothing behind
+    plan = aside.first()  # before a server is started: what is refused leaves nothing behind
     server = seek_server()
     view.plan(plan)
     _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
-    if plan.stage is not None:  # while the server answers its first calls
-        threading.Thread(target=_import_ahead, args=("dvc.repo",), daemon=True).start()
     api = server()
     if api is None:
+        aside.end()
         view.listener.warn(f"{absence()}: this run has no record in Prefect")
         return otherwise(plan, view)
-    return _record(plan, view, api)
+    return _record(plan, view, api, aside)
 
 
 def leave(code: int) -> None:
@@ -60,7 +60,16 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-def _record(plan: Plan, view: View, api: str) -> Report:
+def gather_for(plan: Plan, echo: Echo) -> Gathered:
+    """Gather a run's inputs, in a process that has no more than the plan."""
+    from sojourn.gathering import gather
+    from sojourn.mailbox import Mailbox
+    from sojourn.storage import Store
+
+    return gather(plan, Mailbox(Store(plan.store), plan.project, plan.run), echo)
+
+
+def _record(plan: Plan, view: View, api: str, aside: Aside[Plan]) -> Report:
     from cli.interrupts import interruptible
     from flows.train import train as flow
     from sojourn.errors import TransientError
@@ -69,9 +78,16 @@ def _record(plan: Plan, view: View, api: str) -> Report:
     from sojourn.storage import Store
     from tasks.session import session
 
+    def gather(plan: Plan, _: Mailbox, echo: Echo) -> Gathered:
+        """Where DVC is loaded since the run was planned."""
+        try:
+            return aside.call(gather_for, plan, echo=echo)
+        finally:
+            aside.end()
+
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
     try:
-        with _settings(api), session(plan, view.listener, interruptible):
+        with _settings(api), session(plan, view.listener, interruptible, gather):
             state = flow(plan.launch, plan.directory, return_state=True)
     except Exception:  # the engine could not tell the server how the run ended, and the store knows
         report = mailbox.read("report", Report)

@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path, PurePosixPath
+from threading import Thread
 from typing import Protocol
 
 from sojourn import bundle, checkpoint, environment, publish
 from sojourn.agent.pack import pack
-from sojourn.carrying import carry
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError, first_line
 from sojourn.following import Audience, Follower
+from sojourn.gathering import Gather, gather
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
@@ -85,6 +87,7 @@ class Journey:
         self.orchestrator.warn = listener.warn
         self.phases: dict[str, float] = {}
         self.released = False
+        self.gather: Gather = gather  # for whoever has a process at hand that has DVC loaded already
 
     @classmethod
     def begin(cls, plan: Plan, mailbox: Mailbox, *rest: object, **options: object) -> Journey:
@@ -131,15 +134,7 @@ class Journey:
             return
         with self._step("data") as say:
             wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
-            checkpoint.check_stored(self.plan.resume, self.mailbox.store)
-            files, sent = bundle.pack_inputs(self._project, self.plan.launch.inputs, self.mailbox)
-            if self.plan.stage is not None:
-                stage = self._dataset.at(self.plan.stage.name)
-                sent += self._dataset.push(stage, self.listener.note).bytes
-                far = self._dataset.out_of_reach(stage, self.plan.capability.shares_host)
-                carried, carried_bytes = carry(far, self.mailbox)
-                sent += carried_bytes
-                files += tuple(self._dataset.inputs(stage, self._project.root, carried))
+            files, sent = self.gather(self.plan, self.mailbox, self.listener.note)
             self.mailbox.write_once("inputs", Inputs(files=files))
             size = f"{len(files):,} files"
             say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")
@@ -177,6 +172,8 @@ class Journey:
 
     def train(self) -> Outcome:
         """Follow the script to its end."""
+        if self.plan.stage is not None:  # what publishing needs takes a while to load, and here it costs nothing
+            Thread(target=import_module, args=("dvc.repo",), daemon=True).start()
         with self._step("train", ago=self._trained_for()) as say:
             outcome = self.orchestrator.follow()
             self.follower.finish(self.orchestrator.state)

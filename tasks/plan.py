@@ -55,7 +55,10 @@ def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journe
     listener = PrefectListener(get_run_logger(), [session.listener] if session else [])
     rented_from = open_provider(made.launch.where, home, made.regions)
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
-    return open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
+    journey = open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
+    if session:
+        journey.gather = session.gather
+    return journey
 
 
 def _make(launch: Launch, project: str, provider: ProviderBlock | None, run: str, home: Path) -> Plan:

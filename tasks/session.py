@@ -1,4 +1,4 @@
-"""What a flow run knows that is no parameter of it: who listens, and a plan already shown.
+"""What a flow run knows that is no parameter of it: who listens, a plan already shown, who gathers its data.
 
 A command line that runs the flow in its own process has made and printed the plan, and
 wants to see the steps; a flow run under a worker has neither.
@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from sojourn.gathering import Gather
 from sojourn.journey import Journey, Listener
 from sojourn.planning import Plan
 
@@ -22,6 +23,7 @@ class Session:
     plan: Plan
     listener: Listener
     guard: Callable[[Journey], AbstractContextManager[None]]
+    gather: Gather
 
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
@@ -39,9 +41,11 @@ def guarded(journey: Journey) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def session(plan: Plan, listener: Listener, guard: Callable[[Journey], AbstractContextManager[None]]) -> Iterator[None]:
+def session(
+    plan: Plan, listener: Listener, guard: Callable[[Journey], AbstractContextManager[None]], gather: Gather
+) -> Iterator[None]:
     """Let the flow that is run inside the block be this command line's."""
-    token = _current.set(Session(plan, listener, guard))
+    token = _current.set(Session(plan, listener, guard, gather))
     try:
         yield
     finally:

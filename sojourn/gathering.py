@@ -1,0 +1,44 @@
+"""Sends the data that a run's machines read, and lists it: where each file lies, and its hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from sojourn import bundle, checkpoint
+from sojourn.carrying import carry
+from sojourn.dataset import Dataset
+from sojourn.mailbox import Mailbox
+from sojourn.planning import Plan
+from sojourn.project import Project
+from sojourn.records import FileEntry
+
+
+class Gathered(NamedTuple):
+    """The inputs of a run, and how many bytes had to be sent for them."""
+
+    files: tuple[FileEntry, ...]
+    sent: int
+
+
+Gather = Callable[[Plan, Mailbox, Callable[[str], None]], Gathered]
+
+
+def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathered:
+    """Send what the DVC remote or the store lacks of a run's inputs. Raises SpecError for what is nowhere.
+
+    `echo` is told in a line what takes its time.
+    """
+    project = Project.at(Path(plan.directory))
+    checkpoint.check_stored(plan.resume, mailbox.store)
+    files, sent = bundle.pack_inputs(project, plan.launch.inputs, mailbox)
+    if plan.stage is not None:
+        assert project.dvc is not None
+        dataset = Dataset(project.dvc, project.directory)
+        stage = dataset.at(plan.stage.name)
+        sent += dataset.push(stage, echo).bytes
+        carried, carried_bytes = carry(dataset.out_of_reach(stage, plan.capability.shares_host), mailbox)
+        sent += carried_bytes
+        files += tuple(dataset.inputs(stage, project.root, carried))
+    return Gathered(files, sent)
