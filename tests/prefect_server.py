@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-START_LIMIT_S = 90.0
+START_LIMIT_S = 240.0
 
 
 class Server:
