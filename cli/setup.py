@@ -13,6 +13,7 @@ from cli import options
 
 if TYPE_CHECKING:
     from sojourn.providers.ec2.setup import Change
+    from sojourn.providers.ec2.setup.removal import Removal
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -28,6 +29,10 @@ Reaper = Annotated[
 ]
 Store = Annotated[
     str | None, typer.Option("--store", metavar="URL", help="An s3:// of your own that machines may use too.")
+]
+Remove = Annotated[bool, typer.Option("--remove", help="Take away what it made, while nothing of ours runs.")]
+Results = Annotated[
+    bool, typer.Option("--delete-results", help="With --remove: the bucket too, with every run that it keeps.")
 ]
 Days = Annotated[int | None, typer.Option("--keep-days", min=14, help="How long the store keeps a run; at first 30.")]
 
@@ -50,6 +55,8 @@ def aws(
     yes: Yes = False,
     print_: Print = False,
     account: Account = None,
+    remove: Remove = False,
+    delete_results: Results = False,
 ) -> None:
     """Show what this project needs in your Amazon account, ask, and make it. A second time changes nothing.
 
@@ -59,19 +66,26 @@ def aws(
     from cli.world import name_of, store_url
     from sojourn.dvc_repo import s3_remotes
     from sojourn.project import Project
+    from sojourn.providers.ec2 import administrator
     from sojourn.providers.ec2.clients import Clients
     from sojourn.providers.ec2.foundation import Names
+    from sojourn.providers.ec2.lease import Ec2Provider
     from sojourn.providers.ec2.policies import printed
     from sojourn.providers.ec2.setup import differences, pieces
+    from sojourn.providers.ec2.setup.removal import removal
 
     here = Project.at(project)
     name, remotes, own = name_of(here), s3_remotes(here.dvc), store_url(store, here.directory)
     regions = region or []
     clients = Clients(regions[0] if regions else None)
     if print_:
-        typer.echo(json.dumps(printed(Names(account or clients.account, clients.region, name, own), remotes), indent=2))
+        names = Names(account or clients.account, clients.region, name, own)
+        typer.echo(json.dumps({**printed(names, remotes), "who_sets_up": administrator.policy(names)}, indent=2))
         return
     out.print(f"account {clients.account}, region {clients.region}, project {name}", markup=False)
+    if remove:
+        _remove(removal(Ec2Provider(clients), name, regions[1:], delete_results), yes)
+        return
     needed = pieces(clients, name, regions[1:], remotes, keep_days, reaper, own)
     changes = list(differences(needed))
     for change in changes:
@@ -83,7 +97,7 @@ def aws(
     new = sum(change.new for change in changes)
     cost = "The function costs about a cent a month, the rest nothing" if reaper else "None of it costs anything"
     out.print(f"{new} to make, {len(changes) - new} to change, {same}. {cost} by itself.")
-    if not (yes or _accepted()):
+    if not (yes or _accepted("Make it?")):
         out.print("Nothing was made. Make it: sojourn setup aws --yes", markup=False)
         return
     for change in changes:
@@ -91,8 +105,24 @@ def aws(
         out.print(f"[green]✓[/] {change.piece.title}")
 
 
-def _accepted() -> bool:
-    return sys.stdin.isatty() and typer.confirm("Make it?")
+def _remove(found: Removal, yes: bool) -> None:
+    from cli.console import out
+
+    for piece in found.going:
+        out.print(f"- {piece.title}", markup=False)
+    for line in found.staying:
+        out.print(f"  stays: {line}", markup=False)
+    if not found.going:
+        out.print("Nothing to remove.")
+    elif yes or _accepted("Remove it?"):
+        found.apply()
+        out.print(f"[green]✓[/] {len(found.going)} removed")
+    else:
+        out.print("Nothing was removed. Do it: sojourn setup aws --remove --yes", markup=False)
+
+
+def _accepted(question: str) -> bool:
+    return sys.stdin.isatty() and typer.confirm(question)
 
 
 def _show(change: Change) -> None:

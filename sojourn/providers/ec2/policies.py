@@ -52,7 +52,7 @@ def trust(names: Names, service: str) -> Document:
     }
     if service == "scheduler":  # the others never act for somebody else's resource, and do not say whose it is
         statement["Condition"] = {"StringEquals": {"aws:SourceAccount": names.account}}
-    return _document(statement)
+    return document(statement)
 
 
 def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
@@ -63,42 +63,42 @@ def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
     """
     control, results = f"control/{names.project}/", f"machine/{names.project}/"
     statements = [
-        _allow("ReadControl", ["s3:GetObject"], _objects(names, control)),
-        _allow(
+        allow("ReadControl", ["s3:GetObject"], _objects(names, control)),
+        allow(
             "WriteResults",
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             _objects(names, results),
         ),
         *_listing("ListProject", names, control, results),
-        _allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*')}", "*")),
+        allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*')}", "*")),
     ]
-    return _document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
+    return document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
 
 
 def scheduler(names: Names) -> Document:
     """What ends a machine at its deadline can end machines of ours, and nothing else."""
-    return _document(_allow("EndOurs", ["ec2:TerminateInstances"], _ec2(names, "instance/*"), _OURS))
+    return document(allow("EndOurs", ["ec2:TerminateInstances"], _ec2(names, "instance/*"), _OURS))
 
 
 def reaper(names: Names) -> Document:
     """The reaper in the cloud looks at machines and ends ours, and removes what held them together."""
-    return _document(
-        _allow("Look", ["ec2:DescribeInstances", "ec2:DescribePlacementGroups"], "*"),
+    return document(
+        allow("Look", ["ec2:DescribeInstances", "ec2:DescribePlacementGroups"], "*"),
         *scheduler(names)["Statement"],
         _delete_clusters(names),
     )
 
 
 def orchestrator(names: Names, remotes: Iterable[str] = ()) -> Document:
-    """What a person or a CI job needs who runs Sojourn for this project; setup itself needs more."""
-    return _document(
+    """What a person or a CI job needs who runs Sojourn for this project; setup needs more: see `administrator`."""
+    return document(
         *_renting(names), *_ending(names), *_storing(names), *_remotes(names, remotes, ["s3:GetObject", "s3:PutObject"])
     )
 
 
 def tls_only(bucket_arn: str) -> Document:
     """The bucket's own policy: nobody speaks to it in the clear."""
-    return _document(
+    return document(
         {
             "Sid": "SojournTlsOnly",
             "Effect": "Deny",
@@ -123,20 +123,20 @@ def _renting(names: Names) -> list[Document]:
     images = f"arn:{names.partition}:ssm:*::parameter/aws/service/*"
     machine_role = names.iam(f"role/{names.machine_role}")
     return [
-        _allow("Look", look, "*"),
-        _allow("FindImages", ["ssm:GetParameters"], images),
-        _allow("RunOurs", ["ec2:RunInstances"], [_ec2(names, "instance/*"), _ec2(names, "volume/*")], ours),
-        _allow("RunAmong", ["ec2:RunInstances"], [*(_ec2(names, kind) for kind in around), *theirs]),
-        _allow(
+        allow("Look", look, "*"),
+        allow("FindImages", ["ssm:GetParameters"], images),
+        allow("RunOurs", ["ec2:RunInstances"], [_ec2(names, "instance/*"), _ec2(names, "volume/*")], ours),
+        allow("RunAmong", ["ec2:RunInstances"], [*(_ec2(names, kind) for kind in around), *theirs]),
+        allow(
             "TagWhatIsMade",
             ["ec2:CreateTags"],
             _ec2(names, "*/*"),
             {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreatePlacementGroup"]}},
         ),
-        _allow("MakeClusters", ["ec2:CreatePlacementGroup"], _ec2(names, "placement-group/sojourn-*"), ours),
-        _pass("HandOverMachineRole", machine_role, "ec2"),
-        _allow("ReadMachineRole", ["iam:GetRolePolicy"], machine_role),
-        _allow("FindProfile", ["iam:GetInstanceProfile"], names.iam(f"instance-profile/{names.machine_role}")),
+        allow("MakeClusters", ["ec2:CreatePlacementGroup"], _ec2(names, "placement-group/sojourn-*"), ours),
+        hand_over("HandOverMachineRole", machine_role, "ec2"),
+        allow("ReadMachineRole", ["iam:GetRolePolicy"], machine_role),
+        allow("FindProfile", ["iam:GetInstanceProfile"], names.iam(f"instance-profile/{names.machine_role}")),
     ]
 
 
@@ -144,36 +144,36 @@ def _ending(names: Names) -> list[Document]:
     role = names.iam(f"role/{SCHEDULER_ROLE}")
     schedules = names.arn("scheduler", f"schedule/{SCHEDULE_GROUP}/*", "*")
     return [
-        _allow("EndOurs", ["ec2:TerminateInstances", "ec2:GetConsoleOutput"], _ec2(names, "instance/*"), _OURS),
-        _allow("DeleteOurs", ["ec2:DeleteVolume"], _ec2(names, "volume/*"), _OURS),
+        allow("EndOurs", ["ec2:TerminateInstances", "ec2:GetConsoleOutput"], _ec2(names, "instance/*"), _OURS),
+        allow("DeleteOurs", ["ec2:DeleteVolume"], _ec2(names, "volume/*"), _OURS),
         _delete_clusters(names),
-        _allow(
+        allow(
             "ArmTimers",
             ["scheduler:CreateSchedule", "scheduler:GetSchedule", "scheduler:DeleteSchedule"],
             schedules,
         ),
-        _allow("ListTimers", ["scheduler:ListSchedules"], "*"),
-        _allow("FindTimers", ["scheduler:GetScheduleGroup"], _schedule_group(names)),
-        _pass("HandOverSchedulerRole", role, "scheduler"),
-        _allow("FindSchedulerRole", ["iam:GetRole"], role),
+        allow("ListTimers", ["scheduler:ListSchedules"], "*"),
+        allow("FindTimers", ["scheduler:GetScheduleGroup"], _schedule_group(names)),
+        hand_over("HandOverSchedulerRole", role, "scheduler"),
+        allow("FindSchedulerRole", ["iam:GetRole"], role),
     ]
 
 
 def _delete_clusters(names: Names) -> Document:
-    return _allow("DeleteClusters", ["ec2:DeletePlacementGroup"], _ec2(names, "placement-group/sojourn-*"), _OURS)
+    return allow("DeleteClusters", ["ec2:DeletePlacementGroup"], _ec2(names, "placement-group/sojourn-*"), _OURS)
 
 
 def _storing(names: Names) -> list[Document]:
     secrets = names.arn("ssm", f"parameter{names.secret('*')}", "*")
     return [
         *_listing("ListStore", names, ""),
-        _allow(
+        allow(
             "KeepRuns",
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             _objects(names, ""),
         ),
-        _allow("KeepSecrets", ["ssm:PutParameter", "ssm:DeleteParameter"], secrets),
-        _allow("ListSecrets", ["ssm:DescribeParameters"], "*"),
+        allow("KeepSecrets", ["ssm:PutParameter", "ssm:DeleteParameter"], secrets),
+        allow("ListSecrets", ["ssm:DescribeParameters"], "*"),
     ]
 
 
@@ -181,11 +181,11 @@ def _remotes(names: Names, remotes: Iterable[str], actions: list[str]) -> list[D
     """The project's DVC remotes on S3, each `s3://bucket/prefix`."""
     places = sorted({remote.removeprefix("s3://").strip("/") for remote in remotes})
     objects = [f"arn:{names.partition}:s3:::{place}/*" for place in places]
-    found = [_allow(READ_REMOTES, actions, objects)] if objects else []
+    found = [allow(READ_REMOTES, actions, objects)] if objects else []
     for number, place in enumerate(places):
         bucket, _, prefix = place.partition("/")
         below = _below(f"{prefix}/") if prefix else None
-        found.append(_allow(f"ListDvcRemote{number}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", below))
+        found.append(allow(f"ListDvcRemote{number}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", below))
     return found
 
 
@@ -203,7 +203,7 @@ def _listing(sid: str, names: Names, *prefixes: str) -> list[Document]:
         below = [f"{within}/{prefix}" if within else prefix for prefix in prefixes]
         when = _below(*below) if any(below) else None
         statements.append(
-            _allow(f"{sid}{number or ''}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", when)
+            allow(f"{sid}{number or ''}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", when)
         )
     return statements
 
@@ -220,15 +220,18 @@ def _below(*prefixes: str) -> Condition:
     return {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}}
 
 
-def _pass(sid: str, role: str, service: str) -> Document:
+def hand_over(sid: str, role: str, service: str) -> Document:
+    """The right to give a role to one of Amazon's services."""
     to: Condition = {"StringEquals": {"iam:PassedToService": f"{service}.amazonaws.com"}}
-    return _allow(sid, ["iam:PassRole"], role, to)
+    return allow(sid, ["iam:PassRole"], role, to)
 
 
-def _allow(sid: str, actions: list[str], resources: str | list[str], when: Condition | None = None) -> Document:
+def allow(sid: str, actions: list[str], resources: str | list[str], when: Condition | None = None) -> Document:
+    """One statement of a policy."""
     statement: Document = {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}
     return {**statement, "Condition": when} if when else statement
 
 
-def _document(*statements: Document) -> Document:
+def document(*statements: Document) -> Document:
+    """A policy of these statements."""
     return {"Version": "2012-10-17", "Statement": list(statements)}

@@ -39,6 +39,10 @@ class Piece(Protocol):
         """Make it what it should be, given what it is; returns when it can be used."""
         ...
 
+    def remove(self) -> None:
+        """Take it away; it stands, and nothing of ours runs any more."""
+        ...
+
 
 @dataclass(frozen=True)
 class Change:

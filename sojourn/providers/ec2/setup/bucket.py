@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from sojourn.errors import SpecError
@@ -77,6 +78,25 @@ class Bucket:
             )
         if self._by_tls:
             self._refuse_clear_text()
+
+    def remove(self) -> None:
+        """Delete it with all that it keeps."""
+        with translated(f"empty bucket {self._names.bucket}"):
+            for keys in self._pages():
+                self._s3.delete_objects(**self._which, Delete={"Objects": keys, "Quiet": True})
+        with translated(f"delete bucket {self._names.bucket}"):
+            self._s3.delete_bucket(**self._which)
+
+    def keeps(self) -> bool:
+        """Whether anything lies in it."""
+        with translated(f"look into bucket {self._names.bucket}"):
+            return any(self._pages())
+
+    def _pages(self) -> Iterator[list[dict[str, str]]]:
+        """The keys of everything in it, a thousand at a time."""
+        for page in self._s3.get_paginator("list_objects_v2").paginate(**self._which):
+            if page.get("Contents"):
+                yield [{"Key": one["Key"]} for one in page["Contents"]]
 
     def _create(self) -> None:
         region, name = self._names.region, self._names.bucket

@@ -50,6 +50,13 @@ class MachineGroup:
             if _outbound(found) != [EVERYTHING]:
                 self._ec2.authorize_security_group_egress(GroupId=group, IpPermissions=[_OUT])
 
+    def remove(self) -> None:
+        """Delete it; Amazon refuses while a machine is in it."""
+        found = self._find()
+        if found is not None:
+            with translated(f"delete {self.title}"):
+                self._ec2.delete_security_group(GroupId=found["GroupId"])
+
     def _find(self) -> dict[str, Any] | None:
         return find_group(self._clients, self._vpc, self._region)
 

@@ -80,6 +80,17 @@ class Reaper:
                 )
             self._events.put_targets(Rule=REAPER, Targets=[{"Id": REAPER, "Arn": self._arn}])
 
+    def remove(self) -> None:
+        """Have it called no more, then delete it."""
+
+        def uncalled() -> None:
+            self._events.remove_targets(Rule=REAPER, Ids=[REAPER])
+            self._events.delete_rule(Name=REAPER)
+
+        unless_absent(f"have {self.title} called no more", uncalled)
+        with translated(f"delete {self.title}"):
+            self._function.delete_function(FunctionName=REAPER)
+
     def _created(self) -> bool | None:
         """True once it is made; a role that is some seconds old cannot be assumed yet."""
         try:

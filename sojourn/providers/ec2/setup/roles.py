@@ -48,6 +48,14 @@ class Role:
                 iam.update_assume_role_policy(RoleName=self._name, PolicyDocument=trust)
             iam.put_role_policy(RoleName=self._name, PolicyName=POLICY, PolicyDocument=json.dumps(self._policy))
 
+    def remove(self) -> None:
+        """Delete it with its policy; Amazon refuses one to which somebody attached another."""
+        iam = self._clients.client("iam")
+        policy = {"RoleName": self._name, "PolicyName": POLICY}
+        unless_absent(f"delete the policy of {self.title}", lambda: iam.delete_role_policy(**policy))
+        with translated(f"delete {self.title}"):
+            iam.delete_role(RoleName=self._name)
+
 
 class Profile:
     """The instance profile that hands the machine role to machines."""
@@ -84,6 +92,13 @@ class Profile:
             every_s=1.0,
         )
 
+    def remove(self) -> None:
+        """Take its role out, then delete it."""
+        iam, profile = self._clients.client("iam"), {"InstanceProfileName": self._name}
+        with translated(f"delete {self.title}"):
+            iam.remove_role_from_instance_profile(**profile, RoleName=self._name)
+            iam.delete_instance_profile(**profile)
+
 
 class SpotRole:
     """The role by which EC2 itself manages spot machines; the console makes it in passing, the API does not.
@@ -110,6 +125,9 @@ class SpotRole:
         """Ask Amazon to make it."""
         with translated(f"make {self.title}"):
             self._clients.client("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+
+    def remove(self) -> None:
+        """It is Amazon's own and stays: others' spot machines need it too."""
 
 
 def _known_to_ec2(clients: Clients, profile: str) -> bool | None:

@@ -30,3 +30,8 @@ class ScheduleGroup:
         """Create it. One that is being deleted makes Amazon refuse, and is made the next time."""
         with translated(f"make {self.title}"):
             self._clients.client("scheduler", self._region).create_schedule_group(Name=SCHEDULE_GROUP)
+
+    def remove(self) -> None:
+        """Delete it, and with it whatever schedules it still has."""
+        with translated(f"delete {self.title}"):
+            self._clients.client("scheduler", self._region).delete_schedule_group(Name=SCHEDULE_GROUP)

@@ -107,7 +107,9 @@ def _ec2(call: Call) -> list[Request]:
         return [Request(f"ec2:{action}", arn, _tags("aws:RequestTag", named)), *(made if named else [])]
     if action == "CreateSecurityGroup":
         vpc = params.get("VpcId", ["*"])[0]
-        return [Request("ec2:CreateSecurityGroup", _arn(call, one)) for one in ("security-group/*", f"vpc/{vpc}")]
+        tags = _tags("aws:RequestTag", _specified(params).get("security-group", {})) | {"ec2:CreateAction": action}
+        made = [Request(f"ec2:{action}", _arn(call, one)) for one in ("security-group/*", f"vpc/{vpc}")]
+        return [*made, Request("ec2:CreateTags", _arn(call, "security-group/*"), tags)]
     for field in ("InstanceId", "VolumeId", "GroupId"):
         found = _members(params, field)
         if found:
@@ -214,6 +216,22 @@ def _scheduler(call: Call) -> list[Request]:
     return rights
 
 
+def _lambda(call: Call) -> list[Request]:
+    asked = json.loads(call.body or "{}") if call.action == "CreateFunction" else {}
+    name = asked.get("FunctionName") or unquote(call.path).split("/functions/")[1].split("/")[0]
+    function = f"arn:aws:lambda:{call.region}:{ACCOUNT}:function:{name}"
+    # GetFunctionConfiguration, UpdateFunctionCode and the like: the action is called as the call.
+    made = [Request(f"lambda:{call.action}", function)]
+    handed = {"iam:PassedToService": "lambda.amazonaws.com"}
+    return [*made, *([Request("iam:PassRole", asked["Role"], handed)] if "Role" in asked else [])]
+
+
+def _events(call: Call) -> list[Request]:
+    asked = json.loads(call.body or "{}")
+    rule = f"arn:aws:events:{call.region}:{ACCOUNT}:rule/{asked.get('Rule') or asked.get('Name')}"
+    return [Request(f"events:{call.action}", rule)]
+
+
 def _anything(call: Call) -> list[Request]:
     return [Request(f"{call.service}:{call.action}")]
 
@@ -225,6 +243,8 @@ _SERVICES: dict[str, Callable[[Call], list[Request]]] = {
     "sts": _sts,
     "ssm": _ssm,
     "scheduler": _scheduler,
+    "lambda": _lambda,
+    "events": _events,
     "pricing": _anything,
     "servicequotas": _anything,
 }

@@ -15,8 +15,8 @@ from typing import Any
 Document = Mapping[str, Any]
 
 KEYS = re.compile(
-    r"aws:(ResourceTag|RequestTag)/sojourn:lease|aws:SourceAccount|aws:SecureTransport"
-    r"|iam:PassedToService|ec2:CreateAction|s3:prefix"
+    r"aws:(ResourceTag|RequestTag)/sojourn:lease|aws:ResourceTag/Name|aws:SourceAccount|aws:SecureTransport"
+    r"|iam:PassedToService|iam:AWSServiceName|ec2:CreateAction|s3:prefix"
 )
 
 

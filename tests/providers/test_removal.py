@@ -1,0 +1,137 @@
+"""`sojourn setup aws --remove`: what setup made goes, what others need stays, and nothing goes under a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from clouds.aws.iam.rules import actions
+from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+from typer.testing import CliRunner
+
+from cli.main import app
+from sojourn.errors import SpecError, TeardownError
+from sojourn.names import LeaseName
+from sojourn.providers.ec2 import administrator
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.foundation import Names
+from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.providers.ec2.setup import differences, pieces
+from sojourn.providers.ec2.setup.removal import Removal, removal
+
+NAMES = Names(ACCOUNT, REGION, "digits")
+LEASE = str(LeaseName("calm-panda-a2e3", 1))
+# Allowed to whoever sets up, and not called here.
+ELSEWHERE = {
+    "s3:GetBucketPolicy",  # only at an endpoint with TLS
+    "s3:PutBucketPolicy",
+    "ec2:DescribeRegions",  # only by looking for machines everywhere
+    "ec2:AuthorizeSecurityGroupEgress",  # only of a group that somebody closed
+    "ec2:RevokeSecurityGroupIngress",  # only of one that somebody opened
+    "iam:UpdateAssumeRolePolicy",  # only of a role that somebody changed
+    "lambda:UpdateFunctionCode",  # only of an older reaper
+    "lambda:UpdateFunctionConfiguration",
+    "scheduler:DeleteSchedule",  # at Amazon who deletes a group of schedules needs it; here none is left
+    "scheduler:GetSchedule",  # only of one that is left
+}
+
+
+def make(clients: Clients, project: str = "digits") -> None:
+    for change in differences(pieces(clients, project, reaper=True)):
+        change.apply()
+
+
+def missing(clients: Clients, project: str = "digits") -> list[str]:
+    return [one.piece.title for one in differences(pieces(clients, project, reaper=True)) if one.new]
+
+
+def planned(clients: Clients, project: str = "digits", results: bool = False) -> Removal:
+    return removal(Ec2Provider(clients, [REGION]), project, results=results)
+
+
+def test_all_that_setup_made_goes_and_can_be_made_again(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    found = planned(clients)
+    assert len(found.going) == 8 and found.staying == ()
+    found.apply()
+    assert len(missing(clients)) == 8, "Amazon's own role for spot machines is not ours to remove"
+    assert planned(clients) == Removal((), ())
+    make(clients)
+    assert missing(clients) == []
+
+
+def test_nothing_goes_while_anything_of_ours_stands(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    tags = [{"Key": "sojourn:lease", "Value": LEASE}]
+    spec = [{"ResourceType": "volume", "Tags": tags}]
+    aws.client("ec2").create_volume(AvailabilityZone=f"{REGION}a", Size=8, TagSpecifications=spec)
+    with pytest.raises(SpecError, match=f"{LEASE} still stands") as caught:
+        planned(clients)
+    assert "sojourn reap" in str(caught.value.hint)
+
+
+def test_what_another_project_needs_stays(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    make(clients, "faces")
+    found = planned(clients)
+    assert {one.title for one in found.going} == {
+        "role sojourn-machine-digits",
+        "instance profile sojourn-machine-digits",
+    }
+    assert all(line.endswith(": faces needs it too") for line in found.staying) and len(found.staying) == 6
+    found.apply()
+    assert missing(clients, "faces") == []
+
+
+def test_a_bucket_that_keeps_results_goes_only_when_that_is_said(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    for number in range(3):
+        aws.client("s3").put_object(Bucket=NAMES.bucket, Key=f"control/digits/{number}", Body=b"x")
+    kept = planned(clients)
+    assert kept.staying == (f"bucket {NAMES.bucket}: it keeps results; to delete them too: --delete-results",)
+    kept.apply()
+    assert aws.client("s3").list_objects_v2(Bucket=NAMES.bucket)["KeyCount"] == 3
+    planned(clients, results=True).apply()
+    assert aws.client("s3").list_buckets()["Buckets"] == []
+
+
+def test_what_cannot_go_keeps_no_other_from_going(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    body = "RoleName=sojourn-machine-digits"
+    aws.fault("iam", "DeleteRole", "error", code="DeleteConflict", status=409, message="detach first", body=body)
+    with pytest.raises(TeardownError, match=r"role sojourn-machine-digits.*detach first"):
+        planned(clients).apply()
+    assert [one.title for one in planned(clients).going] == ["role sojourn-machine-digits"]
+
+
+@pytest.mark.slow
+def test_it_is_shown_before_it_is_done(aws: AwsCloud, clients: Clients, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("launch: {project_name: digits}\n")
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(app, ["setup", "aws", "--project", str(tmp_path), *words])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    run("--yes")
+    shown = run("--remove")
+    assert "- bucket" in shown and "Nothing was removed. Do it: sojourn setup aws --remove --yes" in shown
+    assert "6 removed" in run("--remove", "--yes")
+    assert "Nothing to remove." in run("--remove", "--yes")
+
+
+def test_who_sets_up_needs_the_printed_rights_and_no_others(aws: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = aws.user("root", administrator.policy(NAMES))
+    for name, value in root.items():
+        monkeypatch.setenv(name, value)
+    aws.enforce()
+    clients = Clients()
+    make(clients)
+    assert missing(clients) == []
+    aws.client("s3").put_object(Bucket=NAMES.bucket, Key="control/digits/x", Body=b"x")
+    planned(clients, results=True).apply()
+    assert missing(clients) == [one.title for one in pieces(clients, "digits", reaper=True) if "Spot" not in one.title]
+    used = {action for who, action in aws.used() if who == "user/root"}
+    assert actions(administrator.policy(NAMES)) - used == ELSEWHERE
+    refused = {one["action"] for one in aws.decisions("user/root") if not one["allowed"]}
+    assert refused <= {"ssm:GetParameter", "ec2:RunInstances"}, "of whoever may not rent, setup asks no more"
