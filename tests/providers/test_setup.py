@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from sojourn.errors import AccessError, SpecError
+from sojourn.providers.ec2 import administrator
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.foundation import GROUP, Names, find, find_ground
 from sojourn.providers.ec2.policies import printed
@@ -276,4 +277,5 @@ def test_what_is_printed_for_an_administrator_needs_no_credentials_and_is_what_w
     (tmp_path / "params.yaml").write_text("launch: {project_name: digits}")
     done = run(tmp_path, "--print", "--account", ACCOUNT, "--region", "eu-west-1")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output) == printed(Names(ACCOUNT, "eu-west-1", "digits"))
+    names = Names(ACCOUNT, "eu-west-1", "digits")
+    assert json.loads(done.output) == {**printed(names), "who_sets_up": administrator.policy(names)}
