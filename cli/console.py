@@ -19,7 +19,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.records import Receipt
 from sojourn.report import Report
 from sojourn.runs import RunLine
-from sojourn.shorthand import format_duration
+from sojourn.shorthand import format_clock, format_duration
 
 
 def go_on_unread() -> None:
@@ -56,6 +56,10 @@ def show_receipt(receipt: Receipt) -> None:
         for at in receipt.attempts:
             what = f"{at.nodes} × {at.machine} {at.place} {at.market}, {at.seconds:.0f} s, ${at.cost:.2f}: {at.state}"
             _row("  ", f"attempt {at.number}  {what}" + (f", {escape(at.message)}" if at.message else ""), 2)
+    if receipt.held_s:
+        _row(
+            "  ", f"held for {format_duration(receipt.held_s)} after the script had failed: ${receipt.held_cost:.2f}", 2
+        )
     colour = "green" if receipt.state == "closed" else "red"
     count = f"{len(receipt.resources)} resource{'' if len(receipt.resources) == 1 else 's'}"
     _row(f"[bold]{'receipt':<12}[/]", f"{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}", 12)
@@ -102,9 +106,7 @@ def show_ledger(entries: Iterable[Entry]) -> None:
 
 def clock_time(at: float) -> str:
     """A time of day, local."""
-    import datetime
-
-    return datetime.datetime.fromtimestamp(at).strftime("%H:%M:%S")
+    return format_clock(at)
 
 
 def _metrics(report: Report) -> str:

@@ -67,6 +67,9 @@ _LAUNCH: dict[str, Any] = {
     "deadline": _option("For the whole run, like 90m or 2h30m."),
     "budget": _option("Dollars for the whole run, like 5 or '$5.50'; it ends earlier then."),
     "grace": _option("After the deadline, to stop and leave, like 60s."),
+    "hold_on_failure": _option(
+        "Keep the machines for so long if the script fails, to look; like 20m.", "--hold-on-failure"
+    ),
     "environment": _option("auto, current, or a requirements file."),
     "secrets": _options("--secret", "The name of a variable the script needs."),
     "inputs": _options("--input", "A large file or directory to send along."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import typer
@@ -26,7 +27,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         return
     if records.plan is not None:
         show_plan(records.plan)
-    out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox))}")
+    out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox), time.time())}")
     show_ledger(entries_of(mailbox))
     if records.receipt is not None:
         show_receipt(records.receipt)

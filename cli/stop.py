@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import options
+
+if TYPE_CHECKING:
+    from sojourn.mailbox import Mailbox
 
 STOP_WAIT_S = 120.0
 
@@ -17,7 +20,7 @@ def stop(
     wait: Annotated[bool, typer.Option(help="Wait until the script has ended.")] = True,
     store: options.StoreUrl = None,
 ) -> None:
-    """Stop a run: its checkpoint is committed, its results come home, its machines go.
+    """Stop a run: its checkpoint is committed, its results come home, its machines go. Held machines go at once.
 
     Example: sojourn stop last
     """
@@ -25,20 +28,38 @@ def stop(
     from cli.world import open_stores
     from sojourn.lease import fold
     from sojourn.records import Stop
-    from sojourn.runs import entries_of, find_run
+    from sojourn.runs import entries_of, find_run, is_held
     from sojourn.waiting import SystemClock, wait_for
 
     mailbox = find_run(open_stores(store), run)
-    if fold(entries_of(mailbox)).outcome is not None:
+    state = fold(entries_of(mailbox))
+    held = is_held(state, time.time())
+    if state.outcome is not None and not held:
         out.print(f"{mailbox.run} is over already; see it: sojourn show {mailbox.run}")
         return
     mailbox.request_stop(Stop(reason="sojourn stop", at=time.time()))
     if wait:
-        attempt = fold(entries_of(mailbox)).attempt
         wait_for(
-            lambda: mailbox.exit(attempt, 0) or fold(entries_of(mailbox)).outcome,
+            lambda: _let_go(mailbox, state.attempt) if held else _ended(mailbox, state.attempt),
             what=f"{mailbox.run} did not confirm the stop",
             limit_s=STOP_WAIT_S,
             clock=SystemClock(),
         )
     out.print(f"{mailbox.run} stops; its results come home where it was started, or by: sojourn attach {mailbox.run}")
+
+
+def _ended(mailbox: Mailbox, attempt: int) -> bool | None:
+    """Whether the script has, or None; each machine says so before its owner does."""
+    from sojourn.lease import fold
+    from sojourn.runs import entries_of
+
+    return mailbox.exit(attempt, 0) is not None or fold(entries_of(mailbox)).outcome is not None or None
+
+
+def _let_go(mailbox: Mailbox, attempt: int) -> bool | None:
+    """Whether held machines are given back, or have ended by themselves where nobody owns the run; or None."""
+    from sojourn.lease import fold
+    from sojourn.runs import entries_of
+
+    beat = mailbox.beat(attempt, 0) or {}
+    return fold(entries_of(mailbox)).released_at is not None or beat.get("phase") == "done" or None

@@ -39,6 +39,7 @@ from sojourn.receipt import write_receipt
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
 from sojourn.runs import checkouts, past_reports, remember
+from sojourn.shorthand import format_clock
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
@@ -189,11 +190,23 @@ class Journey:
             return found
 
     def release(self) -> None:
-        """Give the machines back."""
+        """Give the machines back, once nobody may look at them any more."""
         if self.orchestrator.state.released_at is None:
+            self._hold()
             with self._step("release"):
                 self.orchestrator.release()
         self.released = True
+
+    def _hold(self) -> None:
+        outcome, run = self.orchestrator.state.outcome, self.plan.run
+        if outcome is None or outcome.hold is None or not self.orchestrator.holding():
+            return
+        with self._step("hold") as say:
+            until = format_clock(outcome.hold.until)
+            self.listener.warn(
+                f"held until {until}; look: sojourn exec {run} -- nvidia-smi; end it: sojourn stop {run}"
+            )
+            say(self.orchestrator.hold())
 
     def confirm(self) -> Receipt:
         """Ask until nothing is left, and write the receipt. Raises TeardownError when something is."""
@@ -368,6 +381,7 @@ class Journey:
             metrics=plan.metric_files(),
             deadline_at=plan.deadline_at,
             grace_s=plan.launch.grace,
+            hold_s=plan.launch.hold_on_failure,
         )
 
     def _publish(self, outcome: Outcome, found: Collected) -> Published:

@@ -11,6 +11,7 @@ its former owner stopped, and the simulator drives the very same rules.
 
 Whoever is refused takes the next offer, and when all were refused begins again after a
 while. Whoever lost the machines gives back what is left of them before it rents others.
+Between outcome and release machines may be held, for somebody to look at.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sojourn.ledger import Entry
-from sojourn.records import Exit, ExitReason, Hello, Lease, Machine, Outcome, RunState, Stop
+from sojourn.records import Exit, ExitReason, Hello, Hold, Lease, Machine, Outcome, RunState, Stop
 
 HELLO_LIMIT_S = 900.0  # a machine that says nothing for this long after its creation is lost
 VISIBLE_LIMIT_S = 120.0  # machines that their own provider has not shown for this long are not there
@@ -145,7 +146,18 @@ def step(state: State, seen: Seen, terms: Terms) -> Action | None:
     return None
 
 
-def _give_back(state: State, seen: Seen, terms: Terms) -> Action:
+def held(state: State, seen: Seen, terms: Terms) -> bool:
+    """Whether the machines of a script that failed stand for somebody to look at."""
+    hold = state.outcome.hold if state.outcome else None
+    if hold is None or state.released_at is not None or seen.stop is not None or seen.release_now:
+        return False
+    standing = seen.lease is not None and any(one.state in ("starting", "running") for one in seen.lease.machines)
+    return standing and seen.now < min(hold.until, terms.deadline_at)
+
+
+def _give_back(state: State, seen: Seen, terms: Terms) -> Action | None:
+    if held(state, seen, terms):
+        return None
     return Gone() if state.released_at is not None and _nothing_left(state, seen, terms) else Release()
 
 
@@ -296,7 +308,12 @@ def judge(exits: list[Exit], seen: Seen, terms: Terms) -> Outcome:
         "preempted": "lost",
     }
     state = states.get(first.reason, "failed")
-    return _outcome(state, _sentence(first, seen, terms), seen, exits, last=first)
+    ended = _outcome(state, _sentence(first, seen, terms), seen, exits, last=first)
+    holds = [one.hold for one in exits if one.hold is not None]
+    if state != "failed" or not holds:
+        return ended
+    hold = Hold(since=min(one.since for one in holds), until=max(one.until for one in holds))
+    return ended.model_copy(update={"hold": hold})
 
 
 def _failed_at(one: Exit) -> float:

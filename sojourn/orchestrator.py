@@ -25,6 +25,7 @@ T = TypeVar("T")
 Reached = Callable[[lease.State], bool]
 TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
 CONFIRM_LIMIT_S = 120.0
+HOLD_POLL_S = 0.2
 FOLLOW_EVERY_S = 1.0  # while the script runs its end is in the mailbox, and the provider only tells of machines lost
 FOLLOW_SLOWER = 5.0  # how much more rarely it is asked then than while machines come and go
 
@@ -72,11 +73,25 @@ class Orchestrator:
         return lease.fold(self.ledger.entries())
 
     def over(self) -> bool:
-        """Whether the attempt has ended, by what can be seen now; writes nothing."""
+        """Whether the attempt has ended and nobody may look at its machines, by what is seen now; writes nothing."""
         state = self.state
-        ended = state.outcome is not None or state.gone_at is not None
-        action = lease.step(state, self._look(state), self._terms)
-        return ended or isinstance(action, lease.Conclude | lease.Lose)
+        seen = self._look(state)
+        action = lease.step(state, seen, self._terms)
+        if isinstance(action, lease.Conclude):
+            state = replace(state, outcome=action.outcome)
+        ended = state.outcome is not None or state.gone_at is not None or isinstance(action, lease.Lose)
+        return ended and not lease.held(state, seen, self._terms)
+
+    def holding(self) -> bool:
+        """Whether the machines of a script that failed stand for somebody to look at."""
+        state = self.state
+        return lease.held(state, self._look(state), self._terms)
+
+    def hold(self) -> str:
+        """Until nobody may look at them any more; why not."""
+        while self.holding():
+            self.clock.sleep(max(HOLD_POLL_S, self.mailbox.store.pace_s))
+        return f"ended by {self._stop.reason}" if self._stop else "over"
 
     def rent_no_more(self) -> None:
         """From now on machines that are lost are not replaced."""
@@ -135,7 +150,7 @@ class Orchestrator:
             self.stop_for = None
         # The provider first: a machine that is over by then has said its last word before.
         observed = self._observe(state) if state.name else None
-        nodes = range(self.plan.launch.nodes) if state.name else ()
+        nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
         exits = tuple(self.mailbox.exit(state.attempt, node) for node in nodes)
         return lease.Seen(
             now=self.clock.now(),
@@ -157,7 +172,7 @@ class Orchestrator:
     def _observe(self, state: lease.State) -> Lease | None:
         assert state.name is not None
         now, every = self.clock.monotonic(), self.plan.capability.ask_every_s
-        if state.ordered_at is not None and state.outcome is None:
+        if state.ordered_at is not None and state.released_at is None:
             every = max(FOLLOW_EVERY_S, FOLLOW_SLOWER * every)
         if self._observed is not None and self._observed[0] == state.name and now - self._observed[1] < every:
             return self._observed[2]

@@ -8,7 +8,7 @@ from datetime import datetime
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Offer
 from sojourn.requirements import Lock
-from sojourn.shorthand import format_duration
+from sojourn.shorthand import format_clock, format_duration
 
 NEXT = 4  # kinds of offers shown after the first
 REMARKS = 5
@@ -31,6 +31,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         *([("then", _others(plan.offers))] if len(plan.offers) > 1 else []),
         ("time", f"{about}{limit}{_cut(plan)}"),
         ("money", _money(plan)),
+        *([("hold", _hold(plan))] if plan.launch.hold_on_failure else []),
         ("makes", _makes(plan)),
         ("leaves", f"results, logs and bundle in {plan.store}"),
     ]
@@ -61,7 +62,7 @@ def _inputs(plan: Plan) -> str:
 
 def _resume(found: Checkpoint) -> str:
     files = f"{_files(len(found.files))}, {format_bytes(found.bytes)}"
-    made = f"checkpoint {found.sequence} of {found.run}, made {_clock(found.at)}: {files}"
+    made = f"checkpoint {found.sequence} of {found.run}, made {format_clock(found.at)}: {files}"
     return f"{made}; resumes if the script loads it"
 
 
@@ -132,6 +133,14 @@ def _money(plan: Plan) -> str:
     return f"{about}at most ${plan.ceiling:.2f}{moved}{estimated}{budget}"
 
 
+def _hold(plan: Plan) -> str:
+    """What it may cost to look at the machines of a script that failed; all of it lies within the ceiling."""
+    hold_s = min(plan.launch.hold_on_failure, plan.launch.deadline)
+    dollars = max(offer.price for offer in plan.offers) * plan.launch.nodes * hold_s / 3600
+    cost = f", up to {_dollars(dollars)} of the money above" if dollars else ""
+    return f"if the script fails its machines stay for {format_duration(hold_s)} at most, to look at them{cost}"
+
+
 def _cut(plan: Plan) -> str:
     """When the budget ends it earlier, on the first offer."""
     paid = plan.budget.script_s(plan.offers, 0)
@@ -148,7 +157,7 @@ def _makes(plan: Plan) -> str:
 def _gone_by(plan: Plan) -> str:
     at = plan.deadline_at + plan.launch.grace
     another_day = datetime.fromtimestamp(at).date() != datetime.fromtimestamp(plan.created_at).date()
-    return f"{datetime.fromtimestamp(at):%a %d %b} {_clock(at)}" if another_day else _clock(at)
+    return f"{datetime.fromtimestamp(at):%a %d %b} {format_clock(at)}" if another_day else format_clock(at)
 
 
 def _remarks(remarks: tuple[str, ...]) -> Iterable[str]:
@@ -163,7 +172,3 @@ def _files(count: int) -> str:
 
 def _dollars(amount: float) -> str:
     return f"${amount:.2f}" if amount >= 0.1 else f"${amount:.2g}"
-
-
-def _clock(at: float) -> str:
-    return f"{datetime.fromtimestamp(at):%H:%M:%S}"

@@ -19,7 +19,7 @@ from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.providers import Provider
-from sojourn.records import Lease, Record
+from sojourn.records import Lease, Outcome, Record
 from sojourn.report import Report
 from sojourn.runs import all_mailboxes, entries_of
 from sojourn.shorthand import format_duration
@@ -111,10 +111,14 @@ def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]
         return "its run gave it back", True
     if state.lost is not None and now > state.lost.ended_at + SETTLING_S:
         return "its attempt is lost, and nobody gave it back", True
-    if state.outcome is not None and now > state.outcome.ended_at + SETTLING_S:
+    if state.outcome is not None and now > _over_at(state.outcome) + SETTLING_S:
         return f"its run is over ({state.outcome.state})", True
     left = format_duration(max(0.0, lease.deadline_at - now))
     return f"its run goes on; {left} to its deadline", False
+
+
+def _over_at(outcome: Outcome) -> float:
+    return outcome.hold.until if outcome.hold else outcome.ended_at
 
 
 def _end(lease: Lease, why: str, provider: Provider, dry_run: bool) -> Finding:

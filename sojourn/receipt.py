@@ -40,6 +40,8 @@ def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | 
         resources=resources,
         attempts=tuple(_attempt(plan, one, lines[one.name]) for one in rented if one.refused is None),
         cost=round(sum(one.cost for one in resources), 4),
+        held_s=round(sum(one.held_s for one in resources), 3),
+        held_cost=round(sum(one.cost * one.held_s / one.seconds for one in resources if one.held_s), 4),
     )
 
 
@@ -87,10 +89,13 @@ def _machine(rented: _Rented, name: str, machine: Machine | None) -> Resource:
     ended = machine.ended_at if machine else None
     gone = rented.gone_at if machine is None or machine.state == "gone" else None
     seconds = max(0.0, (ended or gone or created or 0.0) - created) if created else 0.0
+    hold = rented.ended.hold if rented.ended else None
+    held_s = min(seconds, max(0.0, (created or 0.0) + seconds - hold.since)) if hold else 0.0
     return Resource(
         kind=rented.offer.machine,
         name=name,
         identity=machine.identity if machine else None,
+        held_s=round(held_s, 3),
         created_at=created,
         released_at=rented.released_at,
         gone_at=gone,

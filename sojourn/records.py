@@ -114,6 +114,7 @@ class Order(Record):
     deadline_at: float
     grace_s: float
     commit_every_s: float = 15.0
+    hold_s: float = Field(default=0.0, description="How long the machines stay for somebody to look, if it fails")
 
 
 class Stop(Record):
@@ -188,6 +189,13 @@ class Checkpoint(Record):
         return sum(entry.size for entry in self.files)
 
 
+class Hold(Record):
+    """The time for which a machine stays after its script has failed, for somebody to look at it."""
+
+    since: float
+    until: float = Field(description="At the latest; never after the deadline")
+
+
 class RankExit(Record):
     """How one rank ended."""
 
@@ -222,6 +230,7 @@ class Exit(Record):
     checkpoint: int | None = Field(default=None, description="Sequence of the newest checkpoint manifest")
     log_segments: int = 0
     log_bytes: int = 0
+    hold: Hold | None = Field(default=None, description="The machine stays; all that is kept of it is in the store")
 
 
 RunState = Literal["succeeded", "failed", "stopped", "deadline", "refused", "lost"]
@@ -240,6 +249,7 @@ class Outcome(Record):
     started_at: float | None = None
     ended_at: float
     exits: tuple[Exit, ...] = ()
+    hold: Hold | None = Field(default=None, description="The machines stay for somebody to look at them")
 
 
 # --- what is rented ---------------------------------------------------------------------
@@ -397,6 +407,7 @@ class Resource(Record):
     ended_by: str | None = None
     seconds: float = 0.0
     cost: float = 0.0
+    held_s: float = Field(default=0.0, description="Those of its seconds that came after the script had failed")
 
 
 class Attempt(Record):
@@ -423,4 +434,6 @@ class Receipt(Record):
     resources: tuple[Resource, ...]
     attempts: tuple[Attempt, ...] = ()
     cost: float = 0.0
+    held_s: float = Field(default=0.0, description="For somebody to look, of all machines together")
+    held_cost: float = Field(default=0.0, description="What of the cost is that")
     leaves: dict[str, Any] = Field(default_factory=dict, description="What stays in the store, in bytes")

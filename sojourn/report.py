@@ -60,6 +60,8 @@ class Report(Record):
     script_s: float | None = Field(default=None, description="From the script's start to its end")
     phases: dict[str, float] = Field(default_factory=dict, description="Seconds in each step of this orchestrator")
     cost: float
+    held_s: float = Field(default=0.0, description="For which machines stood after the script had failed")
+    held_cost: float = Field(default=0.0, description="What of the cost is that")
     receipt: str
     files: int
     bytes: int
@@ -108,6 +110,8 @@ def write_report(
         script_s=round(outcome.ended_at - outcome.started_at, 3) if outcome.started_at else None,
         phases={name: round(seconds, 3) for name, seconds in phases.items()},
         cost=receipt.cost,
+        held_s=receipt.held_s,
+        held_cost=receipt.held_cost,
         receipt=receipt.state,
         files=len(collected.files),
         bytes=collected.bytes,

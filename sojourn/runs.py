@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ import platformdirs
 
 from sojourn.agent import files
 from sojourn.errors import SojournError, SpecError, nearest
-from sojourn.lease import fold
+from sojourn.lease import State, fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id, project_name
@@ -160,14 +161,22 @@ def usual_seconds(reports: list[Report], command: str) -> float | None:
     return statistics.median(done[-3:]) if done else None
 
 
-def where_it_stands(entries: list[Entry]) -> str:
+def where_it_stands(entries: list[Entry], now: float) -> str:
     """One word for a run, from its ledger."""
     state = fold(entries)
+    if is_held(state, now):
+        return "held"
     if state.outcome is not None:
         return state.outcome.state
     if state.ordered_at is not None:
         return "training"
     return "provisioning" if state.intended_at is not None else "preparing"
+
+
+def is_held(state: State, now: float) -> bool:
+    """Whether the machines of a script that failed still stand for somebody to look at, by the ledger alone."""
+    hold = state.outcome.hold if state.outcome and state.released_at is None else None
+    return hold is not None and now < hold.until
 
 
 def all_mailboxes(store: Store) -> list[Mailbox]:
@@ -192,7 +201,7 @@ def _line(mailbox: Mailbox) -> RunLine | None:
         run=mailbox.run,
         project=mailbox.project,
         created_at=plan.created_at,
-        state=where_it_stands(entries),
+        state=where_it_stands(entries, time.time()),
         command=plan.shown_command(),
         owner=entries[-1].owner if entries and entries[-1].kind not in ("closed", "handover") else None,
         deadline_at=plan.deadline_at,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import time
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -39,6 +40,11 @@ def format_duration(seconds: float) -> str:
             parts.append(f"{left // size}{unit}")
             left %= size
     return " ".join(parts[:2]) or "0s"
+
+
+def format_clock(at: float) -> str:
+    """`16:42:00`: a time of day, local."""
+    return time.strftime("%H:%M:%S", time.localtime(at))
 
 
 def parse_size(value: object) -> float:

@@ -105,6 +105,13 @@ class Launch(BaseModel):
         json_schema_extra={"default": "1m"},
         description="Time after the deadline for stopping, the last commit and leaving, like 45s; kept in seconds.",
     )
+    hold_on_failure: Duration = Field(
+        default=0.0,
+        ge=0,
+        json_schema_extra={"default": "0s"},
+        description="How long the machines stay when the script failed, to look at them by `sojourn exec`, like 20m; "
+        "never beyond deadline and budget; kept in seconds.",
+    )
     environment: str = Field(
         default="auto",
         description="`auto` builds one from the dependency files found, `current` takes the python on your PATH "

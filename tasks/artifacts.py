@@ -72,6 +72,8 @@ def report_page(report: Report) -> str:
         "results": f"{report.files} files, {format_bytes(report.bytes)}",
         "commit": f"{report.commit} (+{report.changed} changed files)" if report.commit else "not in git",
     }
+    if report.held_s:
+        facts["held"] = f"{format_duration(report.held_s)} after it had failed, ${report.held_cost:.2f} of the cost"
     drawn = [name for name, series in report.series.items() if len(series.values()) > 1][:CHARTS]
     curves = [_image(name, chart(name, report.series[name])) for name in drawn]
     parts = [f"# {report.run}: {report.state}", *curves, _table("ended", report.message, facts)]

@@ -26,7 +26,7 @@ from sojourn.lease import (
     step,
 )
 from sojourn.ledger import Entry, Kind
-from sojourn.records import Exit, Hello, Lease, Machine, Outcome, Part, RankExit, Stop
+from sojourn.records import Exit, Hello, Hold, Lease, Machine, Outcome, Part, RankExit, Stop
 
 NAME = "sojourn-quiet-heron-7f3a-1-0-abcd"
 TERMS = Terms(nodes=2, offers=2, deadline_at=1000.0, grace_s=60.0)
@@ -309,3 +309,45 @@ def test_machines_that_their_budget_ended_say_so_and_are_not_replaced() -> None:
     full = machines("gone", "gone")
     action = step(ORDERED, Seen(now=1001.0, lease=full, exits=ends), TERMS)
     assert isinstance(action, Conclude) and action.outcome.message == "ended at its deadline"
+
+
+# --- held machines ----------------------------------------------------------------------
+
+HOLD = Hold(since=51.0, until=300.0)
+HELD = replace(ORDERED, outcome=Outcome(state="failed", message="exit code 3", ended_at=50.0, hold=HOLD))
+
+
+def test_a_failed_script_with_a_hold_is_over_and_its_machines_stay() -> None:
+    exits = (exited(0, 3, hold=HOLD), Exit(node=1, reason="peer", ended_at=52.0, hold=Hold(since=53.0, until=301.0)))
+    ended = outcome(step(ORDERED, Seen(now=60, lease=machines("running", "running"), exits=exits), TERMS))
+    assert (ended.state, ended.hold) == ("failed", Hold(since=51.0, until=301.0))
+
+
+def test_nothing_is_held_that_did_not_fail() -> None:
+    taken = Exit(node=1, reason="preempted", ended_at=40.0)
+    seen = Seen(now=60, lease=machines("running", "running"), exits=(exited(0, 3, hold=HOLD), taken))
+    assert outcome(step(ORDERED, seen, TERMS)).hold is None, "the other machine was lost first"
+
+
+def test_held_machines_are_given_back_when_the_time_is_over() -> None:
+    standing = machines("running", "running")
+    assert step(HELD, Seen(now=299, lease=standing), TERMS) is None
+    assert step(HELD, Seen(now=300, lease=standing), TERMS) == Release()
+    assert step(replace(HELD, released_at=300.0), Seen(now=301, lease=standing), TERMS) == Release()
+    assert step(replace(HELD, released_at=300.0), Seen(now=301, lease=machines("gone", "gone")), TERMS) == Gone()
+
+
+def test_a_stop_ends_a_hold_at_once() -> None:
+    standing = machines("running", "running")
+    stop = Stop(reason="sojourn stop", at=100.0)
+    assert step(HELD, Seen(now=100, lease=standing, stop=stop), TERMS) == Release()
+    assert step(HELD, Seen(now=100, lease=standing, release_now=True), TERMS) == Release()
+
+
+def test_no_hold_outlasts_its_machines_or_the_deadline() -> None:
+    assert step(HELD, Seen(now=100, lease=machines("running", "ended")), TERMS) is None
+    assert step(HELD, Seen(now=100, lease=machines("ended", "gone")), TERMS) == Release()
+    assert step(HELD, Seen(now=100, lease=None), TERMS) == Release()
+    wrong = replace(HELD, outcome=HELD.outcome.model_copy(update={"hold": Hold(since=51.0, until=9e9)}))  # type: ignore[union-attr]
+    assert step(wrong, Seen(now=999, lease=machines("running", "running")), TERMS) is None
+    assert step(wrong, Seen(now=1000, lease=machines("running", "running")), TERMS) == Release()

@@ -143,3 +143,11 @@ def test_an_end_on_another_day_has_its_date(project: Path) -> None:
 def test_many_remarks_are_cut_short(project: Path) -> None:
     notes = [text for heading, text in plan_text.lines(plan(project, remarks=tuple("abcdefgh"))) if heading == "note"]
     assert notes == [*"abcde", "3 more of the kind: sojourn plan --json"]
+
+
+def test_a_hold_is_shown_with_what_it_may_take_of_the_ceiling(project: Path) -> None:
+    asked = plan(project, OFFERS[:3], nodes=2, deadline="59m", grace="60s", hold_on_failure="20m")
+    assert said(asked)["hold"].endswith("stay for 20m at most, to look at them, up to $0.55 of the money above")
+    assert said(asked)["money"] == "at most $1.64", "the ceiling goes to the deadline anyway"
+    assert "stay for 5m at most" in said(plan(project, deadline="5m", hold_on_failure="20m"))["hold"]
+    assert "hold" not in said(plan(project))

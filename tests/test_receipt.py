@@ -8,7 +8,7 @@ from sojourn.ledger import Entry, Kind
 from sojourn.names import LeaseName
 from sojourn.planning import Plan
 from sojourn.receipt import write_receipt
-from sojourn.records import Lease, Machine, Offer, Outcome, Part
+from sojourn.records import Hold, Lease, Machine, Offer, Outcome, Part
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.json"
 RUN = "quiet-heron-7f3a"
@@ -87,3 +87,11 @@ def test_a_volume_that_still_stands_keeps_the_receipt_from_closing() -> None:
 def test_what_was_never_released_is_open() -> None:
     entries = ledger(intent(1, 0), ("created", {}), ("ordered", {}))
     assert write_receipt(plan(), entries, {FIRST: lease(FIRST, "running")}).state == "open"
+
+
+def test_what_machines_cost_after_the_script_had_failed_is_told_apart() -> None:
+    failed = Outcome(state="failed", message="exit code 3", ended_at=52.0, hold=Hold(since=54.0, until=90.0))
+    entries = ledger(intent(1, 0), ("outcome", failed.model_dump(mode="json")), ("release", {}), ("gone", {}))
+    receipt = write_receipt(plan(), entries, {FIRST: lease(FIRST, "gone", seconds=10.0)})
+    assert [one.held_s for one in receipt.resources] == [6.0, 0.0, 0.0]
+    assert (receipt.cost, receipt.held_s, receipt.held_cost) == (0.01, 6.0, 0.006)

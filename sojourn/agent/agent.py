@@ -4,8 +4,9 @@ Its phases: waiting (hello, then the order), fetching (bundle and inputs, every 
 checked), preparing (the Python environment, where the order sends one), running (the
 script in a clean environment; log segments, outputs and checkpoints reach the store
 meanwhile), committing (what is left), done (`exit.json`, the very last thing). A stop
-request, the deadline or SIGTERM lead from any phase to the last two. It never retries
-the script, and no process of the script outlives it.
+request, the deadline or SIGTERM lead from any phase to the last two. Between them a
+machine whose script failed may be held, with its `exit.json` written. The agent never
+retries the script, and no process of the script outlives it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 
-from sojourn.agent import files, host, parameters
+from sojourn.agent import files, hold, host, parameters
 from sojourn.agent.clock import Deadline, Grace
 from sojourn.agent.commit import Committer
 from sojourn.agent.diagnosis import diagnosis
@@ -68,6 +69,7 @@ class Agent:
         self._address = address
         self._scratch = os.path.abspath(scratch)
         self._root = os.path.join(self._scratch, "tree")
+        self._hold_s = 0.0
         self._path = os.defpath  # where the script's programs are found
         self._fetcher: Fetcher | None = None
         self._metadata = Imds() if boot.get("metadata") == "ec2" else None
@@ -92,7 +94,8 @@ class Agent:
             self._fault(error)
         else:
             self._see_through(work)
-        return self._say_exit()
+            return self._leave_later(work)
+        return self._leave()
 
     # -- waiting --
 
@@ -141,6 +144,7 @@ class Agent:
         order: Json = json.loads(body)
         self._deadline.lower(order["deadline_at"])
         self._grace.seconds = order["grace_s"]
+        self._hold_s = order.get("hold_s", 0.0)
         self._place.rank_by(order["nodes"])
         return order
 
@@ -233,7 +237,28 @@ class Agent:
         except OSError as error:
             say(f"the diagnosis could not be stored: {error}")
 
+    # -- held --
+
+    def _leave_later(self, work: Work) -> int:
+        """Leave, but where the script failed and the order says so only after somebody could look."""
+        held = hold.due(self._exit, self._hold_s, self._place, self._deadline)
+        if held is None:
+            return self._leave()
+        self._exit["hold"] = held
+        self._heart.phase = "held"
+        code = self._say_exit()
+        hold.stay(held, self._interrupts, work.script)
+        work.script.end()
+        self._heart.phase = "done"
+        self._heart.stop()
+        return code
+
     # -- done --
+
+    def _leave(self) -> int:
+        self._heart.phase = "done"
+        self._heart.stop()
+        return self._say_exit()
 
     def _fault(self, error: Exception, excuse: bool = True) -> None:
         """What nobody foresaw: the attempt ends as ours, unless it had a reason before; `excuse` the script or not."""
@@ -245,8 +270,6 @@ class Agent:
 
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", time.time())
-        self._heart.phase = "done"
-        self._heart.stop()
         say(f"{self._exit['reason']}: {self._exit['message']}")
         until = min(self._grace.latest(), time.monotonic() + self._store.patience_s)
         while True:

@@ -58,13 +58,15 @@ class Peer:
         """Whether the node has written this."""
         return self._store.exists(f"{self._prefix}/{name}")
 
+    def end(self) -> Json:
+        """The node's last words, empty while it has said none."""
+        body = self._store.find(f"{self._prefix}/exit.json")
+        return dict(json.loads(body)) if body is not None else {}
+
     def failure(self) -> str | None:
         """What ended the node, unless it is alive or its script succeeded."""
-        body = self._store.find(f"{self._prefix}/exit.json")
-        if body is None:
-            return None
-        end = json.loads(body)
-        if end["reason"] == "exited" and end["exit_code"] == 0:
+        end = self.end()
+        if not end or (end["reason"] == "exited" and end["exit_code"] == 0):
             return None
         return f"node {end['node']} ended first: {end['message'] or end['reason']}"
 
