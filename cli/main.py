@@ -12,6 +12,7 @@ from cli import (
     attach,
     deploy,
     doctor,
+    execute,
     init,
     logs,
     plan,
@@ -48,6 +49,7 @@ app.command("runs")(runs.runs)
 app.command("show")(show.show)
 app.command("logs")(logs.logs)
 app.command("attach")(attach.attach)
+app.command("exec")(execute.execute)
 app.command("stop")(stop.stop)
 app.command("pull")(pull.pull)
 app.command("reap")(reap.reap)

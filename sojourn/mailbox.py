@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from sojourn.errors import SpecError
 from sojourn.names import is_run_id
-from sojourn.records import Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
+from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.storage import ExistsError, Store
 
 R = TypeVar("R", bound=Record)
@@ -94,6 +94,14 @@ class Mailbox:
         """The request to stop, if there is one."""
         return self.read("stop", Stop)
 
+    def request_exec(self, attempt: int, request: ExecRequest) -> int:
+        """Ask a machine to run a command; the request's number, over all machines of the attempt."""
+        folder = f"exec/{attempt}"
+        for number in itertools.count(len(self.store.keys(f"{self.control}/{folder}"))):
+            if self.write_once(f"{folder}/{number:08d}", request):
+                return number
+        raise AssertionError
+
     # -- machine: each agent writes below its own node --
 
     def hello(self, attempt: int, node: int) -> Hello | None:
@@ -108,6 +116,14 @@ class Mailbox:
         """What the machine looked like when its script failed; None when it did not, or nobody asked."""
         found = self.store.find(f"{self._node(attempt, node)}/diagnosis.txt")
         return found.decode(errors="replace") if found is not None else None
+
+    def exec_answer(self, attempt: int, node: int, number: int) -> ExecAnswer | None:
+        """How a command ended, once it has; its output lies beside it by then."""
+        return _parse(self.store.find(f"{self._node(attempt, node)}/exec/{number:08d}.json"), ExecAnswer)
+
+    def exec_output(self, attempt: int, node: int, number: int, stream: str) -> bytes:
+        """What a command printed; `stream` is `out` or `err`."""
+        return self.store.find(f"{self._node(attempt, node)}/exec/{number:08d}.{stream}") or b""
 
     def beat(self, attempt: int, node: int) -> dict[str, Any] | None:
         """The machine's newest sign of life: a count and what it is doing."""

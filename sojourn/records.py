@@ -124,6 +124,16 @@ class Stop(Record):
     at: float
 
 
+class ExecRequest(Record):
+    """A command for one machine, while its script runs or it is held."""
+
+    node: int
+    argv: tuple[str, ...]
+    timeout_s: float
+    at: float
+    until: float = Field(description="Nobody waits any more for a command that is found after this")
+
+
 # --- what comes back --------------------------------------------------------------------
 
 
@@ -140,6 +150,20 @@ class Hello(Record):
     gpus: tuple[str, ...] = ()
     python: str
     version: str = Field(description="The agent's own version")
+
+
+class ExecAnswer(Record):
+    """How a command ended, or why it was not run."""
+
+    exit_code: int | None = Field(
+        default=None, description="As the shell counts, 124 when its time was over; None when it was not run to its end"
+    )
+    signal: str | None = None
+    message: str | None = None
+    started_at: float
+    ended_at: float
+    stdout_bytes: int = Field(default=0, description="Printed in all; the beginning of it is kept")
+    stderr_bytes: int = 0
 
 
 class Manifest(Record):

@@ -1,7 +1,8 @@
-"""The machine's program: one archive, started in one of four modes.
+"""The machine's program: one archive, started in one of five modes.
 
     run --boot FILE --node N --scratch DIR [--address A]     the agent
     rank --record DIR -- COMMAND...                          the keeper of one rank, below torchrun
+    execute DIR                                              the keeper of one command of `sojourn exec`
     supervise DIR [--agent FILE] [--isolation WAY]           the local provider's machine
     init COMMAND...                                          process 1 of that machine's namespace
 
@@ -23,6 +24,10 @@ def main(program: str, words: list[str]) -> int:
         from sojourn.agent.rank import Rank
 
         return Rank(_options(rest[:2], ["record"])["record"], rest[3:]).run()
+    if mode == "execute":
+        from sojourn.agent.execute import execute
+
+        return execute(rest[0])
     if mode == "run":
         from sojourn.agent.agent import run
 

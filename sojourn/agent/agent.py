@@ -26,6 +26,7 @@ from sojourn.agent.commit import Committer
 from sojourn.agent.diagnosis import diagnosis
 from sojourn.agent.environment import Environment, with_python
 from sojourn.agent.errors import Exists, Refused, Stop, say
+from sojourn.agent.execs import Execs
 from sojourn.agent.fetch import Fetcher
 from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
@@ -176,7 +177,9 @@ class Agent:
         self._path = env["PATH"]
         argv = command_line(order, self._place.rank, keeper)
         script = Script(argv, cwd, env, log.pipe, records, self._umask)
-        work = Work(script, log, committer, scalars, mask, self._grace, self._store.patience_s)
+        executor = [sys.executable, "-I", "-S", self._program, "execute"]
+        execs = Execs(self._store, self._place, executor, script, env, self._scratch, secrets.values())
+        work = Work(script, log, committer, scalars, execs, mask, self._grace, self._store.patience_s)
         work.start()
         self._heart.phase = "running"
         say(f"started {argv[0]!r} as node rank {self._place.rank}")
@@ -215,7 +218,7 @@ class Agent:
             work.halt(stop.reason)
         except Exception as error:
             self._fault(error)
-        work.script.end()
+        work.end()
         self._exit["ended_at"] = time.time()
         self._heart.phase = "committing"
         try:
@@ -247,8 +250,7 @@ class Agent:
         self._exit["hold"] = held
         self._heart.phase = "held"
         code = self._say_exit()
-        hold.stay(held, self._interrupts, work.script)
-        work.script.end()
+        hold.stay(held, self._interrupts, work)
         self._heart.phase = "done"
         self._heart.stop()
         return code

@@ -13,7 +13,7 @@ from sojourn.agent.errors import Stop, say
 from sojourn.agent.files import Json
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.mailbox import Place
-from sojourn.agent.script import Script
+from sojourn.agent.work import Work
 
 LEAST_S = 1.0
 
@@ -32,14 +32,17 @@ def due(end: Json, hold_s: float, place: Place, deadline: Deadline) -> Json | No
     return {"since": now, "until": until} if until - now >= LEAST_S else None
 
 
-def stay(hold: Json, interrupts: Interrupts, script: Script) -> None:
-    """Until the hold is over, or there is a reason to leave; what somebody started meanwhile ends with it."""
+def stay(hold: Json, interrupts: Interrupts, work: Work) -> None:
+    """Until the hold is over, or there is a reason to leave; commands are run until then, and end with it."""
     time_is_over = Deadline(hold["until"])
     say(f"held for {time_is_over.left():.0f} s")
+    work.execs.open()
     try:
         while time_is_over.left() > 0:
             interrupts.check()
-            script.poll()
+            work.script.poll()  # reaps
             interrupts.sleep(min(0.2, max(time_is_over.left(), 0.0)))
     except Stop as stop:
         say(f"held no longer: {stop.message}")
+    work.end()
+    work.execs.settle()

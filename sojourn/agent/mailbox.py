@@ -22,6 +22,7 @@ class Place:
         self.name = f"{boot['lease']}-n{node}"
         self.blobs = self.key("blob")
         self.order = f"control/{run}/order/{boot['attempt']}.json"
+        self._requests = f"control/{run}/exec/{boot['attempt']}"
         self.stop = f"control/{run}/stop.json"
         self.nodes: list[Peer] = []
 
@@ -31,6 +32,10 @@ class Place:
             raise Refused(f"the order is for {', '.join(names)} and not for {self.name}")
         self.rank = names.index(self.name)
         self.nodes = [Peer(self._store, f"{self._attempt}/{name.rpartition('-n')[2]}") for name in names]
+
+    def exec(self, number: int) -> str:
+        """The key of a command that somebody sends to a machine of this attempt."""
+        return f"{self._requests}/{number:08d}.json"
 
     @property
     def first(self) -> Peer:

@@ -38,6 +38,7 @@ class Script:
         self._mark = (env[MARK], env.get(MARK_DIRECTORY, ""))
         self._records = records
         self.cwd = cwd
+        self.umask = umask
         self.status: int | None = None
         self.killed = False
         ours = os.umask(umask)

@@ -1,4 +1,4 @@
-"""The script with all that lives as long as it does: its log, and the commits of its files."""
+"""The script with all that lives as long as it does: its log, the commits of its files, commands from outside."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from sojourn.agent.clock import Grace
 from sojourn.agent.commit import Committer
 from sojourn.agent.errors import say
+from sojourn.agent.execs import Execs
 from sojourn.agent.files import Json
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.log import Log
@@ -38,6 +39,7 @@ class Work:
         log: Log,
         committer: Committer,
         scalars: Scalars,
+        execs: Execs,
         mask: Mask,
         grace: Grace,
         patience_s: float,
@@ -47,6 +49,7 @@ class Work:
         self._log = log
         self._committer = committer
         self._scalars = scalars
+        self.execs = execs
         self._mask = mask
         self._grace = grace
         self._patience_s = patience_s
@@ -57,6 +60,7 @@ class Work:
             self._log.start()
             self._committer.start()
             self._scalars.start()
+            self.execs.open()
         except Exception:
             self.script.end()
             raise
@@ -84,6 +88,11 @@ class Work:
         self._committer.stable(time.monotonic() + 0.1 * self._grace.seconds)
         self.script.stop(min(0.6 * self._grace.seconds, SIGNAL_GRACE_S))
 
+    def end(self) -> None:
+        """From now on nothing lives of the script, nor of the commands that somebody sent."""
+        self.execs.shut()
+        self.script.end()
+
     def commit(self, reason: str) -> None:
         """The last of the log and of the files."""
         if not os.path.isdir(self.script.cwd):
@@ -97,6 +106,7 @@ class Work:
             failed = reason == "peer" or (reason == "exited" and status != 0)
             self._committer.settle(0.5 if failed else 10.0)
             self._scalars.finish(min(self._grace.latest() - time.monotonic(), SCALARS_S))
+        self.execs.settle()
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
 
