@@ -555,7 +555,7 @@ time.sleep(300)
     end = lab.run(script, command=WRAPPED)
     assert (end.reason, end.failed_rank, end.exit_code) == ("exited", 1, 1)
     assert end.tail.endswith("RuntimeError: rank one has had enough") and "[rank" not in end.tail
-    assert end.started_at is not None and end.ended_at - end.started_at < 15 and lab.alive() == []
+    assert end.ended_at - end.ranks[0].at < 15 and lab.alive() == [], "the others are not waited for"
 
 
 def test_of_two_ranks_that_fail_together_the_first_is_shown(lab: Lab) -> None:

@@ -332,3 +332,25 @@ def test_a_machine_whose_agent_was_killed_ends_itself_and_is_replaced(world: Ama
     assert "went away without a last word, ended by machine" in done.stderr + done.stdout
     assert "resumed" in done.stdout and len(world.instances()) == 2
     assert world.left() == {}
+
+
+@pytest.mark.slow
+def test_a_failed_script_s_machine_is_held_looked_at_and_goes_by_itself(world: AmazonWorld) -> None:
+    world.script("print('about to fail'); open('part.txt', 'w').write('this far'); raise SystemExit(3)")
+    cli = world.start_train(*train(world, "--hold-on-failure", "60s"))
+    world.wait(lambda: "held until" in cli.output, 150)
+    (machine,) = world.running()
+
+    looked = world.sojourn("exec", "last", "--", "/bin/sh", "-c", "cat part.txt && df -P / && uname -n", seconds=60)
+    assert looked.returncode == 0, looked.stderr + world.story()
+    assert looked.stdout.startswith("this farFilesystem") and "ip-172-31-" in looked.stdout
+    cli.kill()
+
+    record = world.cloud.wait_for(machine, "terminated", limit_s=120)
+    assert record["reason"] == "Client.InstanceInitiatedShutdown", "the machine ended itself, with nobody there"
+    done = world.sojourn("attach", "last", "--take-over", seconds=120)
+    assert done.returncode == 1, done.stdout + done.stderr
+    shown = world.show()
+    assert (shown["outcome"]["state"], shown["receipt"]["state"]) == ("failed", "closed")
+    assert 30 < shown["receipt"]["held_s"] < 120 and shown["receipt"]["held_cost"] > 0
+    assert len(world.instances()) == 1 and world.left() == {}
