@@ -263,6 +263,12 @@ class TestAmazon(Amazon):
         assert call["InstanceInitiatedShutdownBehavior"] == "terminate"
         assert "KeyName" not in call and call["BlockDeviceMappings"][0]["Ebs"]["Encrypted"]
 
+    def test_the_request_gives_no_address_where_the_offer_says_so(self, provider: Provider) -> None:
+        boot, offer = self.boot(2e9), self.offer(provider)
+        shut = offer.model_copy(update={"details": {**offer.details, "address": False}})
+        given = [provider.request(boot, one)["run_instances"]["NetworkInterfaces"] for one in (offer, shut)]
+        assert [one["AssociatePublicIpAddress"] for (one,) in given] == [True, False]
+
     def test_an_account_that_was_not_set_up_names_the_command(self, aws: AwsCloud) -> None:
         with pytest.raises(SpecError, match="sojourn setup aws"):
             Ec2Provider(Clients()).offers(Amazon.need(machine="t3.micro"))

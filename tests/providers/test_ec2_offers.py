@@ -127,6 +127,53 @@ def test_one_machine_has_nothing_to_stand_near_to_and_is_rented_all_the_same(fin
     assert offers.fitting[0].makes == () and "cluster" not in offers.fitting[0].details
 
 
+def gateway(aws: AwsCloud) -> dict[str, Any]:
+    """A gateway to S3 for the default subnets; the main route table."""
+    ec2 = aws.client("ec2")
+    vpc = ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
+    tables = ec2.describe_route_tables(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["RouteTables"]
+    main = next(one for one in tables if any(link.get("Main") for link in one["Associations"]))
+    ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        ServiceName="com.amazonaws.us-east-1.s3",
+        VpcEndpointType="Gateway",
+        RouteTableIds=[main["RouteTableId"]],
+    )
+    return dict(main)
+
+
+def test_a_machine_without_a_network_has_an_address_only_where_nothing_else_leads_to_the_store(
+    find: Find, aws: AwsCloud
+) -> None:
+    plain = find(machine="t3.micro", network="none")
+    assert "address" not in plain.fitting[0].details
+    assert any(one.startswith("network: machines keep a public address") for one in plain.remarks)
+    main = gateway(aws)
+    shut = find(machine="t3.micro", network="none")
+    assert shut.fitting[0].details["address"] is False and shut.remarks == ()
+    assert micro(shut).price == pytest.approx(micro(plain).price - 0.005, abs=1e-6)
+    assert "address" not in find(machine="t3.micro").fitting[0].details, "with a network they have one"
+
+    # A subnet with a table of its own is not served, nor is what lies in no bucket, or in one of another region.
+    ec2 = aws.client("ec2")
+    (subnet,) = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": ["us-east-1b"]}])["Subnets"]
+    table = ec2.create_route_table(VpcId=main["VpcId"])["RouteTable"]["RouteTableId"]
+    ec2.associate_route_table(RouteTableId=table, SubnetId=subnet["SubnetId"])
+    kept = {one.place for one in find(machine="t3.micro", network="none").fitting if "address" not in one.details}
+    assert kept == {"us-east-1b"}
+    ec2.disassociate_route_table(
+        AssociationId=next(
+            link["RouteTableAssociationId"]
+            for one in ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"]
+            for link in one["Associations"]
+        )
+    )
+    abroad = {"Bucket": "abroad", "CreateBucketConfiguration": {"LocationConstraint": "eu-west-1"}}
+    aws.client("s3", "eu-west-1").create_bucket(**abroad)
+    for offer in find(machine="t3.micro", network="none", data=("s3://abroad/x",)).fitting:
+        assert "address" not in offer.details
+
+
 # --- images -------------------------------------------------------------------------------
 
 

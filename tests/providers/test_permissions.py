@@ -31,6 +31,8 @@ REMOTE = "s3://acme-data/dvc"
 # Allowed, and used by parts of a run that these tests do not walk through.
 ELSEWHERE = {
     "s3:AbortMultipartUpload",  # only when a large upload breaks off
+    "ec2:DescribeRouteTables",  # only of `network: none`
+    "ec2:DescribeVpcEndpoints",
     "ec2:DeleteVolume",  # only of a volume that its machine left behind
     "ec2:GetConsoleOutput",  # only of a machine that never said hello
     "servicequotas:GetAWSDefaultServiceQuota",  # only of a quota that was never raised

@@ -217,7 +217,8 @@ class Ec2Provider:
                     "DeviceIndex": 0,
                     "SubnetId": details["subnet"],
                     "Groups": [details["group"]],
-                    "AssociatePublicIpAddress": True,  # the way out; the group lets nobody in
+                    # The way out; the group lets nobody in.
+                    "AssociatePublicIpAddress": details.get("address", True),
                     "DeleteOnTermination": True,
                 }
             ],

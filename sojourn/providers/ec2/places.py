@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sojourn.catalogue import GB, MachineType
 from sojourn.errors import QuotaError, SojournError, SpecError
-from sojourn.providers.ec2 import cluster, prices, quotas
+from sojourn.providers.ec2 import cluster, prices, quotas, ways
 from sojourn.providers.ec2.images import GIB, Image
 from sojourn.providers.ec2.quotas import Limit
 from sojourn.providers.ec2.survey import Region, markets
@@ -41,7 +41,7 @@ class _Kind(NamedTuple):
 
 def look(need: Need, region: Region, types: list[MachineType]) -> Iterator[Place]:
     """Every zone of a region, for every type, on every market that the need allows."""
-    for remark in _remarks(region):
+    for remark in _remarks(need, region):
         yield Place(region.name, problem=SojournError(remark))
     if isinstance(region.ours, SpecError):
         yield Place(region.name, problem=region.ours)
@@ -64,8 +64,14 @@ def look(need: Need, region: Region, types: list[MachineType]) -> Iterator[Place
             yield from _zones(need, region, _Kind(machine, image, market))
 
 
-def _remarks(region: Region) -> Iterator[str]:
+def _remarks(need: Need, region: Region) -> Iterator[str]:
     yield from region.remarks
+    if need.network == "none" and not all(one.inward for one in region.subnets.values()):
+        service = f"com.amazonaws.{region.name}.s3"
+        yield (
+            "network: machines keep a public address, which nobody can reach and without which they do not reach the "
+            f"store; a gateway endpoint for {service} in the route table of the default subnets takes its place, free"
+        )
     for url, home in region.data.items():
         if price := prices.transfer(home, region.name):
             yield f"{url} is in {home}: what a machine in {region.name} reads of it costs about ${price:.2f} a GB"
@@ -105,13 +111,14 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
     machine, image = kind.machine, kind.image
     disk, limit = _disk_gib(need, image), _limit(region, kind)
     near = cluster.is_wanted(need)
+    public = not (region.subnets[zone].inward and ways.are_enough(need, region.name, region.data))
     return Offer(
         provider=PROVIDER,
         machine=machine.name,
         place=zone,
         region=region.name,
         market=kind.market,
-        price=round(price + prices.besides(disk), 6),
+        price=round(price + prices.besides(disk, address=public), 6),
         price_note=note,
         cpus=machine.cpus,
         memory=machine.memory,
@@ -129,6 +136,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
             "disk": disk,
             "subnet": region.subnets[zone].id,
             **({"cluster": True} if near else {}),
+            **({} if public else {"address": False}),
             **region.ours,
         },
     )

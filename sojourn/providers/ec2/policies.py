@@ -114,8 +114,9 @@ def _renting(names: Names) -> list[Document]:
     ours: Condition = {"StringLike": {f"aws:RequestTag/{LEASE_TAG}": "sojourn-*"}}
     look = """
         ec2:DescribeImages ec2:DescribeInstances ec2:DescribeInstanceTypeOfferings ec2:DescribeInstanceTypes
-        ec2:DescribePlacementGroups ec2:DescribeRegions ec2:DescribeSecurityGroups ec2:DescribeSpotPriceHistory
-        ec2:DescribeSubnets ec2:DescribeVolumes ec2:DescribeVpcs pricing:GetProducts
+        ec2:DescribePlacementGroups ec2:DescribeRegions ec2:DescribeRouteTables ec2:DescribeSecurityGroups
+        ec2:DescribeSpotPriceHistory ec2:DescribeSubnets ec2:DescribeVolumes ec2:DescribeVpcEndpoints
+        ec2:DescribeVpcs pricing:GetProducts
         servicequotas:GetAWSDefaultServiceQuota servicequotas:GetServiceQuota
         """.split()
     around = ["subnet/*", "network-interface/*", "security-group/*", "placement-group/*", "spot-instances-request/*"]

@@ -33,9 +33,9 @@ _TRANSFER = {
 }
 
 
-def besides(disk_gib: int) -> float:
-    """Dollars an hour for what stands beside the instance itself."""
-    return ADDRESS + disk_gib * GP3_GIB_MONTH / HOURS_A_MONTH
+def besides(disk_gib: int, address: bool = True) -> float:
+    """Dollars an hour for what stands beside the instance itself: its disk, and mostly a public address."""
+    return (ADDRESS if address else 0.0) + disk_gib * GP3_GIB_MONTH / HOURS_A_MONTH
 
 
 def spot(clients: Clients, region: str, types: Iterable[str]) -> dict[tuple[str, str], float]:

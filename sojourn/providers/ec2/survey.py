@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from sojourn.catalogue import MachineType
-from sojourn.errors import SojournError, SpecError
-from sojourn.providers.ec2 import cluster, foundation, images, prices, quotas
+from sojourn.errors import AccessError, SojournError, SpecError
+from sojourn.providers.ec2 import cluster, foundation, images, prices, quotas, ways
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
 from sojourn.providers.ec2.foundation import Foundation, Ground
@@ -34,6 +34,7 @@ class Subnet(NamedTuple):
 
     id: str
     addresses: int
+    inward: bool = False  # from it S3 is reached without a public address, where that was asked for
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) ->
 
     with ThreadPoolExecutor(WORKERS) as pool:
         zones = pool.submit(_zones, clients, region, names)
-        subnets = pool.submit(_subnets, clients, region)
+        subnets = pool.submit(_subnets, clients, region, need)
         ground = pool.submit(_ground, need, clients, region)
         apart = pool.submit(cluster.unfit, clients, region, names) if cluster.is_wanted(need) else None
         resolved = {kind: pool.submit(_or_why_not, images.resolve, clients, region, *kind) for kind in kinds}
@@ -156,11 +157,17 @@ def _zones(clients: Clients, region: str, types: list[str]) -> dict[str, list[st
     return {name: sorted(row["Location"] for row in rows if row["InstanceType"] == name) for name in types}
 
 
-def _subnets(clients: Clients, region: str) -> dict[str, Subnet]:
+def _subnets(clients: Clients, region: str, need: Need) -> dict[str, Subnet]:
     filters = [{"Name": "default-for-az", "Values": ["true"]}]
     with translated("look for subnets"):
         found = clients.client("ec2", region).describe_subnets(Filters=filters)["Subnets"]
-    return {one["AvailabilityZone"]: Subnet(one["SubnetId"], one["AvailableIpAddressCount"]) for one in found}
+    inward: frozenset[str] = frozenset()
+    with suppress(AccessError):  # then they have addresses, as without the wish
+        inward = ways.inward(clients, region, found) if need.network == "none" else inward
+    return {
+        one["AvailabilityZone"]: Subnet(one["SubnetId"], one["AvailableIpAddressCount"], one["SubnetId"] in inward)
+        for one in found
+    }
 
 
 def _spot(need: Need, clients: Clients, region: str, types: list[str]) -> dict[tuple[str, str], float] | None:
