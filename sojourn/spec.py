@@ -76,7 +76,8 @@ class Launch(BaseModel):
         default=(), description="Regions to look for machines in; that of your credentials if absent."
     )
     network: Network = Field(
-        default="internet", description="internet, or none: the machine needs the store and nothing else, and all wheels travel."
+        default="internet",
+        description="internet, or none: the machine needs the store and nothing else, and all wheels travel.",
     )
     wait: Duration = Field(
         default=900.0,
