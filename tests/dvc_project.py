@@ -6,14 +6,11 @@ started in it, the outputs taken away. Everything DVC does is DVC's own doing.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import hashlib
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -108,12 +105,14 @@ def status(where: Path, stage: str) -> dict[str, object]:
         return dict(repo.status(targets=[stage]))
 
 
-@functools.cache
-def template() -> Project:
-    """A project under a hostile name, below its git root, whose first stage is made; copy it."""
-    folder = Path(tempfile.mkdtemp(prefix="dvc-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    project = Project(folder / 'it\'s a "töp"', "ml project's ü")
+def template(folder: Path) -> Project:
+    """The project that lies there once `make_template` has made it; copy it."""
+    return Project(folder / 'it\'s a "töp"', "ml project's ü")
+
+
+def make_template(folder: Path) -> None:
+    """A project under a hostile name, below its git root, whose first stage is made."""
+    project = template(folder)
     project.root.mkdir(parents=True)
     git(project.top, "init", "-q", ".")
     dvc(project.root, "init", "-q", "--subdir")
@@ -123,7 +122,6 @@ def template() -> Project:
     dvc(project.root, "add", "-q", "raw.csv", "data")
     dvc(project.root, "repro", "-q", "prepare")
     project.save()
-    return project
 
 
 class Project:

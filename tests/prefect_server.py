@@ -55,7 +55,7 @@ class Server:
         """End it, by default politely."""
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(timeout=30)
+        self._process.wait(timeout=150)
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """The answer to a POST."""
@@ -78,7 +78,7 @@ class Server:
         (found,) = self.flow_runs(name={"any_": [name]})
         return found
 
-    def wait_for_state(self, flow_run: str, *states: str, seconds: float = 60.0) -> dict[str, Any]:
+    def wait_for_state(self, flow_run: str, *states: str, seconds: float = 150.0) -> dict[str, Any]:
         """The flow run, once it has one of the states."""
         return wait(
             lambda: next((one for one in [self.get(f"/flow_runs/{flow_run}")] if one["state_type"] in states), None),
@@ -121,7 +121,7 @@ class Server:
             return False
 
 
-def wait(what: Callable[[], T | None], seconds: float = 30.0) -> T:
+def wait(what: Callable[[], T | None], seconds: float = 90.0) -> T:
     """The first true answer of `what`."""
     end = time.monotonic() + seconds
     while not (answer := what()):
@@ -148,4 +148,4 @@ class Worker:
     def stop(self, number: int = signal.SIGTERM) -> None:
         """End it as its service manager would, or harder."""
         self.process.send_signal(number)
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=150)

@@ -29,9 +29,9 @@ pytestmark = pytest.mark.local
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(dvc_template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    return dvc_project.template().copy(tmp_path / 'it\'s a "töp"')
+    return dvc_template.copy(tmp_path / 'it\'s a "töp"')
 
 
 def quiet(line: str) -> None:
@@ -273,7 +273,7 @@ def test_a_push_sends_what_the_remote_lacks_and_the_next_one_nothing(project: Pr
     before = {path: path.stat().st_mtime_ns for path in project.remote.rglob("*")}
     start = time.process_time()
     assert dataset.push(stage, heard.append) == Pushed(files=0, bytes=0)
-    assert time.process_time() - start < 0.3
+    assert time.process_time() - start < 1
     assert before == {path: path.stat().st_mtime_ns for path in project.remote.rglob("*")}
     assert len(heard) == 1
 

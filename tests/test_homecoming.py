@@ -22,9 +22,9 @@ pytestmark = pytest.mark.local
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+def project(dvc_template: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
-    return dvc_project.template().copy(tmp_path / 'it\'s a "töp"')
+    return dvc_template.copy(tmp_path / 'it\'s a "töp"')
 
 
 def test_a_stage_that_ran_elsewhere_is_here_as_if_it_had_run_here(project: Project) -> None:

@@ -13,6 +13,12 @@ import time
 
 QUESTION_S = 5.0
 PART_BYTES = 16 << 10
+# Not `pip freeze`: environments made by uv have no pip, and on a busy machine it takes longer than may be asked for.
+PACKAGES = """
+from importlib.metadata import distributions
+found = {"%s==%s" % (one.metadata["Name"], one.version) for one in distributions()}
+print("\\n".join(sorted(found, key=str.lower)))
+"""
 
 
 def diagnosis(pids: list[int], path: str, limit_s: float) -> bytes:
@@ -23,7 +29,7 @@ def diagnosis(pids: list[int], path: str, limit_s: float) -> bytes:
         "disks": ["df", "-h", "--exclude-type=tmpfs"],
         "memory": ["free", "-m"],
         "the kernel's last words": ["dmesg", "--ctime"],
-        "packages": ["python", "-m", "pip", "freeze"],
+        "packages": ["python", "-c", PACKAGES],
     }
     parts = [_title("the script's processes"), _stacks(pids)]
     for title, words in questions.items():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_world import S3World, s3_service
 
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import MARK, MARK_DIRECTORY
@@ -29,7 +30,7 @@ PROJECT = "digits"
 LEASE = LeaseName(RUN, 1)
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 15.0) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
     """The first true answer of `what`."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -196,6 +197,13 @@ class Lab:
             if str(self.folder).encode() in output:
                 found.append(int(name))
         return found
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[S3World]:
+    """S3 for the tests of a process, whose calls can be made to fail; each empties it first."""
+    with s3_service() as world:
+        yield world
 
 
 @pytest.fixture

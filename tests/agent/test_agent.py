@@ -239,7 +239,7 @@ def test_bytes_that_are_no_text_pass_unharmed(lab: Lab) -> None:
 def test_a_line_is_in_the_store_while_the_script_runs(lab: Lab) -> None:
     lab.boot()
     lab.order("import time; print('early'); time.sleep(60)")
-    wait_for(lambda: lab.log() == b"early\n", 5)
+    wait_for(lambda: lab.log() == b"early\n")
     lab.stop()
     assert lab.exit().reason == "stopped"
 
@@ -380,7 +380,7 @@ def test_a_script_that_ignores_sigterm_is_ended_at_once(lab: Lab) -> None:
     lab.stop()
     start = time.monotonic()
     end = lab.exit()
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 18
     assert (end.reason, end.exit_code, end.signal) == ("stopped", 137, "SIGKILL")
     assert lab.outputs() == {"o": b"x"} and lab.alive() == []
 
@@ -555,7 +555,7 @@ time.sleep(300)
     end = lab.run(script, command=WRAPPED)
     assert (end.reason, end.failed_rank, end.exit_code) == ("exited", 1, 1)
     assert end.tail.endswith("RuntimeError: rank one has had enough") and "[rank" not in end.tail
-    assert end.ended_at - end.ranks[0].at < 15 and lab.alive() == [], "the others are not waited for"
+    assert end.ended_at - end.ranks[0].at < 60 and lab.alive() == [], "the others are not waited for"
 
 
 def test_of_two_ranks_that_fail_together_the_first_is_shown(lab: Lab) -> None:
@@ -591,7 +591,7 @@ while True:
 """
     lab.boot()
     lab.order(script, command=WRAPPED, checkpoint=("*.pt",))
-    wait_for(lambda: lab.log().count(b"ready") == 2, 30)
+    wait_for(lambda: lab.log().count(b"ready") == 2)
     lab.stop()
     end = lab.exit()
     assert (end.reason, end.checkpoint) == ("stopped", 1)
@@ -624,5 +624,5 @@ def test_a_node_that_fails_ends_the_others(lab: Lab) -> None:
     assert (lab.exit(1).reason, lab.exit(1).exit_code) == ("exited", 4)
     start = time.monotonic()
     end = lab.exit(0)
-    assert end.reason == "peer" and "node 1" in (end.message or "") and time.monotonic() - start < 30
+    assert end.reason == "peer" and "node 1" in (end.message or "") and time.monotonic() - start < 90
     assert lab.alive() == []

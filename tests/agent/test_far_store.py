@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from s3_world import S3World, s3_service
+from s3_world import S3World
 
 from sojourn.agent.clock import Deadline, Grace
 from sojourn.agent.errors import Stop
@@ -27,12 +27,6 @@ for number in range(20):
     (out / f"{number}.bin").write_bytes(bytes([number]) * 300_000)
     time.sleep(0.1)
 """
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[S3World]:
-    with s3_service() as world:
-        yield world
 
 
 @pytest.fixture

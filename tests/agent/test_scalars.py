@@ -160,7 +160,7 @@ class Desk:
         return [point for piece in self.box.scalars(1, 0) for point in piece.points]
 
     def wait(self, what: Callable[[list[Record]], Any]) -> None:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not what(self.told()):
             assert time.monotonic() < until, self.told()
             time.sleep(0.02)

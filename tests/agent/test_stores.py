@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from s3_world import S3World, s3_service
+from s3_world import S3World
 
 from sojourn.agent import multipart, ranges
 from sojourn.agent.errors import Exists, Late, Refused, StoreError
@@ -24,12 +24,6 @@ MIB = 1 << 20
 PART = 5 * MIB  # the smallest that S3 takes
 PIECE = MIB
 LARGE = 2 * MIB
-
-
-@pytest.fixture(scope="module")
-def service() -> Iterator[S3World]:
-    with s3_service() as world:
-        yield world
 
 
 @pytest.fixture

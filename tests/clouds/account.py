@@ -14,7 +14,7 @@ from clouds.aws_cloud import AwsCloud
 
 UBUNTU = "/aws/service/canonical/ubuntu/server/22.04/stable/current/amd64/hvm/ebs-gp2/ami-id"
 LEARNING = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
-SOON_S = 10.0
+SOON_S = 60.0
 
 
 class Account:

@@ -162,7 +162,7 @@ class AwsCloud:
         """Ids of what would be billed now."""
         return [one["id"] for one in self.rented() if one["state"] in ("pending", "running", "stopping")]
 
-    def wait_for(self, instance_id: str, *states: str, limit_s: float = 30.0) -> dict[str, Any]:
+    def wait_for(self, instance_id: str, *states: str, limit_s: float = 90.0) -> dict[str, Any]:
         """The machine's record once it is in one of these states."""
         deadline = time.monotonic() + limit_s
         while True:

@@ -77,7 +77,7 @@ def run_deployment(world: World, server: Server, name: str, **parameters: Any) -
         env={**world.environment, "PREFECT_API_URL": server.url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
 
 
@@ -91,7 +91,7 @@ def started(done: subprocess.CompletedProcess[str]) -> str:
 
 def ended(server: Server, worker: Worker, world: World, flow_run: str, state: str) -> dict[str, Any]:
     """The flow run at its end, which must be this one."""
-    run = server.wait_for_state(flow_run, "COMPLETED", "FAILED", "CRASHED", "CANCELLED", seconds=90)
+    run = server.wait_for_state(flow_run, "COMPLETED", "FAILED", "CRASHED", "CANCELLED", seconds=150)
     story = f"{run['state']['message']}\n{server.logs(flow_run)}\n{(world.root / 'worker.log').read_text()[-3000:]}"
     assert run["state_type"] == state, story
     return run
@@ -128,7 +128,7 @@ def test_a_schedule_really_yields_runs(deployed: Server) -> None:
     # A wrong pair of versions (see pyproject.toml) leaves the scheduler dead without a sign.
     reap = deployed.get("/deployments/name/reap/every-10-minutes")["id"]
     asked = {"deployments": {"id": {"any_": [reap]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-    found = wait(lambda: deployed.ask("/flow_runs/filter", asked), 60)
+    found = wait(lambda: deployed.ask("/flow_runs/filter", asked), 150)
     assert all(run["auto_scheduled"] for run in found)
 
 
@@ -151,7 +151,7 @@ def test_a_cancel_in_prefect_ends_script_and_machine(world: World, deployed: Ser
     (world.signs / "started").unlink(missing_ok=True)
     asked = run_deployment(world, deployed, "train/manual", launch={"command": "python train.py", "grace": "2s"})
     flow_run = started(asked)
-    world.wait_for_file("started", 60)
+    world.wait_for_file("started", 150)
     deployed.ask(f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
     run = ended(deployed, worker, world, flow_run, "CANCELLED")
     world.wait_until_empty()
@@ -195,6 +195,6 @@ def test_the_deploy_section_of_the_readme_works(world: World, deployed: Server, 
         done = world.sojourn(*shlex.split(line, comments=True)[1:], PREFECT_API_URL=deployed.url)
         assert done.returncode == 0 and str(world.project) in done.stdout, done.stdout + done.stderr
     environment = {**world.environment, "PREFECT_API_URL": deployed.url}
-    asked = subprocess.run(shlex.split(run), env=environment, capture_output=True, text=True, timeout=60)
+    asked = subprocess.run(shlex.split(run), env=environment, capture_output=True, text=True, timeout=150)
     ended(deployed, worker, world, started(asked), "COMPLETED")
     assert (world.project / "metrics.json").is_file()

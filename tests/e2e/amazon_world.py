@@ -81,7 +81,7 @@ class AmazonWorld(World):
         }
         return {kind: names for kind, names in found.items() if names}
 
-    def wait_until_nothing_is_left(self, seconds: float = 30.0) -> None:
+    def wait_until_nothing_is_left(self, seconds: float = 90.0) -> None:
         self.wait(lambda: not self.left(), seconds, every=0.2)
 
     def story(self) -> str:

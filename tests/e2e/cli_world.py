@@ -26,7 +26,14 @@ from sojourn.storage import Store
 T = TypeVar("T")
 BIN = Path(sys.executable).parent
 SOJOURN = BIN / "sojourn"
-COMMAND_LIMIT_S = 90.0
+COMMAND_LIMIT_S = 180.0
+WAITS = """
+    import pathlib, time
+    pathlib.Path({ready!r}).touch()
+    while not pathlib.Path({go!r}).exists():
+        time.sleep(0.05)
+    pathlib.Path("model.txt").write_text("weights")
+"""
 
 
 class Cli:
@@ -60,7 +67,7 @@ class Cli:
         self.process.kill()
         self.process.wait()
 
-    def wait(self, seconds: float = 60.0) -> int:
+    def wait(self, seconds: float = 120.0) -> int:
         """Its exit code."""
         try:
             return self.process.wait(seconds)
@@ -110,6 +117,10 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text), encoding="utf-8")
         return path
+
+    def script_that_waits(self) -> None:
+        """Its sign `ready` says that it runs; with the sign `go` it leaves model.txt and ends."""
+        self.script(WAITS.format(ready=str(self.signs / "ready"), go=str(self.signs / "go")))
 
     def git(self, *words: str) -> str:
         """A git command in the project."""
@@ -171,7 +182,7 @@ class World:
 
     def run(self) -> str:
         """The only run's id, waited for."""
-        return self.wait(self.mailbox, 20).run
+        return self.wait(self.mailbox).run
 
     def ledger(self) -> list[Entry]:
         """The only run's ledger as it stands."""
@@ -194,11 +205,11 @@ class World:
             return beat is not None and beat["phase"] == "running"
         return phase in self.kinds()
 
-    def wait_until(self, phase: str, seconds: float = 30.0) -> None:
+    def wait_until(self, phase: str, seconds: float = 90.0) -> None:
         """Wait until the run has come to `phase`."""
         self.wait(lambda: self.reached(phase), seconds, every=0.005)
 
-    def wait(self, what: Callable[[], T | None], seconds: float = 15.0, every: float = 0.02) -> T:
+    def wait(self, what: Callable[[], T | None], seconds: float = 60.0, every: float = 0.02) -> T:
         """The first true answer of `what`."""
         until = time.monotonic() + seconds
         while not (answer := what()):
@@ -207,7 +218,7 @@ class World:
             time.sleep(every)
         return answer
 
-    def wait_for_file(self, name: str, seconds: float = 20.0) -> Path:
+    def wait_for_file(self, name: str, seconds: float = 90.0) -> Path:
         """Wait for a file that the script writes below `self.signs`, on the same host."""
         path = self.signs / name
         self.wait(path.exists, seconds)
@@ -246,7 +257,7 @@ class World:
         lines = self.alive().items()
         return [pid for pid, line in lines if ".pyz run " in line and ".pyz init " not in line]
 
-    def wait_until_empty(self, seconds: float = 10.0) -> None:
+    def wait_until_empty(self, seconds: float = 60.0) -> None:
         """Wait until no machine of this world lives."""
         self.wait(lambda: not self.machines(), seconds)
 

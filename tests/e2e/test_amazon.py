@@ -196,7 +196,7 @@ def test_a_machine_that_nobody_waits_for_ends_itself_at_its_deadline(world: Amaz
     """)
     words = (*QUICK, "--deadline", "25s", "--grace", "5s", "--", "python", "train.py")
     cli = world.start_train(*words)
-    world.wait_until("running", 60)
+    world.wait_until("running")
     cli.kill()
     (machine,) = world.running()
     record = world.cloud.wait_for(machine, "terminated", limit_s=90)
@@ -215,7 +215,7 @@ def test_a_machine_that_nobody_waits_for_ends_itself_at_its_deadline(world: Amaz
 def test_a_machine_that_is_frozen_is_ended_by_the_clouds_own_timer(world: AmazonWorld) -> None:
     world.script("import time; time.sleep(600)")
     cli = world.start_train(*QUICK, "--deadline", "25s", "--grace", "5s", "--", "python", "train.py")
-    world.wait_until("running", 60)
+    world.wait_until("running")
     cli.kill()
     (machine,) = world.running()
     world.cloud.freeze(machine)
@@ -276,7 +276,7 @@ def test_credentials_that_end_while_the_script_runs_cost_the_sight_of_it_and_not
         pathlib.Path("metrics.json").write_text('{"accuracy": 1}')
     """)
     cli = world.start_train(*train(world))
-    world.wait_until("running", 90)
+    world.wait_until("running")
     ended = {"code": "ExpiredToken", "message": "The provided token has expired.", "source": r"127\..*", "count": None}
     for service, status in (("s3", 400), ("ec2", 400), ("scheduler", 403)):
         world.cloud.fault(service, ".*", "error", status=status, **ended)

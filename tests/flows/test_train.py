@@ -32,13 +32,25 @@ STEPS = [
     "confirm",
     "publish",
 ]
+SCRIPT = "import json; json.dump({'loss': 0.5}, open('metrics.json', 'w')); print('trained')"
 SIDE_BY_SIDE = {"bundle", "data", "environment"}
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     world = World(tmp_path)
-    world.script("import json; json.dump({'loss': 0.5}, open('metrics.json', 'w')); print('trained')")
+    world.script(SCRIPT)
+    yield world
+    assert not world.clean()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Iterator[World]:
+    """A user whose script has run, as a flow run; for tests that only look."""
+    world = World(tmp_path_factory.mktemp("trained"))
+    world.script(SCRIPT)
+    done = train(world, server, "train.py")
+    assert done.returncode == 0, done.stdout + done.stderr
     yield world
     assert not world.clean()
 
@@ -52,10 +64,8 @@ def in_order(steps: list[str]) -> list[str]:
     return ["|".join(sorted(SIDE_BY_SIDE)) if step in SIDE_BY_SIDE else step for step in steps]
 
 
-def test_a_run_is_a_flow_run_with_a_task_for_each_step(world: World, server: Server) -> None:
-    done = train(world, server, "train.py")
-    assert done.returncode == 0, done.stdout + done.stderr
-    shown = world.show()
+def test_a_run_is_a_flow_run_with_a_task_for_each_step(trained: World, server: Server) -> None:
+    shown = trained.show()
     run = server.flow_run(shown["run"])
     assert run["state"]["type"] == "COMPLETED"
     assert in_order(server.task_names(run["id"])) == in_order(STEPS)
@@ -89,9 +99,8 @@ def _servers_started_for(home: Path) -> set[str]:
     return found
 
 
-def test_plan_report_and_receipt_are_artifacts(world: World, server: Server) -> None:
-    train(world, server, "train.py")
-    shown = world.show()
+def test_plan_report_and_receipt_are_artifacts(trained: World, server: Server) -> None:
+    shown = trained.show()
     kept = {one["key"]: one for one in server.artifacts(server.flow_run(shown["run"])["id"])}
     assert {key.rsplit("-", 1)[1] for key in kept} == {"plan", "report", "receipt"}
     receipt = json.loads(kept[f"{shown['plan']['project']}-receipt"]["data"])
@@ -99,9 +108,8 @@ def test_plan_report_and_receipt_are_artifacts(world: World, server: Server) -> 
     assert "| loss | 0.5 |" in kept[f"{shown['plan']['project']}-report"]["data"]
 
 
-def test_flow_and_plain_walk_take_the_same_steps(world: World, server: Server) -> None:
-    train(world, server, "train.py")
-    as_flow = world.show()["report"]["phases"]
+def test_flow_and_plain_walk_take_the_same_steps(trained: World, world: World) -> None:
+    as_flow = trained.show()["report"]["phases"]
     assert world.train().returncode == 0
     assert in_order(list(as_flow)) == in_order(list(world.show()["report"]["phases"]))
 
@@ -115,9 +123,10 @@ def test_a_failed_script_is_a_failed_flow_run(world: World, server: Server) -> N
 
 
 def test_bad_input_makes_no_flow_run(world: World, server: Server) -> None:
-    before = len(server.ask("/flow_runs/filter"))
+    ours = {"is_null_": True}  # those of deployments come at any moment, by their schedules
+    before = len(server.flow_runs(deployment_id=ours))
     assert train(world, server, "trian.py").returncode == 2
-    assert len(server.ask("/flow_runs/filter")) == before
+    assert len(server.flow_runs(deployment_id=ours)) == before
 
 
 def test_without_a_server_the_run_goes_on_and_says_so(world: World) -> None:
@@ -143,7 +152,7 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
         env={**world.environment, "PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
     )
     assert done.returncode == 0, done.stderr
     run = done.stdout.split("REPORT succeeded ")[1].split()[0]
@@ -152,7 +161,7 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
 
 def test_its_parameters_are_a_typed_form() -> None:
     code = "import json; from flows.train import train; print(json.dumps(train.parameters.model_dump()))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=150)
     schema: dict[str, Any] = json.loads(done.stdout)
     fields = schema["definitions"]["Launch"]["properties"]
     assert schema["properties"]["project"]["default"] == "."
@@ -200,6 +209,6 @@ def test_a_step_is_tried_again_when_the_store_was_busy_and_not_when_the_request_
         env={**os.environ, **server.environment},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=150,
     )
     assert "TRIES {'busy': 2, 'wrong': 1}" in done.stdout, done.stderr

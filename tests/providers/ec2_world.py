@@ -47,7 +47,7 @@ class Ec2World:
     def now(self) -> float:
         return time.time()
 
-    def wait(self, done: Callable[[], bool], limit_s: float = 20.0) -> None:
+    def wait(self, done: Callable[[], bool], limit_s: float = 60.0) -> None:
         until = time.monotonic() + limit_s
         while not done():
             if time.monotonic() > until:

@@ -43,7 +43,7 @@ class LocalWorld:
     def now(self) -> float:
         return time.time()
 
-    def wait(self, done: Callable[[], bool], limit_s: float = 15.0) -> None:
+    def wait(self, done: Callable[[], bool], limit_s: float = 60.0) -> None:
         until = time.monotonic() + limit_s
         while not done():
             if time.monotonic() > until:
