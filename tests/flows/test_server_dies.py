@@ -125,17 +125,17 @@ def test_a_server_that_dies_at_the_end_leaves_results_and_receipt(world: World, 
 
 
 SETTLING = """
-import sys, time
+import sys
 from prefect.client.orchestration import get_client
 from prefect.states import Running
 from sojourn.storage import Store
 from tasks.mend import mend
 
-flow_run, store = sys.argv[1], Store(sys.argv[2])
+flow_run, store, ended_at = sys.argv[1], Store(sys.argv[2]), float(sys.argv[3])
 with get_client(sync_client=True) as client:
     client.set_flow_run_state(flow_run, Running(), force=True)
     for later, dry_run in [(0, False), (60, True), (60, False)]:
-        print([one.action for one in mend(client, store, now=time.time() + later, dry_run=dry_run)])
+        print([one.action for one in mend(client, store, now=ended_at + later, dry_run=dry_run)])
 """
 
 
@@ -148,12 +148,13 @@ def test_a_restart_in_the_middle_is_not_noticed_and_a_run_may_say_itself_how_it_
     mortal.start()
     (world.signs / "go").touch()
     assert cli.wait(150) == 0, cli.output
-    run = mortal.flow_run(world.show()["run"])
+    report = world.show()["report"]
+    run = mortal.flow_run(report["run"])
     assert run["state_type"] == "COMPLETED"
 
     # A state that is set under a living engine makes it abort its last step, so mending waits a moment.
     said = subprocess.run(
-        [sys.executable, "-c", SETTLING, run["id"], world.store.url],
+        [sys.executable, "-c", SETTLING, run["id"], world.store.url, str(report["ended_at"])],
         env={**world.environment, "PREFECT_API_URL": mortal.url},
         capture_output=True,
         text=True,
