@@ -533,6 +533,7 @@ dist.destroy_process_group()
 WRAPPED = {"wrap": 0, "processes": 2}
 
 
+@pytest.mark.slow
 def test_torchrun_starts_two_ranks(lab: Lab) -> None:
     end = lab.run(ALL_REDUCE, command=WRAPPED)
     assert (end.reason, end.exit_code, end.failed_rank) == ("exited", 0, None), end.tail

@@ -89,7 +89,8 @@ def test_a_bucket_that_is_not_there_is_told_before_anything_is_made(world: World
     assert not world.leases()
 
 
-@pytest.mark.parametrize("endpoint", ["of the environment", pytest.param("of the remote", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("endpoint", ["of the environment", "of the remote"])
 def test_a_stage_gets_its_data_straight_from_a_remote_in_a_bucket(
     world: World, bucket: Store, aws: AwsCloud, dvc_template: Project, endpoint: str
 ) -> None:

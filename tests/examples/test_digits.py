@@ -121,6 +121,7 @@ def test_one_process_needs_no_launcher_and_other_settings_no_old_checkpoint(proj
     assert other.startswith("starts from scratch: checkpoints/last.pt was made with other settings")
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_and_stopped_continues_to_the_very_same_result(project: Path) -> None:
     _, status = interrupt(project, "epoch 3/", signal.SIGKILL)
     assert status == -signal.SIGKILL

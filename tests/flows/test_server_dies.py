@@ -76,6 +76,7 @@ def test_a_stopped_workers_run_comes_home_by_the_next_scheduled_sweep(world: Wor
     assert (world.project / "model.txt").read_text() == "weights"
 
 
+@pytest.mark.slow
 def test_after_the_loss_of_the_host_reap_closes_the_run_and_says_so_in_prefect(world: World, mortal: Server) -> None:
     worker, flow_run = under_a_worker(world, mortal)
     for pid in world.alive():
