@@ -43,6 +43,7 @@ def attach(
             view.home_already(closed)
             return
         plan, home = plan_of(mailbox), data_home()
+        view.follows(plan)
         tell_history(plan, entries_of(mailbox), view.listener)
         journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
         with interruptible(journey):

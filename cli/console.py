@@ -47,11 +47,13 @@ def show_receipt(receipt: Receipt) -> None:
     """Each resource of a run: how long it stood, what ended it, and when it was last seen gone."""
     for one in receipt.resources:
         gone = f"gone {clock_time(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
+        began = one.created_at or one.asked_at
+        since = f"  {clock_time(began)}" if began else ""
         who = f"  {escape(one.identity)}" if one.identity else ""
         ended = f", ended by {one.ended_by}" if one.ended_by else ""
         time = f"  {one.seconds:.1f} s" if one.seconds else ""
         cost = f", ${one.cost:.2f}" if one.seconds else ""
-        _row("  ", f"{one.kind}  {one.name}{who}{time}{ended}, {gone}{cost}", 2)
+        _row("  ", f"{one.kind}  {one.name}{who}{since}{time}{ended}, {gone}{cost}", 2)
     if len(receipt.attempts) > 1:
         for at in receipt.attempts:
             what = f"{at.nodes} × {at.machine} {at.place} {at.market}, {at.seconds:.0f} s, ${at.cost:.2f}: {at.state}"
@@ -63,6 +65,8 @@ def show_receipt(receipt: Receipt) -> None:
     colour = "green" if receipt.state == "closed" else "red"
     count = f"{len(receipt.resources)} resource{'' if len(receipt.resources) == 1 else 's'}"
     _row(f"[bold]{'receipt':<12}[/]", f"{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}", 12)
+    if receipt.leaves.bytes:
+        _row(f"[bold]{'leaves':<12}[/]", escape(plan_text.leaves(receipt.leaves)), 12)
 
 
 def show_report(report: Report) -> None:
@@ -176,14 +180,17 @@ def show_error(error: SojournError) -> None:
 
 
 def show_runs(lines: Iterable[RunLine], now: float) -> None:
-    """A table of runs; those whose machines may outlive them in red."""
+    """A table of runs; above it, in red, those whose machines may stand with nobody to give them back."""
+    lines = list(lines)
+    for line in lines:
+        if line.orphan:
+            out.print(f"[red bold]![/] [red]{line.run}  {escape(line.orphan)}; end them: {line.remedy}[/]")
     table = Table("run", "state", "project", "age", "receipt", "command", box=None, pad_edge=False)
     for line in lines:
         colour = {"succeeded": "green", "training": "cyan", "failed": "red", "lost": "red"}.get(line.state, "yellow")
-        late = line.receipt is None and now > line.deadline_at
-        proof = "[red]none: sojourn reap[/]" if late else line.receipt or "-"
+        proof = f"[red]{line.receipt or 'none'}: {line.remedy}[/]" if line.orphan else line.receipt or "-"
         table.add_row(
-            line.run,
+            f"[red]{line.run}[/]" if line.orphan else line.run,
             f"[{colour}]{line.state}[/]",
             line.project,
             _age(now - line.created_at),

@@ -19,11 +19,20 @@ Source = Annotated[
 ]
 Pool = Annotated[str, typer.Option(help="The work pool whose workers run the flows.")]
 File = Annotated[Path | None, typer.Option(metavar="FILE", help="A timetable of your own.")]
+Notify = Annotated[
+    str | None,
+    typer.Option(metavar="TYPE/NAME", help="A notification block that is told when reap finds anything."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 
 
 def deploy(
-    names: Names = None, source: Source = ".", pool: Pool = "sojourn", file: File = None, dry_run: DryRun = False
+    names: Names = None,
+    source: Source = ".",
+    pool: Pool = "sojourn",
+    file: File = None,
+    notify: Notify = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Make the server's deployments equal to the timetable, and say what differed.
 
@@ -41,6 +50,7 @@ def deploy(
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from deployments import notice
     from deployments.timetable import OURS, apply, differences, read_timetable
 
     values = {"SOJOURN_SOURCE": _absolute(source), "SOJOURN_POOL": pool}
@@ -51,6 +61,12 @@ def deploy(
             _show(change)
             if not dry_run:
                 apply(client, timed)
+        told = notice.difference(client, notify) if notify else None
+        if told is not None:
+            wanted, change = told
+            _show(change)
+            if not dry_run:
+                notice.apply(client, wanted)
     same = len(timetable) - len(changes)
     said = f"{len(changes)} {'would change' if dry_run else 'changed'}, {same} as they should be, at {api}"
     out.print(said, markup=False)

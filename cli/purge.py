@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli import options
+from cli import completion, options
 
 if TYPE_CHECKING:
     from sojourn.purge import Purged
 
 
+Runs = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[RUN]…", help="These runs, however young; all old ones if absent.", autocompletion=completion.runs
+    ),
+]
+
+
 def purge(
+    runs: Runs = None,
     older_than: Annotated[str, typer.Option(help="Runs closed longer ago than this, like 30d or 12h.")] = "30d",
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only listed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list it, as without --yes.")] = False,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -24,24 +35,31 @@ def purge(
 
     Example: sojourn purge --older-than 90d
     """
-    from cli.world import open_store
+    from cli.world import open_store, open_stores
     from sojourn.errors import SpecError
+    from sojourn.mailbox import Mailbox
     from sojourn.purge import purge as find
-    from sojourn.runs import data_home
+    from sojourn.runs import data_home, find_run
     from sojourn.shorthand import parse_duration
 
     try:
         age = parse_duration(older_than)
     except ValueError as error:
         raise SpecError(f"older-than: {error}", hint="sojourn purge --older-than 30d") from None
-    found = find(open_store(store), data_home(), now=time.time(), older_than_s=age, remove=yes)
+    named = [find_run(open_stores(store), run) for run in runs or ()]
+    kept_in: dict[str, Mailbox] = {mailbox.store.url: mailbox for mailbox in named}
+    if len(kept_in) > 1:
+        raise SpecError(f"these runs are in {len(kept_in)} stores", hint="purge those of each store by themselves")
+    where = named[0].store if named else open_store(store)
+    remove = yes and not dry_run
+    found = find(where, data_home(), now=time.time(), older_than_s=age, remove=remove, runs=[one.run for one in named])
     if as_json:
-        typer.echo(json.dumps({**found.model_dump(mode="json"), "bytes": found.bytes, "removed": yes}, indent=2))
+        typer.echo(json.dumps({**found.model_dump(mode="json"), "bytes": found.bytes, "removed": remove}, indent=2))
     else:
-        _show(found, older_than, yes)
+        _show(found, shlex.join(runs) if runs else f"--older-than {older_than}", remove)
 
 
-def _show(found: Purged, older_than: str, removed: bool) -> None:
+def _show(found: Purged, which: str, removed: bool) -> None:
     from cli.console import out
     from sojourn.planning import format_bytes
     from sojourn.shorthand import format_duration
@@ -55,7 +73,7 @@ def _show(found: Purged, older_than: str, removed: bool) -> None:
     for kept in found.kept:
         out.print(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}", markup=False)
     if not (found.runs or found.bytes or found.machines):
-        out.print(f"Nothing to remove: nothing here was closed more than {older_than} ago.")
+        out.print(f"Nothing to remove: no run that is closed goes by {which}.", markup=False)
         return
     counts = (
         f"{len(found.runs)} runs, {found.blobs} shared files that no other run names, "
@@ -63,4 +81,4 @@ def _show(found: Purged, older_than: str, removed: bool) -> None:
     )
     out.print(f"{counts}: {format_bytes(found.bytes)}", markup=False)
     if not removed:
-        out.print(f"Nothing was removed. Do it: sojourn purge --older-than {older_than} --yes", markup=False)
+        out.print(f"Nothing was removed. Do it: sojourn purge {which} --yes", markup=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,12 +15,24 @@ if TYPE_CHECKING:
     from sojourn.journey import Journey
     from sojourn.mailbox import Mailbox
     from sojourn.planning import Plan
+    from sojourn.providers import Provider
     from sojourn.reap import Finding
     from sojourn.storage import Store
+
+Project = Annotated[str | None, typer.Option(metavar="NAME", help="Only what is this project's; all if absent.")]
+Regions = Annotated[
+    list[str] | None, typer.Option("--region", metavar="REGION", help="Look for machines in this region alone.")
+]
+AllRegions = Annotated[
+    bool, typer.Option("--all-regions", help="Look in every region of every account, as it does unless told otherwise.")
+]
 
 
 def reap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    project: Project = None,
+    region: Regions = None,
+    all_regions: AllRegions = False,
     store: options.StoreUrl = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -30,10 +42,17 @@ def reap(
     """
     from cli.console import out
     from cli.world import open_stores
-    from sojourn.reap import raise_for_failed
+    from sojourn.errors import SpecError
+    from sojourn.providers import configured
+    from sojourn.reap import kept_stores, raise_for_failed
+    from sojourn.runs import data_home
 
+    if region and all_regions:
+        raise SpecError("--region and --all-regions exclude each other", hint="sojourn reap --region us-east-1")
+    providers = configured(data_home(), region)
+    stores = {one.url: one for one in [*open_stores(store), *([] if store else kept_stores(providers))]}
     findings = []
-    for finding in _everything(open_stores(store), dry_run):
+    for finding in _everything(list(stores.values()), providers, dry_run, project):
         findings.append(finding)
         if not as_json:
             out.print(f"{finding.action:<12}{finding.name}  {finding.reason}", markup=False)
@@ -44,13 +63,13 @@ def reap(
     raise_for_failed(findings)
 
 
-def _everything(stores: list[Store], dry_run: bool) -> Iterator[Finding]:
-    from sojourn.providers import configured
+def _everything(
+    stores: list[Store], providers: Sequence[Provider], dry_run: bool, project: str | None
+) -> Iterator[Finding]:
     from sojourn.reap import reap as find
-    from sojourn.runs import data_home
 
     found = []
-    for finding in find(stores, configured(data_home()), _journey_of, now=time.time(), dry_run=dry_run):
+    for finding in find(stores, providers, _journey_of, now=time.time(), dry_run=dry_run, project=project):
         found.append(finding)
         yield finding
     for store in stores:

@@ -16,14 +16,14 @@ def runs(
     limit: Annotated[int, typer.Option(help="Show at most this many.")] = 20,
     as_json: options.AsJson = False,
 ) -> None:
-    """List runs, newest first.
+    """List runs, newest first; above them those whose machines may stand with nobody to give them back.
 
     Example: sojourn runs --limit 5
     """
     from cli.console import err, out, show_runs
     from cli.world import open_stores
     from sojourn.errors import SojournError
-    from sojourn.runs import list_runs
+    from sojourn.runs import in_order, list_runs
 
     stores, silent = open_stores(store), []
     lines = []
@@ -36,7 +36,8 @@ def runs(
         raise silent[0]
     for why in silent:
         err.print(f"! {why.message}", markup=False, soft_wrap=True)
-    lines = sorted(lines, key=lambda line: line.created_at, reverse=True)[:limit]
+    orphans = sum(line.orphan is not None for line in lines)
+    lines = in_order(lines)[: max(limit, orphans)]
     if as_json:
         typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
     elif not lines:

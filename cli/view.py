@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli.console import out, show_outcome, show_plan, show_receipt, show_report
 from cli.progress import PlainListener, QuietListener, open_listener
+from sojourn.errors import TeardownError
 
 if TYPE_CHECKING:
     from sojourn.journey import Listener
@@ -23,6 +24,7 @@ class View:
     def __init__(self, quiet: bool, as_json: bool) -> None:
         self.quiet = quiet
         self.as_json = as_json
+        self._followed: Plan | None = None
         self.listener: Listener = open_listener(quiet)
         if as_json:
             from cli.events import EventListener
@@ -30,8 +32,13 @@ class View:
             out.file = sys.stderr
             self.listener = EventListener(QuietListener() if quiet else PlainListener())
 
+    def follows(self, plan: Plan) -> None:
+        """The run that is spoken of from now on."""
+        self._followed = plan
+
     def plan(self, plan: Plan) -> None:
         """What will happen."""
+        self.follows(plan)
         if self.as_json:
             from cli.events import plan_event
 
@@ -62,11 +69,36 @@ class View:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """In the block an error that ends the command is an event too."""
+        """In the block an error that ends the command is an event too, and a receipt that is not closed is shown."""
         if not self.as_json:
-            yield
+            with self._open_receipts():
+                yield
             return
         from cli.events import error_event
 
-        with error_event():
+        with error_event(), self._open_receipts():
             yield
+
+    @contextmanager
+    def _open_receipts(self) -> Iterator[None]:
+        try:
+            yield
+        except TeardownError:
+            if receipt := self._receipt():
+                self._show(receipt)
+            raise
+
+    def _show(self, receipt: Receipt) -> None:
+        if self.as_json:
+            from cli.events import emit
+
+            emit("receipt", receipt=receipt.model_dump(mode="json"))
+        show_receipt(receipt)
+
+    def _receipt(self) -> Receipt | None:
+        from sojourn.mailbox import Mailbox
+        from sojourn.records import Receipt
+        from sojourn.storage import Store
+
+        plan = self._followed
+        return Mailbox(Store(plan.store), plan.project, plan.run).read("receipt", Receipt) if plan else None

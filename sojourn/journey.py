@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ from sojourn.environment import Setups
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError, first_line
 from sojourn.following import Audience, Follower
 from sojourn.gathering import Gather, gather
+from sojourn.leaving import count_left
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
@@ -190,10 +192,13 @@ class Journey:
             return found
 
     def release(self) -> None:
-        """Give the machines back, once nobody may look at them any more."""
+        """Give the machines back, once nobody may look at them any more.
+
+        Raises TeardownError when their provider does not take them.
+        """
         if self.orchestrator.state.released_at is None:
             self._hold()
-            with self._step("release"):
+            with self._step("release"), self._proving():
                 self.orchestrator.release()
         self.released = True
 
@@ -211,15 +216,13 @@ class Journey:
     def confirm(self) -> Receipt:
         """Ask until nothing is left, and write the receipt. Raises TeardownError when something is."""
         with self._step("confirm") as say:
-            self.orchestrator.confirm()
+            with self._proving():
+                self.orchestrator.confirm()
             receipt = self._receipt()
             number = len(receipt.resources)
-            say(f"{number} resource{'s' * (number != 1)}, {receipt.state}, ${receipt.cost:.2f}")
+            say(f"{number} resource{'s' * (number != 1)}, {receipt.state}, ${receipt.cost:.2f}", not receipt.standing)
         if receipt.state != "closed":
-            raise TeardownError(
-                f"{self.plan.run}: not everything is confirmed gone",
-                hint=f"end it: sojourn reap; look: sojourn show {self.plan.run}",
-            )
+            raise still_standing(self.plan, receipt)
         return receipt
 
     def publish(self) -> Report:
@@ -292,20 +295,23 @@ class Journey:
     def _leave(self, error: BaseException) -> None:
         if self.orchestrator.state.ordered_at is None and isinstance(error, Exception):
             self.orchestrator.give_up(first_line(error))
-            self.orchestrator.release()
-            self.orchestrator.confirm()
-            self._give_up_books()
+            with self._proving():
+                self.orchestrator.release()
+                self.orchestrator.confirm()
+            self._give_up_books(error)
         elif isinstance(error, KeyboardInterrupt) or self.cancelled():
             self.orchestrator.stop("cancelled")
             self.orchestrator.follow()
             self.release()
 
-    def _give_up_books(self) -> None:
+    def _give_up_books(self, error: Exception) -> None:
         outcome = self.orchestrator.state.outcome
         assert outcome is not None
         self.mailbox.write("outcome", outcome)
-        if self._receipt().state == "closed":
-            self._close(outcome, self.results(), Published(note="nothing was started"))
+        receipt = self._receipt()
+        if receipt.state != "closed":
+            raise still_standing(self.plan, receipt, because=first_line(error)) from error
+        self._close(outcome, self.results(), Published(note="nothing was started"))
 
     def _hand_over(self, error: BaseException) -> None:
         with suppress(SojournError):  # where the store takes no more word of ours, our heartbeat's end says it
@@ -401,10 +407,25 @@ class Journey:
             self.plan, found, sent, inputs, self.mailbox, self._project, self._dataset, self.listener.note
         )
 
-    def _receipt(self) -> Receipt:
+    @contextmanager
+    def _proving(self) -> Iterator[None]:
+        """A provider that cannot be made to end its machines is a receipt that is not closed."""
+        try:
+            yield
+        except SupersededError:
+            raise
+        except SojournError as error:
+            receipt = self._receipt(at_once=True)
+            if receipt.state == "closed":
+                raise
+            raise still_standing(self.plan, receipt, because=error.message) from error
+
+    def _receipt(self, at_once: bool = False) -> Receipt:
         entries = self.ledger.entries()
         names = [entry.body["name"] for entry in entries if entry.kind == "intent"]
-        receipt = write_receipt(self.plan, entries, {name: self.orchestrator.observe(name) for name in names})
+        look = self.orchestrator.last_seen if at_once else self.orchestrator.observe
+        receipt = write_receipt(self.plan, entries, {name: look(name) for name in names})
+        receipt = receipt.model_copy(update={"leaves": count_left(self.mailbox)})
         self.mailbox.write("receipt", receipt)
         return receipt
 
@@ -451,6 +472,19 @@ class Say:
     def __call__(self, text: str, good: bool = True) -> None:
         """Say it; the last word counts."""
         self.text, self.good = text, good
+
+
+def still_standing(plan: Plan, receipt: Receipt, because: str = "") -> TeardownError:
+    """What is not confirmed gone, and who ends it now."""
+    names = ", ".join(f"{one.kind} {one.identity or one.name}" for one in receipt.standing)
+    ends = datetime.fromtimestamp(plan.deadline_at + plan.launch.grace)
+    timers = " and ".join(name for name in plan.capability.layers if name != "reaper")
+    return TeardownError(
+        f"{plan.run}: the receipt is {receipt.state}, {len(receipt.standing)} of {len(receipt.resources)} "
+        f"not confirmed gone: {names}" + (f"; {because}" if because else ""),
+        hint=f"sojourn reap asks for its end again, and closes the run once it is gone; without that its own timers "
+        f"({timers}) end it at {ends:%H:%M}; look: sojourn show {plan.run}",
+    )
 
 
 def walk(journey: Journey, take_over: bool = False) -> Report:

@@ -103,7 +103,7 @@ class Orchestrator:
 
     def follow(self) -> Outcome:
         """Until the attempt is over."""
-        if self.state.ordered_at is not None:
+        if self.state.ordered_at is not None and self.state.outcome is None:
             self._tell_machines(self.state.attempt)  # the former owner may have died before it could
         self._drive(lambda state: state.outcome is not None)
         outcome = self.state.outcome
@@ -183,6 +183,13 @@ class Orchestrator:
     def observe(self, name: str) -> Lease | None:
         """What the provider says about a lease; a cloud that is busy, or a network that is away, is waited for."""
         return self._until_it_works(lambda: self.provider.observe(name))
+
+    def last_seen(self, name: str) -> Lease | None:
+        """The same, asked once; what was seen last when there is no answer."""
+        try:
+            return self.provider.observe(name)
+        except SojournError:
+            return self._observed[2] if self._observed is not None and self._observed[0] == name else None
 
     def _perform(self, action: lease.Action, state: lease.State) -> None:
         match action:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sojourn.planning import Plan, format_bytes
-from sojourn.records import Checkpoint, Offer
+from sojourn.records import Checkpoint, Left, Offer
 from sojourn.requirements import Lock
 from sojourn.shorthand import format_clock, format_duration
 
@@ -48,6 +48,14 @@ def size(offer: Offer) -> str:
     each = f" {format_bytes(offer.gpu_memory)}" if offer.gpu_memory else ""
     gpus = f", {len(offer.gpus)} × {offer.gpus[0]}{each}" if offer.gpus else ""
     return f"{offer.cpus} CPUs, {format_bytes(offer.memory)}{gpus}"
+
+
+def leaves(left: Left) -> str:
+    """`12 MB in s3://…: source 1 MB, results 10 MB, …, until 21 Dec`."""
+    kinds = {"source": left.source, "results": left.results, "checkpoints": left.checkpoints, "logs": left.logs}
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in kinds.items() if size)
+    until = f"until {datetime.fromtimestamp(left.until):%d %b %Y}" if left.until else "until sojourn purge"
+    return f"{format_bytes(left.bytes)} in {left.store}{f' ({parts})' if parts else ''}, {until}"
 
 
 # --- one line each --------------------------------------------------------------------------

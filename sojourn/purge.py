@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,14 +60,19 @@ class Purged(Record):
         return sum(one.bytes for one in self.runs) + self.blob_bytes + self.environment_bytes
 
 
-def purge(store: Store, home: Path, *, now: float, older_than_s: float, remove: bool) -> Purged:
+def purge(
+    store: Store, home: Path, *, now: float, older_than_s: float, remove: bool, runs: Collection[str] = ()
+) -> Purged:
     """Find what is older, and with `remove` remove it. What is not closed stays, with all that any kept run names.
 
-    Raises TransientError when another purge is at work.
+    With `runs`, these go and no others, however young. Raises TransientError when another purge is at work.
     """
-    before = now - older_than_s
-    found = [_purge_project(store, name, before, now, remove) for name in projects(store)]
-    environments, machines = _purge_host(home, found, now - max(older_than_s, AT_LEAST_S), remove)
+    which = _Which(now if runs else now - older_than_s, frozenset(runs))
+    found = [_purge_project(store, name, which, now, remove) for name in projects(store)]
+    environments: dict[str, int] = {}
+    machines: tuple[str, ...] = ()
+    if not runs:
+        environments, machines = _purge_host(home, found, now - max(older_than_s, AT_LEAST_S), remove)
     return Purged(
         runs=tuple(old for one in found for old in one.old),
         kept=tuple(kept for one in found for kept in one.kept),
@@ -80,6 +85,17 @@ def purge(store: Store, home: Path, *, now: float, older_than_s: float, remove: 
 
 
 # --- what is there --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Which:
+    """The runs that go: those closed before this moment, or of those the named ones."""
+
+    before: float
+    named: frozenset[str]
+
+    def means(self, run: _Run) -> bool:
+        return not self.named or run.mailbox.run in self.named
 
 
 @dataclass(frozen=True)
@@ -112,12 +128,12 @@ class _Found:
     needed: frozenset[str] = frozenset()
 
 
-def _find(store: Store, project: str, before: float, now: float) -> _Found:
+def _find(store: Store, project: str, which: _Which, now: float) -> _Found:
     runs = tuple(_look(mailbox, now) for mailbox in runs_of(store, project))
-    kept = tuple(_reasons(runs, before))
+    kept = tuple(_reasons([run for run in runs if which.means(run) or run.unreadable], which.before))
     if any(run.unreadable for run in runs):
         return _Found(runs, kept=kept)  # nobody knows what that run names
-    gone = [run for run in runs if not run.open and (run.closed_at or 0.0) < before]
+    gone = [run for run in runs if not run.open and (run.closed_at or 0.0) < which.before and which.means(run)]
     needed = frozenset[str]().union(*(run.names for run in runs if run not in gone))
     sizes = {} if any(run.preparing for run in runs) else store.sizes(blobs(project))
     return _Found(
@@ -201,11 +217,11 @@ def _reasons(runs: Iterable[_Run], before: float) -> Iterator[Kept]:
 # --- removing -------------------------------------------------------------------------------
 
 
-def _purge_project(store: Store, project: str, before: float, now: float, remove: bool) -> _Found:
+def _purge_project(store: Store, project: str, which: _Which, now: float, remove: bool) -> _Found:
     if not remove:
-        return _find(store, project, before, now)
+        return _find(store, project, which, now)
     with purging(store, project) as renew:
-        found = _find(store, project, before, now)
+        found = _find(store, project, which, now)
         for batch in batched(found.blobs):
             renew()
             store.delete(*batch)

@@ -9,10 +9,12 @@ without an owner until a later sweep. Everything else is left, and the reason is
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Literal
 
-from sojourn.errors import SojournError, SpecError, SupersededError, TeardownError
+from sojourn.errors import AccessError, SojournError, SpecError, SupersededError, TeardownError, first_line
 from sojourn.journey import Journey, bring_home
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
@@ -24,12 +26,19 @@ from sojourn.report import Report
 from sojourn.runs import all_mailboxes, entries_of
 from sojourn.shorthand import format_duration
 from sojourn.storage import Store
+from sojourn.waiting import Clock, SystemClock
 
 STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be seconds old, or in another store
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
+GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
+GONE_EVERY_S = 2.0
+NAMELESS = "it does not show whose it is: reap without --project"
+LOOKERS = 8  # places that are asked at once
 
-
-Action = Literal["ended", "closed", "left", "failed", "mended", "would end", "would close", "would mend"]
+Action = Literal[
+    "ended", "closed", "left", "failed", "unseen", "mended", "would end", "would close", "would mend"
+]  # fmt: skip
+NEWS = ("ended", "closed", "failed")  # what somebody should hear of, for each of these outlived whoever had it in hand
 
 
 class Finding(Record):
@@ -43,36 +52,82 @@ class Finding(Record):
 
 def reap(
     stores: Iterable[Store],
-    providers: Iterable[Provider],
+    providers: Sequence[Provider],
     journey_of: Callable[[Plan, Mailbox], Journey],
     *,
     now: float,
     dry_run: bool,
+    project: str | None = None,
+    clock: Clock | None = None,
 ) -> Iterator[Finding]:
     """End every lease that outlived its run, then close the runs that are over and that nobody continues.
 
     A lease is judged by the ledger in its own store; what stands in stores that are met so is closed too.
+    With `project`, what is another project's is neither touched nor told.
     """
     known = {store.url: store for store in stores}
-    for provider in providers:
+    sent: list[_Sent] = []
+    for provider, found in _look(providers):
+        if isinstance(found, Finding):
+            yield found
+            continue
+        for lease in found:
+            if project is not None and lease.project not in ("", project):
+                continue
+            why, end = _judged(lease, known, now) if project in (None, lease.project) else (NAMELESS, False)
+            if end and not dry_run:
+                sent.append(_send(_Sent(lease, why, provider)))
+            else:
+                yield _found(lease.name, lease.run, "would end" if end else "left", why)
+    yield from _ended(sent, clock or SystemClock())
+    for mailbox in _mailboxes(known.values()):
+        if isinstance(mailbox, Finding):
+            yield mailbox
+        elif project in (None, mailbox.project) and (finding := _close(mailbox, journey_of, now, dry_run)):
+            yield finding
+
+
+def kept_stores(providers: Sequence[Provider]) -> list[Store]:
+    """The stores that accounts keep runs in by themselves; `reap` tells of an account that cannot be asked."""
+
+    def ask(provider: Provider) -> list[str]:
         try:
-            leases = provider.leases()
+            return provider.kept()
+        except SojournError:
+            return []
+
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        return [Store(url) for urls in pool.map(ask, providers) for url in urls]
+
+
+def _look(providers: Sequence[Provider]) -> Iterator[tuple[Provider, list[Lease] | Finding]]:
+    """What stands at each provider, asked side by side; or that it could not be asked."""
+
+    def ask(provider: Provider) -> list[Lease] | SojournError:
+        try:
+            return provider.leases()
         except SojournError as error:
-            yield _found(provider.name, "", "failed", error.message)
+            return error
+
+    with ThreadPoolExecutor(LOOKERS) as pool:
+        seen = list(zip(providers, pool.map(ask, providers), strict=True))
+    answered = {provider.name for provider, found in seen if isinstance(found, list)}
+    for provider, found in seen:
+        if isinstance(found, list):
+            yield provider, found
             continue
-        for lease in leases:
-            why, end = _judged(lease, known, now)
-            yield (_end(lease, why, provider, dry_run) if end else _found(lease.name, lease.run, "left", why))
-    for store in known.values():
+        # Where these credentials are good, a place that they may not see is one where they rented nothing.
+        closed = isinstance(found, AccessError) and provider.name in answered
+        yield provider, _found(provider.name, "", "unseen" if closed else "failed", found.message)
+
+
+def _mailboxes(stores: Iterable[Store]) -> Iterator[Mailbox | Finding]:
+    """Every run of every store; what one store keeps is closed though another does not answer."""
+    for store in stores:
         try:
-            mailboxes = all_mailboxes(store)
-        except SojournError as error:  # what another store keeps is closed all the same
+            yield from all_mailboxes(store)
+        except SojournError as error:
             yield _found(store.url, "", "failed", error.message)
-            continue
-        for mailbox in mailboxes:
-            finding = _close(mailbox, journey_of, now, dry_run)
-            if finding is not None:
-                yield finding
 
 
 def _judged(lease: Lease, known: dict[str, Store], now: float) -> tuple[str, bool]:
@@ -121,14 +176,37 @@ def _over_at(outcome: Outcome) -> float:
     return outcome.hold.until if outcome.hold else outcome.ended_at
 
 
-def _end(lease: Lease, why: str, provider: Provider, dry_run: bool) -> Finding:
-    if dry_run:
-        return _found(lease.name, lease.run, "would end", why)
+@dataclass
+class _Sent:
+    """A lease whose end was asked for."""
+
+    lease: Lease
+    why: str
+    provider: Provider
+    gone: bool = False
+    trouble: str = "its end was asked for, and is not confirmed yet"
+
+
+def _send(one: _Sent) -> _Sent:
+    """Ask for its end, and see whether anything is left."""
     try:
-        ended = provider.release(lease.name)
+        one.gone = one.provider.release(one.lease.name)
+        one.trouble = _Sent.trouble
     except SojournError as error:
-        return _found(lease.name, lease.run, "failed", f"{why}; {error.message}")
-    return _found(lease.name, lease.run, "ended" if ended else "failed", why)
+        one.trouble = error.message
+    return one
+
+
+def _ended(sent: list[_Sent], clock: Clock) -> Iterator[Finding]:
+    """What became of them; clouds take their time to end a machine, and remove what belongs to it only then."""
+    end = clock.monotonic() + GONE_LIMIT_S
+    waiting = [one for one in sent if not one.gone]
+    while waiting and clock.monotonic() < end:
+        clock.sleep(GONE_EVERY_S)
+        waiting = [one for one in waiting if not _send(one).gone]
+    for one in sent:
+        why = one.why if one.gone else f"{one.why}; {one.trouble}"
+        yield _found(one.lease.name, one.lease.run, "ended" if one.gone else "failed", why)
 
 
 def _close(
@@ -154,6 +232,8 @@ def _close(
         return _found(run, run, "left", error.message)
     except SojournError as error:
         return _found(run, run, "failed", error.message)
+    except Exception as error:  # one run's damaged records must not keep the others from being brought home
+        return _found(run, run, "failed", f"{type(error).__name__}: {first_line(error)}")
     return _found(run, run, "closed", f"{closed.state}: {closed.message}")
 
 
@@ -169,7 +249,11 @@ def _found(name: str, run: str, action: Action, reason: str) -> Finding:
 
 
 def raise_for_failed(findings: Iterable[Finding]) -> None:
-    """Raise TeardownError naming what could not be ended or brought home; nothing when all could."""
-    failed = [finding.name for finding in findings if finding.action == "failed"]
-    if failed:
-        raise TeardownError(f"found and could not be ended: {', '.join(failed)}", hint="try again: sojourn reap")
+    """Raise TeardownError naming what could not be looked at, ended or brought home; nothing when all could."""
+    failed = [finding for finding in findings if finding.action == "failed"]
+    ours = ", ".join(finding.name for finding in failed if finding.run)
+    blind = ", ".join(dict.fromkeys(finding.name for finding in failed if not finding.run))
+    told = [f"found and could not be ended: {ours}"] if ours else []
+    told += [f"could not be looked at: {blind}"] if blind else []
+    if told:
+        raise TeardownError("; ".join(told), hint="the reasons stand above; try again: sojourn reap")

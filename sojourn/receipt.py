@@ -1,16 +1,20 @@
-"""Proof of teardown: each thing the run asked for, and when its provider last said "gone"."""
+"""Proof of teardown: each thing the run asked for, and when its provider last said "gone".
+
+What a provider has forgotten by the time it is asked is told by the ledger: it was there from
+its creation until it was found gone, at most.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sojourn.lease import fold
 from sojourn.ledger import Entry
 from sojourn.planning import Plan
 from sojourn.records import Attempt, Lease, Machine, Offer, Outcome, Receipt, Resource, Standing
 
 NEVER = "never created"
+FORGOTTEN = "unknown"  # its provider remembers it no more
 
 
 @dataclass
@@ -21,6 +25,8 @@ class _Rented:
     attempt: int
     offer: Offer
     parts: list[dict[str, str]]
+    asked_at: float
+    created_at: float | None = None
     refused: str | None = None
     released_at: float | None = None
     gone_at: float | None = None
@@ -33,8 +39,8 @@ def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | 
     lines = {one.name: list(_resources(plan, one, observed.get(one.name))) for one in rented}
     resources = tuple(line for of_lease in lines.values() for line in of_lease)
     still = [one for one in resources if one.gone_at is None]
-    released = fold(entries).released_at is not None
-    standing: Standing = "closed" if not still else "closing" if released else "open"
+    stand = [one for one in rented if any(line.gone_at is None for line in lines[one.name])]
+    standing: Standing = "closed" if not still else "open" if _unheard(stand, observed) else "closing"
     return Receipt(
         state=standing,
         resources=resources,
@@ -45,6 +51,13 @@ def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | 
     )
 
 
+def _unheard(standing: list[_Rented], observed: dict[str, Lease | None]) -> bool:
+    """Whether something stands that was never released, or that works on as if nobody had asked for its end."""
+    leases = [lease for one in standing if (lease := observed.get(one.name))]
+    works_on = any(machine.state in ("starting", "running") for lease in leases for machine in lease.machines)
+    return works_on or any(one.released_at is None for one in standing)
+
+
 def _rented(plan: Plan, entries: list[Entry]) -> list[_Rented]:
     """Every lease that was ever asked for, oldest first."""
     found: dict[str, _Rented] = {}
@@ -53,7 +66,7 @@ def _rented(plan: Plan, entries: list[Entry]) -> list[_Rented]:
         body = entry.body
         if entry.kind == "intent":
             parts = body["request"].get("parts", [])
-            last = _Rented(body["name"], body["attempt"], plan.offers[body["offer"]], parts)
+            last = _Rented(body["name"], body["attempt"], plan.offers[body["offer"]], parts, entry.at)
             found[last.name] = last
         elif last is not None:
             _note(last, entry)
@@ -62,6 +75,8 @@ def _rented(plan: Plan, entries: list[Entry]) -> list[_Rented]:
 
 def _note(lease: _Rented, entry: Entry) -> None:
     match entry.kind:
+        case "created":
+            lease.created_at = entry.at
         case "refused":
             lease.refused = entry.body["reason"]
             lease.gone_at = entry.at
@@ -75,31 +90,39 @@ def _note(lease: _Rented, entry: Entry) -> None:
 
 def _resources(plan: Plan, rented: _Rented, lease: Lease | None) -> Iterable[Resource]:
     if rented.refused is not None and lease is None:
-        yield Resource(kind=rented.offer.machine, name=rented.name, gone_at=rented.gone_at, ended_by=NEVER)
+        yield Resource(
+            kind=rented.offer.machine,
+            name=rented.name,
+            asked_at=rented.asked_at,
+            gone_at=rented.gone_at,
+            ended_by=NEVER,
+        )
         return
     known = {machine.name: machine for machine in lease.machines} if lease else {}
     for node in range(plan.launch.nodes):
         name = f"{rented.name}-n{node}"
-        yield _machine(rented, name, known.get(name))
+        yield _machine(rented, name, known.get(name), forgotten=lease is None)
     yield from _parts(rented, lease)
 
 
-def _machine(rented: _Rented, name: str, machine: Machine | None) -> Resource:
-    created = machine.created_at if machine else None
-    ended = machine.ended_at if machine else None
+def _machine(rented: _Rented, name: str, machine: Machine | None, forgotten: bool) -> Resource:
+    created = machine.created_at if machine else rented.created_at if forgotten else None
+    ended = machine.ended_at if machine else rented.released_at
     gone = rented.gone_at if machine is None or machine.state == "gone" else None
     seconds = max(0.0, (ended or gone or created or 0.0) - created) if created else 0.0
     hold = rented.ended.hold if rented.ended else None
     held_s = min(seconds, max(0.0, (created or 0.0) + seconds - hold.since)) if hold else 0.0
+    by = machine.ended_by if machine else FORGOTTEN if created and gone else None
     return Resource(
         kind=rented.offer.machine,
         name=name,
         identity=machine.identity if machine else None,
         held_s=round(held_s, 3),
+        asked_at=rented.asked_at,
         created_at=created,
         released_at=rented.released_at,
         gone_at=gone,
-        ended_by=(machine.ended_by if machine else None) or (NEVER if created is None else None),
+        ended_by=by or (NEVER if created is None and gone else None),
         seconds=round(seconds, 3),
         cost=round(seconds * rented.offer.price / 3600, 4),
     )
@@ -109,7 +132,7 @@ def _parts(rented: _Rented, lease: Lease | None) -> Iterable[Resource]:
     """What belongs to the machines; its price is in theirs."""
     standing = {(part.kind, part.name): part for part in lease.parts if part.state == "standing"} if lease else {}
     machines = lease.machines if lease else ()
-    created = min((one.created_at for one in machines if one.created_at), default=None)
+    created = min((one.created_at for one in machines if one.created_at), default=rented.created_at)
     for asked in rented.parts:
         part = standing.get((asked["kind"], asked["name"]))
         left = part is not None or any(machine.state != "gone" for machine in machines)
@@ -117,6 +140,7 @@ def _parts(rented: _Rented, lease: Lease | None) -> Iterable[Resource]:
             kind=asked["kind"],
             name=asked["name"],
             identity=part.identity if part else None,
+            asked_at=rented.asked_at,
             created_at=part.created_at if part else created,
             released_at=rented.released_at,
             gone_at=None if left else rented.gone_at,

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import platformdirs
+from pydantic import Field
 
 from sojourn.agent import files
 from sojourn.errors import SojournError, SpecError, nearest
-from sojourn.lease import State, fold
+from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id, project_name
@@ -22,10 +23,12 @@ from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Outcome, Receipt, Record
 from sojourn.report import Report
+from sojourn.shorthand import format_duration
 from sojourn.spec import Launch
 from sojourn.storage import Store
 
 STORES = "stores.json"
+SILENT_S = 60.0  # an owner beats every few seconds; this is many beats, and the clocks of two hosts
 READERS = 16  # a cloud answers each question in some 30 ms
 
 
@@ -40,6 +43,8 @@ class RunLine(Record):
     owner: str | None
     deadline_at: float
     receipt: str | None
+    orphan: str | None = Field(default=None, description="Why its machines may stand with nobody to give them back")
+    remedy: str | None = Field(default=None, description="The command that ends them")
 
 
 class RunRecords(Record):
@@ -88,10 +93,15 @@ def remembered(home: Path) -> list[str]:
 
 
 def list_runs(stores: Iterable[Store]) -> list[RunLine]:
-    """Every run of the stores that can be read, newest first."""
+    """Every run of the stores that can be read: those whose machines may be orphans, then the others, newest first."""
     with ThreadPoolExecutor(READERS) as pool:
         lines = [line for store in stores for line in pool.map(_line, all_mailboxes(store)) if line is not None]
-    return sorted(lines, key=lambda line: line.created_at, reverse=True)
+    return in_order(lines)
+
+
+def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
+    """Orphans first, then the newest."""
+    return sorted(lines, key=lambda line: (line.orphan is None, -line.created_at))
 
 
 def find_run(stores: Sequence[Store], name: str) -> Mailbox:
@@ -104,7 +114,8 @@ def find_run(stores: Sequence[Store], name: str) -> Mailbox:
     for store in stores:
         try:
             if name == "last":
-                known |= {line.run: Mailbox(store, line.project, line.run) for line in list_runs([store])[:1]}
+                newest = sorted(list_runs([store]), key=lambda line: -line.created_at)[:1]
+                known |= {line.run: Mailbox(store, line.project, line.run) for line in newest}
             else:
                 known |= {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
         except SojournError as error:
@@ -197,6 +208,7 @@ def _line(mailbox: Mailbox) -> RunLine | None:
     if plan is None:
         return None
     entries = entries_of(mailbox)
+    orphan, remedy = _orphaned(mailbox, plan, fold(entries), time.time()) or (None, None)
     return RunLine(
         run=mailbox.run,
         project=mailbox.project,
@@ -206,4 +218,23 @@ def _line(mailbox: Mailbox) -> RunLine | None:
         owner=entries[-1].owner if entries and entries[-1].kind not in ("closed", "handover") else None,
         deadline_at=plan.deadline_at,
         receipt=receipt.state if receipt else None,
+        orphan=orphan,
+        remedy=remedy,
     )
+
+
+def _orphaned(mailbox: Mailbox, plan: Plan, state: State, now: float) -> tuple[str, str] | None:
+    """Why a run's machines may stand with nobody to give them back, and the command that ends them."""
+    if state.request is None or state.gone_at is not None or is_held(state, now):
+        return None
+    late = now - (plan.deadline_at + plan.launch.grace + MARGIN_S)
+    if late > 0:
+        return "they may stand past their deadline", "sojourn reap"
+    seen = mailbox.store.modified(f"{mailbox.control}/owner.json")
+    silent = now - (seen.timestamp() if seen else plan.created_at)
+    if silent < SILENT_S:
+        return None
+    nobody = f"nobody has followed it for {format_duration(silent)}"
+    if state.outcome is not None or state.lost is not None:
+        return f"its script is over, and {nobody}", "sojourn reap"
+    return nobody, f"sojourn stop {mailbox.run}" if state.ordered_at else f"sojourn attach {mailbox.run}"

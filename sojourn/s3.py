@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,15 @@ class Bucket:
                 raise self._unusable(error) from error
         # Services that only speak S3's language have no regions, and take any.
         return str(found.get("BucketRegion") or os.environ.get("AWS_DEFAULT_REGION") or SOMEWHERE)
+
+    def forgets(self, key: str) -> float | None:
+        """When a rule of the bucket removes the object, as S3 says of each object that one meets."""
+        client = self._clients.client("s3", self.region)
+        whole = f"{self.prefix}/{key}" if self.prefix else key
+        with translated(f"look at {key}"):
+            said = client.head_object(Bucket=self.name, Key=whole).get("Expiration", "")
+        date = re.search(r'expiry-date="([^"]+)"', said)
+        return parsedate_to_datetime(date[1]).timestamp() if date else None
 
     def open(self, limit_s: float, retries: int) -> obstore.store.S3Store:
         """The store below the prefix; each request ends within `limit_s`."""

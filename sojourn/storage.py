@@ -140,6 +140,10 @@ class Store:
         except FileNotFoundError:
             return None
 
+    def forgets(self, key: str) -> float | None:
+        """When the store will remove the object by itself; None when it will not, or does not say."""
+        return self._bucket.forgets(key) if self._bucket is not None else None
+
     def keys(self, prefix: str) -> list[str]:
         """Every key below `prefix/`, sorted."""
         if self.root is not None:

@@ -46,7 +46,7 @@ def show_plan(plan: Plan) -> None:
 def show_receipt(plan: Plan, receipt: Receipt) -> None:
     """A table, a row for each resource."""
     rows = [one.model_dump(mode="json") for one in receipt.resources]
-    said = f"Receipt of {plan.run}: {receipt.state}, ${receipt.cost:.2f}"
+    said = f"Receipt of {plan.run}: {receipt.state}, ${receipt.cost:.2f}; leaves {plan_text.leaves(receipt.leaves)}"
     _try(lambda: create_table_artifact(rows, key=f"{plan.project}-receipt", description=said))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sojourn.errors import TeardownError
 from sojourn.journey import Journey
 from sojourn.records import Receipt
 from tasks import artifacts
@@ -17,12 +21,26 @@ def provision(journey: Journey) -> None:
 @step("release")
 def release(journey: Journey) -> None:
     """Give the machines back."""
-    journey.release()
+    with _shown(journey):
+        journey.release()
 
 
 @step("confirm")
 def confirm(journey: Journey) -> Receipt:
     """Ask until nothing is left; the receipt is the proof."""
-    receipt = journey.confirm()
+    with _shown(journey):
+        receipt = journey.confirm()
     artifacts.show_receipt(journey.plan, receipt)
     return receipt
+
+
+@contextmanager
+def _shown(journey: Journey) -> Iterator[None]:
+    """A receipt that is not closed is shown before it fails the run."""
+    try:
+        yield
+    except TeardownError:
+        receipt = journey.mailbox.read("receipt", Receipt)
+        if receipt is not None:
+            artifacts.show_receipt(journey.plan, receipt)
+        raise

@@ -3,40 +3,56 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
 
+from sojourn.errors import SojournError
 from sojourn.journey import Journey
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
-from sojourn.providers import configured, open_provider
-from sojourn.reap import Finding
+from sojourn.providers import Provider, open_provider
+from sojourn.reap import Finding, kept_stores
 from sojourn.reap import reap as find
-from sojourn.runs import data_home
+from sojourn.runs import data_home, default_store, remembered
 from sojourn.storage import Store
-from tasks import artifacts
+from tasks import artifacts, notice
 from tasks.listener import PrefectListener
 from tasks.mend import mend as correct
 from tasks.step import step
 
 
+def find_stores(providers: Sequence[Provider]) -> list[Store]:
+    """This host's own store, those in which it has had runs, and those of its accounts."""
+    home = data_home()
+    here = [Store(url) for url in (default_store(home), *remembered(home))]
+    return list({store.url: store for store in [*here, *kept_stores(providers)]}.values())
+
+
 @step("sweep")
-def sweep(store: Store, dry_run: bool) -> list[Finding]:
-    """End the machines and close the runs that nobody continues."""
+def sweep(stores: list[Store], providers: Sequence[Provider], dry_run: bool, project: str | None) -> list[Finding]:
+    """End the machines and close the runs that nobody continues; whoever listens in Prefect hears of it."""
     home, listener = data_home(), PrefectListener(get_run_logger())
 
     def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
         return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, listener)
 
-    return _told(list(find([store], configured(home), journey_of, now=time.time(), dry_run=dry_run)))
+    found = _told(list(find(stores, providers, journey_of, now=time.time(), dry_run=dry_run, project=project)))
+    notice.tell(found)
+    return found
 
 
 @step("mend")
-def mend(store: Store, dry_run: bool, found: list[Finding]) -> list[Finding]:
+def mend(stores: list[Store], dry_run: bool, found: list[Finding]) -> list[Finding]:
     """Put flow runs right whose run has ended otherwise than Prefect believes."""
+    mended: list[Finding] = []
     with get_client(sync_client=True) as client:
-        return _told(list(correct(client, store, now=time.time(), dry_run=dry_run, found=found)))
+        for store in stores:
+            with suppress(SojournError):  # the sweep has told of a store that does not answer
+                mended += correct(client, store, now=time.time(), dry_run=dry_run, found=found)
+    return _told(mended)
 
 
 def _told(findings: list[Finding]) -> list[Finding]:

@@ -69,6 +69,10 @@ class Server:
         """A PATCH, whose answer is empty."""
         self._answer("PATCH", path, json.dumps(body).encode())
 
+    def delete(self, path: str) -> None:
+        """A DELETE, whose answer is empty."""
+        self._answer("DELETE", path, None)
+
     def flow_runs(self, **filters: dict[str, Any]) -> list[dict[str, Any]]:
         """The flow runs that pass the filters."""
         return list(self.ask("/flow_runs/filter", {"flow_runs": filters}))

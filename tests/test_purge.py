@@ -22,7 +22,7 @@ from sojourn.providers.local import LocalProvider
 from sojourn.publish import Inputs
 from sojourn.purge import Purged, purge
 from sojourn.purging import STALE_S, purging, wait_until_purged
-from sojourn.records import Checkpoint, FileEntry
+from sojourn.records import Bundle, Checkpoint, FileEntry
 from sojourn.runs import list_runs
 from sojourn.spec import make_launch
 from sojourn.storage import Store
@@ -307,3 +307,16 @@ def test_records_of_machines_go_unless_their_run_is_open(house: House) -> None:
 
     assert house.purge().machines == (names[closed.run],)
     assert [path.name for path in provider.machines.iterdir()] == [names[open_.run]]
+
+
+def test_a_run_goes_by_its_name_however_young_and_takes_nothing_of_another(house: House) -> None:
+    named, other = house.run(1, only="a", both="b"), house.run(1, both="b")
+    unfinished = house.run(1, closed=False, c="c")
+    would = purge(house.store, house.home, now=time.time(), older_than_s=30 * DAY, remove=False, runs=[named.run])
+    assert [one.run for one in would.runs] == [named.run] and would.blobs == 1 and len(list_runs([house.store])) == 3
+    for names in ([named.run], [unfinished.run]):
+        done = purge(house.store, house.home, now=time.time(), older_than_s=30 * DAY, remove=True, runs=names)
+    assert [(one.run, "not closed" in one.reason) for one in done.kept] == [(unfinished.run, True)]
+    assert {line.run for line in list_runs([house.store])} == {other.run, unfinished.run}
+    bundle_of = other.read("bundle", Bundle)
+    assert bundle_of is not None and all(house.store.exists(entry.source) for entry in bundle_of.files)

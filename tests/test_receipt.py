@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sojourn import plan_text
+from sojourn.leaving import count_left
 from sojourn.ledger import Entry, Kind
+from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
 from sojourn.planning import Plan
+from sojourn.publish import Inputs
 from sojourn.receipt import write_receipt
-from sojourn.records import Hold, Lease, Machine, Offer, Outcome, Part
+from sojourn.records import Bundle, FileEntry, Hold, Lease, Machine, Manifest, Offer, Outcome, Part, Receipt
+from sojourn.storage import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.json"
 RUN = "quiet-heron-7f3a"
@@ -95,3 +100,47 @@ def test_what_machines_cost_after_the_script_had_failed_is_told_apart() -> None:
     receipt = write_receipt(plan(), entries, {FIRST: lease(FIRST, "gone", seconds=10.0)})
     assert [one.held_s for one in receipt.resources] == [6.0, 0.0, 0.0]
     assert (receipt.cost, receipt.held_s, receipt.held_cost) == (0.01, 6.0, 0.006)
+
+
+def test_what_goes_is_closing_and_what_works_on_in_spite_of_its_release_is_open() -> None:
+    entries = ledger(intent(1, 0), ("created", {}), ("outcome", DONE), ("release", {}))
+    assert write_receipt(plan(), entries, {FIRST: lease(FIRST, "ended")}).state == "closing"
+    unheard = write_receipt(plan(), entries, {FIRST: lease(FIRST, "running")})
+    assert unheard.state == "open" and [one.identity for one in unheard.standing if one.identity] == ["i-1"]
+
+
+def test_what_its_provider_has_forgotten_is_told_by_the_ledger_and_not_called_never_created() -> None:
+    entries = ledger(intent(1, 0), ("created", {}), ("outcome", DONE), ("release", {}), ("gone", {}))
+    receipt = write_receipt(plan(), entries, {FIRST: None})
+    (machine,) = [one for one in receipt.resources if one.kind == "g6.xlarge"]
+    assert (machine.created_at, machine.ended_by, machine.seconds, machine.cost) == (101.0, "unknown", 2.0, 0.002)
+    assert (machine.asked_at, machine.gone_at, receipt.state) == (100.0, 104.0, "closed")
+
+
+def test_a_receipt_of_an_earlier_version_can_be_read() -> None:
+    assert Receipt.model_validate_json('{"state": "closed", "resources": [], "leaves": {}}').leaves.bytes == 0
+
+
+def test_what_stays_in_the_store_is_counted_by_what_it_is(tmp_path: Path) -> None:
+    mailbox = Mailbox(Store(tmp_path.as_uri()), "digits", RUN)
+    node = f"{mailbox.machine}/1/0"
+
+    def keep(name: str, size: int) -> FileEntry:
+        mailbox.store.put(f"{node}/blob/{name}", b"x" * size)
+        return FileEntry(path=name, hash=f"sha256:{name}", size=size, source=f"{node}/blob/{name}")
+
+    both, saved, made = keep("both", 7), keep("saved", 100), keep("made", 20)
+    for what, files in (("ckpt", (both, saved)), ("out", (both, made))):
+        mailbox.store.put(f"{node}/{what}/00000001.json", Manifest(sequence=1, at=0.0, files=files).to_bytes())
+    mailbox.store.put(f"{node}/log/00000000", b"y" * 3)
+    sent = FileEntry(path="big", hash="sha256:b", size=1000, source=mailbox.blob_key("b"))
+    mailbox.write("bundle", Bundle(archive=None, files=(sent,), listing=(sent,), directory="."))
+    far = sent.model_copy(update={"source": "s3://acme-data/dvc/files/md5/aa", "size": 10**9})
+    mailbox.write("inputs", Inputs(files=(far,)))
+
+    left = count_left(mailbox)
+    assert (left.source, left.results, left.checkpoints, left.logs, left.until) == (1000, 27, 100, 3, None)
+    assert left.records == sum(mailbox.store.sizes(mailbox.control).values()) + sum(
+        mailbox.store.sizes(f"{node}/{what}")[f"{node}/{what}/00000001.json"] for what in ("ckpt", "out")
+    )
+    assert plan_text.leaves(left).endswith(", until sojourn purge")

@@ -30,6 +30,10 @@ class Provider(Protocol):
         """URL of the place where a project's runs are kept unless told otherwise; None for this user's own."""
         ...
 
+    def kept(self) -> list[str]:
+        """URLs of the stores that it keeps runs in by itself, of any project, where they exist."""
+        ...
+
     def offers(self, need: Need) -> Offers:
         """What can be rented that fits, cheapest first, never none.
 
@@ -80,8 +84,11 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
     return LocalProvider(home)
 
 
-def configured(home: Path) -> list[Provider]:
-    """This host, and every cloud for which it has credentials."""
+def configured(home: Path, regions: Iterable[str] | None = None) -> list[Provider]:
+    """This host, and every cloud for which it has credentials: each region by itself, so that none hides another."""
     from sojourn.providers.ec2.clients import Clients
+    from sojourn.providers.ec2.lease import Ec2Provider
 
-    return [open_provider(name, home) for name in NAMES if name != "aws" or Clients().configured()]
+    clients = Clients()
+    amazon = Ec2Provider(clients, regions).apart() if clients.configured() else []
+    return [open_provider("local", home), *amazon]

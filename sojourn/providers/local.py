@@ -100,6 +100,10 @@ class LocalProvider:
         """Nothing of its own."""
         return None
 
+    def kept(self) -> list[str]:
+        """None: the user's own directory is no provider's."""
+        return []
+
     def offers(self, need: Need) -> Offers:
         """This host, whatever the number of nodes: they share it."""
         offer = Offer(

@@ -15,9 +15,10 @@ from sojourn.agent.errors import Stop
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.mailbox import Place
 from sojourn.agent.s3 import S3Store
+from sojourn.checkpoint import newest
 from sojourn.mailbox import Mailbox
 from sojourn.storage import Store
-from tests.agent.conftest import PROJECT, RUN, Lab
+from tests.agent.conftest import PROJECT, RUN, Lab, wait_for
 
 SCRIPT = """
 import os, pathlib, time
@@ -82,6 +83,34 @@ def test_a_stop_reaches_the_agent_through_the_bucket(far: Lab, world: S3World) -
     far.stop()
 
     assert far.exit().reason == "stopped"
+
+
+SAVES = """
+import os, pathlib, time
+pathlib.Path("state.pt").write_bytes(b"1" * 100_000)
+while not os.path.exists({sign!r}):
+    time.sleep(0.05)
+pathlib.Path("state.pt").write_bytes(b"2" * 100_000)
+time.sleep(60)
+"""
+
+
+def test_a_machine_taken_back_while_it_uploads_a_checkpoint_leaves_the_one_before(far: Lab, world: S3World) -> None:
+    """There the upload had died without a word, and days of 32 GPUs were lost:
+    https://github.com/aws/sagemaker-python-sdk/issues/3062"""
+    sign = far.folder / "go"
+    agent = far.boot(environment=world.environment)
+    far.order(SAVES.format(sign=str(sign)), checkpoint=("*.pt",))
+    wait_for(lambda: newest(far.box), 30)
+    tried = world.count("PUT", "/blob/")
+    world.fault("PUT", "/blob/", "refuse-503", times=10_000)
+    sign.touch()
+    wait_for(lambda: world.count("PUT", "/blob/") > tried, 30)
+    agent.kill()  # without a notice, in the middle of it
+
+    found = newest(far.box)
+    assert found is not None and found.sequence == 1
+    assert [far.store.get(entry.source) for entry in found.files] == [b"1" * 100_000]
 
 
 @pytest.fixture

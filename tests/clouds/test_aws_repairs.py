@@ -410,3 +410,15 @@ def _bare() -> dict[str, str]:
     import os
 
     return dict(os.environ) | {"STAND_IN_BARE": "1"}
+
+
+def test_an_object_says_when_a_rule_of_its_bucket_removes_it(aws: AwsCloud) -> None:
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="digits-runs")
+    rule = {"ID": "old", "Status": "Enabled", "Filter": {"Prefix": "control/"}, "Expiration": {"Days": 30}}
+    s3.put_bucket_lifecycle_configuration(Bucket="digits-runs", LifecycleConfiguration={"Rules": [rule]})
+    for key in ("control/digits/plan.json", "other/plan.json"):
+        s3.put_object(Bucket="digits-runs", Key=key, Body=b"x")
+    said = s3.head_object(Bucket="digits-runs", Key="control/digits/plan.json")["Expiration"]
+    assert 'rule-id="old"' in said and said.startswith('expiry-date="')
+    assert "Expiration" not in s3.head_object(Bucket="digits-runs", Key="other/plan.json")

@@ -22,6 +22,7 @@ def test_closed_runs_are_listed_then_removed_and_the_users_files_stay(world: Wor
     listed = world.sojourn("purge", "--older-than", "0s")
     assert (listed.returncode, run in listed.stdout) == (0, True), listed.stderr
     assert "Nothing was removed. Do it: sojourn purge --older-than 0s --yes" in listed.stdout
+    assert f"Do it: sojourn purge {run} --yes" in world.sojourn("purge", run, "--dry-run", "--yes").stdout
     assert run in world.sojourn("runs").stdout
 
     removed = world.sojourn("purge", "--older-than", "0s", "--yes", "--json")

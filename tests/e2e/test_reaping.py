@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from typing import Any
 
 import pytest
@@ -79,3 +81,28 @@ def test_processes_of_another_host_are_for_that_host_to_judge(world: World) -> N
     mailbox.write("plan", plan.model_copy(update={"host": "elsewhere", "deadline_at": plan.created_at - 3600}))
     (finding,) = reap(world)
     assert finding["action"] == "left" and "elsewhere's, reap there" in finding["reason"]
+
+
+def test_runs_shows_orphans_first_with_the_command_that_ends_them(world: World) -> None:
+    world.script_that_waits()
+    cli = world.start_train("--deadline", "90s", "--grace", "2s")
+    world.wait_for_file("ready")
+    followed = json.loads(world.sojourn("runs", "--json").stdout)
+    assert [one["orphan"] for one in followed] == [None]
+    cli.kill()
+    orphan = world.run()
+    owner = world.home / "store" / "control" / followed[0]["project"] / orphan / "owner.json"
+    os.utime(owner, (time.time() - 100,) * 2)  # as if a while had passed
+    world.script("print('well')", "other.py")
+    assert world.train("--", "python", "other.py").returncode == 0
+
+    first, second = json.loads(world.sojourn("runs", "--json", "--limit", "2").stdout)
+    assert (first["run"], first["remedy"]) == (orphan, f"sojourn stop {orphan}") and second["orphan"] is None
+    said = world.sojourn("runs").stdout.splitlines()[0]
+    assert said.startswith(f"! {orphan}") and f"end them: sojourn stop {orphan}" in said
+    assert world.sojourn("stop", orphan).returncode == 0
+    world.wait_until_empty(20)
+    over = json.loads(world.sojourn("runs", "--json").stdout)[0]
+    assert (over["run"], over["remedy"]) == (orphan, f"sojourn stop {orphan}")  # nobody has written how it ended yet
+    assert "closed" in {finding["action"] for finding in reap(world)}
+    assert [one["orphan"] for one in json.loads(world.sojourn("runs", "--json").stdout)] == [None, None]

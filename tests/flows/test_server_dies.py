@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from cli_world import World
 from prefect_server import Server, Worker, wait
+from prefect_world import reap, under_a_worker
 
 pytestmark = pytest.mark.local
 
@@ -32,27 +32,6 @@ def world(tmp_path: Path) -> Iterator[World]:
     world.script_that_waits()
     yield world
     assert not world.clean()
-
-
-def under_a_worker(world: World, server: Server) -> tuple[Worker, str]:
-    """A worker in whose hands a run of this project is, its script running; and the flow run's id."""
-    done = world.sojourn("deploy", PREFECT_API_URL=server.url)
-    assert done.returncode == 0, done.stderr
-    worker = Worker(server, world.environment, world.root / "worker.log")
-    deployment = server.get("/deployments/name/train/manual")["id"]
-    asked = {"parameters": {"launch": {"command": "python train.py"}, "project": str(world.project)}}
-    flow_run = server.ask(f"/deployments/{deployment}/create_flow_run", asked)["id"]
-    world.wait_for_file("ready", 150)
-    wait(lambda: server.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING")
-    return worker, flow_run
-
-
-def reap(world: World, server: Server | None) -> dict[str, str]:
-    """What `sojourn reap` did about each run, by its words."""
-    api = server.url if server else "http://127.0.0.1:9/api"
-    done = world.sojourn("reap", "--json", PREFECT_API_URL=api)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return {finding["action"]: finding["reason"] for finding in json.loads(done.stdout)}
 
 
 @pytest.mark.slow

@@ -20,14 +20,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sojourn.agent.pack import Archive, pack
-from sojourn.errors import CapacityError, LostError, QuotaError, SojournError, SpecError, TransientError
+from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, SojournError, SpecError, TransientError
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.providers.ec2 import boot as boot_script
 from sojourn.providers.ec2 import cluster, login
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
-from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names
+from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names, find_bucket
 from sojourn.providers.ec2.offers import list_offers
 from sojourn.providers.ec2.secrets import check_kept
 from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
@@ -196,6 +196,27 @@ class Ec2Provider:
             answer = self.clients.client("ec2").describe_regions()
         names = sorted(one["RegionName"] for one in answer["Regions"])
         return sorted(names, key=lambda name: name != self.clients.region)
+
+    def apart(self) -> list[Ec2Provider]:
+        """The same in one region each; as it is when nobody says which there are."""
+        try:
+            return [Ec2Provider(self.clients, [region], self._agent) for region in self.regions]
+        except SojournError:
+            return [self]
+
+    def kept(self) -> list[str]:
+        """URLs of the stores that `setup aws` made in these regions."""
+        names = [Names(self.clients.account, region, "") for region in self.regions]
+        for name in names:
+            self.clients.client("s3", name.region)
+        with ThreadPoolExecutor(max_workers=8) as pool:
+            return [f"s3://{name.bucket}" for name, ours in zip(names, pool.map(self._has, names), strict=True) if ours]
+
+    def _has(self, names: Names) -> bool:
+        try:
+            return find_bucket(self.clients, names)
+        except AccessError:  # somebody else's bucket, or a region that is closed to these credentials
+            return False
 
     # -- create --
 

@@ -26,6 +26,7 @@ class Fault:
     effect: str
     body: str = ""  # a pattern found anywhere in what was said: "InstanceType=p4d"
     source: str = ""  # a pattern of the address that calls: "172.31.*" for machines
+    region: str = ""  # a pattern of the region that is asked
     count: int | None = 1
     skip: int = 0
     code: str = "InternalError"
@@ -48,6 +49,8 @@ class Fault:
         if self.body and not re.search(self.body, call.said):
             return False
         if self.source and not re.fullmatch(self.source, call.source):
+            return False
+        if self.region and not re.fullmatch(self.region, call.region):
             return False
         self.seen += 1
         if self.seen <= self.skip or (self.count is not None and self.met >= self.count):

@@ -1,0 +1,60 @@
+"""What a run leaves in its store on purpose, counted for the receipt: nothing that costs money stays unsaid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sojourn.mailbox import Mailbox
+from sojourn.records import Left
+
+NEWEST = 3  # commits of a node whose files are still there: two are kept, one may be on its way
+SENT = ("bundle", "inputs", "environment")
+TOLD = ("log", "scalars", "diagnosis.txt")
+
+
+def count_left(mailbox: Mailbox) -> Left:
+    """The bytes of a run by what they are, and when the store will forget them."""
+    written = {key.removeprefix(f"{mailbox.machine}/"): size for key, size in _sizes(mailbox, mailbox.machine)}
+    saved = _checkpointed(mailbox, written)
+    found = {"results": 0, "checkpoints": 0, "logs": 0, "records": 0}
+    for key, size in written.items():
+        found[_kind(key, saved)] += size
+    found["records"] += sum(size for _, size in _sizes(mailbox, mailbox.control))
+    sent = {source: size for name in SENT for source, size in _files(mailbox.raw(name))}
+    own = {source: size for source, size in sent.items() if "://" not in source}  # data stays where it was
+    until = mailbox.store.forgets(f"{mailbox.control}/plan.json")
+    return Left(store=mailbox.store.url, source=sum(own.values()), until=until, **found)
+
+
+def _sizes(mailbox: Mailbox, prefix: str) -> Iterator[tuple[str, int]]:
+    yield from mailbox.store.sizes(prefix).items()
+
+
+def _kind(key: str, saved: set[str]) -> str:
+    """`key` is ATTEMPT/NODE/WHAT…; blobs are results unless a checkpoint alone names them."""
+    what = key.split("/")[2]
+    if what == "blob":
+        return "checkpoints" if key in saved else "results"
+    return "logs" if what in TOLD else "records"
+
+
+def _checkpointed(mailbox: Mailbox, written: dict[str, int]) -> set[str]:
+    """The blobs that checkpoints name and outputs do not."""
+    named: dict[str, set[str]] = {"ckpt": set(), "out": set()}
+    for attempt, node in sorted({tuple(key.split("/")[:2]) for key in written}):
+        for what, sources in named.items():
+            for sequence in mailbox.manifests(int(attempt), int(node), what)[-NEWEST:]:
+                manifest = mailbox.manifest(int(attempt), int(node), what, sequence)
+                sources.update(entry.source for entry in (manifest.files if manifest else ()))
+    return {source.removeprefix(f"{mailbox.machine}/") for source in named["ckpt"] - named["out"]}
+
+
+def _files(record: Any) -> Iterator[tuple[str, int]]:
+    """Every file that a record names, by its source."""
+    if isinstance(record, dict):
+        if isinstance(record.get("source"), str) and isinstance(record.get("size"), int):
+            yield record["source"], record["size"]
+        record = list(record.values())
+    for inner in record if isinstance(record, list) else ():
+        yield from _files(inner)

@@ -1,0 +1,220 @@
+"""The guards that keep machines from staying behind, and how to take each away.
+
+A guard is a piece of source, and what it is replaced by to be gone; `tests` are those that
+should notice, a fast choice. `python tests/mutation/run.py` takes them away one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Guard:
+    """Something that must not be missing."""
+
+    name: str
+    file: str
+    is_now: str
+    without: str
+    tests: str
+
+
+AMAZON = "sojourn/providers/ec2/lease.py"
+SWEEP = "tests/providers/test_sweep.py"
+RACES = "tests/providers/test_races.py"
+EC2 = "tests/providers/test_ec2.py"
+
+GUARDS = (
+    Guard(
+        "the ledger entry comes before the create",
+        "sojourn/orchestrator.py",
+        '        self.ledger.append("intent", attempt',
+        '        self.provider.create(request)\n        self.ledger.append("intent", attempt',
+        f"{RACES} -k without_its_ledger",
+    ),
+    Guard(
+        "a term that is over cannot write",
+        "sojourn/ledger.py",
+        "        if lost:\n",
+        "        if False:\n",
+        "tests/test_ledger.py",
+    ),
+    Guard(
+        "an owner that lives is not replaced",
+        "sojourn/ledger.py",
+        "and not take_over and self._alive()",
+        "and not take_over and False",
+        "tests/test_ledger.py",
+    ),
+    Guard(
+        "ClientToken",
+        AMAZON,
+        '            "ClientToken": boot.lease,\n            "MinCount"',
+        '            "MinCount"',
+        f"{EC2} -k 'lost_create_response or create_twice'",
+    ),
+    Guard("the lease's tag", AMAZON, '        f"{TAG}lease": boot.lease,\n', "", f"{EC2} -k 'tags or create_twice'"),
+    Guard(
+        "the deadline's tag",
+        AMAZON,
+        '        f"{TAG}deadline": str(int(boot.deadline_at)),\n',
+        "",
+        f"{EC2} -k 'tells_what_it_was_asked_for'",
+    ),
+    Guard("the store's tag", AMAZON, '        f"{TAG}store": boot.store,\n', "", f"{SWEEP} -k cannot_be_read"),
+    Guard(
+        "the cloud's timer",
+        AMAZON,
+        "            self._arm(request, standing)\n",
+        "            pass\n",
+        f"{EC2} -k 'schedule or deadline_and_grace'",
+    ),
+    Guard(
+        "power-off terminates",
+        AMAZON,
+        '            "InstanceInitiatedShutdownBehavior": "terminate",\n',
+        "",
+        f"{EC2} -k 'listens_to_nobody or golden'",
+    ),
+    Guard(
+        "the machine's timer by the clock of its init",
+        "sojourn/providers/ec2/boot.py",
+        '  systemd-run --quiet --unit=sojourn-end --on-active="${{left}}s" ',
+        '  true "${{left}}s" ',
+        "tests/providers/test_ec2_boot.py",
+    ),
+    Guard(
+        "the machine's timer of its own",
+        "sojourn/providers/ec2/boot.py",
+        '[ "$(up)" -lt "$last" ]; do sleep 1; done\n  end\n',
+        '[ "$(up)" -lt "$last" ]; do sleep 1; done\n',
+        "tests/providers/test_ec2_boot.py",
+    ),
+    Guard(
+        "what is not shown yet counts",
+        AMAZON,
+        "    if schedule is None or time.time() - schedule",
+        "    if True or time.time() - schedule",
+        f"{EC2} -k not_shown",
+    ),
+    Guard(
+        "a release is sent",
+        "sojourn/orchestrator.py",
+        "            self._until_it_works(lambda: self.provider.release(name))\n",
+        "            pass\n",
+        f"{RACES} -k 'moment_of_creation'",
+    ),
+    Guard(
+        "a release that fails is told",
+        "sojourn/journey.py",
+        "            raise still_standing(self.plan, receipt, because=error.message) from error\n",
+        "            return\n",
+        f"{RACES} -k 500",
+    ),
+    Guard(
+        "gone is what the provider says",
+        "sojourn/receipt.py",
+        '    gone = rented.gone_at if machine is None or machine.state == "gone" else None\n',
+        "    gone = rented.released_at\n",
+        "tests/test_receipt.py",
+    ),
+    Guard(
+        "what it rented ends with its run's error before the order",
+        "sojourn/journey.py",
+        "                self.orchestrator.release()\n                self.orchestrator.confirm()\n",
+        "                pass\n",
+        "tests/e2e/test_dying.py -k without_a_word",
+    ),
+    Guard(
+        "the sweep looks in every region",
+        AMAZON,
+        "            return [Ec2Provider(self.clients, [region], self._agent) for region in self.regions]\n",
+        "            return [Ec2Provider(self.clients, self.regions[:1], self._agent)]\n",
+        f"{SWEEP} -k fresh_machine",
+    ),
+    Guard(
+        "the sweep finds the account's own stores",
+        AMAZON,
+        "            return find_bucket(self.clients, names)\n",
+        "            return False\n",
+        f"{SWEEP} -k closed_though",
+    ),
+    Guard(
+        "the sweep ends what is past its deadline",
+        "sojourn/reap.py",
+        '        return f"its deadline passed {format_duration(now - lease.deadline_at)} ago", True\n',
+        '        return f"its deadline passed {format_duration(now - lease.deadline_at)} ago", False\n',
+        f"{SWEEP} -k fresh_machine",
+    ),
+    Guard(
+        "the sweep leaves what goes on",
+        "sojourn/reap.py",
+        '    return f"its run goes on; {left} to its deadline", False\n',
+        '    return f"its run goes on; {left} to its deadline", True\n',
+        f"{SWEEP} -k fresh_machine",
+    ),
+    Guard(
+        "the sweep leaves what is young and unknown",
+        "sojourn/reap.py",
+        "        return known, age > STRANGER_GRACE_S\n",
+        "        return known, True\n",
+        f"{SWEEP} -k fresh_machine",
+    ),
+    Guard(
+        "the sweep leaves what it cannot judge",
+        "sojourn/reap.py",
+        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", False)\n',
+        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", True)\n',
+        f"{SWEEP} -k cannot_be_read",
+    ),
+    Guard(
+        "one that cannot be ended is an error",
+        "sojourn/reap.py",
+        '        yield _found(one.lease.name, one.lease.run, "ended" if one.gone else "failed", why)\n',
+        '        yield _found(one.lease.name, one.lease.run, "ended", why)\n',
+        f"{SWEEP} -k cannot_be_ended",
+    ),
+    Guard(
+        "the checksum in a name",
+        "sojourn/names.py",
+        "        return name if ours == text else None\n",
+        "        return name\n",
+        "tests/test_names.py",
+    ),
+    Guard(
+        "a late create of what was released starts nothing here",
+        "sojourn/providers/local.py",
+        "            if (folder / RELEASE).exists():\n                return\n",
+        "",
+        "tests/providers/test_local.py -k stale_create",
+    ),
+    Guard(
+        "the agent's deadline",
+        "sojourn/agent/interrupts.py",
+        "        if self._deadline.left() <= 0:\n",
+        "        if False:\n",
+        "tests/agent/test_agent.py -k earlier_deadline",
+    ),
+    Guard(
+        "the supervisor's timer",
+        "sojourn/agent/supervisor.py",
+        '            if self.overdue():\n                return "supervisor timer"\n            if',
+        "            if",
+        "tests/agent/test_supervisor.py -k 'dies_at_deadline'",
+    ),
+    Guard(
+        "a machine without an order ends itself",
+        "sojourn/agent/agent.py",
+        "                raise Refused(f\"no order came within {self._boot['order_wait_s']:g} s\")\n",
+        "                pass\n",
+        "tests/agent/test_agent.py -k no_order",
+    ),
+    Guard(
+        "a checkpoint counts when every node has it",
+        "sojourn/checkpoint.py",
+        '        complete = mailbox.manifests(attempt, nodes[0], "commit") if nodes else []\n',
+        '        complete = mailbox.manifests(attempt, nodes[0], "ckpt") if nodes else []\n',
+        "tests/test_checkpoint.py",
+    ),
+)
