@@ -158,6 +158,7 @@ def _python(code: str, word: str, cwd: Path, environment: dict[str, str]) -> sub
 # -- asleep --
 
 
+@pytest.mark.slow
 def test_a_laptop_that_slept_through_every_heartbeat_goes_on_with_its_run(world: World, server: Server) -> None:
     cli = recorded(world, server)
     cli.signal(signal.SIGSTOP)
@@ -184,6 +185,7 @@ def test_a_laptop_that_wakes_up_after_a_takeover_says_so_and_does_nothing(world:
 # -- a full disk --
 
 
+@pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which only root may")
 def test_a_full_disk_leaves_a_run_that_is_closed_once_there_is_room(world: World, server: Server) -> None:
