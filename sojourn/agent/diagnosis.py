@@ -31,7 +31,7 @@ def diagnosis(pids: list[int], path: str, limit_s: float) -> bytes:
         "the kernel's last words": ["dmesg", "--ctime"],
         "packages": ["python", "-c", PACKAGES],
     }
-    parts = [_title("the script's processes"), _stacks(pids)]
+    parts = [_title("the script's processes (where Python hung stands at the end of the log)"), _stacks(pids)]
     for title, words in questions.items():
         parts += [_title(title), _answer(words, path, min(QUESTION_S, until - time.monotonic()))]
     return b"".join(parts)

@@ -23,6 +23,7 @@ def environment(order: Json, place: Place, cwd: str, secrets: dict[str, str]) ->
     env = passed()
     env["PATH"] = os.pathsep.join([*order["path"], env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
+    env["PYTHONFAULTHANDLER"] = "1"  # a crash, and a hang that we end, say in which line
     env.update(order["environment"])
     env.update(secrets)
     env.update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -32,14 +33,14 @@ def _written_inode(file: str) -> int | None:
         return None
 
 
-def catches(pid: int) -> bool:
-    """Whether the process handles SIGTERM."""
+def catches(pid: int, number: int = signal.SIGTERM) -> bool:
+    """Whether the process handles this signal."""
     try:
         with open(f"/proc/{pid}/status") as file:
             mask = next(line for line in file if line.startswith("SigCgt")).split()[1]
     except (OSError, StopIteration):
         return False
-    return bool(int(mask, 16) >> (signal.SIGTERM - 1) & 1)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def catchers(roots: Iterable[int]) -> list[int]:
@@ -62,3 +63,12 @@ def catchers(roots: Iterable[int]) -> list[int]:
         else:
             todo += children.get(pid, [])
     return found
+
+
+def dump_no_core(pid: int) -> None:
+    """Let the process leave no core file, which may be as large as its memory."""
+    with contextlib.suppress(ImportError, AttributeError, OSError, ValueError):
+        import resource
+
+        # One byte and not none: a program that takes cores from the kernel is spared then too, see core(5).
+        resource.prlimit(pid, resource.RLIMIT_CORE, (1, resource.prlimit(pid, resource.RLIMIT_CORE)[1]))

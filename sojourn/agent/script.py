@@ -26,9 +26,10 @@ from sojourn.agent.processes import (
     processes,
     signal_name,
 )
-from sojourn.agent.procfs import catchers, catches
+from sojourn.agent.procfs import catchers, catches, dump_no_core
 
 END_LIMIT_S = 10.0
+TOLD = 16  # processes that say where they are; more would bury what matters
 
 
 class Script:
@@ -41,6 +42,7 @@ class Script:
         self.umask = umask
         self.status: int | None = None
         self.killed = False
+        self.aborted = False  # by us, for its stacks
         ours = os.umask(umask)
         try:
             self._process = subprocess.Popen(
@@ -94,8 +96,8 @@ class Script:
         except OSError:
             return b""
 
-    def stop(self, grace: float) -> None:
-        """Ask those who listen, wait for them, then end everything."""
+    def stop(self, grace: float, stacks_s: float = 0.0) -> None:
+        """Ask those who listen, wait for them, then end everything; what hangs gets `stacks_s` to say where."""
         asked = catchers(self._roots())
         say(f"stopping: SIGTERM to {asked or 'nobody, none of the script handles it'}")
         if asked:
@@ -105,7 +107,22 @@ class Script:
         if self.poll() is None and asked and catches(self._process.pid):
             _signal([self._process.pid], signal.SIGTERM)
             self.wait(min(1.0, grace))
+        if stacks_s and self.poll() is None:
+            self._tell_stacks(stacks_s)
         self.end()
+
+    def _tell_stacks(self, seconds: float) -> None:
+        """End the ranks in the way that makes Python print what each of its threads does, see PYTHONFAULTHANDLER."""
+        ranks = [pid for pid in self._roots() if pid != self._process.pid]
+        hung = [pid for pid in ranks or self.pids() if catches(pid, signal.SIGABRT)][:TOLD]
+        if not hung:
+            return
+        say(f"SIGABRT to {hung}, to see where they are")
+        self.killed = self.aborted = True
+        for pid in hung:
+            dump_no_core(pid)
+        _signal(hung, signal.SIGABRT)
+        self.wait(seconds, lambda: not any(map(_alive, hung)))
 
     def _roots(self) -> list[int]:
         """The ranks below torchrun, else what was started itself."""

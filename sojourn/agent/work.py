@@ -19,6 +19,7 @@ from sojourn.agent.script import Script
 
 PEER_GRACE_S = 2.0
 SIGNAL_GRACE_S = 20.0
+STACKS_S = 2.0  # for what hangs to say where
 RANKS_END_S = 5.0  # after the first rank failed, the others get this long
 SCALARS_S = 5.0  # for the end of the curves, after all that matters more
 TAIL_BYTES = 8 << 10
@@ -86,7 +87,8 @@ class Work:
             self.script.stop(PEER_GRACE_S)
             return
         self._committer.stable(time.monotonic() + 0.1 * self._grace.seconds)
-        self.script.stop(min(0.6 * self._grace.seconds, SIGNAL_GRACE_S))
+        stacks_s = min(0.1 * self._grace.seconds, STACKS_S) if reason == "deadline" else 0.0
+        self.script.stop(min(0.6 * self._grace.seconds, SIGNAL_GRACE_S), stacks_s)
 
     def end(self) -> None:
         """From now on nothing lives of the script, nor of the commands that somebody sent."""
@@ -117,7 +119,8 @@ class Work:
     def account(self, reason: str) -> Json:
         """How the script ended and what of it is in the store, as the exit record says it."""
         ranks = self.script.ranks()
-        failed = next((rank for rank in ranks if rank["exit_code"]), None)
+        ours = "SIGABRT" if self.script.aborted else ""
+        failed = next((rank for rank in ranks if rank["exit_code"] and rank["signal"] != ours), None)
         code, name = self.script.ended()
         tail = self._log.tail()
         if failed is not None:

@@ -320,14 +320,24 @@ def test_what_outlives_its_agent_and_supervisor_is_found_by_whoever_releases_the
 
 
 def test_the_deadline_ends_a_script_that_hangs(lab: Lab) -> None:
-    lab.deadline_at, lab.grace_s = time.time() + 2.0, 3.0
+    lab.deadline_at, lab.grace_s = time.time() + 5.0, 4.0
     end = lab.run(
         "import signal, time; open('part', 'w').write('x');"
         "signal.pthread_sigmask(signal.SIG_BLOCK, {15}); time.sleep(300)"
     )
-    assert end.reason == "deadline" and end.exit_code == 137
+    assert (end.reason, end.exit_code, end.failed_rank) == ("deadline", 134, None)
+    assert 'train.py", line 1 in <module>' in end.tail, "Python says where it hung"
+    assert not list(lab.tree().glob("core*"))
     assert end.ended_at < lab.deadline_at + lab.grace_s and time.time() < lab.deadline_at + lab.grace_s
     assert lab.outputs() == {"part": b"x"} and lab.alive() == []
+
+
+def test_a_hang_that_no_python_tells_of_ends_as_well(lab: Lab) -> None:
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(300)"
+    lab.boot()
+    lab.order(deaf, deadline_at=time.time() + 4.0, grace_s=3.0, environment={"PYTHONFAULTHANDLER": ""})
+    end = lab.exit()
+    assert (end.reason, end.exit_code, end.tail) == ("deadline", 137, "")
 
 
 def test_an_earlier_deadline_in_the_order_counts(lab: Lab) -> None:
@@ -557,6 +567,20 @@ time.sleep(300)
     assert (end.reason, end.failed_rank, end.exit_code) == ("exited", 1, 1)
     assert end.tail.endswith("RuntimeError: rank one has had enough") and "[rank" not in end.tail
     assert end.ended_at - end.ranks[0].at < 60 and lab.alive() == [], "the others are not waited for"
+
+
+@pytest.mark.slow
+def test_each_rank_says_where_it_hung_at_the_deadline(lab: Lab) -> None:
+    lab.deadline_at = time.time() + 40  # for two ranks to start on a busy host
+    script = "import os, time\ndef stuck():\n    time.sleep(300)\nprint('up')\nstuck()"
+    lab.boot()
+    lab.order(script, command=WRAPPED)
+    wait_for(lambda: lab.log().count(b"up") == 2, 60)
+    end = lab.exit()
+    assert (end.reason, end.failed_rank) == ("deadline", None)
+    for rank in (b"0", b"1"):
+        assert b"[rank " + rank + b"]   File" in lab.log()
+    assert lab.log().count(b"line 3 in stuck") == 2 and lab.alive() == []
 
 
 def test_of_two_ranks_that_fail_together_the_first_is_shown(lab: Lab) -> None:

@@ -6,10 +6,15 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sojourn.agent.execs import POLL_S, Execs
+from sojourn.agent.mailbox import Place
+from sojourn.agent.pack import pack
+from sojourn.agent.store import FileStore
 from sojourn.records import ExecAnswer, ExecRequest
 from tests.agent.conftest import Lab, old_python, wait_for
 
@@ -148,3 +153,19 @@ def test_each_node_takes_its_own(lab: Lab) -> None:
     for node in (0, 1):
         (lab.tree(node) / "enough").touch()
     assert [lab.exit(node).exit_code for node in (0, 1)] == [0, 0]
+
+
+def test_nothing_is_run_while_the_script_s_files_are_committed(lab: Lab, tmp_path: Path) -> None:
+    place = Place(FileStore(lab.store.url), lab.born().model_dump(mode="json"), 0)
+    script = SimpleNamespace(cwd=str(tmp_path), umask=0o22)
+    keeper = [sys.executable, "-I", "-S", str(pack().install(tmp_path / "agent")), "execute"]
+    execs = Execs(FileStore(lab.store.url), place, keeper, script, dict(os.environ), str(tmp_path / "scratch"), ())  # type: ignore[arg-type]
+    execs.open()
+    execs.shut()
+    number = ask(lab, "touch", "done")
+    time.sleep(3 * POLL_S)
+    assert lab.box.exec_answer(1, 0, number) is None
+    assert execs._execute(str(tmp_path / "late"), {"argv": ["touch", "done"], "timeout_s": 9.0})[0].endswith("it began")
+    assert not (tmp_path / "done").exists()
+    execs.open()
+    assert answer(lab, number).exit_code == 0 and (tmp_path / "done").exists()
