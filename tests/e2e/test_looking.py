@@ -88,10 +88,10 @@ def test_a_hold_whose_owner_died_is_followed_by_attach_and_ends_by_itself(world:
 
 
 def test_a_command_runs_beside_the_script_and_is_ended_after_its_time(world: World) -> None:
-    world.script("""
+    world.script(f"""
         import os, time
         print("up", flush=True)
-        while not os.path.exists("enough"): time.sleep(0.05)
+        while not os.path.exists({str(world.signs / "enough")!r}): time.sleep(0.05)
     """)
     before = world.sojourn("exec", "last", "--", "true")
     assert before.returncode == ExitCode.BAD_INPUT and "there is no run yet" in before.stderr
@@ -108,9 +108,10 @@ def test_a_command_runs_beside_the_script_and_is_ended_after_its_time(world: Wor
     assert len(much.stdout) == 1 << 20 and "3.0 MB, of which the first MB is shown" in much.stderr
     bad = world.sojourn("exec", "last", "--timeout", "5", "--", "true")
     assert bad.returncode == ExitCode.BAD_INPUT and "write it like 45s" in bad.stderr
-    assert world.sojourn("exec", "last", "touch", "enough").returncode == 0
+    assert world.sojourn("exec", "last", "touch", "made.txt").returncode == 0
+    (world.signs / "enough").touch()
 
     begun = time.monotonic()
     assert cli.wait(30) == ExitCode.OK, cli.output
     assert time.monotonic() - begun < 30 and not world.machines()
-    assert world.show()["receipt"]["held_s"] == 0
+    assert world.show()["receipt"]["held_s"] == 0 and (world.project / "made.txt").exists()
