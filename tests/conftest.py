@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,10 @@ from prefect_server import Server
 
 if TYPE_CHECKING:
     from dvc_project import Project
+
+# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # These ask one server, whose start takes longer than most of their tests.
 ONE_SERVER = ("tests/blocks/", "tests/deployments/", "tests/flows/test_progress.py", "tests/flows/test_train.py")
