@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import statistics
 import sys
@@ -40,6 +41,7 @@ print(f"end at {time.time():.3f}", flush=True)
 def turn(cloud: AwsCloud) -> dict[str, float]:
     """One run, from nothing to nothing."""
     cloud.reset()
+    os.environ.update(cloud.environment)
     with tempfile.TemporaryDirectory() as folder:
         world = AmazonWorld(Path(folder), cloud)
         world.script(SCRIPT)

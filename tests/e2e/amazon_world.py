@@ -8,17 +8,30 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cli_world import BIN, World
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
 
+from sojourn.dvc_repo import s3_remotes
+from sojourn.project import Project
+from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.foundation import Names
+from sojourn.providers.ec2.policies import orchestrator
+from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.storage import Store
 
 PROJECT = "digits"
 DATA = "acme-data"  # the bucket of the project's DVC remote
 QUICK = ("--where", "aws", "--machine", "t3.micro", "--environment", "current")
+
+
+@cache
+def administrators(endpoint: str) -> Clients:
+    """Clients of the stand-in at this address, with the keys that the test itself has; making them takes a second."""
+    return Clients()
 
 
 class AmazonWorld(World):
@@ -27,18 +40,19 @@ class AmazonWorld(World):
     def __init__(self, root: Path, cloud: AwsCloud) -> None:
         super().__init__(root)
         self.cloud = cloud
-        # This user's home has no files of Amazon's, and DVC does not take /dev/null for one.
-        self.administrator = {name: value for name, value in cloud.environment.items() if value != os.devnull}
         self.users = 0
         (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
         self.set_up()
 
     def set_up(self) -> None:
-        """What an administrator does: `sojourn setup aws`, and a user who may do what it prints."""
-        made, printed = (self.sojourn("setup", "aws", word, **self.administrator) for word in ("--yes", "--print"))
-        assert (made.returncode, printed.returncode) == (0, 0), made.stderr + printed.stderr
+        """What an administrator does by `sojourn setup aws`, in this process, and a user who may do what it prints."""
+        assert os.environ.get("AWS_ENDPOINT_URL") == self.cloud.url, "this process would speak to another account"
+        remotes = s3_remotes(Project.at(self.project).dvc)
+        for change in differences(pieces(administrators(self.cloud.url), PROJECT, remotes=remotes)):
+            change.apply()
         self.users += 1
-        ann = self.cloud.user(f"ann{self.users}", json.loads(printed.stdout)["who_runs_sojourn"])
+        ann = self.cloud.user(f"ann{self.users}", orchestrator(Names(ACCOUNT, REGION, PROJECT), remotes))
+        # This user's home has no files of Amazon's, and DVC does not take /dev/null for one.
         self.environment |= {name: value for name, value in ann.items() if value != os.devnull}
         self.cloud.enforce()
 

@@ -122,13 +122,13 @@ def test_two_machines_near_each_other_train_together_on_data_from_dvcs_bucket(wo
     world.set_up()
 
     done = world.sojourn(
-        "train", "--no-prefect", *QUICK, "--deadline", "10m", "--nodes", "2", "--processes", "2", "--stage", "train",
+        "train", "--no-prefect", *QUICK, "--deadline", "10m", "--nodes", "2", "--stage", "train",
         "--machine", "c6i.large", "--cluster", seconds=200,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stdout + done.stderr
-    said = re.findall(r"rank (\d) of 4 on (\S+): (\S+)", done.stdout)
-    assert sorted(rank for rank, _, _ in said) == ["0", "1", "2", "3"]
+    said = re.findall(r"rank (\d) of 2 on (\S+): (\S+)", done.stdout)
+    assert sorted(rank for rank, _, _ in said) == ["0", "1"]
     assert len({host for _, host, _ in said}) == 2 and len({total for _, _, total in said}) == 1
     assert (world.project / "model.pt").exists() and "model.pt" in (world.project / "dvc.lock").read_text()
     assert world.dvc("status", "train").strip().endswith("up to date.")
@@ -160,15 +160,15 @@ def test_a_reclaimed_machine_is_replaced_and_the_script_goes_on_from_its_checkpo
     world.script("""
         import json, os, pathlib, time
         state = pathlib.Path("state.ckpt")
-        step = int(state.read_text()) if state.exists() else 0
+        step = began = int(state.read_text()) if state.exists() else 0
         print("began at", step, flush=True)
-        while step < 40:
+        while step < 100:
             step += 1
             if step % 4 == 0:
                 pathlib.Path("next").write_text(str(step))
                 os.replace("next", state)
             print(f"step={step} loss={1 / step:.4f}", flush=True)
-            time.sleep(0.5 if step < 24 else 0.05)
+            time.sleep(0.02 if began else 0.5)  # the first life lasts until it is ended, however busy this host is
     """)
     cli = world.start_train(*train(world, "--market", "spot"))
     world.wait(lambda: "step=12 " in cli.output, 120)
