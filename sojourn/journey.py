@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
@@ -456,10 +454,10 @@ class Journey:
     def _step(self, name: str, ago: float = 0.0) -> Iterator[Say]:
         """Tell the listener that a step runs, how long it took (begun `ago`, maybe by another) and what it did."""
         self.listener.started(name, ago)
-        begun = time.monotonic() - ago
+        begun = self.clock.monotonic() - ago
         said = Say()
         yield said
-        self.phases[name] = time.monotonic() - begun
+        self.phases[name] = self.clock.monotonic() - begun
         self.listener.finished(name, said.text, self.phases[name], said.good)
 
 
@@ -492,7 +490,7 @@ def walk(journey: Journey, take_over: bool = False) -> Report:
     with journey.held(take_over=take_over):
         with journey.leased():
             journey.upstream()
-            side_by_side(journey.bundle, journey.push, journey.build)
+            journey.clock.together([journey.bundle, journey.push, journey.build])
             journey.provision()
             journey.train()
             journey.collect()
@@ -511,13 +509,6 @@ def bring_home(journey: Journey) -> Report:
             journey.release()
         journey.confirm()
         return journey.publish()
-
-
-def side_by_side(*steps: Callable[[], None]) -> None:
-    """Run steps at the same time; the first error counts, once all have ended."""
-    with ThreadPoolExecutor(max_workers=len(steps)) as pool:
-        for running in [pool.submit(step) for step in steps]:
-            running.result()
 
 
 def raise_for(report: Report, outcome: Outcome | None) -> None:

@@ -131,25 +131,20 @@ class Ledger:
     @contextmanager
     def beating(self) -> Iterator[None]:
         """Beat in the background for as long as the block runs."""
-        over = threading.Event()
-        thread = threading.Thread(target=self._beat_until, args=(over,), name="heartbeat", daemon=True)
         self.beat()
-        thread.start()
-        try:
+        with self.clock.every(self.beat_every_s, self._beat_again):
             yield
-        finally:
-            over.set()
-            thread.join(timeout=5)
 
-    def _beat_until(self, over: threading.Event) -> None:
-        while not over.wait(self.beat_every_s):
-            try:
-                newest = self.mailbox.read("owner", Beat)
-                if newest is not None and newest.term > self.term:
-                    return  # superseded; to beat on would make the next owner seem alive after its death
-                self.beat()
-            except SojournError:
-                continue  # a missed beat costs at most the ownership, and the next append will tell
+    def _beat_again(self) -> bool:
+        """One more beat; False when the run has another owner, who would seem alive after its death by our beats."""
+        try:
+            newest = self.mailbox.read("owner", Beat)
+            if newest is not None and newest.term > self.term:
+                return False
+            self.beat()
+        except SojournError:
+            pass  # a missed beat costs at most the ownership, and the next append will tell
+        return True
 
     def _alive(self) -> bool:
         first = self.mailbox.read("owner", Beat)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import random
 import stat
-import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,7 @@ import obstore.store
 
 from sojourn import folders
 from sojourn.errors import SojournError, SpecError, TransientError, first_line, nearest
-from sojourn.waiting import SystemClock
+from sojourn.waiting import Clock, SystemClock
 
 if TYPE_CHECKING:
     from sojourn.s3 import Bucket
@@ -58,7 +57,7 @@ class ExistsError(Exception):
 class Store:
     """An object store at a URL such as `file:///home/me/store` or `s3://bucket/prefix`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, clock: Clock | None = None) -> None:
         scheme = urlsplit(url).scheme
         if scheme not in SCHEMES:
             raise SpecError(
@@ -66,6 +65,8 @@ class Store:
                 hint="write it as s3://bucket/prefix or " + ("file:///absolute/path" if scheme else _as_file(url)),
             )
         self.url = url.rstrip("/")
+        self.clock = clock or SystemClock()
+        self.chance = random.Random()  # many that wait for one store should not come back at the same moment
         place = urlsplit(url).netloc
         if scheme != "file" and not place:
             raise SpecError(f"store: {url!r} names no bucket", hint=f"write it as {scheme}://bucket/prefix")
@@ -81,7 +82,7 @@ class Store:
         _check_key(key)
         store, size = (self._bulk, body.stat().st_size) if isinstance(body, Path) else (self._store, 0)
         part = max(PIECE, size // MOST_PARTS)
-        self._ask(f"write {key}", lambda: obstore.put(store, key, body, chunk_size=part, max_concurrency=LANES))
+        self._ask(f"write {key}", lambda: store.put(key, body, chunk_size=part, max_concurrency=LANES))
 
     def create(self, key: str, body: bytes) -> None:
         """Write an object that must not exist yet; of many at once exactly one succeeds.
@@ -101,7 +102,7 @@ class Store:
         doing = f"read {key}"
         try:
             if self.root is not None:
-                pieces = self._ask(doing, lambda: obstore.get(self._store, key).stream(min_chunk_size=chunk))
+                pieces = self._ask(doing, lambda: self._store.get(key).stream(min_chunk_size=chunk))
                 while (piece := self._ask(doing, lambda: next(pieces, None))) is not None:
                     yield bytes(piece)
                 return
@@ -136,7 +137,7 @@ class Store:
     def modified(self, key: str) -> datetime | None:
         """When the object was last written, by the store's own clock; None without one."""
         try:
-            return self._ask(f"look at {key}", lambda: obstore.head(self._store, key)["last_modified"])
+            return self._ask(f"look at {key}", lambda: self._store.head(key)["last_modified"])
         except FileNotFoundError:
             return None
 
@@ -161,14 +162,14 @@ class Store:
         if self.root is not None:
             return folders.names(self.root, prefix)
         below = prefix + "/" if prefix else None
-        listing = self._ask(f"list {prefix}", lambda: obstore.list_with_delimiter(self._store, prefix=below))
+        listing = self._ask(f"list {prefix}", lambda: self._store.list_with_delimiter(below))
         return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in listing["common_prefixes"])
 
     def delete(self, *keys: str) -> None:
         """Remove objects, a thousand by one request where the store can; one that is not there is fine."""
         for batch in batched(keys, 1 if self.root is not None else DELETED_AT_ONCE):
             with suppress(FileNotFoundError):
-                self._ask(f"delete {batch[0]}", partial(obstore.delete, self._store, batch))
+                self._ask(f"delete {batch[0]}", partial(self._store.delete, batch))
 
     def clear(self, prefix: str, keep: Collection[str] = ()) -> None:
         """Remove every object below `prefix/` but those in `keep`; nobody may be writing there."""
@@ -208,7 +209,7 @@ class Store:
 
     def _ask(self, doing: str, call: Callable[[], T]) -> T:
         """What the call returns; in a cloud it is made again for a while when it fails in passing."""
-        end, pause = time.monotonic() + PATIENCE_S, 0.2
+        end, pause = self.clock.monotonic() + PATIENCE_S, 0.2
         while True:
             try:
                 return call()
@@ -216,19 +217,19 @@ class Store:
                 raise TransientError(f"the store's object has changed while it was read: {doing}") from error
             except obstore.exceptions.BaseError as error:
                 decision = self._decision(error, doing)
-                last = self.root is not None or time.monotonic() > end
+                last = self.root is not None or self.clock.monotonic() > end
                 if last or not isinstance(decision, TransientError):
                     raise decision from error
             except FileNotFoundError as error:
                 if self._bucket is not None and "NoSuchBucket" in str(error):
                     raise self._bucket.missing() from error
                 raise
-            SystemClock().sleep(pause * random.uniform(0.5, 1.5))
+            self.clock.sleep(pause * self.chance.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
 
     def _create(self, key: str, body: bytes, again: bool) -> None:
         try:
-            obstore.put(self._store, key, body, mode="create")
+            self._store.put(key, body, mode="create")
         except obstore.exceptions.AlreadyExistsError as error:
             # Our own object, when the first try's answer was lost; none, while S3 had two writers to tell apart.
             found = self.find(key) if self.root is None else b""
@@ -242,7 +243,7 @@ class Store:
 
         def piece(start: int) -> bytes:
             options: Any = {"range": (start, min(start + chunk, meta["size"])), "if_match": meta["e_tag"]}
-            return self._ask(f"read {key}", lambda: bytes(obstore.get(self._bulk, key, options=options).bytes()))
+            return self._ask(f"read {key}", lambda: bytes(self._bulk.get(key, options=options).bytes()))
 
         with ThreadPoolExecutor(LANES) as pool:
             coming: deque[Future[bytes]] = deque()
@@ -256,7 +257,7 @@ class Store:
     def _listed(self, prefix: str) -> list[Any]:
         return self._ask(
             f"list {prefix}",
-            lambda: [entry for batch in obstore.list(self._store, prefix=prefix + "/") for entry in batch],
+            lambda: [entry for batch in self._store.list(prefix + "/") for entry in batch],
         )
 
     def _decision(self, error: Exception, doing: str) -> SojournError:
@@ -275,7 +276,7 @@ def _check_key(key: str) -> None:
 
 def _small(store: obstore.store.ObjectStore, key: str, limit: int | None) -> tuple[bytes | None, Any]:
     """The object, unless it is longer than `limit`, and what the store knows of it."""
-    found = obstore.get(store, key)
+    found = store.get(key)
     small = limit is None or found.meta["size"] <= limit
     return (bytes(found.bytes()) if small else None), found.meta
 

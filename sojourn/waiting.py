@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
 from sojourn.errors import TransientError
 
 T = TypeVar("T")
+MOST_AT_ONCE = 8
+LEAVE_LIMIT_S = 5.0  # for a call in the background to come back, once it is not wanted any more
 
 
 class Clock(Protocol):
@@ -26,6 +31,14 @@ class Clock(Protocol):
         """Let this much time pass."""
         ...
 
+    def every(self, seconds: float, call: Callable[[], bool]) -> AbstractContextManager[None]:
+        """Make the call again and again in the background while the block runs, or until it answers False."""
+        ...
+
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Make the calls side by side; their answers in order. The first error counts, once all have ended."""
+        ...
+
 
 class SystemClock:
     """This computer's own clock."""
@@ -41,6 +54,28 @@ class SystemClock:
     def sleep(self, seconds: float) -> None:
         """Block this thread."""
         time.sleep(seconds)
+
+    @contextmanager
+    def every(self, seconds: float, call: Callable[[], bool]) -> Iterator[None]:
+        """Make the call in a thread of its own while the block runs, or until it answers False."""
+        over = threading.Event()
+
+        def again() -> None:
+            while not over.wait(seconds) and call():
+                pass
+
+        thread = threading.Thread(target=again, name="every", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=LEAVE_LIMIT_S)
+
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        """Make the calls in threads."""
+        with ThreadPoolExecutor(max_workers=MOST_AT_ONCE) as pool:
+            return [running.result() for running in [pool.submit(call) for call in calls]]
 
 
 def wait_for(look: Callable[[], T | None], *, what: str, limit_s: float, clock: Clock, every_s: float = 0.05) -> T:

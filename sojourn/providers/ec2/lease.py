@@ -11,13 +11,11 @@ from __future__ import annotations
 import json
 import math
 import re
-import time
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, partial
+from typing import Any, Literal, TypeVar
 
 from sojourn.agent.pack import Archive, pack
 from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, SojournError, SpecError, TransientError
@@ -31,7 +29,9 @@ from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names, find_bucket
 from sojourn.providers.ec2.offers import list_offers
 from sojourn.providers.ec2.secrets import check_kept
 from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
+from sojourn.waiting import Clock, SystemClock
 
+T = TypeVar("T")
 TAG = "sojourn:"
 TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
 VISIBLE_AFTER_S = 120.0
@@ -73,8 +73,15 @@ class Ec2Provider:
 
     name = "aws"
 
-    def __init__(self, clients: Clients, regions: Iterable[str] | None = None, agent: Archive | None = None) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        regions: Iterable[str] | None = None,
+        agent: Archive | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         self.clients = clients
+        self.clock = clock or SystemClock()
         self._looks_in = list(regions) if regions is not None else None
         self._agent = agent
         self._regions: dict[str, str] = {}  # where a lease stands, once known
@@ -137,7 +144,7 @@ class Ec2Provider:
         region = request["region"]
         self._regions[request["token"]] = region
         ends_at = request["create_schedule"]["ScheduleExpression"]
-        if ends_at <= _at(time.time()):
+        if ends_at <= _at(self.clock.now()):
             raise LostError(f"aws: {request['token']} must end by {ends_at[3:-1]} UTC, for its time or its budget")
         group = request.get("create_placement_group")
         if group:
@@ -178,13 +185,12 @@ class Ec2Provider:
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, in every region that is enabled."""
         found: list[Lease] = []
-        with self._everywhere() as pool:
-            for region, names in zip(self.regions, pool.map(self._names, self.regions), strict=True):
-                for name in sorted(names):
-                    self._regions[name] = region
-                    lease = self._look(name, region)
-                    if lease is not None and not lease.gone:
-                        found.append(lease)
+        for region, names in self._everywhere(self._names):
+            for name in sorted(names):
+                self._regions[name] = region
+                lease = self._look(name, region)
+                if lease is not None and not lease.gone:
+                    found.append(lease)
         return found
 
     @cached_property
@@ -291,22 +297,20 @@ class Ec2Provider:
         if parsed is None or str(parsed) != name:
             return None
         if name not in self._regions:
-            with self._everywhere() as pool:
-                looks = pool.map(lambda region: self._look(name, region), self.regions)
-                found = [region for region, lease in zip(self.regions, looks, strict=True) if lease is not None]
+            looks = self._everywhere(partial(self._look, name))
+            found = [region for region, lease in looks if lease is not None]
             if not found:
                 return None
             self._regions[name] = found[0]
         return self._regions[name]
 
-    @contextmanager
-    def _everywhere(self) -> Iterator[ThreadPoolExecutor]:
-        """Threads that ask one region each; they may share clients, but not make them."""
+    def _everywhere(self, ask: Callable[[str], T]) -> list[tuple[str, T]]:
+        """Each region with its answer, asked side by side; threads may share clients, but not make them."""
         for region in self.regions:
             self.clients.client("ec2", region)
             self.clients.client("scheduler", region)
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            yield pool
+        answers = self.clock.together([partial(ask, region) for region in self.regions])
+        return list(zip(self.regions, answers, strict=True))
 
     def _look(self, name: str, region: str) -> Lease | None:
         named = [{"Name": f"tag:{TAG}lease", "Values": [name]}]
@@ -319,7 +323,7 @@ class Ec2Provider:
             schedule = self._schedule(name, region)
             volumes, groups = self._volumes(named, region), cluster.find(self.clients, region, named)
             parts = [*_as_volumes(name, volumes), *([_as_part(schedule)] if schedule else []), *map(_as_group, groups)]
-            machines += _not_shown_yet(name, schedule, {one.identity for one in machines})
+            machines += _not_shown_yet(name, schedule, {one.identity for one in machines}, self.clock.now())
             tagged = [*instances, *groups, *volumes]
         if not machines and not parts:
             return None
@@ -468,9 +472,9 @@ def _as_volumes(lease: str, volumes: list[dict[str, Any]]) -> Iterator[Part]:
         yield Part(kind="volume", name=f"{lease}-n{number}", identity=one["VolumeId"], created_at=created)
 
 
-def _not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None]) -> list[Machine]:
+def _not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None], now: float) -> list[Machine]:
     """Machines that the timer knows and the list of machines does not, because they are so new."""
-    if schedule is None or time.time() - schedule["CreationDate"].timestamp() > VISIBLE_AFTER_S:
+    if schedule is None or now - schedule["CreationDate"].timestamp() > VISIBLE_AFTER_S:
         return []
     known = json.loads(schedule["Target"]["Input"])["InstanceIds"]
     return [
