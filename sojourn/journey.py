@@ -445,8 +445,8 @@ class Journey:
             phases=self.phases,
             now=self.clock.now(),
         )
-        self.mailbox.write("report", report)
         self.ledger.append("closed")
+        self.mailbox.write("report", report)  # the very last: the reaper leaves alone what has one
         shutil.rmtree(self._checkout, ignore_errors=True)
         return report
 

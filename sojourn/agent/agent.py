@@ -16,12 +16,11 @@ import os
 import platform
 import posixpath
 import sys
-import time
 import traceback
 from collections.abc import Callable
 
 from sojourn.agent import files, hold, host, parameters
-from sojourn.agent.clock import Deadline, Grace
+from sojourn.agent.clock import HOST, Clock, Deadline, Grace
 from sojourn.agent.commit import Committer
 from sojourn.agent.diagnosis import diagnosis
 from sojourn.agent.environment import Environment, with_python
@@ -40,6 +39,7 @@ from sojourn.agent.paths import inside
 from sojourn.agent.processes import adopt_orphans
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
+from sojourn.agent.store import Store
 from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
@@ -54,18 +54,34 @@ def run(program: str, boot: str, node: int, scratch: str, address: str) -> int:
     if told is None:
         say(f"{boot} cannot be read")
         return 2
-    return Agent(program, told, node, scratch, address).run()
+    store = open_store(told["store"], told.get("store_region"))
+    metadata = Imds() if told.get("metadata") == "ec2" else None
+    return Agent(program, told, node, scratch, address, store, metadata).run()
 
 
 class Agent:
-    """One machine's part of one attempt, from hello to exit."""
+    """One machine's part of one attempt, from hello to exit.
 
-    def __init__(self, program: str, boot: Json, node: int, scratch: str, address: str) -> None:
+    `metadata` is the service of the cloud that may take a rented machine back.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        boot: Json,
+        node: int,
+        scratch: str,
+        address: str,
+        store: Store,
+        metadata: Imds | None = None,
+        clock: Clock = HOST,
+    ) -> None:
         self._program = program
         self._boot = boot
-        self._deadline = Deadline(boot["deadline_at"])
+        self._clock = clock
+        self._deadline = Deadline(boot["deadline_at"], clock)
         self._grace = Grace(self._deadline, boot["grace_s"])
-        self._store = open_store(boot["store"], boot.get("store_region"))
+        self._store = store
         self._place = Place(self._store, boot, node)
         self._address = address
         self._scratch = os.path.abspath(scratch)
@@ -73,16 +89,21 @@ class Agent:
         self._hold_s = 0.0
         self._path = os.defpath  # where the script's programs are found
         self._fetcher: Fetcher | None = None
-        self._metadata = Imds() if boot.get("metadata") == "ec2" else None
+        self._metadata = metadata
         self._interrupts = Interrupts(self._store, self._place, self._deadline, self._metadata)
-        self._heart = Heart(self._store, self._place, self._progress)
+        self._heart = Heart(self._store, self._place, self._progress, clock)
         self._exit: Json = {"node": node, "reason": "refused", "message": None}
-        self._umask = os.umask(0o077)
+        self._umask = 0o022
 
     def run(self) -> int:
-        """All phases; 0 when the exit record is in the store."""
+        """All phases, as a process of a machine of its own; 0 when the exit record is in the store."""
+        self._umask = os.umask(0o077)
         adopt_orphans()
         self._interrupts.listen()
+        return self.live()
+
+    def live(self) -> int:
+        """All phases; 0 when the exit record is in the store."""
         try:
             self._hello()
             self._heart.start()
@@ -105,40 +126,45 @@ class Agent:
             "name": self._place.name,
             "node": self._place.node,
             "address": self._address,
+            "clock": self._clock.now(),
+            "version": VERSION,
+            **self._facts(),
+        }
+        self._insist(lambda: self._store.put(self._place.key("hello.json"), dump(hello)))
+
+    def _facts(self) -> Json:
+        return {
             "port": host.free_port(self._address),
-            "clock": time.time(),
             "cpus": host.cpus(),
             "memory": host.memory(),
             "gpus": host.gpus(),
             "python": platform.python_version(),
-            "version": VERSION,
         }
-        self._insist(lambda: self._store.put(self._place.key("hello.json"), dump(hello)))
 
     def _insist(self, write: Callable[[], None]) -> None:
         """A write that is retried for as long as an order is waited for."""
         pause = 0.1
-        until = time.monotonic() + self._boot["order_wait_s"]
+        until = self._clock.monotonic() + self._boot["order_wait_s"]
         while True:
             try:
                 return write()
             except OSError as error:
                 say(f"the store does not take it: {error}")
-                if time.monotonic() > until:
+                if self._clock.monotonic() > until:
                     raise Refused(f"the store cannot be written: {error.strerror}") from error
             self._interrupts.check()
-            time.sleep(pause)
+            self._clock.sleep(pause)
             pause = min(pause * 2, 5.0)
 
     def _await_order(self) -> Json:
         pause = max(0.05, self._store.pace_s / 4)
-        until = time.monotonic() + self._boot["order_wait_s"]
+        until = self._clock.monotonic() + self._boot["order_wait_s"]
         while True:
             body = self._store.find(self._place.order)
             if body is not None:
                 break
             self._interrupts.check()
-            if time.monotonic() > until:
+            if self._clock.monotonic() > until:
                 raise Refused(f"no order came within {self._boot['order_wait_s']:g} s")
             self._interrupts.sleep(pause)
             pause = min(pause * 1.2, 1.0)
@@ -214,12 +240,12 @@ class Agent:
             if stop.reason == "deadline":
                 self._diagnose(work)  # while what hangs can still be looked at
             if stop.ends_at is not None:
-                self._grace.seconds = max(1.0, min(self._grace.seconds, stop.ends_at - time.time() - LEAVE_S))
+                self._grace.seconds = max(1.0, min(self._grace.seconds, stop.ends_at - self._clock.now() - LEAVE_S))
             work.halt(stop.reason)
         except Exception as error:
             self._fault(error)
         work.end()
-        self._exit["ended_at"] = time.time()
+        self._exit["ended_at"] = self._clock.now()
         self._heart.phase = "committing"
         try:
             work.commit(self._exit["reason"])
@@ -271,9 +297,9 @@ class Agent:
             self._exit["reason"] = "fault"
 
     def _say_exit(self) -> int:
-        self._exit.setdefault("ended_at", time.time())
+        self._exit.setdefault("ended_at", self._clock.now())
         say(f"{self._exit['reason']}: {self._exit['message']}")
-        until = min(self._grace.latest(), time.monotonic() + self._store.patience_s)
+        until = min(self._grace.latest(), self._clock.monotonic() + self._store.patience_s)
         while True:
             try:
                 self._store.create(self._place.key("exit.json"), dump(self._exit), durable=True)
@@ -282,6 +308,6 @@ class Agent:
                 return 0
             except OSError as error:
                 say(f"the exit record cannot be written: {error}")
-                if time.monotonic() > until:
+                if self._clock.monotonic() > until:
                     return 1
-            time.sleep(0.5)
+            self._clock.sleep(0.5)

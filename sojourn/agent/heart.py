@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import threading
-import time
 from collections.abc import Callable
 
+from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import say
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.store import Store
@@ -16,36 +15,31 @@ PACES = 3
 
 
 class Heart:
-    """Beats by itself from `start` to `stop`, in a thread of its own."""
+    """Beats by itself from `start` to `stop`."""
 
-    def __init__(self, store: Store, place: Place, progress: Callable[[], tuple[int, int]]) -> None:
+    def __init__(
+        self, store: Store, place: Place, progress: Callable[[], tuple[int, int]], clock: Clock = HOST
+    ) -> None:
         self._store = store
         self._place = place
         self._progress = progress
         self._beats = itertools.count(1)
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._clock = clock
+        self._still: Callable[[], None] = lambda: None
         self.phase = "waiting"
 
     def start(self) -> None:
         """The first beat is sent at once."""
-        self._thread.start()
+        self._still = self._clock.every(max(BEAT_S, PACES * self._store.pace_s), self._beat)
 
     def stop(self) -> None:
         """One last beat, of the phase that is reached now."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join(1.0)
+        self._still()
         self._beat()
-
-    def _run(self) -> None:
-        self._beat()
-        while not self._over.wait(max(BEAT_S, PACES * self._store.pace_s)):
-            self._beat()
 
     def _beat(self) -> None:
         done, total = self._progress()
-        beat = {"count": next(self._beats), "at": time.time(), "phase": self.phase}
+        beat = {"count": next(self._beats), "at": self._clock.now(), "phase": self.phase}
         beat.update(bytes_done=done, bytes_total=total)
         try:
             self._store.put(self._place.key("beat.json"), dump(beat))

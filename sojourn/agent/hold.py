@@ -6,8 +6,6 @@ depends on how a hold ends: its time is over, somebody asks for it, or the machi
 
 from __future__ import annotations
 
-import time
-
 from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import Stop, say
 from sojourn.agent.files import Json
@@ -20,7 +18,7 @@ LEAST_S = 1.0
 
 def due(end: Json, hold_s: float, place: Place, deadline: Deadline) -> Json | None:
     """The hold that follows such an end: its script failed by itself, or another node's did that is held."""
-    now = time.time()
+    now = deadline.clock.now()
     if end["reason"] == "exited" and end.get("exit_code") != 0:
         until = now + hold_s
     elif end["reason"] == "peer" and hold_s > 0:
@@ -34,7 +32,7 @@ def due(end: Json, hold_s: float, place: Place, deadline: Deadline) -> Json | No
 
 def stay(hold: Json, interrupts: Interrupts, work: Work) -> None:
     """Until the hold is over, or there is a reason to leave; commands are run until then, and end with it."""
-    time_is_over = Deadline(hold["until"])
+    time_is_over = Deadline(hold["until"], interrupts.clock)
     say(f"held for {time_is_over.left():.0f} s")
     work.execs.open()
     try:

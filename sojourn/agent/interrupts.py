@@ -35,13 +35,15 @@ class Interrupts:
         self._signal: str | None = None
         self._next_look = {"stop": 0.0, "peer": 0.0, "notice": 0.0}
         self._look_lock = threading.Lock()
+        self.clock = deadline.clock
+        self._wake: int | None = None
+
+    def listen(self) -> None:
+        """From now on signals are noted, and end nothing by themselves."""
         self._wake, waker = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(waker, False)
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
-
-    def listen(self) -> None:
-        """From now on signals are noted, and end nothing by themselves."""
         signal.signal(signal.SIGTERM, self._asked)
         signal.signal(signal.SIGINT, self._asked)
         # Handlers, not SIG_IGN: the script would inherit that.
@@ -82,6 +84,9 @@ class Interrupts:
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but wake for a signal or an ended child."""
+        if self._wake is None:  # nobody listens to signals
+            self.clock.sleep(seconds)
+            return
         select.select([self._wake], [], [], seconds)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
@@ -91,7 +96,7 @@ class Interrupts:
 
     def _due(self, what: str, every: float) -> bool:
         with self._look_lock:
-            due = time.monotonic() >= self._next_look[what]
+            due = self.clock.monotonic() >= self._next_look[what]
             if due:
-                self._next_look[what] = time.monotonic() + every
+                self._next_look[what] = self.clock.monotonic() + every
             return due

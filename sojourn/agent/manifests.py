@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import time
 
+from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place, dump
@@ -14,10 +14,11 @@ from sojourn.agent.store import Store
 class Manifests:
     """The commits of one kind: `out` or `ckpt`."""
 
-    def __init__(self, store: Store, place: Place, kind: str) -> None:
+    def __init__(self, store: Store, place: Place, kind: str, clock: Clock = HOST) -> None:
         self._store = store
         self._place = place
         self._kind = kind
+        self._clock = clock
         self._sources: dict[int, set[str]] = {}
         self.sequence = 0  # of the newest
         self.newest: list[Json] = []
@@ -29,7 +30,7 @@ class Manifests:
             number = self.sequence + 1
             # Before the attempt: a manifest whose answer is lost may stand all the same.
             self._sources.setdefault(number, set()).update(named)
-            body = {"sequence": number, "at": time.time(), "files": entries}
+            body = {"sequence": number, "at": self._clock.now(), "files": entries}
             with contextlib.suppress(Exists):
                 self._store.create(self._place.key(f"{self._kind}/{number:08d}.json"), dump(body), durable=True)
                 break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import time
 
 from sojourn.agent.clock import Grace
 from sojourn.agent.commit import Committer
@@ -53,6 +52,7 @@ class Work:
         self.execs = execs
         self._mask = mask
         self._grace = grace
+        self._clock = grace.clock
         self._patience_s = patience_s
 
     def start(self) -> None:
@@ -73,8 +73,8 @@ class Work:
             interrupts.check()
             interrupts.check_peers()
             if failed_at is None and any(rank["exit_code"] for rank in self.script.ranks()):
-                failed_at = time.monotonic()
-            if failed_at is not None and time.monotonic() - failed_at > RANKS_END_S:
+                failed_at = self._clock.monotonic()
+            if failed_at is not None and self._clock.monotonic() - failed_at > RANKS_END_S:
                 say("a rank failed and the others do not end")
                 return
             interrupts.sleep(0.1)
@@ -86,7 +86,7 @@ class Work:
         if reason == "peer":
             self.script.stop(PEER_GRACE_S)
             return
-        self._committer.stable(time.monotonic() + 0.1 * self._grace.seconds)
+        self._committer.stable(self._clock.monotonic() + 0.1 * self._grace.seconds)
         stacks_s = min(0.1 * self._grace.seconds, STACKS_S) if reason == "deadline" else 0.0
         self.script.stop(min(0.6 * self._grace.seconds, SIGNAL_GRACE_S), stacks_s)
 
@@ -99,7 +99,7 @@ class Work:
         """The last of the log and of the files."""
         if not os.path.isdir(self.script.cwd):
             self.notes.append("the script removed its own working directory")
-        if not self._log.finish(min(self._grace.latest() - time.monotonic(), self._patience_s)):
+        if not self._log.finish(min(self._grace.latest() - self._clock.monotonic(), self._patience_s)):
             self.notes.append("the end of the log could not be stored")
         if os.path.isdir(self._committer.root):
             status = self.script.status
@@ -107,7 +107,7 @@ class Work:
             self._committer.final(self._grace.latest(), torn)
             failed = reason == "peer" or (reason == "exited" and status != 0)
             self._committer.settle(0.5 if failed else 10.0)
-            self._scalars.finish(min(self._grace.latest() - time.monotonic(), SCALARS_S))
+            self._scalars.finish(min(self._grace.latest() - self._clock.monotonic(), SCALARS_S))
         self.execs.settle()
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]

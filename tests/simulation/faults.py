@@ -1,0 +1,111 @@
+"""What goes wrong, and where: every call that leaves a process is a point that can fail or be the last.
+
+A call fails before its effect (it was refused, or never arrived) or after it (the answer was
+lost). Points are numbered by process, so a first history without faults enumerates them all.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from simulation.world import Killed, Process
+
+T = TypeVar("T")
+When = Literal["before", "after"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Call number `number` of a process, and what it was."""
+
+    process: str
+    number: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What befalls a call."""
+
+    process: str
+    number: int
+    what: Literal["crash", "fail"]
+    when: When
+    lasting: bool = False  # whoever makes the same call from then on, on the control side, fares the same
+
+    def __str__(self) -> str:
+        return f"{self.process}:{self.number}:{self.what}:{self.when}{':lasting' if self.lasting else ''}"
+
+
+@dataclass
+class Weather:
+    """Calls that fail by chance, until a moment."""
+
+    rate: float
+    until: float
+    chance: random.Random
+
+
+@dataclass
+class Faults:
+    """The faults of one history, and the record of all calls."""
+
+    planned: list[Fault] = field(default_factory=list)
+    weather: Weather | None = None
+    points: list[Point] = field(default_factory=list)
+    injected: list[str] = field(default_factory=list)
+    _numbers: Counter[str] = field(default_factory=Counter)
+    _lasting: dict[str, When] = field(default_factory=dict)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether something fails for ever."""
+        return bool(self._lasting)
+
+    def call(
+        self,
+        process: Process,
+        name: str,
+        effect: Callable[[], T],
+        latency: float,
+        refusal: Callable[[When], Exception],
+    ) -> T:
+        """Make a call of a process to the outside; `refusal` is the error that its caller meets when it fails."""
+        process.check()
+        fault = self._fault(process, name)
+        process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
+        if fault and fault.when == "before":
+            raise self._struck(process, name, fault, refusal)
+        answer = effect()
+        process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
+        if fault:
+            raise self._struck(process, name, fault, refusal)
+        return answer
+
+    def _fault(self, process: Process, name: str) -> Fault | None:
+        number = self._numbers[process.name]
+        self._numbers[process.name] += 1
+        self.points.append(Point(process.name, number, name))
+        for fault in self.planned:
+            if (fault.process, fault.number) == (process.name, number):
+                if fault.lasting:
+                    self._lasting[name] = fault.when
+                return fault
+        if name in self._lasting and not process.on_machine:
+            return Fault(process.name, number, "fail", self._lasting[name])
+        weather = self.weather
+        if weather and process.world.now < weather.until and weather.chance.random() < weather.rate:
+            return Fault(process.name, number, "fail", weather.chance.choice(("before", "after")))
+        return None
+
+    def _struck(self, process: Process, name: str, fault: Fault, refusal: Callable[[When], Exception]) -> BaseException:
+        self.injected.append(f"{fault} at {name}")
+        process.world.note(f"{process.name}: {name}: {fault.what} {fault.when} its effect")
+        if fault.what == "crash":
+            process.kill()
+            return Killed(process.name)
+        return refusal(fault.when)

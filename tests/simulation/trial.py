@@ -1,0 +1,269 @@
+"""One history: runs, orchestrators, reapers, machines and faults in one world, and the verdict afterwards."""
+
+from __future__ import annotations
+
+import json
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from simulation import amazon, local
+from simulation.amazon import Amazon
+from simulation.faults import Faults
+from simulation.local import Host, SimulatedLocal
+from simulation.machine import Job, Machine, Mishap, read_user_data
+from simulation.store import BucketStore, Disk
+from simulation.world import START, Process, World
+
+from sojourn.agent.pack import Archive
+from sojourn.errors import SojournError, SupersededError
+from sojourn.journey import Journey, walk
+from sojourn.mailbox import Mailbox
+from sojourn.names import mint_run_id
+from sojourn.planning import Plan
+from sojourn.providers import Provider
+from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.publish import Inputs
+from sojourn.reap import reap
+from sojourn.records import Boot, Bundle
+
+GOLDEN = Path(__file__).parent.parent / "golden" / "plan.json"
+STORE = "s3://simulated"
+PROJECT = "digits"
+AGENT = Archive(b"not looked at: machines here run the agent in place", "0" * 64)
+REAP_EVERY_S = 600.0
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is run, and who is there to look after it."""
+
+    where: str = "aws"
+    nodes: int = 1
+    job: Job = Job()
+    deadline_s: float = 600.0
+    grace_s: float = 60.0
+    wait_s: float = 120.0
+    reaper: bool = True
+    adopts_after: float | None = None  # somebody attaches to the run, that long after the start
+    timers: bool = True  # the cloud's own
+    machine_timers: bool = True
+    mishaps: tuple[Mishap, ...] = ()
+
+
+@cache
+def home() -> Path:
+    """The data directory of every orchestrator here; what is remembered there is the store's URL."""
+    return Path(tempfile.mkdtemp(prefix="sojourn-simulation-"))
+
+
+class Silent:
+    """Who is told what happens, and does not care."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+@dataclass
+class Trial:
+    """A world with one kind of cloud in it."""
+
+    seed: int = 0
+    setting: Setting = field(default_factory=Setting)
+    faults: Faults = field(default_factory=Faults)
+
+    def __post_init__(self) -> None:
+        self.world = World(self.seed)
+        self.disk = Disk()
+        self.machines: dict[str, Machine] = {}
+        self.broken: list[str] = []
+        self.ends: dict[str, str] = {}  # how orchestrators came to their ends
+        self.plans: dict[str, Plan] = {}
+        on_amazon = self.setting.where == "aws"
+        self.amazon = Amazon(self.world, self.faults, self._boot, self._cut, timers=self.setting.timers)
+        self.host = Host(self.world, self.faults, self._spawn, self._cut)
+        self.cloud: Any = self.amazon if on_amazon else self.host
+        self._add_strangers()
+
+    # -- who acts --
+
+    def plan(self, seed: str = "one") -> Plan:
+        """The plan of a run, whose bundle and inputs lie in the store already."""
+        content = json.loads(GOLDEN.read_text())
+        setting, now = self.setting, self.world.now
+        content["launch"] |= {
+            "where": setting.where, "nodes": setting.nodes, "processes": 1, "deadline": setting.deadline_s,
+            "grace": setting.grace_s, "wait": setting.wait_s, "outputs": [], "inputs": [],
+        }  # fmt: skip
+        content |= {
+            "run": mint_run_id(f"{seed} {self.seed}"), "project": PROJECT, "created_at": now, "store": STORE,
+            "store_region": "us-east-1", "deadline_at": now + setting.deadline_s, "directory": "/nowhere",
+            "named_outputs": [], "left_out": [], "host": socket.gethostname(),
+        }  # fmt: skip
+        details = {
+            "image": "ami-1", "profile": "p", "subnet": "s", "group": "g", "root_device": "/dev/sda1", "disk": 8,
+            "scheduler_role": "arn:role",
+        }  # fmt: skip
+        for offer, region in zip(content["offers"], self.amazon.regions, strict=True):
+            offer |= {"provider": setting.where, "region": region, "details": details}
+        content["offers"][0]["market"] = "spot"
+        content["offers"] = content["offers"] if setting.where == "aws" else content["offers"][:1]
+        content["capability"] = self.provider(self.world.process("planner")).capability().model_dump(mode="json")
+        plan = Plan.model_validate(content)
+        self.plans[plan.run] = plan
+        nothing = Bundle(archive=None, files=(), listing=(), directory=".")
+        self.disk.objects[f"control/{PROJECT}/{plan.run}/bundle.json"] = nothing.to_bytes(), now
+        self.disk.objects[f"control/{PROJECT}/{plan.run}/inputs.json"] = Inputs(files=()).to_bytes(), now
+        return plan
+
+    def provider(self, process: Process) -> Provider:
+        """The provider in the hands of a process."""
+        if self.setting.where == "local":
+            return SimulatedLocal(self.host, process)
+        clients: Any = self.amazon.clients(process)
+        return Ec2Provider(clients, agent=AGENT, clock=process.clock)
+
+    def train(self, plan: Plan, name: str = "orchestrator", after: float = 0.0, skew: float = 0.0) -> Process:
+        """`sojourn train`."""
+        process = self.world.process(name, skew)
+
+        def body() -> None:
+            parts = self._parts(plan, process)
+            walk(Journey.begin(plan, *parts, clock=process.clock, owner=name))
+
+        self.world.later(after, lambda: process.start(lambda: self._ending(name, body)))
+        return process
+
+    def attach(self, plan: Plan, name: str = "adopter", after: float = 0.0, skew: float = 0.0) -> Process:
+        """`sojourn attach`, again after a while when the owner lives."""
+        process = self.world.process(name, skew)
+
+        def body() -> None:
+            while self.disk.objects.get(f"control/{PROJECT}/{plan.run}/plan.json"):
+                try:
+                    walk(Journey(plan, *self._parts(plan, process), clock=process.clock, owner=name))
+                    return
+                except SojournError as error:
+                    self.world.note(f"{name}: {error}")
+                    if self._closed(plan.run):
+                        return
+                    process.sleep(60.0)
+
+        self.world.later(after, lambda: process.start(lambda: self._ending(name, body)))
+        return process
+
+    def reaper(self, phase: float = 0.0) -> None:
+        """`sojourn reap` every ten minutes."""
+        sweeps = iter(range(10_000))
+
+        def sweep() -> None:
+            process = self.world.process(f"reaper {next(sweeps)}")
+            process.start(lambda: self._sweep(process))
+            self.world.later(REAP_EVERY_S, sweep)
+
+        self.world.later(phase, sweep)
+
+    def _sweep(self, process: Process) -> None:
+        def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
+            return Journey(plan, *self._parts(plan, process), clock=process.clock, owner=process.name)
+
+        stores, providers = [self._store(process)], [self.provider(process)]
+        for finding in reap(stores, providers, journey_of, now=process.clock.now(), dry_run=False):
+            self.world.note(f"{process.name}: {finding.name}: {finding.action}: {finding.reason}")
+
+    def _parts(self, plan: Plan, process: Process) -> tuple[Mailbox, Provider, Path, Any]:
+        mailbox = Mailbox(self._store(process), PROJECT, plan.run)
+        return mailbox, self.provider(process), home(), Silent()
+
+    def _store(self, process: Process) -> BucketStore:
+        return BucketStore(STORE, self.disk, process, self.faults)
+
+    def _ending(self, name: str, body: Callable[[], None]) -> None:
+        try:
+            body()
+            self.ends[name] = "done"
+        except SupersededError as error:
+            self.ends[name] = f"superseded: {error}"
+        except SojournError as error:
+            self.ends[name] = f"{type(error).__name__}: {error}"
+        self.world.note(f"{name}: {self.ends[name]}")
+
+    # -- machines --
+
+    def _boot(self, instance: amazon.Instance) -> None:
+        if "UserData" not in instance.call:  # a stranger's
+            return
+        boot, timer = read_user_data(instance.call["UserData"])
+        self._power(
+            instance.identity, boot, instance.index, timer,
+            lambda by: self.amazon.terminate(instance, "Client.InstanceInitiatedShutdown"),
+            lambda: instance.notice_at,
+        )  # fmt: skip
+
+    def _spawn(self, node: local.Node) -> None:
+        boot = Boot.model_validate(node.boot)
+        timer = boot.deadline_at + boot.grace_s, float("inf")
+        names = {"timer": "supervisor timer", "agent": "exit"}
+        self._power(
+            node.identity, boot.model_dump(mode="json"), node.index, timer,
+            lambda by: self.host.end(node, names[by]), lambda: None,
+        )  # fmt: skip
+
+    def _power(self, identity: str, boot: Any, node: int, timer: Any, off: Any, notice: Any) -> None:
+        setting = self.setting
+        self.machines[identity] = Machine(
+            self.world, self.disk, self.faults, identity, boot, node, timer if setting.machine_timers else None,
+            setting.job, off, notice=notice, mishaps=setting.mishaps,
+        )  # fmt: skip
+        self.machines[identity].start()
+
+    def _cut(self, instance: Any) -> None:
+        if instance.identity in self.machines:
+            self.machines[instance.identity].stop()
+
+    # -- the whole of it --
+
+    def run(self) -> list[str]:
+        """Let the history happen, with one run in it, and say what was broken."""
+        plan = self.plan()
+        self.train(plan)
+        if self.setting.adopts_after is not None:
+            self.attach(plan, after=self.setting.adopts_after)
+        if self.setting.reaper:
+            self.reaper(phase=self.world.chance.uniform(0, REAP_EVERY_S))
+        return self.finish()
+
+    def finish(self) -> list[str]:
+        """Until long after every bound; then the verdict."""
+        from simulation.verdict import verdict
+
+        last = max(plan.deadline_at + plan.launch.grace for plan in self.plans.values())
+        self.world.run(last + 3 * REAP_EVERY_S)
+        try:
+            return verdict(self)
+        finally:
+            self.world.end()
+
+    def _closed(self, run: str) -> bool:
+        bodies = (self.disk.objects[key][0] for key in self.disk.below(f"control/{PROJECT}/{run}/ledger/"))
+        return any(json.loads(body)["kind"] == "closed" for body in bodies)
+
+    def _add_strangers(self) -> None:
+        """Other people's machines and timers, with names and tags much like ours."""
+        tags = ({"Name": "my-data"}, {"sojourn:lease": "sojourn-quiet-heron-7f3a-1-0-0000"}, {"sojourn:lease": "ours"})
+        for number, tag in enumerate(tags):
+            specification = {"ResourceType": "instance", "Tags": [{"Key": k, "Value": v} for k, v in tag.items()]}
+            call = {"ClientToken": f"stranger-{number}", "MaxCount": 1, "TagSpecifications": [specification]}
+            self.amazon.run_instances("us-east-1", **call)
+        expression = "at(2099-01-01T00:00:00)"
+        target = {"Input": json.dumps({"InstanceIds": ["i-0000"]})}
+        self.amazon.create_schedule("us-east-1", Name="nightly", ScheduleExpression=expression, Target=target)
+
+
+def since(moment: float) -> str:
+    """A moment as seconds of the history."""
+    return f"{moment - START:.1f}"

@@ -1,0 +1,155 @@
+"""Whether a history kept the promises, by the cloud's own books and by what lies in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from simulation.machine import readable
+from simulation.world import START
+
+from sojourn.lease import MARGIN_S, fold
+from sojourn.ledger import Entry
+from sojourn.records import Receipt
+
+if TYPE_CHECKING:
+    from simulation.trial import Trial
+
+CLOUD_S = 60.0 + 5.0  # a cloud's timer is exact to the minute; a call takes its time
+POLL_S = 12.0  # between two looks at a machine that ends by itself
+
+
+def verdict(trial: Trial) -> list[str]:
+    """Every promise that was broken, in words; none is what is hoped for."""
+    found = [*trial.world.surprises, *_bounds(trial), *_strangers(trial)]
+    for run in trial.plans:
+        found += [f"{run}: {text}" for text in (*_ledger(trial, run), *_commits(trial, run), *_rented(trial, run))]
+        found += [f"{run}: {text}" for text in _receipt(trial, run)]
+    return found
+
+
+def ours(trial: Trial, run: str = "") -> list[Any]:
+    """Our machines, by the cloud's own books."""
+    return [one for one in trial.cloud.instances.values() if one.lease in _leases(trial, run)]
+
+
+def overshoot(trial: Trial) -> float:
+    """How long after deadline and grace the last machine ended, in seconds; negative when before."""
+    ends = [(one.ended_at or float("inf")) - _limit(trial, one) for one in ours(trial)]
+    return max(ends, default=float("-inf"))
+
+
+def _leases(trial: Trial, run: str) -> set[str]:
+    names = {one.lease for one in trial.cloud.instances.values()}
+    return {name for name in names if any(f"-{known}-" in name for known in ([run] if run else trial.plans))}
+
+
+def _limit(trial: Trial, instance: Any) -> float:
+    boot = trial.machines[instance.identity].boot if instance.identity in trial.machines else None
+    run = next(plan for plan in trial.plans.values() if f"-{plan.run}-" in instance.lease)
+    return (boot["deadline_at"] + boot["grace_s"]) if boot else run.deadline_at + run.launch.grace
+
+
+def _bounds(trial: Trial) -> Iterator[str]:
+    for one in ours(trial):
+        late = (one.ended_at or float("inf")) - _limit(trial, one)
+        if late > allowed(trial, one):
+            yield f"{one.identity} of {one.lease} ended {late:.0f} s after deadline and grace"
+    left = [name for name in trial.cloud.standing() if name not in _foreign(trial)]
+    if left:
+        yield f"left behind: {left}"
+
+
+def allowed(trial: Trial, instance: Any) -> float:
+    """How late a machine may end: a timer of its own or the cloud's, else the reaper's next sweep."""
+    from simulation.trial import REAP_EVERY_S
+
+    machine = trial.machines.get(instance.identity)
+    own = machine is not None and machine.timer is not None and not machine.frozen
+    armed = trial.setting.timers and instance.identity in getattr(trial.cloud, "armed", ())
+    return CLOUD_S if own or armed else MARGIN_S + REAP_EVERY_S + CLOUD_S
+
+
+def _foreign(trial: Trial) -> list[str]:
+    return [one.identity for one in trial.amazon.instances.values() if one not in ours(trial)] + ["nightly"]
+
+
+def _strangers(trial: Trial) -> Iterator[str]:
+    for one in trial.amazon.instances.values():
+        if "stranger" in one.call["ClientToken"] and one.ended_at is not None:
+            yield f"a stranger's machine was ended: {one.tags}"
+    if ("us-east-1", "nightly") not in trial.amazon.schedules:
+        yield "a stranger's schedule was removed"
+
+
+def entries(trial: Trial, run: str) -> list[Entry]:
+    """The ledger as it stands at the end."""
+    keys = trial.disk.below(f"control/digits/{run}/ledger/")
+    return [Entry.model_validate_json(trial.disk.objects[key][0]) for key in keys]
+
+
+def _ledger(trial: Trial, run: str) -> Iterator[str]:
+    found = entries(trial, run)
+    if [entry.sequence for entry in found] != list(range(len(found))):
+        yield "the ledger has gaps"
+    if any(later.term < earlier.term for earlier, later in pairwise(found)):
+        yield "a term came back"
+    ends = [entry for entry in found if entry.kind == "outcome"]
+    if len(ends) > 1:
+        yield f"it ended {len(ends)} times"
+    closed = any(entry.kind == "closed" for entry in found)
+    if closed and not ends:
+        yield "closed without an end"
+    if found and not closed and trial.setting.reaper and not trial.faults.lasting:
+        yield f"not closed: {[entry.kind for entry in found]}"
+
+
+def _commits(trial: Trial, run: str) -> Iterator[str]:
+    """The newest commit of each node, and the newest complete checkpoint, must be there whole."""
+    newest: dict[str, str] = {}
+    for key in trial.disk.below(f"machine/digits/{run}/"):
+        folder, _, name = key.rpartition("/")
+        if folder.endswith(("/out", "/commit")):
+            newest[folder] = name
+    for folder, name in newest.items():
+        key = f"{folder.replace('/commit', '/ckpt')}/{name}"
+        if not readable(trial.disk, json.loads(trial.disk.objects[key][0])):
+            yield f"{key} names what is not there"
+
+
+def _rented(trial: Trial, run: str) -> Iterator[str]:
+    """The machines of two leases of a run never stood at the same time."""
+    spans: dict[str, tuple[float, float]] = {}
+    for one in ours(trial, run):
+        begin, end = spans.get(one.lease, (float("inf"), 0.0))
+        spans[one.lease] = min(begin, one.launched_at), max(end, one.ended_at or float("inf"))
+    ordered = sorted(spans.items(), key=lambda item: item[1])
+    for (first, (_, end)), (second, (begin, _)) in pairwise(ordered):
+        if begin < end:
+            yield f"rented twice: {second} at {begin - START:.0f}, while {first} stood until {end - START:.0f}"
+    for lease in spans:
+        machines = [one for one in ours(trial, run) if one.lease == lease]
+        if len(machines) != trial.setting.nodes:
+            yield f"{lease} has {len(machines)} machines"
+
+
+def _receipt(trial: Trial, run: str) -> Iterator[str]:
+    body = trial.disk.objects.get(f"control/digits/{run}/receipt.json")
+    if body is None:
+        return
+    receipt = Receipt.model_validate_json(body[0])
+    if receipt.state != "closed":
+        yield f"its receipt is {receipt.state}"
+        return
+    lines = {line.identity: line for line in receipt.resources if line.identity}
+    state = fold(entries(trial, run))
+    for one in ours(trial, run):
+        line = lines.get(one.identity)
+        if line is None:
+            yield f"its receipt does not know {one.identity}"
+            continue
+        billed = (one.ended_at or state.gone_at or 0.0) - one.launched_at
+        if abs(line.seconds - billed) > POLL_S:
+            yield f"its receipt says {line.seconds:.0f} s for {one.identity}, the cloud's books {billed:.0f} s"

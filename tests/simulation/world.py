@@ -1,0 +1,209 @@
+"""Time that passes only when nothing is left to do at this moment, and processes that can be killed.
+
+A process is plain synchronous code in greenlets: whoever sleeps or calls something outside
+hands over to the world, which goes on with whoever is next. One seed decides everything, so
+the same seed is the same history.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import io
+import random
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+T = TypeVar("T")
+START = 1_900_000_000.0
+
+
+class Killed(BaseException):
+    """This process is dead. Nothing that it still tries on its way out has an effect."""
+
+
+class World:
+    """The agenda of what happens when."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.now = START
+        self.chance = random.Random(seed)
+        self.surprises: list[str] = []  # what ended a process that nobody killed
+        self.history: list[str] = []
+        self._agenda: list[tuple[float, int, Callable[[], object]]] = []
+        self._number = 0
+        self._processes: list[Process] = []
+        self.hub = getcurrent()
+
+    def at(self, moment: float, call: Callable[[], object]) -> None:
+        """Make the call at this moment, which is not in the past."""
+        self._number += 1
+        heapq.heappush(self._agenda, (max(moment, self.now), self._number, call))
+
+    def later(self, seconds: float, call: Callable[[], object]) -> None:
+        """Make the call after this much time."""
+        self.at(self.now + seconds, call)
+
+    def process(self, name: str, skew: float = 0.0, on_machine: bool = False) -> Process:
+        """A new process, whose clock is off by `skew` seconds."""
+        made = Process(self, name, skew, on_machine)
+        self._processes.append(made)
+        return made
+
+    def run(self, until: float, over: Callable[[], bool] = lambda: False) -> None:
+        """Let things happen until this moment, or until `over`."""
+        self.hub = getcurrent()
+        with contextlib.redirect_stderr(io.StringIO()):
+            while self._agenda and self._agenda[0][0] <= until and not over():
+                self.now, _, call = heapq.heappop(self._agenda)
+                call()
+
+    def end(self) -> None:
+        """Kill what still lives, so that nothing of this world is left."""
+        for process in self._processes:
+            process.kill()
+        with contextlib.redirect_stderr(io.StringIO()):
+            for process in self._processes:
+                process.bury()
+
+    def note(self, text: str) -> None:
+        """A line of this world's history."""
+        self.history.append(f"{self.now - START:9.2f}  {text}")
+
+
+class Process:
+    """A program of some host: its threads of control, its clock, its death."""
+
+    def __init__(self, world: World, name: str, skew: float, on_machine: bool) -> None:
+        self.world = world
+        self.name = name
+        self.on_machine = on_machine
+        self.clock: Any = (MachineClock if on_machine else VirtualClock)(self, skew)
+        self.alive = True
+        self.asleep_until = 0.0  # while its host is suspended, nothing of it goes on
+        self.done = False  # its main thread has come to its end
+        self._threads: list[greenlet] = []
+
+    def start(self, body: Callable[[], object]) -> None:
+        """Run `body` as the main thread, from this moment on."""
+
+        def main() -> None:
+            body()
+            self.done = True
+
+        self.thread(main)
+
+    def thread(self, body: Callable[[], object]) -> None:
+        """Run `body` beside what runs already."""
+        thread = greenlet(lambda: self._guarded(body), parent=self.world.hub)
+        self._threads.append(thread)
+        self.world.later(0.0, lambda: self._resume(thread))
+
+    def sleep(self, seconds: float) -> None:
+        """Hand over to the world until this much time has passed."""
+        self.check()
+        thread = getcurrent()
+        self.world.later(seconds, lambda: self._resume(thread))
+        self.world.hub.switch()
+        self.check()
+
+    def check(self) -> None:
+        """Raises Killed in a process that is dead."""
+        if not self.alive:
+            raise Killed(self.name)
+
+    def kill(self) -> None:
+        """As SIGKILL does it: from now on nothing that this process does has an effect."""
+        self.alive = False
+
+    def suspend(self, seconds: float) -> None:
+        """The host sleeps: nothing of this process goes on until it wakes."""
+        self.asleep_until = self.world.now + seconds
+
+    def bury(self) -> None:
+        """Unwind what is left of a dead process."""
+        for thread in self._threads:
+            if thread and not thread.dead:
+                thread.parent = getcurrent()
+                thread.switch()
+
+    def _resume(self, thread: greenlet) -> None:
+        if thread.dead:
+            return
+        if self.alive and self.asleep_until > self.world.now:
+            self.world.at(self.asleep_until, lambda: self._resume(thread))
+            return
+        thread.switch()
+
+    def _guarded(self, body: Callable[[], object]) -> None:
+        try:
+            self.check()
+            body()
+        except Killed:
+            pass
+        except Exception:
+            if self.alive:
+                self.world.surprises.append(f"{self.name}: {traceback.format_exc()}")
+
+
+class VirtualClock:
+    """The world's time as a process sees it; for the control side (`sojourn.waiting`) and for agents alike."""
+
+    def __init__(self, process: Process, skew: float) -> None:
+        self._process = process
+        self._world = process.world
+        self._skew = skew
+        self._born = process.world.now
+
+    def now(self) -> float:
+        return self._world.now + self._skew
+
+    def monotonic(self) -> float:
+        return self._world.now
+
+    def since_boot(self) -> float:
+        return self._world.now - self._born
+
+    def sleep(self, seconds: float) -> None:
+        self._process.sleep(seconds)
+
+    @contextlib.contextmanager
+    def every(self, seconds: float, call: Callable[[], bool]) -> Iterator[None]:
+        over = False
+
+        def again() -> None:
+            while True:
+                self.sleep(seconds)
+                if over or not call():
+                    return
+
+        self._process.thread(again)
+        try:
+            yield
+        finally:
+            over = True
+
+    def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
+        return [call() for call in calls]
+
+
+class MachineClock(VirtualClock):
+    """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.clock`)."""
+
+    def every(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:  # type: ignore[override]
+        over = False
+
+        def again() -> None:
+            while not over:
+                call()
+                self.sleep(seconds)
+
+        def stop() -> None:
+            nonlocal over
+            over = True
+
+        self._process.thread(again)
+        return stop
