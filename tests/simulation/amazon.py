@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError, ReadTimeoutError
+
 from simulation.faults import Faults, When
 from simulation.world import START, Process, World
 

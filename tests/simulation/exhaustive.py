@@ -19,28 +19,35 @@ def recorded(setting: Setting, seed: int = 0) -> list[Point]:
     return [point for point in trial.faults.points if point.process == ORCHESTRATOR]
 
 
-def counts(point: Point) -> bool:
-    """Whether dying here differs from dying at the point before: it writes, or it asks the cloud."""
-    return not point.name.startswith(("store get", "store head", "store list"))
-
-
 def crashes(points: list[Point]) -> Iterator[Fault]:
-    """The orchestrator dies at each ledger write and each cloud call, before and after its effect."""
-    for point in filter(counts, points):
-        for when in ("before", "after"):
-            yield Fault(point.process, point.number, "crash", when)
+    """The orchestrator dies at each of its writes and each cloud call, before and after its effect.
+
+    To die at a look into the store is to die after the call before it.
+    """
+    for point in points:
+        if not point.reads:
+            yield Fault(point.process, point.number, "crash", "before")
+        if not point.name.startswith("store ") or not point.reads:
+            yield Fault(point.process, point.number, "crash", "after")
 
 
 def failures(points: list[Point]) -> Iterator[Fault]:
-    """Each call fails, before and after its effect, once and for ever."""
-    seen: set[str] = set()
+    """Each call fails, before and after its effect, once and for ever.
+
+    Looks have no effect, and those of one kind between two lines of the ledger are like one another.
+    """
+    seen: set[tuple[str, int]] = set()
+    lines = 0
     for point in points:
-        # A look that fails once is like the next one of its kind; what fails for ever is so from the first on.
-        for when in ("before", "after"):
-            if counts(point) or point.name not in seen:
-                yield Fault(point.process, point.number, "fail", when)
-                yield Fault(point.process, point.number, "fail", when, lasting=True)
-        seen.add(point.name)
+        lines += point.name == "store create ledger"
+        new = (point.name, lines) not in seen
+        seen.add((point.name, lines))
+        if new or not point.reads:
+            yield Fault(point.process, point.number, "fail", "before")
+            yield Fault(point.process, point.number, "fail", "before", lasting=True)
+        if not point.reads:
+            yield Fault(point.process, point.number, "fail", "after")
+            yield Fault(point.process, point.number, "fail", "after", lasting=True)
 
 
 def tried(setting: Setting, fault: Fault, seed: int = 0) -> Trial:

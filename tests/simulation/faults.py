@@ -16,6 +16,8 @@ from simulation.world import Killed, Process
 
 T = TypeVar("T")
 When = Literal["before", "after"]
+_LOOKS = ("store get", "store head", "store list", "ec2.describe", "scheduler.get", "scheduler.list")
+_LOOKS += ("local.observe", "local.leases")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Point:
     process: str
     number: int
     name: str
+
+    @property
+    def reads(self) -> bool:
+        """Whether the call only looks."""
+        return reads(self.name)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,11 @@ class Fault:
 
     def __str__(self) -> str:
         return f"{self.process}:{self.number}:{self.what}:{self.when}{':lasting' if self.lasting else ''}"
+
+
+def reads(name: str) -> bool:
+    """Whether a call of this name only looks."""
+    return name.startswith(_LOOKS)
 
 
 @dataclass
@@ -81,7 +93,8 @@ class Faults:
         if fault and fault.when == "before":
             raise self._struck(process, name, fault, refusal)
         answer = effect()
-        process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
+        if not reads(name):  # who only looks changes nothing while the answer is on its way
+            process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
         if fault:
             raise self._struck(process, name, fault, refusal)
         return answer

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from simulation.faults import Faults, When
 from simulation.world import Process, World
-
 from sojourn.errors import SpecError, TransientError
 from sojourn.names import LeaseName
 from sojourn.providers import Request

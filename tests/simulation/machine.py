@@ -7,6 +7,7 @@ writes a checkpoint from time to time, and what can befall a machine.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -21,7 +22,6 @@ from typing import Any
 from simulation.faults import Faults
 from simulation.store import Disk, MachineStore
 from simulation.world import MachineClock, World
-
 from sojourn.agent.agent import Agent
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
@@ -42,7 +42,7 @@ FILE = "outputs/model.pt"
 class Job:
     """What the script is."""
 
-    seconds: float = 60.0
+    seconds: float = 40.0
     exit_code: int = 0
     listens: bool = False  # whether it handles SIGTERM, which takes it two seconds
 
@@ -318,10 +318,8 @@ class Commits:
         checkpoints.write([entry])
         if self.place.rank == 0 and len(self.place.nodes) == 1:
             whole = {"sequence": checkpoints.sequence, "at": self.clock.now(), "nodes": 1}
-            try:
+            with contextlib.suppress(Exists):
                 self.store.create(self.place.key(f"commit/{checkpoints.sequence:08d}.json"), dump(whole))
-            except Exists:
-                pass
         self.manifests["out"].write([entry])
         self.last = progress
         kept = {name for one in self.manifests.values() for name in one.sources_since(one.sequence - KEPT + 1)}

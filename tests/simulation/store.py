@@ -14,15 +14,14 @@ from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
 
 import obstore.exceptions
+
 from simulation.faults import Faults, When
 from simulation.world import Process
-
 from sojourn.agent.errors import Exists, StoreError
 from sojourn.storage import Store
 
 T = TypeVar("T")
 LATENCY_S = 0.05
-LOOKS = ("get", "head", "list")
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from simulation.exhaustive import adopted, crashes, failures, recorded, tried
 from simulation.faults import Fault, Point
 from simulation.trial import Setting

@@ -18,7 +18,6 @@ from simulation.local import Host, SimulatedLocal
 from simulation.machine import Job, Machine, Mishap, read_user_data
 from simulation.store import BucketStore, Disk
 from simulation.world import START, Process, World
-
 from sojourn.agent.pack import Archive
 from sojourn.errors import SojournError, SupersededError
 from sojourn.journey import Journey, walk
@@ -45,7 +44,7 @@ class Setting:
     where: str = "aws"
     nodes: int = 1
     job: Job = Job()
-    deadline_s: float = 600.0
+    deadline_s: float = 420.0
     grace_s: float = 60.0
     wait_s: float = 120.0
     reaper: bool = True

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from simulation.machine import readable
 from simulation.world import START
-
 from sojourn.lease import MARGIN_S, fold
 from sojourn.ledger import Entry
 from sojourn.records import Receipt

@@ -19,6 +19,7 @@ from greenlet import getcurrent, greenlet
 
 T = TypeVar("T")
 START = 1_900_000_000.0
+TICK_S = 0.5  # a machine is that slow to wake; it saves most of the work here
 
 
 class Killed(BaseException):
@@ -192,6 +193,9 @@ class VirtualClock:
 
 class MachineClock(VirtualClock):
     """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.clock`)."""
+
+    def sleep(self, seconds: float) -> None:
+        super().sleep(max(seconds, TICK_S))
 
     def every(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:  # type: ignore[override]
         over = False
