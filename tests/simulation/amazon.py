@@ -87,6 +87,7 @@ class Amazon:
     timers: bool = True
     instances: dict[str, Instance] = field(default_factory=dict)
     schedules: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
     refuse: Callable[[dict[str, Any], str], str | None] = lambda call, region: None
     armed: set[str] = field(default_factory=set)  # machines that some schedule was to end
@@ -103,7 +104,7 @@ class Amazon:
         """Everything that somebody would find in the console."""
         now = self.world.now
         names = [one.identity for one in self.instances.values() if now < one.gone_at]
-        return names + [name for _, name in self.schedules]
+        return names + [name for _, name in (*self.schedules, *self.groups)]
 
     def terminate(self, instance: Instance, why: str) -> None:
         """The end of a machine, whoever asked for it; its volume goes with it."""
@@ -172,7 +173,7 @@ class Amazon:
         return {"Volumes": found}
 
     def delete_volume(self, region: str, VolumeId: str) -> None:
-        raise refused("VolumeInUse" if self.world.now else "", "DeleteVolume", 400)
+        raise refused("VolumeInUse", "DeleteVolume", 400)  # it goes with its machine, and cannot before
 
     def terminate_instances(self, region: str, InstanceIds: list[str]) -> None:
         here = {one.identity: one for one in self._here(region)}
@@ -181,6 +182,28 @@ class Amazon:
                 raise refused("InvalidInstanceID.NotFound", "TerminateInstances", 400)
         for identity in InstanceIds:
             self.terminate(here[identity], "Client.UserInitiatedShutdown")
+
+    def create_placement_group(self, region: str, **call: Any) -> None:
+        key = region, call["GroupName"]
+        if key in self.groups:
+            raise refused("InvalidPlacementGroup.Duplicate", "CreatePlacementGroup", 400)
+        self.groups[key] = call
+
+    def describe_placement_groups(self, region: str, Filters: list[dict[str, Any]]) -> dict[str, Any]:
+        found = []
+        for (where, name), call in self.groups.items():
+            tags = call["TagSpecifications"][0]["Tags"]
+            if where == region and _tagged(tags, Filters):
+                found.append({"GroupName": name, "GroupId": f"pg-{name}", "State": "available", "Tags": tags})
+        return {"PlacementGroups": found}
+
+    def delete_placement_group(self, region: str, GroupName: str) -> None:
+        if (region, GroupName) not in self.groups:
+            raise refused("InvalidPlacementGroup.Unknown", "DeletePlacementGroup", 400)
+        inside = (one for one in self._here(region) if one.call.get("Placement", {}).get("GroupName") == GroupName)
+        if any(self.world.now < one.gone_at for one in inside):
+            raise refused("InvalidPlacementGroup.InUse", "DeletePlacementGroup", 400)
+        del self.groups[region, GroupName]
 
     def create_schedule(self, region: str, **call: Any) -> None:
         key = region, call["Name"]
@@ -222,14 +245,21 @@ class Amazon:
         return datetime.fromtimestamp(self.world.now, UTC)
 
 
+def _tagged(tags: list[dict[str, str]], filters: list[dict[str, Any]]) -> bool:
+    """Whether these tags pass filters of the form `tag:KEY` or `tag-key`."""
+    words = {tag["Key"]: tag["Value"] for tag in tags}
+    wanted = ((one["Name"], one["Values"]) for one in filters)
+    return all(
+        any(value in words for value in values) if name == "tag-key" else words.get(name[4:]) in values
+        for name, values in wanted
+    )
+
+
 def _matches(instance: Instance, now: float, wanted: dict[str, Any]) -> bool:
     name, values = wanted["Name"], wanted["Values"]
-    if name == "tag-key":
-        return any(key in instance.tags for key in values)
     if name == "instance-state-name":
         return instance.state(now) in values
-    assert name.startswith("tag:"), name
-    return instance.tags.get(name[4:]) in values
+    return _tagged(instance.shown(now)["Tags"], [wanted])
 
 
 class Clients:

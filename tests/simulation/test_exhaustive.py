@@ -11,6 +11,7 @@ from simulation.faults import Fault, Point
 from simulation.trial import Setting
 
 WHERE = ["local", "aws"]
+pytestmark = pytest.mark.timeout(900)  # nothing in here waits; a host that is busy with other tests is slow
 
 
 def broken(setting: Setting, faults: Callable[[list[Point]], Iterator[Fault]]) -> dict[str, list[str]]:

@@ -112,7 +112,7 @@ class Ec2Provider:
 
         Raises SpecError when the credentials end before anything could be rented with them.
         """
-        said = login.remarks(self.clients.ends_at(), need.until, time.time())
+        said = login.remarks(self.clients.ends_at(), need.until, self.clock.now())
         if need.secrets and need.project:
             check_kept(self.clients, need.project, need.secrets)
         found = list_offers(need, self.clients)
