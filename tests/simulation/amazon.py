@@ -51,6 +51,10 @@ class Instance:
         return {tag["Key"]: tag["Value"] for tag in specifications.get("instance", [])}
 
     @property
+    def is_spot(self) -> bool:
+        return "InstanceMarketOptions" in self.call
+
+    @property
     def lease(self) -> str:
         return self.tags.get("sojourn:lease", "")
 

@@ -45,6 +45,7 @@ class Job:
     seconds: float = 40.0
     exit_code: int = 0
     listens: bool = False  # whether it handles SIGTERM, which takes it two seconds
+    upload_s: float = 0.0  # how long its checkpoint is on its way
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class SimulatedAgent(Agent):
         self._heart.phase = "fetching"
         clock.sleep(machine.world.chance.uniform(*FETCHING_S))
         script = Script(machine.job, clock, self._restored(order))
-        commits = Commits(machine.store, self._place, clock, script)
+        commits = Commits(machine.store, self._place, clock, script, machine.job.upload_s)
         self._interrupts.check()
         parts: Any = (script, Log(), commits, Scalars(), Mask([]))
         work = Work(*parts, self._grace, self._store.patience_s)
@@ -257,6 +258,7 @@ class Commits:
     place: Place
     clock: MachineClock
     script: Script
+    upload_s: float
     root: str = "/"
     troubles: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -310,6 +312,7 @@ class Commits:
 
     def _keep(self, progress: int) -> None:
         body = str(progress).encode()
+        self.clock.sleep(self.upload_s)
         digest, size = self.store.keep(self.place.blobs, io.BytesIO(body), lambda: None)
         source = f"{self.place.blobs}/{digest}"
         self.stored.add(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -51,7 +51,7 @@ class Setting:
     adopts_after: float | None = None  # somebody attaches to the run, that long after the start
     timers: bool = True  # the cloud's own
     machine_timers: bool = True
-    mishaps: tuple[Mishap, ...] = ()
+    mishaps: Mapping[int, Mishap] = field(default_factory=dict)  # by the order in which machines come up
 
 
 @cache
@@ -82,6 +82,7 @@ class Trial:
         self.broken: list[str] = []
         self.ends: dict[str, str] = {}  # how orchestrators came to their ends
         self.plans: dict[str, Plan] = {}
+        self.settings: dict[str, Setting] = {}
         on_amazon = self.setting.where == "aws"
         self.amazon = Amazon(self.world, self.faults, self._boot, self._cut, timers=self.setting.timers)
         self.host = Host(self.world, self.faults, self._spawn, self._cut)
@@ -90,10 +91,10 @@ class Trial:
 
     # -- who acts --
 
-    def plan(self, seed: str = "one") -> Plan:
+    def plan(self, seed: str = "one", setting: Setting | None = None) -> Plan:
         """The plan of a run, whose bundle and inputs lie in the store already."""
         content = json.loads(GOLDEN.read_text())
-        setting, now = self.setting, self.world.now
+        setting, now = setting or self.setting, self.world.now
         content["launch"] |= {
             "where": setting.where, "nodes": setting.nodes, "processes": 1, "deadline": setting.deadline_s,
             "grace": setting.grace_s, "wait": setting.wait_s, "outputs": [], "inputs": [],
@@ -114,6 +115,7 @@ class Trial:
         content["capability"] = self.provider(self.world.process("planner")).capability().model_dump(mode="json")
         plan = Plan.model_validate(content)
         self.plans[plan.run] = plan
+        self.settings[plan.run] = setting
         nothing = Bundle(archive=None, files=(), listing=(), directory=".")
         self.disk.objects[f"control/{PROJECT}/{plan.run}/bundle.json"] = nothing.to_bytes(), now
         self.disk.objects[f"control/{PROJECT}/{plan.run}/inputs.json"] = Inputs(files=()).to_bytes(), now
@@ -134,17 +136,19 @@ class Trial:
             parts = self._parts(plan, process)
             walk(Journey.begin(plan, *parts, clock=process.clock, owner=name))
 
-        self.world.later(after, lambda: process.start(lambda: self._ending(name, body)))
+        self.world.later(after, lambda: process.start(lambda: self.ending(name, body)))
         return process
 
-    def attach(self, plan: Plan, name: str = "adopter", after: float = 0.0, skew: float = 0.0) -> Process:
+    def attach(
+        self, plan: Plan, name: str = "adopter", after: float = 0.0, skew: float = 0.0, take_over: bool = False
+    ) -> Process:
         """`sojourn attach`, again after a while when the owner lives."""
         process = self.world.process(name, skew)
 
         def body() -> None:
             while self.disk.objects.get(f"control/{PROJECT}/{plan.run}/plan.json"):
                 try:
-                    walk(Journey(plan, *self._parts(plan, process), clock=process.clock, owner=name))
+                    walk(Journey(plan, *self._parts(plan, process), clock=process.clock, owner=name), take_over)
                     return
                 except SojournError as error:
                     self.world.note(f"{name}: {error}")
@@ -152,7 +156,7 @@ class Trial:
                         return
                     process.sleep(60.0)
 
-        self.world.later(after, lambda: process.start(lambda: self._ending(name, body)))
+        self.world.later(after, lambda: process.start(lambda: self.ending(name, body)))
         return process
 
     def reaper(self, phase: float = 0.0) -> None:
@@ -170,18 +174,18 @@ class Trial:
         def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
             return Journey(plan, *self._parts(plan, process), clock=process.clock, owner=process.name)
 
-        stores, providers = [self._store(process)], [self.provider(process)]
+        stores, providers = [self.store(process)], [self.provider(process)]
         for finding in reap(stores, providers, journey_of, now=process.clock.now(), dry_run=False):
             self.world.note(f"{process.name}: {finding.name}: {finding.action}: {finding.reason}")
 
     def _parts(self, plan: Plan, process: Process) -> tuple[Mailbox, Provider, Path, Any]:
-        mailbox = Mailbox(self._store(process), PROJECT, plan.run)
+        mailbox = Mailbox(self.store(process), PROJECT, plan.run)
         return mailbox, self.provider(process), home(), Silent()
 
-    def _store(self, process: Process) -> BucketStore:
+    def store(self, process: Process) -> BucketStore:
         return BucketStore(STORE, self.disk, process, self.faults)
 
-    def _ending(self, name: str, body: Callable[[], None]) -> None:
+    def ending(self, name: str, body: Callable[[], None]) -> None:
         try:
             body()
             self.ends[name] = "done"
@@ -214,9 +218,10 @@ class Trial:
 
     def _power(self, identity: str, boot: Any, node: int, timer: Any, off: Any, notice: Any) -> None:
         setting = self.setting
+        mishap = setting.mishaps.get(len(self.machines))
         self.machines[identity] = Machine(
             self.world, self.disk, self.faults, identity, boot, node, timer if setting.machine_timers else None,
-            setting.job, off, notice=notice, mishaps=setting.mishaps,
+            self.settings[boot["run"]].job, off, notice=notice, mishaps=(mishap,) if mishap else (),
         )  # fmt: skip
         self.machines[identity].start()
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from simulation.trial import Trial
 
 CLOUD_S = 60.0 + 5.0  # a cloud's timer is exact to the minute; a call takes its time
+SKEW_S = 25.0  # clocks may be that much apart here, and a reaper sweeps by its own
 POLL_S = 12.0  # between two looks at a machine that ends by itself
 
 
@@ -25,6 +26,7 @@ def verdict(trial: Trial) -> list[str]:
     found = [*trial.world.surprises, *_bounds(trial), *_strangers(trial)]
     for run in trial.plans:
         found += [f"{run}: {text}" for text in (*_ledger(trial, run), *_commits(trial, run), *_rented(trial, run))]
+        found += [f"{run}: {text}" for text in _early(trial, run)]
         found += [f"{run}: {text}" for text in _receipt(trial, run)]
     return found
 
@@ -71,6 +73,16 @@ def allowed(trial: Trial, instance: Any) -> float:
     return CLOUD_S if own or armed else MARGIN_S + REAP_EVERY_S + CLOUD_S
 
 
+def _early(trial: Trial, run: str) -> Iterator[str]:
+    """No machine was taken from a run that went on, nor from an agent in its grace."""
+    ends = [at for at, entry in written(trial, run) if entry.kind in ("outcome", "lost")]
+    for one in ours(trial, run):
+        by_us = one.why in ("Client.UserInitiatedShutdown", "release")
+        over = any(at <= one.ended_at for at in ends)
+        if by_us and not over and one.ended_at < _limit(trial, one) - SKEW_S:
+            yield f"{one.identity} was taken {_limit(trial, one) - one.ended_at:.0f} s before deadline and grace"
+
+
 def _foreign(trial: Trial) -> list[str]:
     return [one.identity for one in trial.amazon.instances.values() if one not in ours(trial)] + ["nightly"]
 
@@ -85,8 +97,13 @@ def _strangers(trial: Trial) -> Iterator[str]:
 
 def entries(trial: Trial, run: str) -> list[Entry]:
     """The ledger as it stands at the end."""
-    keys = trial.disk.below(f"control/digits/{run}/ledger/")
-    return [Entry.model_validate_json(trial.disk.objects[key][0]) for key in keys]
+    return [entry for _, entry in written(trial, run)]
+
+
+def written(trial: Trial, run: str) -> list[tuple[float, Entry]]:
+    """The ledger, each line with the true moment of its writing."""
+    objects = (trial.disk.objects[key] for key in trial.disk.below(f"control/digits/{run}/ledger/"))
+    return [(at, Entry.model_validate_json(body)) for body, at in objects]
 
 
 def _ledger(trial: Trial, run: str) -> Iterator[str]:
@@ -130,7 +147,7 @@ def _rented(trial: Trial, run: str) -> Iterator[str]:
             yield f"rented twice: {second} at {begin - START:.0f}, while {first} stood until {end - START:.0f}"
     for lease in spans:
         machines = [one for one in ours(trial, run) if one.lease == lease]
-        if len(machines) != trial.setting.nodes:
+        if len(machines) != trial.settings[run].nodes:
             yield f"{lease} has {len(machines)} machines"
 
 
