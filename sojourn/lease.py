@@ -135,7 +135,7 @@ def step(state: State, seen: Seen, terms: Terms) -> Action | None:
     if state.outcome is not None or state.lost is not None:
         if state.gone_at is None:
             return _give_back(state, seen, terms)
-        return None if state.outcome is not None else _begin_again(state, seen, terms)
+        return None if state.lost is None or state.outcome is not None else _begin_again(state, state.lost, seen, terms)
     ended = _ending(state, seen, terms)
     if ended is not None:
         return Lose(ended) if _goes_on(state, ended, seen, terms) else Conclude(ended)
@@ -161,13 +161,15 @@ def _give_back(state: State, seen: Seen, terms: Terms) -> Action | None:
     return Gone() if state.released_at is not None and _nothing_left(state, seen, terms) else Release()
 
 
-def _begin_again(state: State, seen: Seen, terms: Terms) -> Action:
+def _begin_again(state: State, lost: Outcome, seen: Seen, terms: Terms) -> Action:
     """The next attempt, once nothing is left of the one before."""
     if seen.release_now or seen.stop is not None:
         why = seen.stop.reason if seen.stop else "at once"
         return Conclude(_outcome("stopped", f"stopped between two attempts: {why}", seen, []))
     if seen.now >= terms.deadline_at:
         return Conclude(_outcome("deadline", "the deadline passed before other machines were had", seen, []))
+    if state.attempt > terms.resumes:  # whoever goes on now may not rent
+        return Conclude(lost)
     return Intend(((state.offer or 0) + 1) % terms.offers, state.attempt + 1)
 
 

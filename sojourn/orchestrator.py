@@ -73,13 +73,13 @@ class Orchestrator:
         return lease.fold(self.ledger.entries())
 
     def over(self) -> bool:
-        """Whether the attempt has ended and nobody may look at its machines, by what is seen now; writes nothing."""
+        """Whether the newest attempt has ended and nobody may look at its machines, by what is seen now; writes nothing."""
         state = self.state
         seen = self._look(state)
         action = lease.step(state, seen, self._terms)
         if isinstance(action, lease.Conclude):
             state = replace(state, outcome=action.outcome)
-        ended = state.outcome is not None or state.gone_at is not None or isinstance(action, lease.Lose)
+        ended = state.outcome is not None or state.lost is not None or isinstance(action, lease.Lose)
         return ended and not lease.held(state, seen, self._terms)
 
     def holding(self) -> bool:

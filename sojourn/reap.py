@@ -1,6 +1,6 @@
 """Ends what outlived its run, and brings home what nobody waits for any more. It needs no memory.
 
-A machine is ended when it is past its deadline, when its run is over, or when no ledger
+A machine is ended when it is past its deadline and grace, when its run is over, or when no ledger
 knows it and it is older than the grace. A run is closed, as `attach` would do it, when its
 attempt is over and its owner gave no sign of life; one whose script still runs goes on
 without an owner until a later sweep. Everything else is left, and the reason is said.
@@ -135,7 +135,7 @@ def _judged(lease: Lease, known: dict[str, Store], now: float) -> tuple[str, boo
     try:
         entries = _ledger(lease, known)
     except SojournError as error:
-        late = bool(lease.deadline_at) and now > lease.deadline_at + MARGIN_S
+        late = bool(lease.deadline_at) and now > lease.ends_at + MARGIN_S
         return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", False)
     return _verdict(lease, entries, now)
 
@@ -152,7 +152,7 @@ def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
 
 
 def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]:
-    if lease.deadline_at and now > lease.deadline_at + MARGIN_S:
+    if lease.deadline_at and now > lease.ends_at + MARGIN_S:  # until then its agents may be committing
         return f"its deadline passed {format_duration(now - lease.deadline_at)} ago", True
     if not entries:
         born = [one.created_at for one in lease.machines] + [one.created_at for one in lease.parts]

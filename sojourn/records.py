@@ -407,9 +407,15 @@ class Lease(Record):
     run: str
     attempt: int
     deadline_at: float
+    grace_s: float = Field(default=0.0, description="After the deadline, for its machines to stop, commit and go")
     machines: tuple[Machine, ...]
     parts: tuple[Part, ...] = Field(default=(), description="What else of it stands")
     store: str | None = Field(default=None, description="URL of the store that holds its run's ledger, where known")
+
+    @property
+    def ends_at(self) -> float:
+        """When its own timers end it."""
+        return self.deadline_at + self.grace_s
 
     @property
     def gone(self) -> bool:

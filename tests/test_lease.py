@@ -235,6 +235,11 @@ def test_lost_machines_are_given_back_before_others_take_their_place() -> None:
     assert step(replace(lost, released_at=101.0, gone_at=103.0), reclaimed, CLOUD) == Intend(1, attempt=2)
 
 
+def test_whoever_may_not_rent_ends_the_run_where_its_attempt_was_lost() -> None:
+    between = replace(ORDERED, lost=LOST, released_at=101.0, gone_at=103.0)
+    assert step(between, Seen(now=104.0), replace(CLOUD, resumes=0)) == Conclude(LOST)
+
+
 def test_the_second_attempt_starts_from_nothing_but_the_offer_that_was_lost() -> None:
     intent = {"attempt": 1, "offer": 2, "name": NAME, "request": {"token": NAME}}
     second = {"attempt": 2, "offer": 0, "name": "other", "request": {"token": "other"}}

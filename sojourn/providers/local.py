@@ -255,6 +255,7 @@ class LocalProvider:
             run=tags["run"],
             attempt=tags["attempt"],
             deadline_at=tags["deadline"],
+            grace_s=request["boot"]["grace_s"],
             machines=machines,
             store=request["boot"]["store"],
         )

@@ -92,7 +92,10 @@ class Faults:
         process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
         if fault and fault.when == "before":
             raise self._struck(process, name, fault, refusal)
-        answer = effect()
+        try:
+            answer = effect()
+        except Exception as error:
+            raise (self._struck(process, name, fault, refusal) if fault else error) from None
         if not reads(name):  # who only looks changes nothing while the answer is on its way
             process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
         if fault:

@@ -143,6 +143,7 @@ class SimulatedLocal:
             run=boot["run"],
             attempt=boot["attempt"],
             deadline_at=boot["deadline_at"],
+            grace_s=boot["grace_s"],
             machines=tuple(_machine(node) for node in self._host.of(name)),
             store=boot["store"],
         )

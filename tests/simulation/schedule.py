@@ -9,7 +9,6 @@ from simulation.faults import Fault, Faults, Weather
 from simulation.machine import Job, Mishap
 from simulation.trial import REAP_EVERY_S, Setting, Trial
 from simulation.world import START
-
 from sojourn.mailbox import Mailbox
 from sojourn.records import Stop
 
@@ -71,7 +70,12 @@ def draw(seed: int, where: str) -> Schedule:
 
 def _run(chance: random.Random) -> Run:
     maybe = lambda likely: chance.random() < likely  # noqa: E731
-    job = Job(chance.choice((0.0, 5.0, 30.0, 90.0, 1000.0)), chance.choice((0, 0, 1)), maybe(0.5), chance.choice((0.0, 2.0, 30.0)))
+    job = Job(
+        chance.choice((0.0, 5.0, 30.0, 90.0, 1000.0)),
+        chance.choice((0, 0, 1)),
+        maybe(0.5),
+        chance.choice((0.0, 2.0, 30.0)),
+    )
     return Run(
         after=chance.uniform(0.0, 120.0),
         nodes=chance.choice((1, 1, 2)),
@@ -94,7 +98,9 @@ def play(schedule: Schedule) -> Trial:
     faults = Faults([_crash(at, run) for at, run in enumerate(schedule.runs) if run.crash_at is not None])
     chance = random.Random(f"{schedule} weather")
     faults.weather = Weather(schedule.weather, START + schedule.weather_s, chance)
-    trial = Trial(schedule.seed, Setting(where=schedule.where, timers=schedule.timers, mishaps=schedule.mishaps), faults)
+    trial = Trial(
+        schedule.seed, Setting(where=schedule.where, timers=schedule.timers, mishaps=schedule.mishaps), faults
+    )
     trial.amazon.refuse = lambda call, region: _refusal(schedule, trial)
     trial.amazon.reclaim_after = lambda instance: (
         chance.uniform(0.0, 200.0) if instance.is_spot and chance.random() < schedule.reclaimed else None

@@ -336,6 +336,7 @@ class Ec2Provider:
             run=parsed.run,
             attempt=parsed.attempt,
             deadline_at=float(tags.get("deadline", 0.0)),
+            grace_s=float(tags.get("grace", 0.0)),
             machines=tuple(sorted(machines, key=lambda one: one.name)),
             parts=tuple(parts),
             store=tags.get("store"),
@@ -425,6 +426,7 @@ def _tags(boot: Boot) -> list[dict[str, str]]:
         f"{TAG}run": boot.run,
         f"{TAG}attempt": str(boot.attempt),
         f"{TAG}deadline": str(int(boot.deadline_at)),
+        f"{TAG}grace": str(math.ceil(boot.grace_s)),
         f"{TAG}store": boot.store,
     }
     return [{"Key": key, "Value": value} for key, value in values.items()]
@@ -507,6 +509,7 @@ def _ended_by(instance: dict[str, Any]) -> str | None:
     code = instance.get("StateReason", {}).get("Code", "")
     if code != "Client.UserInitiatedShutdown":
         return _ENDED_BY.get(code, code or None)
-    deadline, ended = float(_read_tags(instance["Tags"]).get("deadline", "inf")), _ended_at(instance)
-    # Amazon does not say who asked; at the deadline it was the schedule, before it one of us.
-    return "cloud timer" if ended is not None and ended >= deadline else "release"
+    tags, ended = _read_tags(instance["Tags"]), _ended_at(instance)
+    timer = float(tags.get("deadline", "inf")) + float(tags.get("grace", 0.0))
+    # Amazon does not say who asked; from deadline and grace on it was the schedule, before them one of us.
+    return "cloud timer" if ended is not None and ended >= timer else "release"
