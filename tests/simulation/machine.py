@@ -146,7 +146,7 @@ class SimulatedAgent(Agent):
         script = Script(machine.job, clock, self._restored(order))
         commits = Commits(machine.store, self._place, clock, script, machine.job.upload_s)
         self._interrupts.check()
-        parts: Any = (script, Log(), commits, Scalars(), Mask([]))
+        parts: Any = (script, Log(), commits, Scalars(), Execs(), Mask([]))
         work = Work(*parts, self._grace, self._store.patience_s)
         work.start()
         self._heart.phase = "running"
@@ -248,6 +248,15 @@ class Scalars:
 
     def finish(self, seconds: float) -> None:
         pass
+
+
+class Execs:
+    """Nobody sends commands."""
+
+    def open(self) -> None:
+        pass
+
+    shut = settle = open
 
 
 @dataclass
