@@ -73,7 +73,7 @@ class Orchestrator:
         return lease.fold(self.ledger.entries())
 
     def over(self) -> bool:
-        """Whether the newest attempt has ended and nobody may look at its machines, by what is seen now; writes nothing."""
+        """Whether the newest attempt has ended, and nobody may look at its machines; writes nothing."""
         state = self.state
         seen = self._look(state)
         action = lease.step(state, seen, self._terms)
