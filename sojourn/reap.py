@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from sojourn.errors import AccessError, SojournError, SpecError, SupersededError, TeardownError, first_line
@@ -33,7 +33,6 @@ SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator
 GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
 GONE_EVERY_S = 2.0
 NAMELESS = "it does not show whose it is: reap without --project"
-LOOKERS = 8  # places that are asked at once
 
 Action = Literal[
     "ended", "closed", "left", "failed", "unseen", "mended", "would end", "would close", "would mend"
@@ -65,9 +64,10 @@ def reap(
     A lease is judged by the ledger in its own store; what stands in stores that are met so is closed too.
     With `project`, what is another project's is neither touched nor told.
     """
+    clock = clock or SystemClock()
     known = {store.url: store for store in stores}
     sent: list[_Sent] = []
-    for provider, found in _look(providers):
+    for provider, found in _look(providers, clock):
         if isinstance(found, Finding):
             yield found
             continue
@@ -79,7 +79,7 @@ def reap(
                 sent.append(_send(_Sent(lease, why, provider)))
             else:
                 yield _found(lease.name, lease.run, "would end" if end else "left", why)
-    yield from _ended(sent, clock or SystemClock())
+    yield from _ended(sent, clock)
     for mailbox in _mailboxes(known.values()):
         if isinstance(mailbox, Finding):
             yield mailbox
@@ -96,11 +96,11 @@ def kept_stores(providers: Sequence[Provider]) -> list[Store]:
         except SojournError:
             return []
 
-    with ThreadPoolExecutor(LOOKERS) as pool:
-        return [Store(url) for urls in pool.map(ask, providers) for url in urls]
+    found = SystemClock().together([partial(ask, provider) for provider in providers])
+    return [Store(url) for urls in found for url in urls]
 
 
-def _look(providers: Sequence[Provider]) -> Iterator[tuple[Provider, list[Lease] | Finding]]:
+def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provider, list[Lease] | Finding]]:
     """What stands at each provider, asked side by side; or that it could not be asked."""
 
     def ask(provider: Provider) -> list[Lease] | SojournError:
@@ -109,8 +109,8 @@ def _look(providers: Sequence[Provider]) -> Iterator[tuple[Provider, list[Lease]
         except SojournError as error:
             return error
 
-    with ThreadPoolExecutor(LOOKERS) as pool:
-        seen = list(zip(providers, pool.map(ask, providers), strict=True))
+    answers = clock.together([partial(ask, provider) for provider in providers])
+    seen = list(zip(providers, answers, strict=True))
     answered = {provider.name for provider, found in seen if isinstance(found, list)}
     for provider, found in seen:
         if isinstance(found, list):

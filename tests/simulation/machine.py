@@ -186,7 +186,7 @@ class Script:
         self._stopped_at: float | None = None
         self.started_at = clock.now()
         self.status: int | None = None
-        self.killed = False
+        self.killed = self.aborted = False
 
     @property
     def written(self) -> int:
@@ -201,7 +201,7 @@ class Script:
             self._stopped_at = self._clock.monotonic()
         return self.status
 
-    def stop(self, grace: float) -> None:
+    def stop(self, grace: float, stacks_s: float = 0.0) -> None:
         if self.poll() is None and self._job.listens:
             self._clock.sleep(min(2.0, grace))
         self.end()

@@ -43,6 +43,9 @@ class BucketStore(Store):
         self.chance = process.world.chance
         self.wire = Wire(disk, process, faults)
 
+    def forgets(self, key: str) -> float | None:
+        return None
+
     @property
     def _store(self) -> Any:  # type: ignore[override]
         return self.wire

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
@@ -174,9 +175,15 @@ class Trial:
         def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
             return Journey(plan, *self._parts(plan, process), clock=process.clock, owner=process.name)
 
-        stores, providers = [self.store(process)], [self.provider(process)]
-        for finding in reap(stores, providers, journey_of, now=process.clock.now(), dry_run=False):
+        provider: Any = self.provider(process)
+        places = provider.apart() if self.setting.where == "aws" else [provider]
+        clock = process.clock
+        for finding in reap([self.store(process)], places, journey_of, now=clock.now(), dry_run=False, clock=clock):
             self.world.note(f"{process.name}: {finding.name}: {finding.action}: {finding.reason}")
+            if finding.action == "failed" and re.match(
+                r"[A-Z]\w+: ", finding.reason
+            ):  # nothing of ours says it like that
+                self.world.surprises.append(f"{process.name}: {finding}")
 
     def _parts(self, plan: Plan, process: Process) -> tuple[Mailbox, Provider, Path, Any]:
         mailbox = Mailbox(self.store(process), PROJECT, plan.run)

@@ -206,7 +206,7 @@ class Ec2Provider:
     def apart(self) -> list[Ec2Provider]:
         """The same in one region each; as it is when nobody says which there are."""
         try:
-            return [Ec2Provider(self.clients, [region], self._agent) for region in self.regions]
+            return [Ec2Provider(self.clients, [region], self._agent, self.clock) for region in self.regions]
         except SojournError:
             return [self]
 
@@ -215,8 +215,8 @@ class Ec2Provider:
         names = [Names(self.clients.account, region, "") for region in self.regions]
         for name in names:
             self.clients.client("s3", name.region)
-        with ThreadPoolExecutor(max_workers=8) as pool:
-            return [f"s3://{name.bucket}" for name, ours in zip(names, pool.map(self._has, names), strict=True) if ours]
+        found = self.clock.together([partial(self._has, name) for name in names])
+        return [f"s3://{name.bucket}" for name, ours in zip(names, found, strict=True) if ours]
 
     def _has(self, names: Names) -> bool:
         try:
