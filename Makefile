@@ -29,6 +29,10 @@ test-long: install host-tools
 	$(PYTEST)
 	python .ci/results.py table build/tests.xml > docs/tests.md
 
+# Which test notices when a guard against machines that stay behind is taken away; written into the documentation.
+guards: install
+	python tests/mutation/run.py --write
+
 lint: install
 	ruff check .
 	ruff format --check .

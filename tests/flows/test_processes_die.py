@@ -272,8 +272,9 @@ def test_a_cancel_of_a_served_flow_ends_script_and_machine(world: World, server:
         server.ask(f"/flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
         server.wait_for_state(flow_run, "CANCELLED", seconds=90)
         world.wait_until_empty(30)
-        shown = world.show()
-        assert (shown["outcome"]["state"], shown["receipt"]["state"]) == ("stopped", "closed")
+        # Prefect leaves a cancelled flow 30 s: enough to give the machines back, not to wait for what comes of it.
+        assert world.show()["outcome"]["state"] == "stopped" and "release" in world.kinds()
+        assert "closed" in reap(world, server) and world.show()["receipt"]["state"] == "closed"
     finally:
         serving.terminate()
         serving.wait(60)

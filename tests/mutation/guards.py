@@ -113,6 +113,13 @@ GUARDS = (
         f"{RACES} -k 500",
     ),
     Guard(
+        "what is not confirmed gone fails the run",
+        "sojourn/journey.py",
+        '        if receipt.state != "closed":\n            raise still_standing(self.plan, receipt)\n',
+        "",
+        f"{RACES} -k closing",
+    ),
+    Guard(
         "gone is what the provider says",
         "sojourn/receipt.py",
         '    gone = rented.gone_at if machine is None or machine.state == "gone" else None\n',

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -91,12 +92,18 @@ def test_a_machine_that_cannot_fetch_its_agent_switches_itself_off(tmp_path: Pat
     assert (tmp_path / "off").read_text().split() == ["poweroff"]
 
 
-def _start(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script where `poweroff` leaves a mark and ends it, and `python3` is not to be had."""
+def test_a_machine_whose_agent_never_ends_is_switched_off_by_its_own_timer(tmp_path: Path) -> None:
+    soon = time.time() + 3.0
+    done = _start(user_data(boot(deadline_at=soon, grace_s=0.0), AGENT), tmp_path, python="exec sleep 60")
+    assert done.stdout.splitlines() == ["sojourn: switching off"] and time.time() >= soon - 1.0
+
+
+def _start(script: str, folder: Path, python: str = "exit 1") -> subprocess.CompletedProcess[str]:
+    """Run the script where `poweroff` leaves a mark and ends it, and `python3` is nothing but what is said."""
     (folder / "bin").mkdir()
     for name, does in {
         "poweroff": f'echo poweroff "$@" >> {folder}/off; kill -9 -$(ps -o pgid= $$ | tr -d " ")',
-        "python3": "exit 1",
+        "python3": python,
         "systemd-run": "exit 0",
     }.items():
         (folder / "bin" / name).write_text(f"#!/bin/sh\n{does}\n")

@@ -54,9 +54,9 @@ def account(aws: AwsCloud, tmp_path: Path) -> Iterator[Account]:
     yield account
 
 
-def begin(account: Account, provider: Ec2Provider | None = None, **changes: Any) -> Journey:
+def begin(account: Account, provider: Ec2Provider | None = None, run: str = RUN, **changes: Any) -> Journey:
     """A run of one spot machine; nothing runs on it, so that it never says a word."""
-    mailbox = Mailbox(account.store, "digits", RUN)
+    mailbox = Mailbox(account.store, "digits", run)
     offers = (account.offer(market="spot"),)
     now = account.clock.now()
     plan = account.plan(mailbox, offers=offers, **{"created_at": now, "deadline_at": now + 7200.0, **changes})
@@ -106,6 +106,7 @@ def test_terminate_answered_with_500_for_an_hour_is_an_open_receipt_until_it_wor
         to_its_end(journey)
     (machine,) = account.running()
     assert raised.value.exit_code == ExitCode.TEARDOWN_OPEN and machine in raised.value.message
+    assert "InternalError" in raised.value.message
     assert raised.value.hint is not None and "sojourn reap asks for its end again" in raised.value.hint
     assert (receipt_of(journey).state, schedules(account)) == ("open", [LEASE]), "its own timer still stands"
 
@@ -116,6 +117,15 @@ def test_terminate_answered_with_500_for_an_hour_is_an_open_receipt_until_it_wor
     account.sweep(stores=[account.store])
     assert account.running() == set() and schedules(account) == []
     assert receipt_of(journey).state == "closed" and entries_of(journey.mailbox)[-1].kind == "closed"
+
+
+def test_a_machine_that_takes_its_time_to_go_is_a_receipt_that_is_closing(account: Account) -> None:
+    """There what is being terminated counts as terminated: https://github.com/skypilot-org/skypilot/issues/4443"""
+    account.cloud.timing(shutdown_s=3600.0)
+    journey = begin(account)
+    with pytest.raises(TeardownError, match="the receipt is closing"):
+        to_its_end(journey)
+    assert receipt_of(journey).state == "closing" and schedules(account) == [LEASE]
 
 
 def test_what_somebody_else_deleted_is_gone_and_no_error(account: Account) -> None:
@@ -149,15 +159,14 @@ def test_without_its_ledger_nothing_is_rented_and_what_stands_keeps_its_timers(a
     account.store = Store("s3://digits-runs")
     account.cloud.client("s3").create_bucket(Bucket="digits-runs")
     refuse = {"code": "AccessDenied", "status": 403, "count": None}
-    journey = begin(account)
+    account.cloud.fault("s3", "PutObject", "error", body='"kind": ?"intent"', **refuse)
     with pytest.raises(SojournError):
-        account.cloud.fault("s3", "PutObject", "error", **refuse)
-        to_its_end(journey)
+        to_its_end(begin(account, run="calm-panda-a2e3"))
     assert account.cloud.rented() == []
 
     account.cloud.clear_faults()
     away = Meanwhile(account, lambda _: account.cloud.fault("s3", "(Put|Get)Object", "error", **refuse))
-    journey = account.journey(journey.plan, journey.mailbox, away)
+    journey = begin(account, away)
     with pytest.raises(SojournError):
         to_its_end(journey)
     assert len(account.running()) == 1 and schedules(account) == [LEASE]
