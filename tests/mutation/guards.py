@@ -190,13 +190,6 @@ GUARDS = (
         "tests/test_names.py",
     ),
     Guard(
-        "a late create of what was released starts nothing here",
-        "sojourn/providers/local.py",
-        "            if (folder / RELEASE).exists():\n                return\n",
-        "",
-        "tests/providers/test_local.py -k stale_create",
-    ),
-    Guard(
         "the agent's deadline",
         "sojourn/agent/interrupts.py",
         "        if self._deadline.left() <= 0:\n",
