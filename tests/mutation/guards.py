@@ -94,8 +94,8 @@ GUARDS = (
     Guard(
         "what is not shown yet counts",
         AMAZON,
-        "    if schedule is None or time.time() - schedule",
-        "    if True or time.time() - schedule",
+        "    if schedule is None or now - schedule",
+        "    if True or now - schedule",
         f"{EC2} -k not_shown",
     ),
     Guard(
@@ -136,8 +136,8 @@ GUARDS = (
     Guard(
         "the sweep looks in every region",
         AMAZON,
-        "            return [Ec2Provider(self.clients, [region], self._agent) for region in self.regions]\n",
-        "            return [Ec2Provider(self.clients, self.regions[:1], self._agent)]\n",
+        "            return [Ec2Provider(self.clients, [region], self._agent, self.clock) for region in self.regions]\n",
+        "            return [Ec2Provider(self.clients, self.regions[:1], self._agent, self.clock)]\n",
         f"{SWEEP} -k fresh_machine",
     ),
     Guard(
