@@ -136,8 +136,8 @@ GUARDS = (
     Guard(
         "the sweep looks in every region",
         AMAZON,
-        "            return [Ec2Provider(self.clients, [region], self._agent, self.clock) for region in self.regions]\n",
-        "            return [Ec2Provider(self.clients, self.regions[:1], self._agent, self.clock)]\n",
+        "            return [Ec2Provider(self.clients, [region], self._agent, self.clock) for region in self.regions]",
+        "            return [Ec2Provider(self.clients, self.regions[:1], self._agent, self.clock)]",
         f"{SWEEP} -k fresh_machine",
     ),
     Guard(
