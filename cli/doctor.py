@@ -45,7 +45,8 @@ def doctor(
         typer.echo(json.dumps([check.model_dump() for check in checks], indent=2))
     missing = [check.what for check in checks if check.state == "missing"]
     if missing:
-        raise SpecError(f"missing: {', '.join(missing)}", hint="mend these, then: sojourn doctor")
+        again = " ".join(["sojourn doctor", *(["--where", where] if where else [])])
+        raise SpecError(f"missing: {', '.join(missing)}", hint=f"mend these, then: {again}")
 
 
 def _checks(project: Path, where: str | None, region: str | None, store: str | None) -> Iterator[Check]:
