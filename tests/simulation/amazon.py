@@ -130,6 +130,7 @@ class Amazon:
             return self._reservation(made)
         code = self.refuse(call, region)
         if code:
+            self.faults.injected.append(f"refused: {code}")
             raise refused(code, "RunInstances", 400)
         made = [self._launch(region, index, call) for index in range(call["MaxCount"])]
         self.tokens[key] = call, made
@@ -152,6 +153,7 @@ class Amazon:
         if instance.ended_at is None:
             instance.notice_at = self.world.now + NOTICE_S
             self.world.note(f"amazon: {instance.identity} will be taken back")
+            self.faults.injected.append(f"{instance.identity} taken back")
             self.world.at(instance.notice_at, lambda: self.terminate(instance, "Server.SpotInstanceTermination"))
 
     def _reservation(self, made: list[str]) -> dict[str, Any]:

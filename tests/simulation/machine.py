@@ -52,7 +52,7 @@ class Job:
 class Mishap:
     """What befalls a machine, in seconds after it came up."""
 
-    what: str  # freezes (nothing of it works any more), agent dies, away (no way to the store)
+    what: str  # freezes (nothing of it works any more), agent dies, agent hangs, away (no way to the store)
     after: float
     seconds: float = 0.0
 
@@ -110,6 +110,8 @@ class Machine:
         if mishap.what == "freezes":
             self.frozen = True
             self.process.kill()
+        elif mishap.what == "agent hangs":
+            self.process.suspend(float("inf"))
         elif mishap.what == "away":
             self.store.away_until = self.world.now + mishap.seconds
         else:  # whoever started the agent switches the machine off behind it

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from simulation.faults import Fault, Faults, Weather
 from simulation.machine import Job, Mishap
 from simulation.trial import REAP_EVERY_S, Setting, Trial
-from simulation.world import START
+from simulation.world import START, Process
 from sojourn.mailbox import Mailbox
 from sojourn.records import Stop
 
@@ -89,7 +89,7 @@ def _run(chance: random.Random) -> Run:
 
 
 def _mishap(chance: random.Random) -> Mishap:
-    what = chance.choice(("freezes", "agent dies", "away"))
+    what = chance.choice(("freezes", "agent dies", "agent hangs", "away"))
     return Mishap(what, chance.uniform(0.0, 300.0), chance.uniform(5.0, 600.0))
 
 
@@ -117,6 +117,12 @@ def _crash(at: int, run: Run) -> Fault:
     return Fault(f"orchestrator {at}", run.crash_at, "crash", "before" if run.crash_at % 2 else "after")
 
 
+def _suspend(trial: Trial, owner: Process, seconds: float) -> None:
+    if owner.alive and not owner.done:
+        trial.faults.injected.append(f"{owner.name} suspended")
+        owner.suspend(seconds)
+
+
 def _refusal(schedule: Schedule, trial: Trial) -> str | None:
     return schedule.refusal if trial.world.now < START + schedule.refused_s else None
 
@@ -126,7 +132,7 @@ def _begin(trial: Trial, at: int, run: Run) -> None:
     owner = trial.train(plan, f"orchestrator {at}", run.after, run.skew)
     if run.suspended is not None:
         after, seconds = run.suspended
-        trial.world.later(run.after + after, lambda: owner.suspend(seconds))
+        trial.world.later(run.after + after, lambda: _suspend(trial, owner, seconds))
     for number, (after, take_over) in enumerate(run.adopters):
         trial.attach(plan, f"adopter {at}.{number}", run.after + after, -run.skew, take_over)
     if run.stopped_after is not None:

@@ -53,14 +53,22 @@ def _limit(trial: Trial, instance: Any) -> float:
     return (boot["deadline_at"] + boot["grace_s"]) if boot else run.deadline_at + run.launch.grace
 
 
+def leaks(trial: Trial) -> list[str]:
+    """What stands at the end, long after every bound."""
+    return [name for name in trial.cloud.standing() if name not in _foreign(trial)]
+
+
+def lost_commits(trial: Trial) -> list[str]:
+    """Commits that name what is not in the store."""
+    return [text for run in trial.plans for text in _commits(trial, run)]
+
+
 def _bounds(trial: Trial) -> Iterator[str]:
     for one in ours(trial):
         late = (one.ended_at or float("inf")) - _limit(trial, one)
         if late > allowed(trial, one):
             yield f"{one.identity} of {one.lease} ended {late:.0f} s after deadline and grace"
-    left = [name for name in trial.cloud.standing() if name not in _foreign(trial)]
-    if left:
-        yield f"left behind: {left}"
+    yield from (f"left behind: {name}" for name in leaks(trial))
 
 
 def allowed(trial: Trial, instance: Any) -> float:

@@ -54,13 +54,14 @@ class World:
         self._processes.append(made)
         return made
 
-    def run(self, until: float, over: Callable[[], bool] = lambda: False) -> None:
-        """Let things happen until this moment, or until `over`."""
+    def run(self, until: float) -> None:
+        """Let things happen until this moment."""
         self.hub = getcurrent()
         with contextlib.redirect_stderr(io.StringIO()):
-            while self._agenda and self._agenda[0][0] <= until and not over():
+            while self._agenda and self._agenda[0][0] <= until:
                 self.now, _, call = heapq.heappop(self._agenda)
                 call()
+        self.now = max(self.now, until)
 
     def end(self) -> None:
         """Kill what still lives, so that nothing of this world is left."""

@@ -1,0 +1,57 @@
+"""Each layer that a provider claims to have ends a machine alone, with the orchestrator and all other layers dead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from simulation.exhaustive import ORCHESTRATOR, recorded
+from simulation.faults import Fault, Faults
+from simulation.machine import Job, Mishap
+from simulation.trial import REAP_EVERY_S, Setting, Trial
+from simulation.verdict import CLOUD_S, ours, overshoot
+from sojourn.lease import MARGIN_S
+
+ALONE = Setting(job=Job(10_000.0), reaper=False, timers=False, machine_timers=False)
+FROZEN = {number: Mishap("freezes", 60.0) for number in range(3)}
+HANGING = {number: Mishap("agent hangs", 60.0) for number in range(3)}
+# What is left alive, by the name that the capability record gives it.
+LEFT = {
+    "agent timer": ALONE,
+    "supervisor timer": replace(ALONE, machine_timers=True, mishaps=HANGING),
+    "machine timer": replace(ALONE, machine_timers=True, mishaps=HANGING),
+    "cloud timer": replace(ALONE, timers=True, mishaps=FROZEN),
+    "reaper": replace(ALONE, reaper=True, mishaps=FROZEN),
+}
+LAYERS = {"local": ["agent timer", "supervisor timer", "reaper"]}
+LAYERS["aws"] = ["agent timer", "machine timer", "cloud timer", "reaper"]
+
+
+def ended_by(setting: Setting) -> Trial:
+    """The history in which the orchestrator dies as soon as the machines have their order."""
+    points = recorded(Setting(where=setting.where))
+    order = next(point for point in points if point.name == "store create order")
+    trial = Trial(0, setting, Faults([Fault(ORCHESTRATOR, order.number, "crash", "after")]))
+    trial.broken = trial.run()
+    return trial
+
+
+@pytest.mark.parametrize("where", LAYERS)
+def test_every_layer_of_the_capability_record_is_tried(where: str) -> None:
+    trial = Trial(0, Setting(where=where))
+    assert list(trial.provider(trial.world.process("anybody")).capability().layers) == LAYERS[where]
+
+
+@pytest.mark.parametrize(("where", "layer"), [(where, layer) for where in LAYERS for layer in LAYERS[where]])
+def test_one_layer_alone_keeps_the_worst_bound(where: str, layer: str) -> None:
+    trial = ended_by(replace(LEFT[layer], where=where))
+    (machine,) = ours(trial)
+    assert machine.ended_at is not None
+    assert overshoot(trial) <= (MARGIN_S + REAP_EVERY_S + CLOUD_S if layer == "reaper" else CLOUD_S)
+
+
+@pytest.mark.parametrize("where", LAYERS)
+def test_with_no_layer_at_all_a_machine_is_left_and_the_verdict_says_so(where: str) -> None:
+    trial = ended_by(replace(ALONE, where=where, mishaps=FROZEN))
+    assert any("left behind" in text for text in trial.broken)
