@@ -32,7 +32,7 @@ from simulation.verdict import leaks, lost_commits, overshoot  # noqa: E402
 WHERE = ("local", "aws")
 BEGIN, END = "<!-- figures: benchmarks/faults.py -->", "<!-- end of figures -->"
 KINDS = {
-    "crash": "a process dies",
+    "crash": "an orchestrator dies",
     "fail": "a call fails",
     "freezes": "a machine freezes",
     "dies": "an agent dies",
