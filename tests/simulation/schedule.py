@@ -101,6 +101,7 @@ def play(schedule: Schedule) -> Trial:
     trial = Trial(
         schedule.seed, Setting(where=schedule.where, timers=schedule.timers, mishaps=schedule.mishaps), faults
     )
+    trial.refused_s = schedule.refused_s
     trial.amazon.refuse = lambda call, region: _refusal(schedule, trial)
     trial.amazon.reclaim_after = lambda instance: (
         chance.uniform(0.0, 200.0) if instance.is_spot and chance.random() < schedule.reclaimed else None

@@ -10,13 +10,13 @@ from simulation.trial import Setting, Trial
 from simulation.verdict import entries
 
 
-def test_a_run_whose_owner_died_just_before_its_report_is_closed_by_the_reaper() -> None:
+def test_a_run_whose_owner_died_between_its_last_two_writes_is_closed_by_the_reaper() -> None:
     points = recorded(Setting())
-    report = next(point for point in points if point.name == "store put report.json")
-    trial = tried(Setting(), Fault(ORCHESTRATOR, report.number, "crash", "before"))
+    closing = [point for point in points if point.name in ("store create ledger", "store put report.json")]
+    trial = tried(Setting(), Fault(ORCHESTRATOR, closing[-2].number, "crash", "after"))
     assert not trial.broken
-    (plan,) = trial.plans
-    assert f"control/digits/{plan}/report.json" in trial.disk.objects
+    (run,) = trial.plans
+    assert f"control/digits/{run}/report.json" in trial.disk.objects
 
 
 def test_a_sweep_just_after_the_deadline_leaves_agents_their_grace() -> None:

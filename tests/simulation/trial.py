@@ -81,6 +81,7 @@ class Trial:
         self.disk = Disk()
         self.machines: dict[str, Machine] = {}
         self.broken: list[str] = []
+        self.refused_s = 0.0  # for so long the cloud has no machines
         self.ends: dict[str, str] = {}  # how orchestrators came to their ends
         self.plans: dict[str, Plan] = {}
         self.settings: dict[str, Setting] = {}

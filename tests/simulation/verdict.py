@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from simulation.amazon import SHOWN_AFTER_S
 from simulation.machine import readable
 from simulation.world import START
 from sojourn.lease import MARGIN_S, fold
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 CLOUD_S = 60.0 + 5.0  # a cloud's timer is exact to the minute; a call takes its time
 SKEW_S = 25.0  # clocks may be that much apart here, and a reaper sweeps by its own
+NORMAL_S = 60.0
 POLL_S = 12.0  # between two looks at a machine that ends by itself
 
 
@@ -26,7 +28,7 @@ def verdict(trial: Trial) -> list[str]:
     found = [*trial.world.surprises, *_bounds(trial), *_strangers(trial)]
     for run in trial.plans:
         found += [f"{run}: {text}" for text in (*_ledger(trial, run), *_commits(trial, run), *_rented(trial, run))]
-        found += [f"{run}: {text}" for text in _early(trial, run)]
+        found += [f"{run}: {text}" for text in (*_early(trial, run), *_gone(trial, run), *_promptly(trial, run))]
         found += [f"{run}: {text}" for text in _receipt(trial, run)]
     return found
 
@@ -89,6 +91,32 @@ def _early(trial: Trial, run: str) -> Iterator[str]:
         over = any(at <= one.ended_at for at in ends)
         if by_us and not over and one.ended_at < _limit(trial, one) - SKEW_S:
             yield f"{one.identity} was taken {_limit(trial, one) - one.ended_at:.0f} s before deadline and grace"
+
+
+def _gone(trial: Trial, run: str) -> Iterator[str]:
+    """When the ledger says that nothing is left of a lease, nothing is."""
+    for at, entry in written(trial, run):
+        for one in ours(trial, run):
+            if entry.kind == "gone" and one.lease == entry.body["name"] and one.launched_at < at < one.gone_at:
+                yield f"called gone at {at - START:.0f}, while {one.identity} stood until {one.gone_at - START:.0f}"
+
+
+def _promptly(trial: Trial, run: str) -> Iterator[str]:
+    """The normal bound: an owner that lives, in a world that answers, gives machines back at once."""
+    weather = trial.faults.weather
+    calm_at = max(weather.until if weather and weather.rate else 0.0, START + trial.refused_s)
+    names = {process.name: process for process in trial.world.processes}
+    lease = ""
+    for at, entry in written(trial, run):
+        lease = entry.body["name"] if entry.kind == "intent" else lease
+        owner = names[entry.owner]
+        if entry.kind not in ("outcome", "lost") or at < calm_at or owner.killed_at or owner.suspended:
+            continue
+        if any(fault.what == "fail" for fault in trial.faults.planned):
+            continue
+        for one in ours(trial, run):
+            if one.lease == lease and (one.ended_at or float("inf")) > at + NORMAL_S + SHOWN_AFTER_S:
+                yield f"{one.identity} stood for {(one.ended_at or float('inf')) - at:.0f} s after the end"
 
 
 def _foreign(trial: Trial) -> list[str]:

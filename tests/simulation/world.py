@@ -36,7 +36,7 @@ class World:
         self.history: list[str] = []
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self._number = 0
-        self._processes: list[Process] = []
+        self.processes: list[Process] = []
         self.hub = getcurrent()
 
     def at(self, moment: float, call: Callable[[], object]) -> None:
@@ -51,7 +51,7 @@ class World:
     def process(self, name: str, skew: float = 0.0, on_machine: bool = False) -> Process:
         """A new process, whose clock is off by `skew` seconds."""
         made = Process(self, name, skew, on_machine)
-        self._processes.append(made)
+        self.processes.append(made)
         return made
 
     def run(self, until: float) -> None:
@@ -65,10 +65,10 @@ class World:
 
     def end(self) -> None:
         """Kill what still lives, so that nothing of this world is left."""
-        for process in self._processes:
+        for process in self.processes:
             process.kill()
         with contextlib.redirect_stderr(io.StringIO()):
-            for process in self._processes:
+            for process in self.processes:
                 process.bury()
 
     def note(self, text: str) -> None:
@@ -85,6 +85,8 @@ class Process:
         self.on_machine = on_machine
         self.clock: Any = (MachineClock if on_machine else VirtualClock)(self, skew)
         self.alive = True
+        self.killed_at: float | None = None  # in the course of the history
+        self.suspended = False
         self.asleep_until = 0.0  # while its host is suspended, nothing of it goes on
         self.done = False  # its main thread has come to its end
         self._threads: list[greenlet] = []
@@ -120,9 +122,11 @@ class Process:
     def kill(self) -> None:
         """As SIGKILL does it: from now on nothing that this process does has an effect."""
         self.alive = False
+        self.killed_at = self.world.now
 
     def suspend(self, seconds: float) -> None:
         """The host sleeps: nothing of this process goes on until it wakes."""
+        self.suspended = True
         self.asleep_until = self.world.now + seconds
 
     def bury(self) -> None:
