@@ -93,6 +93,7 @@ class Amazon:
     schedules: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
+    slow_to_show: bool = False  # every machine is shown as late as can be
     refuse: Callable[[dict[str, Any], str], str | None] = lambda call, region: None
     armed: set[str] = field(default_factory=set)  # machines that some schedule was to end
     reclaim_after: Callable[[Instance], float | None] = lambda instance: None
@@ -139,6 +140,7 @@ class Amazon:
     def _launch(self, region: str, index: int, call: dict[str, Any]) -> str:
         now, chance = self.world.now, self.world.chance
         shown = now + (chance.uniform(0, SHOWN_AFTER_S) if chance.random() < 0.2 else chance.uniform(0, 1.0))
+        shown = now + SHOWN_AFTER_S if self.slow_to_show else shown
         identity = f"i-{len(self.instances):04x}"
         instance = Instance(identity, region, index, call, now, now + chance.uniform(*BOOT_S), shown)
         self.instances[identity] = instance

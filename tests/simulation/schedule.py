@@ -9,8 +9,6 @@ from simulation.faults import Fault, Faults, Weather
 from simulation.machine import Job, Mishap
 from simulation.trial import REAP_EVERY_S, Setting, Trial
 from simulation.world import START, Process
-from sojourn.mailbox import Mailbox
-from sojourn.records import Stop
 
 REFUSALS = ("InsufficientInstanceCapacity", "VcpuLimitExceeded", "RequestLimitExceeded")
 SKEW_S = 10.0
@@ -137,10 +135,4 @@ def _begin(trial: Trial, at: int, run: Run) -> None:
     for number, (after, take_over) in enumerate(run.adopters):
         trial.attach(plan, f"adopter {at}.{number}", run.after + after, -run.skew, take_over)
     if run.stopped_after is not None:
-        process = trial.world.process(f"user {at}")
-        box = Mailbox(trial.store(process), plan.project, plan.run)
-        stop = Stop(reason="by hand", at=START + run.after + run.stopped_after)
-        trial.world.later(
-            run.after + run.stopped_after,
-            lambda: process.start(lambda: trial.ending(process.name, lambda: box.request_stop(stop))),
-        )
+        trial.stop(plan, run.after + run.stopped_after, f"user {at}")

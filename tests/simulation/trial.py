@@ -29,7 +29,7 @@ from sojourn.providers import Provider
 from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.publish import Inputs
 from sojourn.reap import reap
-from sojourn.records import Boot, Bundle
+from sojourn.records import Boot, Bundle, Stop
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "plan.json"
 STORE = "s3://simulated"
@@ -160,6 +160,13 @@ class Trial:
 
         self.world.later(after, lambda: process.start(lambda: self.ending(name, body)))
         return process
+
+    def stop(self, plan: Plan, after: float, name: str = "user") -> None:
+        """`sojourn stop`."""
+        process = self.world.process(name)
+        box = Mailbox(self.store(process), plan.project, plan.run)
+        stop = Stop(reason="by hand", at=self.world.now + after)
+        self.world.later(after, lambda: process.start(lambda: self.ending(name, lambda: box.request_stop(stop))))
 
     def reaper(self, phase: float = 0.0) -> None:
         """`sojourn reap` every ten minutes."""

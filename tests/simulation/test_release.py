@@ -1,0 +1,34 @@
+"""Machines are given back, and called gone, by nobody but whoever sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulation.exhaustive import ORCHESTRATOR, recorded
+from simulation.faults import Fault, Faults
+from simulation.machine import Job, Mishap
+from simulation.trial import Setting, Trial
+from simulation.verdict import NORMAL_S, ours
+
+
+@pytest.mark.parametrize("where", ["local", "aws"])
+def test_a_machine_whose_agent_hangs_is_given_back_by_its_orchestrator(where: str) -> None:
+    trial = Trial(0, Setting(where=where, job=Job(1000.0), mishaps={0: Mishap("agent hangs", 60.0)}, reaper=False))
+    plan = trial.plan()
+    trial.train(plan)
+    trial.stop(plan, after=120.0)
+    assert not trial.finish()
+    (machine,) = ours(trial)
+    assert machine.ended_at is not None and machine.ended_at < plan.deadline_at - NORMAL_S
+
+
+def test_machines_that_are_not_shown_yet_are_not_called_gone() -> None:
+    create = next(point for point in recorded(Setting()) if point.name == "ec2.run_instances")
+    trial = Trial(0, Setting(), Faults([Fault(ORCHESTRATOR, create.number, "crash", "after")]))
+    trial.amazon.slow_to_show = True
+    plan = trial.plan()
+    trial.train(plan)
+    trial.stop(plan, after=4.0)
+    trial.attach(plan, after=5.0, take_over=True)
+    assert not trial.finish()
+    assert len(ours(trial)) == 1
