@@ -21,6 +21,8 @@ class Guard:
 
 
 AMAZON = "sojourn/providers/ec2/lease.py"
+CALLS = "sojourn/providers/ec2/calls.py"
+ANSWERS = "sojourn/providers/ec2/answers.py"
 SWEEP = "tests/providers/test_sweep.py"
 RACES = "tests/providers/test_races.py"
 EC2 = "tests/providers/test_ec2.py"
@@ -49,20 +51,20 @@ GUARDS = (
     ),
     Guard(
         "ClientToken",
-        AMAZON,
-        '            "ClientToken": boot.lease,\n            "MinCount"',
-        '            "MinCount"',
+        CALLS,
+        '        "ClientToken": boot.lease,\n        "MinCount"',
+        '        "MinCount"',
         f"{EC2} -k 'lost_create_response or create_twice'",
     ),
-    Guard("the lease's tag", AMAZON, '        f"{TAG}lease": boot.lease,\n', "", f"{EC2} -k 'tags or create_twice'"),
+    Guard("the lease's tag", CALLS, '        f"{TAG}lease": boot.lease,\n', "", f"{EC2} -k 'tags or create_twice'"),
     Guard(
         "the deadline's tag",
-        AMAZON,
+        CALLS,
         '        f"{TAG}deadline": str(int(boot.deadline_at)),\n',
         "",
         f"{EC2} -k 'tells_what_it_was_asked_for'",
     ),
-    Guard("the store's tag", AMAZON, '        f"{TAG}store": boot.store,\n', "", f"{SWEEP} -k cannot_be_read"),
+    Guard("the store's tag", CALLS, '        f"{TAG}store": boot.store,\n', "", f"{SWEEP} -k cannot_be_read"),
     Guard(
         "the cloud's timer",
         AMAZON,
@@ -72,8 +74,8 @@ GUARDS = (
     ),
     Guard(
         "power-off terminates",
-        AMAZON,
-        '            "InstanceInitiatedShutdownBehavior": "terminate",\n',
+        CALLS,
+        '        "InstanceInitiatedShutdownBehavior": "terminate",\n',
         "",
         f"{EC2} -k 'listens_to_nobody or golden'",
     ),
@@ -93,7 +95,7 @@ GUARDS = (
     ),
     Guard(
         "what is not shown yet counts",
-        AMAZON,
+        ANSWERS,
         "    if schedule is None or now - schedule",
         "    if True or now - schedule",
         f"{EC2} -k not_shown",

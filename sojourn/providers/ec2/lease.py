@@ -9,52 +9,26 @@ https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sojourn.agent.pack import Archive, pack
 from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, SojournError, SpecError, TransientError
 from sojourn.names import LeaseName
 from sojourn.providers import Request
-from sojourn.providers.ec2 import boot as boot_script
-from sojourn.providers.ec2 import cluster, login
+from sojourn.providers.ec2 import answers, calls, cluster, login
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names, find_bucket
 from sojourn.providers.ec2.offers import list_offers
 from sojourn.providers.ec2.secrets import check_kept
-from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers, Part
+from sojourn.records import Boot, Capability, Lease, Need, Offer, Offers, Part
 from sojourn.waiting import Clock, SystemClock
 
 T = TypeVar("T")
-TAG = "sojourn:"
-TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
-VISIBLE_AFTER_S = 120.0
 ASK_EVERY_S = 2.0
-
-_STATES: dict[str, Literal["starting", "running", "ended", "gone"]] = {
-    "pending": "starting",
-    "running": "running",
-    "shutting-down": "ended",
-    "stopping": "ended",
-    "stopped": "ended",
-    "terminated": "gone",
-}
-_ENDED_BY = {
-    "Client.InstanceInitiatedShutdown": "machine",
-    "Server.SpotInstanceTermination": "spot reclaim",
-    "Server.SpotInstanceShutdown": "spot reclaim",
-    "Server.InsufficientInstanceCapacity": "no capacity",
-    "Server.InternalError": "Amazon's fault",
-    "Client.VolumeLimitExceeded": "volume quota",
-    "Client.InvalidSnapshot.NotFound": "image without snapshot",
-    "Client.InternalError": "volume key without permission",
-}
 
 _GONE_OR_IN_USE = set(
     """
@@ -100,7 +74,7 @@ class Ec2Provider:
             makes_once=("schedule",),
             shares_host=False,
             ask_every_s=ASK_EVERY_S,
-            visible_after_s=VISIBLE_AFTER_S,
+            visible_after_s=answers.VISIBLE_AFTER_S,
         )
 
     def store(self, project: str) -> str | None:
@@ -120,31 +94,14 @@ class Ec2Provider:
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """The whole RunInstances call, and the schedule's but for the ids that are not known yet."""
-        name = LeaseName.parse(boot.lease)
-        if name is None or str(name) != boot.lease:
-            raise SpecError(f"lease: {boot.lease!r} is not the name of a lease")
-        tags = _tags(boot)
-        near = bool(offer.details.get("cluster"))
-        return {
-            "token": boot.lease,
-            "region": offer.region,
-            "machines": [name.machine(node) for node in range(boot.nodes)],
-            "parts": [
-                *({"kind": "volume", "name": name.machine(node)} for node in range(boot.nodes)),
-                {"kind": "schedule", "name": boot.lease},
-                *([{"kind": cluster.KIND, "name": boot.lease}] if near else []),
-            ],
-            **({"create_placement_group": cluster.creation(boot.lease, tags)} if near else {}),
-            "run_instances": self._run_instances(boot, offer, tags),
-            "create_schedule": _create_schedule(boot, offer),
-        }
+        return calls.request(boot, offer, self._agent or pack())
 
     def create(self, request: Request) -> None:
         """Rent the machines, then arm the timer that ends them; either may have been done before."""
         region = request["region"]
         self._regions[request["token"]] = region
         ends_at = request["create_schedule"]["ScheduleExpression"]
-        if ends_at <= _at(self.clock.now()):
+        if ends_at <= calls.ends_at(self.clock.now()):
             raise LostError(f"aws: {request['token']} must end by {ends_at[3:-1]} UTC, for its time or its budget")
         group = request.get("create_placement_group")
         if group:
@@ -226,53 +183,6 @@ class Ec2Provider:
 
     # -- create --
 
-    def _run_instances(self, boot: Boot, offer: Offer, tags: list[dict[str, str]]) -> dict[str, Any]:
-        details = offer.details
-        kinds = ["instance", "volume", "network-interface"]
-        kinds += ["spot-instances-request"] if offer.market == "spot" else []
-        call: dict[str, Any] = {
-            "ClientToken": boot.lease,
-            "MinCount": boot.nodes,
-            "MaxCount": boot.nodes,
-            "InstanceType": offer.machine,
-            "ImageId": details["image"],
-            "IamInstanceProfile": {"Name": details["profile"]},
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
-            "NetworkInterfaces": [
-                {
-                    "DeviceIndex": 0,
-                    "SubnetId": details["subnet"],
-                    "Groups": [details["group"]],
-                    # The way out; the group lets nobody in.
-                    "AssociatePublicIpAddress": details.get("address", True),
-                    "DeleteOnTermination": True,
-                }
-            ],
-            "BlockDeviceMappings": [
-                {
-                    "DeviceName": details["root_device"],
-                    "Ebs": {
-                        "VolumeSize": details["disk"],
-                        "VolumeType": "gp3",
-                        "Encrypted": True,
-                        "DeleteOnTermination": True,
-                    },
-                }
-            ],
-            "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
-            "UserData": boot_script.user_data(boot, self._agent or pack()),
-        }
-        if offer.market == "spot":
-            options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-            call["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
-        if re.match(r"t\d", offer.machine):
-            # Unlimited credits, which are the default, cost money that no price list shows.
-            call["CreditSpecification"] = {"CpuCredits": "standard"}
-        if details.get("cluster"):
-            call["Placement"] = {"GroupName": boot.lease}
-        return call
-
     def _forgo(self, group: dict[str, Any] | None, region: str) -> None:
         """Nothing stands in the group that was made for it; where it cannot go now, the reaper finds it alone."""
         if group:
@@ -309,25 +219,29 @@ class Ec2Provider:
         for region in self.regions:
             self.clients.client("ec2", region)
             self.clients.client("scheduler", region)
-        answers = self.clock.together([partial(ask, region) for region in self.regions])
-        return list(zip(self.regions, answers, strict=True))
+        said = self.clock.together([partial(ask, region) for region in self.regions])
+        return list(zip(self.regions, said, strict=True))
 
     def _look(self, name: str, region: str) -> Lease | None:
-        named = [{"Name": f"tag:{TAG}lease", "Values": [name]}]
+        named = [{"Name": f"tag:{calls.TAG}lease", "Values": [name]}]
         instances = list(self._instances(region, named))
-        machines = [_machine(name, one) for one in instances]
+        machines = [answers.machine(name, one) for one in instances]
         tagged = instances
         parts: list[Part] = []
         if all(one.state == "gone" for one in machines):
             # While machines stand, what belongs to them does too: there is no need to ask.
             schedule = self._schedule(name, region)
             volumes, groups = self._volumes(named, region), cluster.find(self.clients, region, named)
-            parts = [*_as_volumes(name, volumes), *([_as_part(schedule)] if schedule else []), *map(_as_group, groups)]
-            machines += _not_shown_yet(name, schedule, {one.identity for one in machines}, self.clock.now())
+            parts = [
+                *answers.volume_parts(name, volumes),
+                *([answers.schedule_part(schedule)] if schedule else []),
+                *map(answers.group_part, groups),
+            ]
+            machines += answers.not_shown_yet(name, schedule, {one.identity for one in machines}, self.clock.now())
             tagged = [*instances, *groups, *volumes]
         if not machines and not parts:
             return None
-        tags = _read_tags(tagged[0]["Tags"]) if tagged else {}
+        tags = answers.read_tags(tagged[0]["Tags"]) if tagged else {}
         parsed = LeaseName.parse(name)
         assert parsed is not None
         return Lease(
@@ -370,11 +284,11 @@ class Ec2Provider:
 
     def _names(self, region: str) -> set[str]:
         """The names of ours that anything in a region carries."""
-        filters = [{"Name": "tag-key", "Values": [f"{TAG}lease"]}]
+        filters = [{"Name": "tag-key", "Values": [f"{calls.TAG}lease"]}]
         live = ["pending", "running", "shutting-down", "stopping", "stopped"]
         running = self._instances(region, [*filters, {"Name": "instance-state-name", "Values": live}])
         tagged = [*running, *self._volumes(filters, region), *cluster.find(self.clients, region, filters)]
-        words = [_read_tags(one["Tags"]).get("lease", "") for one in tagged]
+        words = [answers.read_tags(one["Tags"]).get("lease", "") for one in tagged]
         with translated(f"look for what is left in {region}"):
             words += self._schedules(region)
         return {word for word in words if (parsed := LeaseName.parse(word)) is not None and str(parsed) == word}
@@ -416,100 +330,3 @@ class Ec2Provider:
         except SojournError as error:
             if code_of(error.__cause__ or error) not in _GONE_OR_IN_USE:
                 raise
-
-
-def _tags(boot: Boot) -> list[dict[str, str]]:
-    values = {
-        "Name": boot.lease,
-        f"{TAG}lease": boot.lease,
-        f"{TAG}project": boot.project,
-        f"{TAG}run": boot.run,
-        f"{TAG}attempt": str(boot.attempt),
-        f"{TAG}deadline": str(int(boot.deadline_at)),
-        f"{TAG}grace": str(math.ceil(boot.grace_s)),
-        f"{TAG}store": boot.store,
-    }
-    return [{"Key": key, "Value": value} for key, value in values.items()]
-
-
-def _read_tags(tags: Iterable[dict[str, str]]) -> dict[str, str]:
-    """Our own tags, without what makes their names ours."""
-    return {tag["Key"].removeprefix(TAG): tag["Value"] for tag in tags if tag["Key"].startswith(TAG)}
-
-
-def _create_schedule(boot: Boot, offer: Offer) -> dict[str, Any]:
-    return {
-        "Name": boot.lease,
-        "GroupName": SCHEDULE_GROUP,
-        "ClientToken": boot.lease,
-        "Description": f"ends the machines of {boot.run}, whatever else happens",
-        "ScheduleExpression": _at(math.ceil(boot.deadline_at + boot.grace_s)),
-        "FlexibleTimeWindow": {"Mode": "OFF"},
-        "ActionAfterCompletion": "DELETE",
-        "Target": {
-            "Arn": TERMINATE,
-            "RoleArn": offer.details["scheduler_role"],
-            "RetryPolicy": {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185},
-        },
-    }
-
-
-def _at(moment: float) -> str:
-    """EventBridge's word for a moment; two of them compare as their moments do."""
-    return f"at({datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S})"
-
-
-def _as_part(schedule: dict[str, Any]) -> Part:
-    created = schedule["CreationDate"].timestamp()
-    return Part(kind="schedule", name=schedule["Name"], identity=schedule["Arn"], created_at=created)
-
-
-def _as_group(group: dict[str, Any]) -> Part:
-    return Part(kind=cluster.KIND, name=group["GroupName"], identity=group["GroupId"])
-
-
-def _as_volumes(lease: str, volumes: list[dict[str, Any]]) -> Iterator[Part]:
-    for number, one in enumerate(volumes):
-        created = one["CreateTime"].timestamp()
-        yield Part(kind="volume", name=f"{lease}-n{number}", identity=one["VolumeId"], created_at=created)
-
-
-def _not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None], now: float) -> list[Machine]:
-    """Machines that the timer knows and the list of machines does not, because they are so new."""
-    if schedule is None or now - schedule["CreationDate"].timestamp() > VISIBLE_AFTER_S:
-        return []
-    known = json.loads(schedule["Target"]["Input"])["InstanceIds"]
-    return [
-        Machine(name=f"{lease}-n{node}", state="starting", identity=identity)
-        for node, identity in enumerate(known)
-        if identity not in shown
-    ]
-
-
-def _machine(lease: str, instance: dict[str, Any]) -> Machine:
-    state = _STATES[instance["State"]["Name"]]
-    return Machine(
-        name=f"{lease}-n{instance['AmiLaunchIndex']}",
-        state=state,
-        identity=instance["InstanceId"],
-        created_at=instance["LaunchTime"].timestamp(),
-        ended_at=_ended_at(instance) if state in ("ended", "gone") else None,
-        ended_by=_ended_by(instance) if state in ("ended", "gone") else None,
-        taken_back=instance.get("StateReason", {}).get("Code", "").startswith("Server."),
-    )
-
-
-def _ended_at(instance: dict[str, Any]) -> float | None:
-    """`User initiated (2026-11-21 12:00:00 GMT)` is all that EC2 says about the end of a machine."""
-    said = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", instance.get("StateTransitionReason", ""))
-    return datetime.fromisoformat(f"{said[1]}+00:00").timestamp() if said else None
-
-
-def _ended_by(instance: dict[str, Any]) -> str | None:
-    code = instance.get("StateReason", {}).get("Code", "")
-    if code != "Client.UserInitiatedShutdown":
-        return _ENDED_BY.get(code, code or None)
-    tags, ended = _read_tags(instance["Tags"]), _ended_at(instance)
-    timer = float(tags.get("deadline", "inf")) + float(tags.get("grace", 0.0))
-    # Amazon does not say who asked; from deadline and grace on it was the schedule, before them one of us.
-    return "cloud timer" if ended is not None and ended >= timer else "release"

@@ -1,0 +1,131 @@
+"""The calls that make a lease, from what was decided alone: the same decision is the same calls.
+
+https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_RunInstances.html
+https://docs.aws.amazon.com/scheduler/latest/APIReference/API_CreateSchedule.html
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from sojourn.agent.pack import Archive
+from sojourn.errors import SpecError
+from sojourn.names import LeaseName
+from sojourn.providers import Request
+from sojourn.providers.ec2 import cluster
+from sojourn.providers.ec2.boot import user_data
+from sojourn.providers.ec2.foundation import SCHEDULE_GROUP
+from sojourn.records import Boot, Offer
+
+Tags = list[dict[str, str]]
+TAG = "sojourn:"
+TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
+
+
+def request(boot: Boot, offer: Offer, agent: Archive) -> Request:
+    """The whole RunInstances call, and the schedule's but for the ids that are not known yet.
+
+    Raises SpecError for a lease whose name is not one.
+    """
+    name = LeaseName.parse(boot.lease)
+    if name is None or str(name) != boot.lease:
+        raise SpecError(f"lease: {boot.lease!r} is not the name of a lease")
+    tags = _tags(boot)
+    near = bool(offer.details.get("cluster"))
+    return {
+        "token": boot.lease,
+        "region": offer.region,
+        "machines": [name.machine(node) for node in range(boot.nodes)],
+        "parts": [
+            *({"kind": "volume", "name": name.machine(node)} for node in range(boot.nodes)),
+            {"kind": "schedule", "name": boot.lease},
+            *([{"kind": cluster.KIND, "name": boot.lease}] if near else []),
+        ],
+        **({"create_placement_group": cluster.creation(boot.lease, tags)} if near else {}),
+        "run_instances": _run_instances(boot, offer, agent, tags),
+        "create_schedule": _create_schedule(boot, offer),
+    }
+
+
+def ends_at(moment: float) -> str:
+    """EventBridge's word for a moment; two of them compare as their moments do."""
+    return f"at({datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S})"
+
+
+def _run_instances(boot: Boot, offer: Offer, agent: Archive, tags: Tags) -> dict[str, Any]:
+    details = offer.details
+    kinds = ["instance", "volume", "network-interface"]
+    kinds += ["spot-instances-request"] if offer.market == "spot" else []
+    call: dict[str, Any] = {
+        "ClientToken": boot.lease,
+        "MinCount": boot.nodes,
+        "MaxCount": boot.nodes,
+        "InstanceType": offer.machine,
+        "ImageId": details["image"],
+        "IamInstanceProfile": {"Name": details["profile"]},
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "NetworkInterfaces": [_interface(details)],
+        "BlockDeviceMappings": [_disk(details)],
+        "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
+        "UserData": user_data(boot, agent),
+    }
+    if offer.market == "spot":
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        call["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+    if re.match(r"t\d", offer.machine):
+        # Unlimited credits, which are the default, cost money that no price list shows.
+        call["CreditSpecification"] = {"CpuCredits": "standard"}
+    if details.get("cluster"):
+        call["Placement"] = {"GroupName": boot.lease}
+    return call
+
+
+def _interface(details: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "DeviceIndex": 0,
+        "SubnetId": details["subnet"],
+        "Groups": [details["group"]],
+        # The way out; the group lets nobody in.
+        "AssociatePublicIpAddress": details.get("address", True),
+        "DeleteOnTermination": True,
+    }
+
+
+def _disk(details: dict[str, Any]) -> dict[str, Any]:
+    volume = {"VolumeSize": details["disk"], "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
+    return {"DeviceName": details["root_device"], "Ebs": volume}
+
+
+def _tags(boot: Boot) -> Tags:
+    values = {
+        "Name": boot.lease,
+        f"{TAG}lease": boot.lease,
+        f"{TAG}project": boot.project,
+        f"{TAG}run": boot.run,
+        f"{TAG}attempt": str(boot.attempt),
+        f"{TAG}deadline": str(int(boot.deadline_at)),
+        f"{TAG}grace": str(math.ceil(boot.grace_s)),
+        f"{TAG}store": boot.store,
+    }
+    return [{"Key": key, "Value": value} for key, value in values.items()]
+
+
+def _create_schedule(boot: Boot, offer: Offer) -> dict[str, Any]:
+    return {
+        "Name": boot.lease,
+        "GroupName": SCHEDULE_GROUP,
+        "ClientToken": boot.lease,
+        "Description": f"ends the machines of {boot.run}, whatever else happens",
+        "ScheduleExpression": ends_at(math.ceil(boot.deadline_at + boot.grace_s)),
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "Target": {
+            "Arn": TERMINATE,
+            "RoleArn": offer.details["scheduler_role"],
+            "RetryPolicy": {"MaximumEventAgeInSeconds": 86400, "MaximumRetryAttempts": 185},
+        },
+    }
