@@ -14,9 +14,10 @@ from prefect_server import Server
 if TYPE_CHECKING:
     from dvc_project import Project
 
-# What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell starts in the background ignores Ctrl-C, under nohup a lost terminal, and so would all that tests start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 # These ask one server, whose start takes longer than most of their tests.
 ONE_SERVER = ("tests/blocks/", "tests/deployments/", "tests/flows/test_progress.py", "tests/flows/test_train.py")
