@@ -151,7 +151,10 @@ def held(state: State, seen: Seen, terms: Terms) -> bool:
     hold = state.outcome.hold if state.outcome else None
     if hold is None or state.released_at is not None or seen.stop is not None or seen.release_now:
         return False
-    standing = seen.lease is not None and any(one.state in ("starting", "running") for one in seen.lease.machines)
+    if seen.lease is None:  # which a cloud also says of what it does not show yet
+        standing = not _nothing_left(state, seen, terms)
+    else:
+        standing = any(one.state in ("starting", "running") for one in seen.lease.machines)
     return standing and seen.now < min(hold.until, terms.deadline_at)
 
 

@@ -342,6 +342,13 @@ def test_held_machines_are_given_back_when_the_time_is_over() -> None:
     assert step(replace(HELD, released_at=300.0), Seen(now=301, lease=machines("gone", "gone")), TERMS) == Gone()
 
 
+def test_what_a_cloud_does_not_show_yet_is_held_all_the_same() -> None:
+    slow = replace(TERMS, visible_after_s=120.0)
+    held = replace(HELD, intended_at=10.0)
+    assert step(held, Seen(now=100, lease=None), slow) is None
+    assert step(held, Seen(now=130, lease=None), slow) == Release()
+
+
 def test_a_stop_ends_a_hold_at_once() -> None:
     standing = machines("running", "running")
     stop = Stop(reason="sojourn stop", at=100.0)
