@@ -15,20 +15,17 @@ TOLD = ("log", "scalars", "diagnosis.txt")
 
 def count_left(mailbox: Mailbox) -> Left:
     """The bytes of a run by what they are, and when the store will forget them."""
-    written = {key.removeprefix(f"{mailbox.machine}/"): size for key, size in _sizes(mailbox, mailbox.machine)}
+    sizes = mailbox.store.sizes
+    written = {key.removeprefix(f"{mailbox.machine}/"): size for key, size in sizes(mailbox.machine).items()}
     saved = _checkpointed(mailbox, written)
     found = {"results": 0, "checkpoints": 0, "logs": 0, "records": 0}
     for key, size in written.items():
         found[_kind(key, saved)] += size
-    found["records"] += sum(size for _, size in _sizes(mailbox, mailbox.control))
+    found["records"] += sum(sizes(mailbox.control).values())
     sent = {source: size for name in SENT for source, size in _files(mailbox.raw(name))}
     own = {source: size for source, size in sent.items() if "://" not in source}  # data stays where it was
     until = mailbox.store.forgets(f"{mailbox.control}/plan.json")
     return Left(store=mailbox.store.url, source=sum(own.values()), until=until, **found)
-
-
-def _sizes(mailbox: Mailbox, prefix: str) -> Iterator[tuple[str, int]]:
-    yield from mailbox.store.sizes(prefix).items()
 
 
 def _kind(key: str, saved: set[str]) -> str:
