@@ -46,9 +46,9 @@ def show_plan(plan: Plan) -> None:
 def show_receipt(receipt: Receipt) -> None:
     """Each resource of a run: how long it stood, what ended it, and when it was last seen gone."""
     for one in receipt.resources:
-        gone = f"gone {clock_time(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
+        gone = f"gone {format_clock(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
         began = one.created_at or one.asked_at
-        since = f"  {clock_time(began)}" if began else ""
+        since = f"  {format_clock(began)}" if began else ""
         who = f"  {escape(one.identity)}" if one.identity else ""
         ended = f", ended by {one.ended_by}" if one.ended_by else ""
         time = f"  {one.seconds:.1f} s" if one.seconds else ""
@@ -105,12 +105,7 @@ def show_step(step: str, text: str, seconds: float, good: bool) -> None:
 def show_ledger(entries: Iterable[Entry]) -> None:
     """What was done, when and by whom."""
     for entry in entries:
-        out.print(f"  [dim]{clock_time(entry.at)}  {entry.kind:<9} term {entry.term}  {escape(entry.owner)}[/]")
-
-
-def clock_time(at: float) -> str:
-    """A time of day, local."""
-    return format_clock(at)
+        out.print(f"  [dim]{format_clock(entry.at)}  {entry.kind:<9} term {entry.term}  {escape(entry.owner)}[/]")
 
 
 def _metrics(report: Report) -> str:

@@ -73,7 +73,7 @@ def _show(found: Purged, which: str, removed: bool) -> None:
     for kept in found.kept:
         out.print(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}", markup=False)
     if not (found.runs or found.bytes or found.machines):
-        out.print(f"Nothing to remove: no run that is closed goes by {which}.", markup=False)
+        out.print(f"Nothing to remove by: sojourn purge {which}", markup=False)
         return
     counts = (
         f"{len(found.runs)} runs, {found.blobs} shared files that no other run names, "

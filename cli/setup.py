@@ -65,6 +65,7 @@ def aws(
     from cli.console import out
     from cli.world import name_of, store_url
     from sojourn.dvc_repo import s3_remotes
+    from sojourn.errors import SpecError
     from sojourn.project import Project
     from sojourn.providers.ec2 import administrator
     from sojourn.providers.ec2.clients import Clients
@@ -74,6 +75,8 @@ def aws(
     from sojourn.providers.ec2.setup import differences, pieces
     from sojourn.providers.ec2.setup.removal import removal
 
+    if delete_results and not remove:
+        raise SpecError("--delete-results goes with --remove alone", hint="sojourn setup aws --remove --delete-results")
     here = Project.at(project)
     name, remotes, own = name_of(here), s3_remotes(here.dvc), store_url(store, here.directory)
     regions = region or []
