@@ -187,14 +187,11 @@ def _next_offer(state: State, seen: Seen, terms: Terms) -> Action | None:
 def _goes_on(state: State, ended: Outcome, seen: Seen, terms: Terms) -> bool:
     """Whether other machines may do better: these were lost, and there is time and leave to rent again."""
     allowed = state.attempt <= terms.resumes and seen.stop is None and not seen.release_now
+    affordable = seen.now + RESUME_LEAST_S < terms.deadline_at and not _over_budget(seen, terms)
     lost = ended.state == "lost" and state.created_at is not None and ended.exit_code != 0
     # Machines that never came so far as to be told what to do would not the next time either, unless they were taken.
     taken = any(machine.taken_back for machine in seen.lease.machines) if seen.lease else False
-    if _budget(seen, terms):
-        return False
-    return (
-        allowed and lost and (state.ordered_at is not None or taken) and seen.now + RESUME_LEAST_S < terms.deadline_at
-    )
+    return allowed and affordable and lost and (state.ordered_at is not None or taken)
 
 
 def _apply(state: State, entry: Entry) -> State:
@@ -262,7 +259,7 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
     if len(over) > len(exits):
         silent = [machine for machine in over if machine.name.endswith(_silent_suffixes(seen))]
         ended_by = next((machine.ended_by for machine in silent if machine.ended_by), None)
-        how = (f", ended by {ended_by}" if ended_by else "") + _budget(seen, terms)
+        how = (f", ended by {ended_by}" if ended_by else "") + _by_budget(seen, terms)
         word = "a last word" if state.ordered_at else "a word"
         return _outcome("lost", f"{_named(silent)} went away without {word}{how}", seen, exits)
     if state.ordered_at is None and since > HELLO_LIMIT_S:
@@ -272,11 +269,14 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
     return None
 
 
-def _budget(seen: Seen, terms: Terms) -> str:
-    """What to add when the machines came to an end of their own, which the budget had put before the run's deadline."""
+def _over_budget(seen: Seen, terms: Terms) -> bool:
+    """Whether the machines came to an end of their own, which the budget had put before the run's deadline."""
     ends_at = seen.lease.deadline_at if seen.lease else 0.0  # in whole seconds
-    cut = 0 < ends_at < terms.deadline_at - 1 and seen.now >= ends_at - 1
-    return ", as the budget was reached" if cut else ""
+    return 0 < ends_at < terms.deadline_at - 1 and seen.now >= ends_at - 1
+
+
+def _by_budget(seen: Seen, terms: Terms) -> str:
+    return ", as the budget was reached" if _over_budget(seen, terms) else ""
 
 
 def _named(machines: Iterable[Machine]) -> str:
@@ -330,7 +330,7 @@ def _sentence(one: Exit, seen: Seen, terms: Terms) -> str:
     if one.reason == "stopped":
         how = f"stopped: {seen.stop.reason}" if seen.stop else "stopped"
     elif one.reason == "deadline":
-        how = f"ended at its deadline{_budget(seen, terms)}"
+        how = f"ended at its deadline{_by_budget(seen, terms)}"
     elif one.reason == "preempted":
         how = "the cloud took the machine back"
     elif one.reason == "fault":
