@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +23,7 @@ Runs = Annotated[
 
 
 def purge(
+    running: typer.Context,
     runs: Runs = None,
     older_than: Annotated[str, typer.Option(help="Runs closed longer ago than this, like 30d or 12h.")] = "30d",
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; without, it is only listed.")] = False,
@@ -56,10 +56,11 @@ def purge(
     if as_json:
         typer.echo(json.dumps({**found.model_dump(mode="json"), "bytes": found.bytes, "removed": remove}, indent=2))
     else:
-        _show(found, shlex.join(runs) if runs else f"--older-than {older_than}", remove)
+        _show(running, found, remove)
 
 
-def _show(found: Purged, which: str, removed: bool) -> None:
+def _show(running: typer.Context, found: Purged, removed: bool) -> None:
+    from cli.again import again
     from cli.console import out
     from sojourn.planning import format_bytes
     from sojourn.shorthand import format_duration
@@ -73,7 +74,7 @@ def _show(found: Purged, which: str, removed: bool) -> None:
     for kept in found.kept:
         out.print(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}", markup=False)
     if not (found.runs or found.bytes or found.machines):
-        out.print(f"Nothing to remove by: sojourn purge {which}", markup=False)
+        out.print(f"Nothing to remove by: {again(running)}", markup=False)
         return
     counts = (
         f"{len(found.runs)} runs, {found.blobs} shared files that no other run names, "
@@ -81,4 +82,4 @@ def _show(found: Purged, which: str, removed: bool) -> None:
     )
     out.print(f"{counts}: {format_bytes(found.bytes)}", markup=False)
     if not removed:
-        out.print(f"Nothing was removed. Do it: sojourn purge {which} --yes", markup=False)
+        out.print(f"Nothing was removed. Do it: {again(running, '--yes', but=('yes', 'dry_run'))}", markup=False)

@@ -47,6 +47,7 @@ def setup() -> None:
 
 @app.command("aws")
 def aws(
+    running: typer.Context,
     project: options.Directory = Path("."),
     region: Regions = None,
     keep_days: Days = None,
@@ -87,28 +88,35 @@ def aws(
         return
     out.print(f"account {clients.account}, region {clients.region}, project {name}", markup=False)
     if remove:
-        _remove(removal(Ec2Provider(clients), name, regions[1:], delete_results), yes)
+        _remove(running, removal(Ec2Provider(clients), name, regions[1:], delete_results), yes)
         return
     needed = pieces(clients, name, regions[1:], remotes, keep_days, reaper, own)
-    changes = list(differences(needed))
+    cost = "The function costs about a cent a month, the rest nothing" if reaper else "None of it costs anything"
+    _make(running, list(differences(needed)), len(needed), cost, yes)
+
+
+def _make(running: typer.Context, changes: list[Change], needed: int, cost: str, yes: bool) -> None:
+    from cli.again import again
+    from cli.console import out
+
     for change in changes:
         _show(change)
-    same = f"{len(needed) - len(changes)} as they should be"
+    same = f"{needed - len(changes)} as they should be"
     if not changes:
         out.print(f"No change: {same}.")
         return
     new = sum(change.new for change in changes)
-    cost = "The function costs about a cent a month, the rest nothing" if reaper else "None of it costs anything"
     out.print(f"{new} to make, {len(changes) - new} to change, {same}. {cost} by itself.")
     if not (yes or _accepted("Make it?")):
-        out.print("Nothing was made. Make it: sojourn setup aws --yes", markup=False)
+        out.print(f"Nothing was made. Make it: {again(running, '--yes')}", markup=False)
         return
     for change in changes:
         change.apply()
         out.print(f"[green]✓[/] {change.piece.title}")
 
 
-def _remove(found: Removal, yes: bool) -> None:
+def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
+    from cli.again import again
     from cli.console import out
 
     for piece in found.going:
@@ -121,7 +129,7 @@ def _remove(found: Removal, yes: bool) -> None:
         found.apply()
         out.print(f"[green]✓[/] {len(found.going)} removed")
     else:
-        out.print("Nothing was removed. Do it: sojourn setup aws --remove --yes", markup=False)
+        out.print(f"Nothing was removed. Do it: {again(running, '--yes')}", markup=False)
 
 
 def _accepted(question: str) -> bool:

@@ -115,7 +115,8 @@ def test_it_is_shown_before_it_is_done(aws: AwsCloud, clients: Clients, tmp_path
 
     run("--yes")
     shown = run("--remove")
-    assert "- bucket" in shown and "Nothing was removed. Do it: sojourn setup aws --remove --yes" in shown
+    assert "- bucket" in shown and "Nothing was removed. Do it: sojourn setup aws --project" in shown
+    assert shown.rstrip().endswith("--remove --yes")
     assert "6 removed" in run("--remove", "--yes")
     assert "Nothing to remove." in run("--remove", "--yes")
 
