@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path, PurePosixPath
@@ -23,19 +22,18 @@ from sojourn.agent.pack import pack
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
-from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TeardownError, first_line
+from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, first_line
 from sojourn.following import Audience, Follower
 from sojourn.gathering import Gather, gather
-from sojourn.leaving import count_left
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
 from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
+from sojourn.proof import prove, proving, still_standing
 from sojourn.providers import Provider
 from sojourn.publish import Inputs, Published
 from sojourn.purging import wait_until_purged
-from sojourn.receipt import write_receipt
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
 from sojourn.runs import checkouts, past_reports, remember
@@ -196,7 +194,7 @@ class Journey:
         """
         if self.orchestrator.state.released_at is None:
             self._hold()
-            with self._step("release"), self._proving():
+            with self._step("release"), proving(self.orchestrator):
                 self.orchestrator.release()
         self.released = True
 
@@ -214,9 +212,9 @@ class Journey:
     def confirm(self) -> Receipt:
         """Ask until nothing is left, and write the receipt. Raises TeardownError when something is."""
         with self._step("confirm") as say:
-            with self._proving():
+            with proving(self.orchestrator):
                 self.orchestrator.confirm()
-            receipt = self._receipt()
+            receipt = prove(self.orchestrator)
             number = len(receipt.resources)
             say(f"{number} resource{'s' * (number != 1)}, {receipt.state}, ${receipt.cost:.2f}", not receipt.standing)
         if receipt.state != "closed":
@@ -293,7 +291,7 @@ class Journey:
     def _leave(self, error: BaseException) -> None:
         if self.orchestrator.state.ordered_at is None and isinstance(error, Exception):
             self.orchestrator.give_up(first_line(error))
-            with self._proving():
+            with proving(self.orchestrator):
                 self.orchestrator.release()
                 self.orchestrator.confirm()
             self._give_up_books(error)
@@ -306,7 +304,7 @@ class Journey:
         outcome = self.orchestrator.state.outcome
         assert outcome is not None
         self.mailbox.write("outcome", outcome)
-        receipt = self._receipt()
+        receipt = prove(self.orchestrator)
         if receipt.state != "closed":
             raise still_standing(self.plan, receipt, because=first_line(error)) from error
         self._close(outcome, self.results(), Published(note="nothing was started"))
@@ -405,29 +403,6 @@ class Journey:
             self.plan, found, sent, inputs, self.mailbox, self._project, self._dataset, self.listener.note
         )
 
-    @contextmanager
-    def _proving(self) -> Iterator[None]:
-        """A provider that cannot be made to end its machines is a receipt that is not closed."""
-        try:
-            yield
-        except SupersededError:
-            raise
-        except SojournError as error:
-            receipt = self._receipt(at_once=True)
-            if receipt.state == "closed":
-                raise
-            raise still_standing(self.plan, receipt, because=error.message) from error
-
-    def _receipt(self, at_once: bool = False) -> Receipt:
-        entries = self.ledger.entries()
-        names = [entry.body["name"] for entry in entries if entry.kind == "intent"]
-        look = self.orchestrator.last_seen if at_once else self.orchestrator.observe
-        receipt = write_receipt(self.plan, entries, {name: look(name) for name in names})
-        with suppress(SojournError):  # what stays in the store is no part of the proof
-            receipt = receipt.model_copy(update={"leaves": count_left(self.mailbox)})
-        self.mailbox.write("receipt", receipt)
-        return receipt
-
     def _close(self, outcome: Outcome, found: Collected, placed: Published) -> Report:
         sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
         digest = inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
@@ -471,19 +446,6 @@ class Say:
     def __call__(self, text: str, good: bool = True) -> None:
         """Say it; the last word counts."""
         self.text, self.good = text, good
-
-
-def still_standing(plan: Plan, receipt: Receipt, because: str = "") -> TeardownError:
-    """What is not confirmed gone, and who ends it now."""
-    names = ", ".join(f"{one.kind} {one.identity or one.name}" for one in receipt.standing)
-    ends = datetime.fromtimestamp(plan.deadline_at + plan.launch.grace)
-    timers = " and ".join(name for name in plan.capability.layers if name != "reaper")
-    return TeardownError(
-        f"{plan.run}: the receipt is {receipt.state}, {len(receipt.standing)} of {len(receipt.resources)} "
-        f"not confirmed gone: {names}" + (f"; {because}" if because else ""),
-        hint=f"sojourn reap asks for its end again, and closes the run once it is gone; without that its own timers "
-        f"({timers}) end it at {ends:%H:%M}; look: sojourn show {plan.run}",
-    )
 
 
 def walk(journey: Journey, take_over: bool = False) -> Report:

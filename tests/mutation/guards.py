@@ -109,9 +109,9 @@ GUARDS = (
     ),
     Guard(
         "a release that fails is told",
-        "sojourn/journey.py",
-        "            raise still_standing(self.plan, receipt, because=error.message) from error\n",
-        "            return\n",
+        "sojourn/proof.py",
+        "        raise still_standing(orchestrator.plan, receipt, because=error.message) from error\n",
+        "        return\n",
         f"{RACES} -k 500",
     ),
     Guard(
