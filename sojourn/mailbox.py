@@ -97,10 +97,10 @@ class Mailbox:
     def request_exec(self, attempt: int, request: ExecRequest) -> int:
         """Ask a machine to run a command; the request's number, over all machines of the attempt."""
         folder = f"exec/{attempt}"
-        for number in itertools.count(len(self.store.keys(f"{self.control}/{folder}"))):
-            if self.write_once(f"{folder}/{number:08d}", request):
-                return number
-        raise AssertionError
+        number = len(self.store.keys(f"{self.control}/{folder}"))
+        while not self.write_once(f"{folder}/{number:08d}", request):
+            number += 1
+        return number
 
     # -- machine: each agent writes below its own node --
 

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,14 +21,6 @@ from prefect_world import assert_home, let_it_end, reap, submit, under_a_worker
 from sojourn.errors import ExitCode
 
 pytestmark = [pytest.mark.local, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.script_that_waits()
-    yield world
-    assert not world.clean()
 
 
 def recorded(world: World, server: Server, *words: str) -> Cli:
