@@ -6,6 +6,7 @@ taken back, people who attach or stop. The product's own code decides; tests/sim
 
     python benchmarks/faults.py --schedules 10000 --seed 1 --json
     python benchmarks/faults.py --where aws --seed 69 --schedules 1 --show    one history, replayed
+    python benchmarks/faults.py --show --play '{"where": "aws", "runs": [{"crash_at": 30}]}'    as written down
     python benchmarks/faults.py --schedules 10000 --write docs/guarantee.md   its figures into the page
 """
 
@@ -28,7 +29,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from simulation.schedule import draw, play  # noqa: E402
+from simulation.schedule import Schedule, play, seeded  # noqa: E402
 from simulation.trial import Trial  # noqa: E402
 from simulation.verdict import leaks, lost_commits, overshoot  # noqa: E402
 
@@ -53,9 +54,14 @@ def main() -> int:
     parser.add_argument("--where", choices=WHERE, help="one provider instead of all")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the work")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument(
+        "--play", type=Schedule.parse, metavar="JSON", help="this schedule alone, as a failing test names it"
+    )
     parser.add_argument("--show", action="store_true", help="tell each history")
     parser.add_argument("--write", type=Path, help="a page whose figures are replaced")
     asked = parser.parse_args()
+    if asked.play:
+        return replayed(asked.play, asked.show)
     places = (asked.where,) if asked.where else WHERE
     each = asked.schedules // len(places)
     figures = {where: shared(where, asked.seed, each, asked.show, asked.jobs) for where in places}
@@ -63,6 +69,15 @@ def main() -> int:
         write(asked.write, figures, asked.seed)
     print(json.dumps(figures, indent=1) if asked.json else table(figures))
     return 1 if any(one["broken"] for one in figures.values()) else 0
+
+
+def replayed(schedule: Schedule, show: bool) -> int:
+    """Play one schedule and say what it broke; 1 where it did."""
+    trial = play(schedule)
+    if show:
+        print("\n".join(trial.world.history))
+    print("\n".join(trial.broken) or "every promise was kept")
+    return 1 if trial.broken else 0
 
 
 def shared(where: str, seed: int, schedules: int, show: bool, jobs: int) -> dict[str, Any]:
@@ -90,7 +105,7 @@ def tried(where: str, seed: int, schedules: int, show: bool) -> dict[str, Any]:
     leaked = commits = 0
     worst = float("-inf")
     for number in range(seed, seed + schedules):
-        trial = play(draw(number, where))
+        trial = play(seeded(number, where))
         faults.update(map(kind, trial.faults.injected))
         leaked, commits = leaked + len(leaks(trial)), commits + len(lost_commits(trial))
         worst = max(worst, overshoot(trial))

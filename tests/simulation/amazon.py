@@ -94,9 +94,8 @@ class Amazon:
     groups: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     tokens: dict[tuple[str, str], tuple[dict[str, Any], list[str]]] = field(default_factory=dict)
     slow_to_show: bool = False  # every machine is shown as late as can be
-    refuse: Callable[[dict[str, Any], str], str | None] = lambda call, region: None
+    refuses: Callable[[str], str | None] = lambda region: None  # what it answers where it has no machines
     armed: set[str] = field(default_factory=set)  # machines that some schedule was to end
-    reclaim_after: Callable[[Instance], float | None] = lambda instance: None
 
     def clients(self, process: Process) -> Clients:
         """As one process reaches the account."""
@@ -129,7 +128,7 @@ class Amazon:
             if before != call:
                 raise refused("IdempotentParameterMismatch", "RunInstances", 400)
             return self._reservation(made)
-        code = self.refuse(call, region)
+        code = self.refuses(region)
         if code:
             self.faults.injected.append(f"refused: {code}")
             raise refused(code, "RunInstances", 400)
@@ -146,17 +145,14 @@ class Amazon:
         self.instances[identity] = instance
         self.world.note(f"amazon: {identity} of {instance.lease or instance.tags} launched")
         self.world.at(instance.running_at, lambda: instance.ended_at is None and self.start(instance))
-        after = self.reclaim_after(instance)
-        if after is not None:
-            self.world.at(instance.running_at + after, lambda: self._reclaim(instance))
         return identity
 
-    def _reclaim(self, instance: Instance) -> None:
-        if instance.ended_at is None:
+    def take_back(self, instance: Instance) -> bool:
+        """A spot machine gets its notice; others are never taken."""
+        if instance.is_spot:
             instance.notice_at = self.world.now + NOTICE_S
-            self.world.note(f"amazon: {instance.identity} will be taken back")
-            self.faults.injected.append(f"{instance.identity} taken back")
             self.world.at(instance.notice_at, lambda: self.terminate(instance, "Server.SpotInstanceTermination"))
+        return instance.is_spot
 
     def _reservation(self, made: list[str]) -> dict[str, Any]:
         return {"Instances": [self.instances[identity].shown(self.world.now) for identity in made]}

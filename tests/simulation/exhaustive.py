@@ -13,9 +13,8 @@ ORCHESTRATOR = "orchestrator"
 
 def recorded(setting: Setting, seed: int = 0) -> list[Point]:
     """The orchestrator's calls in a history without faults."""
-    trial = Trial(seed, setting)
-    broken = trial.run()
-    assert not broken, broken
+    trial = tried(setting, seed=seed)
+    assert not trial.broken, trial.broken
     return [point for point in trial.faults.points if point.process == ORCHESTRATOR]
 
 
@@ -50,9 +49,9 @@ def failures(points: list[Point]) -> Iterator[Fault]:
             yield Fault(point.process, point.number, "fail", "after", lasting=True)
 
 
-def tried(setting: Setting, fault: Fault, seed: int = 0) -> Trial:
-    """The history with this fault; `broken` says what it broke."""
-    trial = Trial(seed, setting, Faults([fault]))
+def tried(setting: Setting, *faults: Fault, seed: int = 0) -> Trial:
+    """The history with these faults; `broken` says what they broke."""
+    trial = Trial(seed, setting, Faults(faults))
     trial.broken = trial.run()
     return trial
 

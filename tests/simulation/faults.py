@@ -6,13 +6,13 @@ lost). Points are numbered by process, so a first history without faults enumera
 
 from __future__ import annotations
 
-import random
+import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from simulation.world import Killed, Process
+from simulation.world import START, Killed, Process
 
 T = TypeVar("T")
 When = Literal["before", "after"]
@@ -53,21 +53,36 @@ def reads(name: str) -> bool:
     return name.startswith(_LOOKS)
 
 
-@dataclass
-class Weather:
-    """Calls that fail by chance, until a moment."""
+@dataclass(frozen=True)
+class Outage:
+    """For some time, in seconds of the history, calls fail."""
 
-    rate: float
-    until: float
-    chance: random.Random
+    after: int
+    seconds: int
+    percent: int = 100  # of the calls
+    of: str = ""  # a part of who calls and what, such as `ec2` or `reaper 0: store create`; all calls without one
+    when: Literal["before", "after", "either"] = "before"  # their effect
+
+    @property
+    def until(self) -> float:
+        return START + self.after + self.seconds
+
+    def strikes(self, process: str, number: int, name: str, now: float) -> When | None:
+        """Whether this call fails, and when; the same call always fares the same."""
+        if not START + self.after <= now < self.until or self.of not in f"{process}: {name}":
+            return None
+        dice = zlib.crc32(f"{process} {number} {self.after}".encode())
+        if dice % 100 >= self.percent:
+            return None
+        return self.when if self.when != "either" else ("before", "after")[dice // 100 % 2]
 
 
 @dataclass
 class Faults:
     """The faults of one history, and the record of all calls."""
 
-    planned: list[Fault] = field(default_factory=list)
-    weather: Weather | None = None
+    planned: Sequence[Fault] = ()
+    outages: Sequence[Outage] = ()
     points: list[Point] = field(default_factory=list)
     injected: list[str] = field(default_factory=list)
     _numbers: Counter[str] = field(default_factory=Counter)
@@ -113,10 +128,9 @@ class Faults:
                 return fault
         if name in self._lasting and not process.on_machine:
             return Fault(process.name, number, "fail", self._lasting[name])
-        weather = self.weather
-        if weather and process.world.now < weather.until and weather.chance.random() < weather.rate:
-            return Fault(process.name, number, "fail", weather.chance.choice(("before", "after")))
-        return None
+        struck = (outage.strikes(process.name, number, name, process.world.now) for outage in self.outages)
+        when = next(filter(None, struck), None)
+        return Fault(process.name, number, "fail", when) if when else None
 
     def _struck(self, process: Process, name: str, fault: Fault, refusal: Callable[[When], Exception]) -> BaseException:
         self.injected.append(f"{fault} at {name}")

@@ -17,7 +17,7 @@ import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from simulation.faults import Faults
 from simulation.store import Disk, MachineStore
@@ -52,9 +52,10 @@ class Job:
 class Mishap:
     """What befalls a machine, in seconds after it came up."""
 
-    what: str  # freezes (nothing of it works any more), agent dies, agent hangs, away (no way to the store)
-    after: float
-    seconds: float = 0.0
+    # `freezes`: nothing of it works any more; `away`: there is no way to the store, for so many seconds
+    what: Literal["freezes", "agent dies", "agent hangs", "away", "is taken back"]
+    after: int
+    seconds: int = 0
 
 
 @dataclass
@@ -73,6 +74,7 @@ class Machine:
     skew: float = 0.0
     mishaps: tuple[Mishap, ...] = ()
     notice: Callable[[], float | None] = lambda: None
+    taken: Callable[[], bool] = lambda: False  # back by its cloud, where that does so
     frozen: bool = False
 
     def start(self) -> None:
@@ -103,7 +105,7 @@ class Machine:
             self.off(by)
 
     def _befall(self, mishap: Mishap) -> None:
-        if not self.process.alive:
+        if not self.process.alive or (mishap.what == "is taken back" and not self.taken()):
             return
         self.world.note(f"{self.name}: {mishap.what}")
         self.faults.injected.append(f"{self.name} {mishap.what}")
@@ -114,7 +116,7 @@ class Machine:
             self.process.suspend(float("inf"))
         elif mishap.what == "away":
             self.store.away_until = self.world.now + mishap.seconds
-        else:  # whoever started the agent switches the machine off behind it
+        elif mishap.what == "agent dies":  # whoever started the agent switches the machine off behind it
             self.off("agent")
 
 

@@ -1,138 +1,194 @@
-"""Histories by chance: several runs at once, and everything that may befall them, drawn from one number."""
+"""Histories by chance: several runs at once, and everything that may befall them, written down beforehand.
+
+A schedule holds whole numbers and names only, so it can be read, kept as JSON and played
+again. It is drawn by a few questions to a `random.Random`: a seeded one for the benchmark,
+or Hypothesis, which then shrinks what failed to the faults that matter. For its sake the
+answer that is asked for last and least is always the one that changes nothing.
+"""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal, TypeVar
 
-from simulation.faults import Fault, Faults, Weather
+from pydantic import TypeAdapter
+
+from simulation.faults import Fault, Faults, Outage
 from simulation.machine import Job, Mishap
-from simulation.trial import REAP_EVERY_S, Setting, Trial
-from simulation.world import START, Process
+from simulation.trial import REAP_EVERY_S, Refusal, Setting, Trial
+from simulation.world import Process
 
+T = TypeVar("T")
+SKEW_S = 10
+MACHINES = 6  # that may have a mishap, in the order in which they come up
 REFUSALS = ("InsufficientInstanceCapacity", "VcpuLimitExceeded", "RequestLimitExceeded")
-SKEW_S = 10.0
+MISHAPS = ("is taken back", "agent dies", "agent hangs", "freezes", "away")
+OUT_OF_REACH = {
+    "local": ("", "store", "local", "orchestrator"),
+    "aws": ("", "store", "ec2", "scheduler", "orchestrator"),
+}
+
+
+@dataclass(frozen=True)
+class Adopter:
+    """Somebody who attaches to a run."""
+
+    after: int
+    take_over: bool = False
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """The host of an orchestrator is suspended."""
+
+    after: int
+    seconds: int
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a schedule, and the people around it."""
+    """One run of a schedule, and the people around it; times are seconds after it began."""
 
-    after: float
-    nodes: int
-    job: Job
-    skew: float
+    after: int = 0
+    nodes: int = 1
+    job: Job = Job()
+    deadline_s: int = 420
+    skew: int = 0
     crash_at: int | None = None  # the orchestrator's call that is its last
-    suspended: tuple[float, float] | None = None  # its host sleeps: after this long, for this long
-    adopters: tuple[tuple[float, bool], ...] = ()  # when somebody attaches, and whether by --take-over
-    stopped_after: float | None = None
+    when: Literal["before", "after"] = "before"  # its effect
+    sleep: Sleep | None = None
+    adopters: tuple[Adopter, ...] = ()
+    stopped_after: int | None = None
 
 
 @dataclass(frozen=True)
 class Schedule:
     """Everything that will happen, as far as it is decided beforehand."""
 
-    seed: int
     where: str
     runs: tuple[Run, ...]
-    weather: float = 0.0
-    weather_s: float = 0.0
-    refused_s: float = 0.0  # for so long the cloud has no machines
-    refusal: str = REFUSALS[0]
-    reclaimed: float = 0.0  # how likely a spot machine is taken back
-    timers: bool = True
+    outages: tuple[Outage, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
     mishaps: dict[int, Mishap] = field(default_factory=dict)  # by the order in which machines come up
+    timers: bool = True  # the cloud's own
+    swept_at: int = 0
+    seed: int = 0  # of how long things take
 
     def __str__(self) -> str:
-        return f"--where {self.where} --seed {self.seed}"
+        return _JSON.dump_json(self, exclude_defaults=True).decode()
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """The schedule that was written so."""
+        return _JSON.validate_json(text)
 
 
-def draw(seed: int, where: str) -> Schedule:
+_JSON = TypeAdapter(Schedule)
+
+
+def seeded(seed: int, where: str) -> Schedule:
     """The schedule of a seed."""
-    chance = random.Random(f"{where} {seed}")
-    maybe = lambda likely: chance.random() < likely  # noqa: E731
-    runs = tuple(_run(chance) for _ in range(chance.choice((1, 1, 2, 3))))
+    return draw(random.Random(f"{where} {seed}"), where)
+
+
+def draw(chance: random.Random, where: str) -> Schedule:
+    """A schedule by chance, which is only ever asked for a whole number or a choice."""
     return Schedule(
-        seed=seed,
         where=where,
-        runs=runs,
-        weather=chance.choice((0.0, 0.02, 0.1, 0.4)),
-        weather_s=chance.uniform(0.0, 400.0),
-        refused_s=chance.uniform(0.0, 200.0) if maybe(0.3) else 0.0,
-        refusal=chance.choice(REFUSALS),
-        reclaimed=chance.choice((0.0, 0.0, 0.5, 1.0)),
-        timers=not maybe(0.1),
-        mishaps={number: _mishap(chance) for number in range(6) if maybe(0.15)},
+        runs=(_run(chance), *_several(chance, 60, 2, _run)),
+        outages=_several(chance, 60, 3, lambda chance: _outage(chance, where)),
+        refusals=_several(chance, 30, 2, _refusal),
+        mishaps={number: _mishap(chance) for number in range(MACHINES) if _maybe(chance, 25)},
+        timers=not _maybe(chance, 10),
+        swept_at=chance.randint(0, int(REAP_EVERY_S)),
+        seed=chance.randint(0, 2**16),
     )
+
+
+def _maybe(chance: random.Random, percent: int) -> bool:
+    return chance.randint(1, 100) > 100 - percent
+
+
+def _several(chance: random.Random, percent: int, most: int, one: Callable[[random.Random], T]) -> tuple[T, ...]:
+    found: list[T] = []
+    while len(found) < most and _maybe(chance, percent):
+        found.append(one(chance))
+    return tuple(found)
 
 
 def _run(chance: random.Random) -> Run:
-    maybe = lambda likely: chance.random() < likely  # noqa: E731
     job = Job(
-        chance.choice((0.0, 5.0, 30.0, 90.0, 1000.0)),
+        chance.choice((40.0, 0.0, 5.0, 90.0, 1000.0)),
         chance.choice((0, 0, 1)),
-        maybe(0.5),
+        _maybe(chance, 50),
         chance.choice((0.0, 2.0, 30.0)),
     )
     return Run(
-        after=chance.uniform(0.0, 120.0),
+        after=chance.randint(0, 120),
         nodes=chance.choice((1, 1, 2)),
         job=job,
-        skew=chance.uniform(-SKEW_S, SKEW_S),
-        crash_at=int(chance.triangular(0, 500, 20)) if maybe(0.5) else None,
-        suspended=(chance.uniform(0.0, 200.0), chance.uniform(5.0, 400.0)) if maybe(0.2) else None,
-        adopters=tuple((chance.uniform(5.0, 400.0), maybe(0.3)) for _ in range(chance.choice((0, 0, 1, 2)))),
-        stopped_after=chance.uniform(0.0, 300.0) if maybe(0.15) else None,
+        deadline_s=chance.choice((420, 420, 200, 900)),
+        skew=chance.randint(-SKEW_S, SKEW_S),
+        crash_at=chance.choice((chance.randint(0, 60), chance.randint(0, 500))) if _maybe(chance, 50) else None,
+        when=chance.choice(("before", "after")),
+        sleep=Sleep(chance.randint(0, 200), chance.randint(5, 400)) if _maybe(chance, 20) else None,
+        adopters=_several(chance, 40, 2, lambda chance: Adopter(chance.randint(5, 400), _maybe(chance, 30))),
+        stopped_after=chance.randint(0, 300) if _maybe(chance, 15) else None,
     )
 
 
+def _outage(chance: random.Random, where: str) -> Outage:
+    return Outage(
+        after=chance.randint(0, 400),
+        seconds=chance.randint(1, 400),
+        percent=chance.choice((100, 2, 10, 40)),
+        of=chance.choice(OUT_OF_REACH[where]),
+        when=chance.choice(("before", "after", "either")),
+    )
+
+
+def _refusal(chance: random.Random) -> Refusal:
+    return Refusal(chance.randint(0, 300), chance.randint(1, 200), chance.choice(REFUSALS))
+
+
 def _mishap(chance: random.Random) -> Mishap:
-    what = chance.choice(("freezes", "agent dies", "agent hangs", "away"))
-    return Mishap(what, chance.uniform(0.0, 300.0), chance.uniform(5.0, 600.0))
+    return Mishap(chance.choice(MISHAPS), chance.randint(0, 300), chance.randint(5, 600))
 
 
 def play(schedule: Schedule) -> Trial:
     """Let the schedule happen; the trial's `broken` says which promises were."""
-    faults = Faults([_crash(at, run) for at, run in enumerate(schedule.runs) if run.crash_at is not None])
-    chance = random.Random(f"{schedule} weather")
-    faults.weather = Weather(schedule.weather, START + schedule.weather_s, chance)
-    trial = Trial(
-        schedule.seed, Setting(where=schedule.where, timers=schedule.timers, mishaps=schedule.mishaps), faults
+    crashes = [
+        Fault(f"orchestrator {at}", run.crash_at, "crash", run.when)
+        for at, run in enumerate(schedule.runs)
+        if run.crash_at is not None
+    ]
+    setting = Setting(
+        where=schedule.where, timers=schedule.timers, mishaps=schedule.mishaps, refusals=schedule.refusals
     )
-    trial.refused_s = schedule.refused_s
-    trial.amazon.refuse = lambda call, region: _refusal(schedule, trial)
-    trial.amazon.reclaim_after = lambda instance: (
-        chance.uniform(0.0, 200.0) if instance.is_spot and chance.random() < schedule.reclaimed else None
-    )
+    trial = Trial(schedule.seed, setting, Faults(crashes, schedule.outages))
     for at, run in enumerate(schedule.runs):
         _begin(trial, at, run)
-    trial.reaper(phase=chance.uniform(0.0, REAP_EVERY_S))
+    trial.reaper(phase=schedule.swept_at)
     trial.broken = trial.finish()
     return trial
 
 
-def _crash(at: int, run: Run) -> Fault:
-    assert run.crash_at is not None
-    return Fault(f"orchestrator {at}", run.crash_at, "crash", "before" if run.crash_at % 2 else "after")
+def _begin(trial: Trial, at: int, run: Run) -> None:
+    setting = replace(trial.setting, nodes=run.nodes, job=run.job, deadline_s=float(run.deadline_s))
+    plan = trial.plan(f"run {at}", setting)
+    owner = trial.train(plan, f"orchestrator {at}", run.after, run.skew)
+    if run.sleep is not None:
+        seconds = run.sleep.seconds
+        trial.world.later(run.after + run.sleep.after, lambda: _suspend(trial, owner, seconds))
+    for number, adopter in enumerate(run.adopters):
+        trial.attach(plan, f"adopter {at}.{number}", run.after + adopter.after, -run.skew, adopter.take_over)
+    if run.stopped_after is not None:
+        trial.stop(plan, run.after + run.stopped_after, f"user {at}")
 
 
-def _suspend(trial: Trial, owner: Process, seconds: float) -> None:
+def _suspend(trial: Trial, owner: Process, seconds: int) -> None:
     if owner.alive and not owner.done:
         trial.faults.injected.append(f"{owner.name} suspended")
         owner.suspend(seconds)
-
-
-def _refusal(schedule: Schedule, trial: Trial) -> str | None:
-    return schedule.refusal if trial.world.now < START + schedule.refused_s else None
-
-
-def _begin(trial: Trial, at: int, run: Run) -> None:
-    plan = trial.plan(f"run {at}", replace(trial.setting, nodes=run.nodes, job=run.job))
-    owner = trial.train(plan, f"orchestrator {at}", run.after, run.skew)
-    if run.suspended is not None:
-        after, seconds = run.suspended
-        trial.world.later(run.after + after, lambda: _suspend(trial, owner, seconds))
-    for number, (after, take_over) in enumerate(run.adopters):
-        trial.attach(plan, f"adopter {at}.{number}", run.after + after, -run.skew, take_over)
-    if run.stopped_after is not None:
-        trial.stop(plan, run.after + run.stopped_after, f"user {at}")

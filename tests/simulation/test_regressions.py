@@ -1,13 +1,16 @@
-"""Histories that once broke a promise, each with the schedule that shows it."""
+"""Histories that once broke a promise, each with the faults that show it."""
 
 from __future__ import annotations
 
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
-from simulation.faults import Fault, Faults
-from simulation.machine import Job
-from simulation.schedule import draw, play
+from simulation.faults import Fault
+from simulation.machine import Job, Mishap
 from simulation.trial import Setting, Trial
 from simulation.verdict import entries
+
+LOSING = Setting(
+    job=Job(200.0), mishaps={0: Mishap("is taken back", 30)}
+)  # its first machine, and going on with another
 
 
 def test_a_run_whose_owner_died_between_its_last_two_writes_is_closed_by_the_reaper() -> None:
@@ -28,24 +31,28 @@ def test_a_sweep_just_after_the_deadline_leaves_agents_their_grace() -> None:
 
 
 def test_a_run_that_was_left_between_two_attempts_is_closed_and_rents_no_more() -> None:
-    trial = play(draw(69, "aws"))
-    assert not trial.broken
-    for run in trial.plans:
+    for name in ("scheduler.delete_schedule", "store create ledger"):
+        trial = died_at(name, after="lost")
+        (run,) = trial.plans
         assert [entry.kind for entry in entries(trial, run)].count("intent") == 1
 
 
 def test_the_reaper_does_not_rent_for_a_run_whose_lost_machines_are_gone() -> None:
-    def lose(faults: Faults) -> Trial:
-        trial = Trial(1, Setting(job=Job(200.0)), faults)
-        trial.amazon.reclaim_after = lambda instance: 30.0 if instance.is_spot else None
-        trial.broken = trial.run()
-        return trial
+    trial = died_at("store create ledger", after="gone")
+    (run,) = trial.plans
+    assert [entry.kind for entry in entries(trial, run)].count("intent") == 1
 
-    first = lose(Faults())
-    (run,) = first.plans
-    gone = [at for at, entry in enumerate(entries(first, run)) if entry.kind == "gone"]
-    assert len(gone) == 2, "the history is to have two attempts"
-    lines = [point for point in first.faults.points if point.name == "store create ledger"]
-    again = lose(Faults([Fault(ORCHESTRATOR, lines[gone[0]].number, "crash", "after")]))
-    assert not again.broken
-    assert [entry.kind for entry in entries(again, run)].count("intent") == 1
+
+def died_at(name: str, after: str) -> Trial:
+    """An orchestrator dies at its first such call after that line of its ledger; the sweep finds what it left."""
+    whole = tried(LOSING)
+    (run,) = whole.plans
+    kinds = [entry.kind for entry in entries(whole, run)]
+    assert kinds.count("intent") == 2, "the history is to have two attempts"
+    points = [point for point in whole.faults.points if point.process == ORCHESTRATOR]
+    lines = [point.number for point in points if point.name == "store create ledger"]
+    line = lines[kinds.index(after)]
+    at = next(point.number for point in points if point.name == name and point.number > line)
+    trial = tried(LOSING, Fault(ORCHESTRATOR, at, "crash", "before"))
+    assert not trial.broken
+    return trial

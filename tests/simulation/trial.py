@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,20 @@ REAP_EVERY_S = 600.0
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """For some time, in seconds of the history, the cloud has no machines, and says so with this code."""
+
+    after: int
+    seconds: int
+    code: str = "InsufficientInstanceCapacity"
+    region: str = ""  # everywhere without one
+
+    @property
+    def until(self) -> float:
+        return START + self.after + self.seconds
+
+
+@dataclass(frozen=True)
 class Setting:
     """What is run, and who is there to look after it."""
 
@@ -53,6 +67,7 @@ class Setting:
     timers: bool = True  # the cloud's own
     machine_timers: bool = True
     mishaps: Mapping[int, Mishap] = field(default_factory=dict)  # by the order in which machines come up
+    refusals: Sequence[Refusal] = ()
 
 
 @cache
@@ -81,7 +96,6 @@ class Trial:
         self.disk = Disk()
         self.machines: dict[str, Machine] = {}
         self.broken: list[str] = []
-        self.refused_s = 0.0  # for so long the cloud has no machines
         self.ends: dict[str, str] = {}  # how orchestrators came to their ends
         self.plans: dict[str, Plan] = {}
         self.settings: dict[str, Setting] = {}
@@ -90,6 +104,7 @@ class Trial:
         self.host = Host(self.world, self.faults, self._spawn, self._cut)
         self.cloud: Any = self.amazon if on_amazon else self.host
         self._add_strangers()
+        self.amazon.refuses = self._refused
 
     # -- who acts --
 
@@ -219,7 +234,7 @@ class Trial:
         self._power(
             instance.identity, boot, instance.index, timer,
             lambda by: self.amazon.terminate(instance, "Client.InstanceInitiatedShutdown"),
-            lambda: instance.notice_at,
+            lambda: instance.notice_at, lambda: self.amazon.take_back(instance),
         )  # fmt: skip
 
     def _spawn(self, node: local.Node) -> None:
@@ -228,15 +243,15 @@ class Trial:
         names = {"timer": "supervisor timer", "agent": "exit"}
         self._power(
             node.identity, boot.model_dump(mode="json"), node.index, timer,
-            lambda by: self.host.end(node, names[by]), lambda: None,
+            lambda by: self.host.end(node, names[by]), lambda: None, lambda: False,
         )  # fmt: skip
 
-    def _power(self, identity: str, boot: Any, node: int, timer: Any, off: Any, notice: Any) -> None:
+    def _power(self, identity: str, boot: Any, node: int, timer: Any, off: Any, notice: Any, taken: Any) -> None:
         setting = self.setting
         mishap = setting.mishaps.get(len(self.machines))
         self.machines[identity] = Machine(
             self.world, self.disk, self.faults, identity, boot, node, timer if setting.machine_timers else None,
-            self.settings[boot["run"]].job, off, notice=notice, mishaps=(mishap,) if mishap else (),
+            self.settings[boot["run"]].job, off, notice=notice, mishaps=(mishap,) if mishap else (), taken=taken,
         )  # fmt: skip
         self.machines[identity].start()
 
@@ -266,6 +281,12 @@ class Trial:
             return verdict(self)
         finally:
             self.world.end()
+
+    def _refused(self, region: str) -> str | None:
+        """What Amazon answers to who wants machines of a region now, where it has none."""
+        now, refusals = self.world.now, self.setting.refusals
+        here = (one for one in refusals if one.region in ("", region) and START + one.after <= now < one.until)
+        return next((one.code for one in here), None)
 
     def _closed(self, run: str) -> bool:
         bodies = (self.disk.objects[key][0] for key in self.disk.below(f"control/{PROJECT}/{run}/ledger/"))

@@ -103,8 +103,7 @@ def _gone(trial: Trial, run: str) -> Iterator[str]:
 
 def _promptly(trial: Trial, run: str) -> Iterator[str]:
     """The normal bound: an owner that lives, in a world that answers, gives machines back at once."""
-    weather = trial.faults.weather
-    calm_at = max(weather.until if weather and weather.rate else 0.0, START + trial.refused_s)
+    calm_at = max((one.until for one in (*trial.faults.outages, *trial.setting.refusals)), default=START)
     names = {process.name: process for process in trial.world.processes}
     lease = ""
     for at, entry in written(trial, run):
