@@ -2,7 +2,8 @@
 
 The digits job runs as bare `torchrun`, as `sojourn train` with a Prefect server running
 (warm), and with none, so that one has to be started (cold). All three take turns, in copies
-of this repository; the figures are medians of the differences to bare of the same turn.
+of this repository; the figures are medians of the differences to bare of the same turn. Beside
+them runs a Prefect flow that does nothing: what no run that is recorded in Prefect can go below.
 
     python benchmarks/overhead.py --turns 5 --json
 """
@@ -27,6 +28,17 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
 LIMIT_S = 300.0
+# What anything that is recorded in Prefect pays: its import, a flow run, and as many tasks as a run has steps.
+EMPTY_FLOW = """
+from prefect import flow, task
+
+@flow
+def empty():
+    for _ in range(11):
+        task(lambda: None)()
+
+empty()
+"""
 
 
 class Bench:
@@ -58,6 +70,11 @@ class Bench:
     def sojourn(self) -> float:
         """Seconds of the whole round trip."""
         return self._run("sojourn", "train")
+
+    def empty_flow(self) -> float:
+        """Seconds of a Prefect flow that does nothing, on the server that runs."""
+        api = f"http://127.0.0.1:{self.environment['PREFECT_SERVER_API_PORT']}/api"
+        return self._run("python", "-c", EMPTY_FLOW, PREFECT_API_URL=api, PREFECT_LOGGING_LEVEL="ERROR")
 
     def phases(self) -> dict[str, float]:
         """Seconds of each step of the newest run."""
@@ -144,13 +161,14 @@ def measure(turns: int, others: list[Peer]) -> dict[str, Any]:
         bench = Bench(Path(folder))
         try:
             bench.start_server()
-            bench.bare(), bench.sojourn()  # caches, database, first imports
-            bares, warms, colds, phases = [], [], [], []
+            bench.bare(), bench.sojourn(), bench.empty_flow()  # caches, database, first imports
+            bares, warms, colds, empties, phases = [], [], [], [], []
             beside: dict[str, list[float]] = {peer.name: [bench.peer(peer)] for peer in others}
             for _ in range(turns):
                 bares.append(bench.bare())
                 warms.append(bench.sojourn() - bares[-1])
                 phases.append(bench.phases())
+                empties.append(bench.empty_flow())
                 bench.stop_server()
                 colds.append(bench.sojourn() - bares[-1])
                 for peer in others:
@@ -161,6 +179,7 @@ def measure(turns: int, others: list[Peer]) -> dict[str, Any]:
         "bare_s": round(statistics.median(bares), 2),
         "warm_overhead_s": round(statistics.median(warms), 2),
         "cold_overhead_s": round(statistics.median(colds), 2),
+        "empty_flow_s": round(statistics.median(empties), 2),
         "phases": {name: round(statistics.median(one.get(name, 0.0) for one in phases), 3) for name in phases[0]},
         "peers_overhead_s": {peer.package: round(statistics.median(beside[peer.name][1:]), 2) for peer in others},
         "turns": turns,
@@ -179,6 +198,7 @@ def main() -> None:
         print(json.dumps(figures, indent=2))
         return
     print(f"bare {figures['bare_s']} s, warm +{figures['warm_overhead_s']} s, cold +{figures['cold_overhead_s']} s")
+    print(f"a Prefect flow that does nothing: {figures['empty_flow_s']} s")
     print("  ".join(f"{name} {seconds}" for name, seconds in figures["phases"].items()))
     print("  ".join(f"{name} +{seconds}" for name, seconds in figures["peers_overhead_s"].items()))
 

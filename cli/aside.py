@@ -29,12 +29,13 @@ class Aside(Generic[T]):
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._pipe: Connection | None = None
+        self._process: multiprocessing.process.BaseProcess | None = None
         if sys.platform != "linux":  # elsewhere the system's own libraries may not survive a fork
             return
         context = multiprocessing.get_context("fork")
         self._pipe, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(work, theirs, self._pipe), daemon=True)
-        process.start()
+        self._process = context.Process(target=_serve, args=(work, theirs, self._pipe), daemon=True)
+        self._process.start()
         theirs.close()
 
     def first(self) -> T:
@@ -61,6 +62,10 @@ class Aside(Generic[T]):
             except (EOFError, OSError):
                 self.end()
                 break
+            except BaseException:  # whoever asked leaves, and so does what is done for them
+                if self._process is not None:
+                    self._process.terminate()
+                raise
             if kind == "error":
                 raise said
             if kind == "done":
@@ -73,8 +78,10 @@ class Aside(Generic[T]):
 def _serve(work: Callable[[], Any], to: Connection, others: Connection) -> None:
     others.close()  # else this process would keep its own pipe open
     answer = _answer_of(work)
-    # From now on a Ctrl-C is for whoever asks, who knows what is to become of a run.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # From now on a Ctrl-C is for whoever asks, who knows what is to become of a run, and for programs that are
+    # started here: they would inherit a signal that is ignored.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with suppress(EOFError, OSError):  # whoever asks has left
         while answer is not None:
             to.send(answer)

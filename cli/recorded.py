@@ -15,9 +15,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cli.aside import Aside, Echo
+    from cli.aside import Aside
     from cli.view import View
-    from sojourn.gathering import Gathered
     from sojourn.planning import Plan
     from sojourn.report import Report
 
@@ -60,15 +59,6 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-def gather_for(plan: Plan, echo: Echo) -> Gathered:
-    """Gather a run's inputs, in a process that has no more than the plan."""
-    from sojourn.gathering import gather
-    from sojourn.mailbox import Mailbox
-    from sojourn.storage import Store
-
-    return gather(plan, Mailbox(Store(plan.store), plan.project, plan.run), echo)
-
-
 def _record(plan: Plan, view: View, api: str, aside: Aside[Plan]) -> Report:
     from cli.interrupts import interruptible
     from flows.train import train as flow
@@ -78,16 +68,9 @@ def _record(plan: Plan, view: View, api: str, aside: Aside[Plan]) -> Report:
     from sojourn.storage import Store
     from tasks.session import session
 
-    def gather(plan: Plan, _: Mailbox, echo: Echo) -> Gathered:
-        """Where DVC is loaded since the run was planned."""
-        try:
-            return aside.call(gather_for, plan, echo=echo)
-        finally:
-            aside.end()
-
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
     try:
-        with _settings(api), session(plan, view.listener, interruptible, gather):
+        with _settings(api), session(plan, view.listener, interruptible, aside.call):
             state = flow(plan.launch, plan.directory, return_state=True)
     except Exception:  # the engine could not tell the server how the run ended, and the store knows
         report = mailbox.read("report", Report)
@@ -96,6 +79,8 @@ def _record(plan: Plan, view: View, api: str, aside: Aside[Plan]) -> Report:
         _lost.append(api)
         view.listener.warn("Prefect did not hear how the run ended; put its record right: sojourn reap")
         return report
+    finally:
+        aside.end()
     report = mailbox.read("report", Report)
     if report is None:
         state.result()  # without a report the flow has failed, and this raises why

@@ -22,9 +22,6 @@ class Gathered(NamedTuple):
     sent: int
 
 
-Gather = Callable[[Plan, Mailbox, Callable[[str], None]], Gathered]
-
-
 def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathered:
     """Send what the DVC remote or the store lacks of a run's inputs. Raises SpecError for what is nowhere.
 

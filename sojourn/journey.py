@@ -7,15 +7,12 @@ way without Prefect; `flows/train.py` takes the same steps as Prefect tasks.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path, PurePosixPath
-from threading import Thread
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sojourn import bundle, checkpoint, environment, publish
 from sojourn.agent.pack import pack
@@ -24,7 +21,7 @@ from sojourn.dataset import Dataset
 from sojourn.environment import Setups
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, first_line
 from sojourn.following import Audience, Follower
-from sojourn.gathering import Gather, gather
+from sojourn.gathering import gather
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.orchestrator import Orchestrator
@@ -41,6 +38,7 @@ from sojourn.shorthand import format_clock
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
+T = TypeVar("T")
 
 
 class Listener(Audience, Protocol):
@@ -53,6 +51,19 @@ class Listener(Audience, Protocol):
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done; `text` says in a few words what it did, `good` whether that was hoped for."""
         ...
+
+
+class Doer(Protocol):
+    """Does a piece of work with DVC, which is slow to load: here, or in a process that has loaded it already."""
+
+    def __call__(self, work: Callable[..., T], *arguments: object, echo: Callable[[str], None]) -> T:
+        """`work(*arguments, echo)`; `echo` is told in a line what takes its time."""
+        ...
+
+
+def here(work: Callable[..., T], *arguments: object, echo: Callable[[str], None]) -> T:
+    """In this process."""
+    return work(*arguments, echo)
 
 
 class Journey:
@@ -86,7 +97,7 @@ class Journey:
         self.orchestrator.warn = listener.warn
         self.phases: dict[str, float] = {}
         self.released = False
-        self.gather: Gather = gather  # for whoever has a process at hand that has DVC loaded already
+        self.do: Doer = here
 
     @classmethod
     def begin(cls, plan: Plan, mailbox: Mailbox, *rest: object, **options: object) -> Journey:
@@ -133,7 +144,7 @@ class Journey:
             return
         with self._step("data") as say:
             wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
-            files, sent = self.gather(self.plan, self.mailbox, self.listener.note)
+            files, sent = self.do(gather, self.plan, self.mailbox, echo=self.listener.note)
             self.mailbox.write_once("inputs", Inputs(files=files))
             size = f"{len(files):,} files"
             say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")
@@ -171,8 +182,6 @@ class Journey:
 
     def train(self) -> Outcome:
         """Follow the script to its end."""
-        if self.plan.stage is not None:  # what publishing needs takes a while to load, and here it costs nothing
-            Thread(target=import_module, args=("dvc.repo",), daemon=True).start()
         with self._step("train", ago=self._trained_for()) as say:
             outcome = self.orchestrator.follow()
             self.follower.finish(self.orchestrator.state)
@@ -387,21 +396,8 @@ class Journey:
         )
 
     def _publish(self, outcome: Outcome, found: Collected) -> Published:
-        here = os.path.isdir(self.plan.directory) and self._sent is not None
-        sent = self._sent
-        if not here or sent is None:
-            return Published(note=f"its directory is not here; get the results: sojourn pull {self.plan.run} --to DIR")
-        if self._checkout.exists() and self.plan.stage is None:
-            return Published(note=f"it ran from a checkout; get the results: sojourn pull {self.plan.run} --to DIR")
-        if outcome.state != "succeeded":
-            return publish.keep_aside(self.plan, found, self.mailbox, self._project)
-        if self.plan.stage is None:
-            return publish.place_files(self.plan, found, sent, self.mailbox, self._project)
-        inputs = self.mailbox.read("inputs", Inputs)
-        assert inputs is not None
-        return publish.commit_stage(
-            self.plan, found, sent, inputs, self.mailbox, self._project, self._dataset, self.listener.note
-        )
+        came_from = (self.plan, self.mailbox, outcome, found, self._checkout)
+        return self.do(publish.bring_home, *came_from, echo=self.listener.note)
 
     def _close(self, outcome: Outcome, found: Collected, placed: Published) -> Report:
         sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)

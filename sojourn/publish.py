@@ -14,7 +14,7 @@ from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.project import Project
-from sojourn.records import Bundle, FileEntry, Record
+from sojourn.records import Bundle, FileEntry, Outcome, Record
 
 
 class Inputs(Record):
@@ -33,6 +33,34 @@ class Published(Record):
     committed: bool = False
     pushed_bytes: int = 0
     note: str | None = None
+
+
+def bring_home(
+    plan: Plan,
+    mailbox: Mailbox,
+    outcome: Outcome,
+    collected: Collected,
+    checkout: Path,
+    echo: Callable[[str], None],
+) -> Published:
+    """Results of a run into the directory that it was started from, if that is here.
+
+    `checkout` is where its project would have been cloned to; what is placed there would go with it.
+    """
+    sent = mailbox.read("bundle", Bundle)
+    if sent is None or not Path(plan.directory).is_dir():
+        return Published(note=f"its directory is not here; get the results: sojourn pull {plan.run} --to DIR")
+    if checkout.exists() and plan.stage is None:
+        return Published(note=f"it ran from a checkout; get the results: sojourn pull {plan.run} --to DIR")
+    project = Project.at(Path(plan.directory))
+    if outcome.state != "succeeded":
+        return keep_aside(plan, collected, mailbox, project)
+    if plan.stage is None:
+        return place_files(plan, collected, sent, mailbox, project)
+    inputs = mailbox.read("inputs", Inputs)
+    assert inputs is not None and project.dvc is not None
+    dataset = Dataset(project.dvc, project.directory)
+    return commit_stage(plan, collected, sent, inputs, mailbox, project, dataset, echo)
 
 
 def place_files(plan: Plan, collected: Collected, sent: Bundle, mailbox: Mailbox, project: Project) -> Published:

@@ -77,6 +77,10 @@ class Store:
             meant = Path(unquote(url.removeprefix("file:").lstrip("/")))
             raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")
 
+    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+        """An open store does not travel to another process; it is opened there."""
+        return Store, (self.url,)
+
     def put(self, key: str, body: bytes | Path) -> None:
         """Write an object, replacing what was there; a file goes in parts, and never whole into memory."""
         _check_key(key)

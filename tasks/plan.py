@@ -57,7 +57,7 @@ def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journe
     open_journey = Journey if mailbox.read("plan", Plan) else Journey.begin
     journey = open_journey(made, mailbox, rented_from, home, listener, cancelled=_is_cancelling)
     if session:
-        journey.gather = session.gather
+        journey.do = session.do
     return journey
 
 

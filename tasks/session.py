@@ -1,4 +1,4 @@
-"""What a flow run knows that is no parameter of it: who listens, a plan already shown, who gathers its data.
+"""What a flow run knows that is no parameter of it: who listens, a plan already shown, who has DVC loaded.
 
 A command line that runs the flow in its own process has made and printed the plan, and
 wants to see the steps; a flow run under a worker has neither.
@@ -11,8 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from sojourn.gathering import Gather
-from sojourn.journey import Journey, Listener
+from sojourn.journey import Doer, Journey, Listener
 from sojourn.planning import Plan
 
 
@@ -23,7 +22,7 @@ class Session:
     plan: Plan
     listener: Listener
     guard: Callable[[Journey], AbstractContextManager[None]]
-    gather: Gather
+    do: Doer
 
 
 _current: ContextVar[Session | None] = ContextVar("session", default=None)
@@ -42,10 +41,10 @@ def guarded(journey: Journey) -> AbstractContextManager[None]:
 
 @contextmanager
 def session(
-    plan: Plan, listener: Listener, guard: Callable[[Journey], AbstractContextManager[None]], gather: Gather
+    plan: Plan, listener: Listener, guard: Callable[[Journey], AbstractContextManager[None]], do: Doer
 ) -> Iterator[None]:
     """Let the flow that is run inside the block be this command line's."""
-    token = _current.set(Session(plan, listener, guard, gather))
+    token = _current.set(Session(plan, listener, guard, do))
     try:
         yield
     finally:

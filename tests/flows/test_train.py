@@ -5,15 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dvc_project
 import pytest
-from cli_world import World
+from cli_world import WAITS, World
+from prefect_server import wait
 
 if TYPE_CHECKING:
     from prefect_server import Server
@@ -157,6 +161,40 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
     assert done.returncode == 0, done.stderr
     run = done.stdout.split("REPORT succeeded ")[1].split()[0]
     assert server.flow_run(run)["name"] == run and world.show()["run"] == run
+
+
+def test_the_process_that_records_a_stage_never_loads_dvc(
+    world: World, server: Server, dvc_template: dvc_project.Project
+) -> None:
+    world.project = dvc_template.copy(world.root / "stage").root
+    program = "import atexit, sys, cli.main; atexit.register(lambda: print('dvc.repo' in sys.modules)); cli.main.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "--stage", "train"],
+        cwd=world.project,
+        env={**world.environment, "PREFECT_API_URL": server.url},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "False"), done.stdout + done.stderr
+    assert dvc_project.dvc(world.project, "status", "train").strip().endswith("up to date.")
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_stage_that_comes_after_ends_that_stage(
+    world: World, server: Server, dvc_template: dvc_project.Project
+) -> None:
+    project = dvc_template.copy(world.root / "stage")
+    world.project = project.root
+    waits = WAITS.format(ready=str(world.signs / "ready"), go=str(world.signs / "go"))
+    project.write("report.py", textwrap.dedent(waits))
+    project.save()
+    cli = world.start("train", "--stage", "train", PREFECT_API_URL=server.url)
+    world.wait_for_file("ready", 150)
+    os.killpg(cli.process.pid, signal.SIGINT)  # as a terminal does it
+    assert cli.wait() != 0, cli.output
+    wait(lambda: not any("report.py" in line for line in world.alive().values()))
+    assert world.show()["receipt"]["state"] == "closed"
 
 
 def test_its_parameters_are_a_typed_form() -> None:
