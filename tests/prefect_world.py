@@ -23,12 +23,12 @@ def submit(world: World, server: Server, deployment: str = "train/manual") -> st
     return str(server.ask(f"/deployments/{which}/create_flow_run", asked)["id"])
 
 
-def under_a_worker(world: World, server: Server) -> tuple[Worker, str]:
+def under_a_worker(world: World, server: Server, deployment: str = "train/manual") -> tuple[Worker, str]:
     """A worker in whose hands a run of this project is, its script running; and the flow run's id."""
     done = world.sojourn("deploy", PREFECT_API_URL=server.url)
     assert done.returncode == 0, done.stderr
     worker = Worker(server, world.environment, world.root / "worker.log")
-    flow_run = submit(world, server)
+    flow_run = submit(world, server, deployment)
     world.wait_for_file("ready", 150)
     wait(lambda: server.get(f"/flow_runs/{flow_run}")["state_type"] == "RUNNING")
     return worker, flow_run

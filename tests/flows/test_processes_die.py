@@ -245,6 +245,47 @@ def test_a_killed_worker_takes_nothing_with_it(world: World, server: Server) -> 
     assert_home(world)
 
 
+ZOMBIES = {
+    "name": "zombies",
+    "trigger": {
+        "type": "event",
+        "posture": "Proactive",
+        "after": ["prefect.flow-run.heartbeat"],
+        "expect": ["prefect.flow-run.*"],
+        "match": {"prefect.resource.id": "prefect.flow-run.*"},
+        "for_each": ["prefect.resource.id"],
+        "threshold": 1,
+        "within": 90,
+    },
+    "actions": [{"type": "change-flow-run-state", "state": "CRASHED", "message": "no heartbeat"}],
+}
+
+
+@pytest.mark.slow
+def test_a_zombie_that_prefect_calls_crashed_leaves_its_script_running_and_the_reaper_closes_it(
+    world: World, server: Server
+) -> None:
+    """The automation is Prefect's own advice: https://docs.prefect.io/v3/advanced/detect-zombie-flows"""
+    world.environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"  # the least that Prefect takes
+    zombies = server.ask("/automations/", ZOMBIES)["id"]
+    try:
+        worker, flow_run = under_a_worker(world, server)
+        heartbeat = {"event": {"name": ["prefect.flow-run.heartbeat"]}}
+        whose = {"resource": {"id": [f"prefect.flow-run.{flow_run}"]}}
+        wait(lambda: server.ask("/events/filter", {"filter": {**heartbeat, **whose}})["events"], 60)
+        worker.stop(signal.SIGKILL)
+        os.kill(_process_of_the_flow(world), signal.SIGKILL)
+        server.wait_for_state(flow_run, "CRASHED", seconds=200)
+    finally:
+        server.delete(f"/automations/{zombies}")
+    assert world.supervisors() and world.agents() and "outcome" not in world.kinds()
+    assert "goes on" in reap(world, server)["left"]
+    let_it_end(world)
+    done = reap(world, server)
+    assert done["closed"].startswith("succeeded") and "as Crashed, and it is Completed" in done["mended"], done
+    assert_home(world)
+
+
 SERVES = """
 from flows.train import train
 train.serve(name="served", pause_on_shutdown=False)

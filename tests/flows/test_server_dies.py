@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from cli_world import World
 from prefect_server import Server, Worker, wait
-from prefect_world import reap, under_a_worker
+from prefect_world import assert_home, let_it_end, reap, under_a_worker
 
 pytestmark = pytest.mark.local
 
@@ -62,6 +62,25 @@ def test_after_the_loss_of_the_host_reap_closes_the_run_and_says_so_in_prefect(w
     assert mortal.get(f"/flow_runs/{flow_run}")["state_type"] == "FAILED"
     assert world.show()["receipt"]["state"] == "closed"
     assert reap(world, mortal) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_run_whose_concurrency_lease_is_lost_is_handed_over_and_the_reaper_closes_it(
+    world: World, mortal: Server
+) -> None:
+    """By default a server keeps the leases of concurrency limits in memory; each flow run asks for its own again
+    after 225 s, and ends itself when it is unknown: https://github.com/PrefectHQ/prefect/issues/18839"""
+    worker, flow_run = under_a_worker(world, mortal, "train/nightly")
+    mortal.stop()
+    mortal.start()
+    mortal.wait_for_state(flow_run, "CRASHED", seconds=330)
+    assert world.kinds()[-1] == "handover" and "outcome" not in world.kinds() and world.agents()
+    worker.stop()
+    let_it_end(world)
+    done = reap(world, mortal)
+    assert done["closed"].startswith("succeeded") and "it is Completed" in done["mended"], done
+    assert_home(world)
 
 
 def test_a_server_that_dies_in_the_middle_costs_a_run_nothing(world: World, mortal: Server) -> None:
