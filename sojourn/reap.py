@@ -21,7 +21,7 @@ from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.providers import Provider
-from sojourn.records import Lease, Outcome, Record
+from sojourn.records import Lease, Lookalike, Outcome, Record
 from sojourn.report import Report
 from sojourn.runs import all_mailboxes, entries_of
 from sojourn.shorthand import format_duration
@@ -38,6 +38,9 @@ Action = Literal[
     "ended", "closed", "left", "failed", "unseen", "mended", "would end", "would close", "would mend"
 ]  # fmt: skip
 NEWS = ("ended", "closed", "failed")  # what somebody should hear of, for each of these outlived whoever had it in hand
+
+
+_Seen = tuple[list[Lease], list[Lookalike]]
 
 
 class Finding(Record):
@@ -71,7 +74,9 @@ def reap(
         if isinstance(found, Finding):
             yield found
             continue
-        for lease in found:
+        leases, lookalikes = found
+        yield from (_spared(one) for one in lookalikes if project in (None, one.project))
+        for lease in leases:
             if project is not None and lease.project not in ("", project):
                 continue
             why, end = _judged(lease, known, now) if project in (None, lease.project) else (NAMELESS, False)
@@ -100,25 +105,37 @@ def kept_stores(providers: Sequence[Provider]) -> list[Store]:
     return [Store(url) for urls in found for url in urls]
 
 
-def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provider, list[Lease] | Finding]]:
+def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provider, _Seen | Finding]]:
     """What stands at each provider, asked side by side; or that it could not be asked."""
 
-    def ask(provider: Provider) -> list[Lease] | SojournError:
+    def ask(provider: Provider) -> _Seen | SojournError:
         try:
-            return provider.leases()
+            return provider.leases(), _lookalikes(provider)
         except SojournError as error:
             return error
 
     answers = clock.together([partial(ask, provider) for provider in providers])
     seen = list(zip(providers, answers, strict=True))
-    answered = {provider.name for provider, found in seen if isinstance(found, list)}
+    answered = {provider.name for provider, found in seen if isinstance(found, tuple)}
     for provider, found in seen:
-        if isinstance(found, list):
+        if isinstance(found, tuple):
             yield provider, found
             continue
         # Where these credentials are good, a place that they may not see is one where they rented nothing.
         closed = isinstance(found, AccessError) and provider.name in answered
         yield provider, _found(provider.name, "", "unseen" if closed else "failed", found.message)
+
+
+def _lookalikes(provider: Provider) -> list[Lookalike]:
+    try:
+        return provider.lookalikes()
+    except SojournError:  # no machine of ours may live on for that; the next sweep tells of them
+        return []
+
+
+def _spared(one: Lookalike) -> Finding:
+    why = f"it carries the tags of {one.lease}, but was not made by us; if it is nobody's, end it yourself"
+    return _found(one.identity, "", "left", why)
 
 
 def _mailboxes(stores: Iterable[Store]) -> Iterator[Mailbox | Finding]:

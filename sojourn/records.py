@@ -425,6 +425,14 @@ class Lease(Record):
         )
 
 
+class Lookalike(Record):
+    """Somebody's machine that carries the tags of a lease, and was not made by its request."""
+
+    identity: str = Field(description="The provider's own id")
+    lease: str
+    project: str
+
+
 class Resource(Record):
     """One line of the receipt."""
 

@@ -11,7 +11,7 @@ from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
 from sojourn.reap import SETTLING_S, reap
-from sojourn.records import Hold, Lease, Machine, Outcome
+from sojourn.records import Hold, Lease, Lookalike, Machine, Outcome
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock
 
@@ -29,6 +29,9 @@ class Cloud:
 
     def leases(self) -> list[Lease]:
         return [self._lease]
+
+    def lookalikes(self) -> list[Lookalike]:
+        return []
 
 
 @pytest.mark.parametrize(("held", "late"), [(None, 100.0), (Hold(since=101.0, until=500.0), 500.0)])

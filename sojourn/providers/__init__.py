@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sojourn.errors import SpecError, nearest
-from sojourn.records import Boot, Capability, Lease, Need, Offer, Offers
+from sojourn.records import Boot, Capability, Lease, Lookalike, Need, Offer, Offers
 
 Request = dict[str, Any]
 NAMES = ("local", "aws")
@@ -67,6 +67,10 @@ class Provider(Protocol):
 
     def leases(self) -> list[Lease]:
         """Everything that carries one of our names, also half-made things, never a stranger's."""
+        ...
+
+    def lookalikes(self) -> list[Lookalike]:
+        """What carries the tags of a lease without being of it: to be told, and left alone."""
         ...
 
 

@@ -27,7 +27,7 @@ from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
-from sojourn.records import Boot, Capability, GpuNeed, Lease, Machine, Need, Offer, Offers
+from sojourn.records import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
 
 # What a machine asks for keys where its store is in a cloud and the environment has none.
 KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
@@ -171,6 +171,10 @@ class LocalProvider:
             names.update(self._names())
         found = (self._observe(name, marks) for name in sorted(names))
         return [lease for lease in found if lease is not None and not self._is_gone(lease)]
+
+    def lookalikes(self) -> list[Lookalike]:
+        """None: a process is told by where it was started from, which is not copied."""
+        return []
 
     def past(self, older_than_s: float = KEEP_S) -> list[str]:
         """The names of leases that have been gone for longer than this."""

@@ -23,6 +23,7 @@ class Guard:
 AMAZON = "sojourn/providers/ec2/lease.py"
 CALLS = "sojourn/providers/ec2/calls.py"
 ANSWERS = "sojourn/providers/ec2/answers.py"
+INVENTORY = "sojourn/providers/ec2/inventory.py"
 SWEEP = "tests/providers/test_sweep.py"
 RACES = "tests/providers/test_races.py"
 EC2 = "tests/providers/test_ec2.py"
@@ -190,6 +191,27 @@ GUARDS = (
         "        return name if ours == text else None\n",
         "        return name\n",
         "tests/test_names.py",
+    ),
+    Guard(
+        "a machine with another token is not ours",
+        INVENTORY,
+        "        if others:\n",
+        "        others = []\n        if others:\n",
+        f"{SWEEP} -k every_tag",
+    ),
+    Guard(
+        "a machine that the lease's schedule names is ours",
+        INVENTORY,
+        '            others = [one for one in others if one["InstanceId"] not in armed]\n',
+        "",
+        f"{EC2} -k own_schedule",
+    ),
+    Guard(
+        "the reaper in the cloud spares another token",
+        "sojourn/providers/ec2/reaper.py",
+        "tags, end if made_by_us else spare\n",
+        "tags, end\n",
+        "tests/providers/test_reaper.py -k outlived",
     ),
     Guard(
         "the agent's deadline",

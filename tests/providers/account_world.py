@@ -98,13 +98,13 @@ class Account:
         )
 
     def copy(self, machine: str, **tags: str) -> str:
-        """Somebody else's machine with the tags of one of ours, but for these."""
+        """Somebody else's machine with the tags of one of ours, its disk's too, but for these."""
         (model,) = [one for one in self.cloud.rented() if one["id"] == machine]
         ec2 = self.cloud.client("ec2")
         named = [{"Key": key, "Value": tags.get(key, value)} for key, value in model["tags"].items()]
         made = ec2.run_instances(
             ImageId=self._image(REGION), InstanceType="t3.micro", MinCount=1, MaxCount=1,
-            TagSpecifications=[{"ResourceType": "instance", "Tags": named}],
+            TagSpecifications=[{"ResourceType": kind, "Tags": named} for kind in ("instance", "volume")],
         )  # fmt: skip
         return str(made["Instances"][0]["InstanceId"])
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import pytest
 from clouds.aws_cloud import REGION, AwsCloud
@@ -118,6 +119,20 @@ class Ec2World:
         return json.dumps([self.cloud.calls(), data]).encode()
 
     # -- beyond the contract --
+
+    def copy(self, model: dict[str, Any], kinds: tuple[str, ...] = ("instance", "volume")) -> str:
+        """A stranger's machine with the tags of another, on what these kinds name; its id."""
+        ec2 = self.cloud.client("ec2")
+        tags = [{"Key": key, "Value": value} for key, value in model["tags"].items()]
+        made = ec2.run_instances(
+            ImageId=ec2.describe_images()["Images"][0]["ImageId"],
+            InstanceType="t3.micro",
+            MinCount=1,
+            MaxCount=1,
+            TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in kinds],
+        )
+        self.strangers.append(made["Instances"][0]["InstanceId"])
+        return self.strangers[-1]
 
     def schedules(self) -> list[str]:
         return [one["Name"] for one in self.cloud.client("scheduler").list_schedules()["Schedules"]]

@@ -148,6 +148,46 @@ class TestAmazon(Amazon):
         world.provider().release(str(NAME))
         assert world.provider().leases() == [] and ec2.describe_volumes()["Volumes"] == []
 
+    def test_a_machine_with_every_tag_of_a_lease_is_none_of_it_unless_its_request_made_it(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        world.provider().create(request_for())
+        (ours,) = world.ours()
+        copy = world.copy(ours)
+        (lease,) = world.provider().leases()
+        assert [one.identity for one in lease.machines] == [ours["id"]]
+        assert [(one.identity, one.lease) for one in world.provider().lookalikes()] == [(copy, str(NAME))]
+        self.release(world)
+        assert world.cloud.running() == [copy] and world.strangers_untouched()
+        assert world.provider().leases() == [] and world.provider().observe(str(NAME)) is not None
+
+    def test_a_machine_that_the_lease_s_own_schedule_names_is_of_it_whatever_its_token(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        armed = world.copy({"tags": {"sojourn:lease": str(NAME)}})
+        assert world.provider().leases() == []
+        call = request_for()["create_schedule"]
+        call["Target"]["Input"] = json.dumps({"InstanceIds": [armed]})
+        world.cloud.client("scheduler").create_schedule(**call)
+        assert [one.identity for one in self.lease(world).machines] == [armed] and not world.provider().lookalikes()
+        self.release(world)
+        assert world.cloud.running() == [] and world.schedules() == []
+
+    def test_a_volume_and_a_group_with_the_tags_of_a_lease_stay_with_whose_they_are(
+        self, world: Ec2World, near: MakeRequest
+    ) -> None:
+        world.provider().create(near())
+        copy = world.copy(world.ours()[0], kinds=("volume",))
+        tags = [{"Key": key, "Value": value} for key, value in world.ours()[0]["tags"].items()]
+        world.cloud.client("ec2").create_placement_group(
+            GroupName="somebodys",
+            Strategy="cluster",
+            TagSpecifications=[{"ResourceType": "placement-group", "Tags": tags}],
+        )
+        self.release(world)
+        assert [one["GroupName"] for one in world.groups()] == ["somebodys"] and world.cloud.running() == [copy]
+        assert world.provider().leases() == []
+
     def test_a_reclaimed_machine_says_so(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.provider().create(request_for(market="spot"))
         self.wait_until_running(world)

@@ -21,35 +21,41 @@ from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.providers.ec2.setup.reaper import archive
 
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
+OTHER = str(LeaseName("witty-wren-00ff", 1))
 LATE = str(int(time.time()) - reaper.GRACE_S - 60)
 
 
-def rent(aws: AwsCloud, **tags: str) -> str:
+def rent(aws: AwsCloud, token: str | None = None, **tags: str) -> str:
+    """A machine; one with a lease was made by that lease's request, unless `token` says otherwise."""
     ec2 = aws.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     named = [{"Key": f"sojourn:{key}", "Value": value} for key, value in tags.items()]
     specs = [{"ResourceType": "instance", "Tags": named}] if named else []
-    made = ec2.run_instances(ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, TagSpecifications=specs)
+    words = {"ClientToken": token or tags["lease"]} if token or "lease" in tags else {}
+    made = ec2.run_instances(
+        ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, TagSpecifications=specs, **words
+    )
     return str(made["Instances"][0]["InstanceId"])
 
 
 def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> None:
     soon = str(int(time.time()) - reaper.GRACE_S + 300)
-    overdue = rent(aws, lease=LEASE, deadline=LATE)
+    overdue, copied = rent(aws, lease=LEASE, deadline=LATE), rent(aws, "a-copy", lease=LEASE, deadline=LATE)
     spared = [
-        rent(aws, lease=LEASE, deadline=soon),
+        rent(aws, lease=OTHER, deadline=soon),
         rent(aws, lease="sojourn-calm-panda-a2e3-1-0-ffff", deadline=LATE),
-        rent(aws, lease=LEASE, deadline="soon"),
+        rent(aws, lease=str(LeaseName("calm-panda-a2e3", 2)), deadline="soon"),
         rent(aws, deadline=LATE),
         rent(aws),
     ]
     answers = reaper.handler({}, None)
+    assert answers.pop(copied)["left"] == "it carries our tags, but was not made by us"
     assert {one: answer["done"] for one, answer in answers.items()} == {overdue: "terminated"}
-    assert sorted(aws.running()) == sorted(spared)
+    assert sorted(aws.running()) == sorted([*spared, copied])
 
 
-def group(aws: AwsCloud, name: str, deadline: str) -> None:
-    tags = [{"Key": "sojourn:lease", "Value": name}, {"Key": "sojourn:deadline", "Value": deadline}]
+def group(aws: AwsCloud, name: str, deadline: str, lease: str = "") -> None:
+    tags = [{"Key": "sojourn:lease", "Value": lease or name}, {"Key": "sojourn:deadline", "Value": deadline}]
     specs = [{"ResourceType": "placement-group", "Tags": tags}]
     aws.client("ec2").create_placement_group(GroupName=name, Strategy="cluster", TagSpecifications=specs)
 
@@ -59,17 +65,18 @@ def groups(aws: AwsCloud) -> list[str]:
 
 
 def test_a_placement_group_goes_after_its_machines(aws: AwsCloud) -> None:
-    ec2, other = aws.client("ec2"), str(LeaseName("witty-wren-00ff", 1))
+    ec2 = aws.client("ec2")
     group(aws, LEASE, LATE)
-    group(aws, other, str(int(time.time())))
+    group(aws, OTHER, str(int(time.time())))
+    group(aws, "somebodys", LATE, lease=LEASE)
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     machine = {"ImageId": image, "InstanceType": "c6i.large", "MinCount": 1, "MaxCount": 1}
     made = ec2.run_instances(**machine, Placement={"GroupName": LEASE})["Instances"][0]["InstanceId"]
-    assert {one: answer["left"] for one, answer in reaper.handler().items()} == {LEASE: "in use"}
+    assert reaper.handler()[LEASE]["left"] == "in use"
     ec2.terminate_instances(InstanceIds=[made])
     aws.wait_for(made, "terminated")
-    assert {one: answer["done"] for one, answer in reaper.handler().items()} == {LEASE: "deleted"}
-    assert groups(aws) == [other]
+    assert reaper.handler()[LEASE]["done"] == "deleted"
+    assert groups(aws) == [OTHER, "somebodys"]
 
 
 @pytest.mark.parametrize(("run", "attempt", "offer"), [("calm-panda-a2e3", 1, 0), ("witty-wren-00ff", 12, 34)])
@@ -80,8 +87,8 @@ def test_it_knows_our_names_as_we_give_them(run: str, attempt: int, offer: int) 
 
 
 def test_one_that_cannot_be_ended_keeps_no_other_alive_and_is_an_error(aws: AwsCloud) -> None:
-    for _ in range(2):
-        rent(aws, lease=LEASE, deadline=LATE)
+    for lease in (LEASE, OTHER):
+        rent(aws, lease=lease, deadline=LATE)
     aws.fault("ec2", "TerminateInstances", "error", code="UnauthorizedOperation", status=403)
     with pytest.raises(RuntimeError, match="UnauthorizedOperation"):
         reaper.handler()

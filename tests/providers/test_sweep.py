@@ -62,6 +62,21 @@ def test_from_a_fresh_machine_it_ends_what_outlived_its_run_in_any_region_and_no
     assert account.running() == {goes_on, forged, other}
 
 
+def test_a_copy_with_every_tag_of_a_machine_of_ours_is_left_and_told(account: Account) -> None:
+    # As "launch more like this", a launch template or a restored backup make it.
+    late = account.rent("late-gull-0001", deadline=-60.0)
+    goes_on = account.rent("loyal-gull-0005")
+    account.ledger("loyal-gull-0005", ("ordered", {}))
+    copies = [account.copy(late), account.copy(goes_on)]
+    for found in (account.sweep(dry_run=True), account.sweep(), account.sweep(later=7200.0)):
+        assert {found[one].action for one in copies} == {"left"}
+        assert "tags of sojourn-late-gull-0001-1-0-" in found[copies[0]].reason
+        assert "not made by us" in found[copies[0]].reason
+        raise_for_failed(found.values())
+    assert account.running() == set(copies)
+    assert not account.sweep(project="letters")
+
+
 def test_a_run_that_is_over_is_closed_though_nothing_here_remembers_it(account: Account) -> None:
     # Its machines are gone and forgotten, so that only the account's own bucket tells of it.
     over = ("outcome", SUCCEEDED.model_dump(mode="json"))

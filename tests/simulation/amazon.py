@@ -51,6 +51,10 @@ class Instance:
         return {tag["Key"]: tag["Value"] for tag in specifications.get("instance", [])}
 
     @property
+    def is_strangers(self) -> bool:
+        return str(self.call["ClientToken"]).startswith("stranger")
+
+    @property
     def is_spot(self) -> bool:
         return "InstanceMarketOptions" in self.call
 
@@ -68,6 +72,7 @@ class Instance:
         found: dict[str, Any] = {
             "InstanceId": self.identity,
             "AmiLaunchIndex": self.index,
+            "ClientToken": self.call["ClientToken"],
             "State": {"Name": self.state(now)},
             "LaunchTime": datetime.fromtimestamp(self.launched_at, UTC),
             "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
@@ -170,6 +175,7 @@ class Amazon:
                 "VolumeId": f"vol-{one.identity}",
                 "CreateTime": datetime.fromtimestamp(one.launched_at, UTC),
                 "Tags": one.shown(now)["Tags"],
+                "Attachments": [{"InstanceId": one.identity}],
             }
             for one in self._here(region)
             if one.shown_at <= now < one.gone_at and all(_matches(one, now, wanted) for wanted in Filters)
@@ -263,6 +269,8 @@ def _matches(instance: Instance, now: float, wanted: dict[str, Any]) -> bool:
     name, values = wanted["Name"], wanted["Values"]
     if name == "instance-state-name":
         return instance.state(now) in values
+    if name == "instance-id":
+        return instance.identity in values
     return _tagged(instance.shown(now)["Tags"], [wanted])
 
 

@@ -17,7 +17,7 @@ from sojourn.errors import SpecError, TransientError
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Boot, Capability, Lease, Machine, Need, Offer, Offers
+from sojourn.records import Boot, Capability, Lease, Lookalike, Machine, Need, Offer, Offers
 
 T = TypeVar("T")
 LATENCY_S = 0.05
@@ -34,6 +34,7 @@ class Node:
     launched_at: float
     ended_at: float | None = None
     why: str = ""
+    is_strangers = False  # nobody else has any here
 
     @property
     def gone_at(self) -> float:
@@ -123,6 +124,9 @@ class SimulatedLocal:
             return [lease for lease in found if lease is not None and not lease.gone]
 
         return self._ask("leases", effect)
+
+    def lookalikes(self) -> list[Lookalike]:
+        return []
 
     def _launch(self, name: str, index: int, request: Request) -> None:
         host = self._host

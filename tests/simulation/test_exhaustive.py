@@ -25,7 +25,7 @@ def broken(setting: Setting, faults: Callable[[list[Point]], Iterator[Fault]]) -
 
 @pytest.mark.parametrize("where", WHERE)
 def test_an_orchestrator_that_dies_anywhere_leaves_nothing_and_is_closed_by_the_reaper(where: str) -> None:
-    assert not broken(Setting(where=where), crashes)
+    assert not broken(Setting(where=where, copied=True), crashes)
 
 
 @pytest.mark.parametrize("where", WHERE)

@@ -66,6 +66,7 @@ class Setting:
     adopts_after: float | None = None  # somebody attaches to the run, that long after the start
     timers: bool = True  # the cloud's own
     machine_timers: bool = True
+    copied: bool = False  # somebody makes one more like each machine of Amazon's, with all its tags
     mishaps: Mapping[int, Mishap] = field(default_factory=dict)  # by the order in which machines come up
     refusals: Sequence[Refusal] = ()
 
@@ -228,8 +229,11 @@ class Trial:
     # -- machines --
 
     def _boot(self, instance: amazon.Instance) -> None:
-        if "UserData" not in instance.call:  # a stranger's
+        if instance.is_strangers:
             return
+        if self.setting.copied:
+            call = {**instance.call, "ClientToken": f"stranger-{instance.identity}", "MaxCount": 1}
+            self.amazon.run_instances(instance.region, **call)
         boot, timer = read_user_data(instance.call["UserData"])
         self._power(
             instance.identity, boot, instance.index, timer,

@@ -35,7 +35,7 @@ def verdict(trial: Trial) -> list[str]:
 
 def ours(trial: Trial, run: str = "") -> list[Any]:
     """Our machines, by the cloud's own books."""
-    return [one for one in trial.cloud.instances.values() if one.lease in _leases(trial, run)]
+    return [one for one in trial.cloud.instances.values() if one.lease in _leases(trial, run) and not one.is_strangers]
 
 
 def overshoot(trial: Trial) -> float:
@@ -124,7 +124,7 @@ def _foreign(trial: Trial) -> list[str]:
 
 def _strangers(trial: Trial) -> Iterator[str]:
     for one in trial.amazon.instances.values():
-        if "stranger" in one.call["ClientToken"] and one.ended_at is not None:
+        if one.is_strangers and one.ended_at is not None:
             yield f"a stranger's machine was ended: {one.tags}"
     if ("us-east-1", "nightly") not in trial.amazon.schedules:
         yield "a stranger's schedule was removed"

@@ -57,14 +57,18 @@ def volume_parts(lease: str, volumes: list[dict[str, Any]]) -> Iterator[Part]:
         yield Part(kind="volume", name=f"{lease}-n{number}", identity=one["VolumeId"], created_at=created)
 
 
+def armed(schedule: dict[str, Any] | None) -> list[str]:
+    """The machines that a schedule ends."""
+    return [] if schedule is None else list(json.loads(schedule["Target"]["Input"])["InstanceIds"])
+
+
 def not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None], now: float) -> list[Machine]:
     """Machines that the timer knows and the list of machines does not, because they are so new."""
     if schedule is None or now - schedule["CreationDate"].timestamp() > VISIBLE_AFTER_S:
         return []
-    known = json.loads(schedule["Target"]["Input"])["InstanceIds"]
     return [
         Machine(name=f"{lease}-n{node}", state="starting", identity=identity)
-        for node, identity in enumerate(known)
+        for node, identity in enumerate(armed(schedule))
         if identity not in shown
     ]
 

@@ -9,22 +9,22 @@ https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
 from sojourn.agent.pack import Archive, pack
-from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, SojournError, SpecError, TransientError
-from sojourn.names import LeaseName
+from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, SojournError, TransientError
 from sojourn.providers import Request
 from sojourn.providers.ec2 import answers, calls, cluster, login
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names, find_bucket
+from sojourn.providers.ec2.inventory import Inventory, is_lease
 from sojourn.providers.ec2.offers import list_offers
 from sojourn.providers.ec2.secrets import check_kept
-from sojourn.records import Boot, Capability, Lease, Need, Offer, Offers, Part
+from sojourn.records import Boot, Capability, Lease, Lookalike, Need, Offer, Offers
 from sojourn.waiting import Clock, SystemClock
 
 T = TypeVar("T")
@@ -58,6 +58,7 @@ class Ec2Provider:
         self.clock = clock or SystemClock()
         self._looks_in = list(regions) if regions is not None else None
         self._agent = agent
+        self._inventory = Inventory(clients, self.clock)
         self._regions: dict[str, str] = {}  # where a lease stands, once known
 
     def capability(self) -> Capability:
@@ -122,12 +123,12 @@ class Ec2Provider:
     def observe(self, name: str) -> Lease | None:
         """The lease by its tag."""
         region = self._region_of(name)
-        return None if region is None else self._look(name, region)
+        return None if region is None else self._inventory.lease(name, region)
 
     def release(self, name: str) -> bool:
         """Terminate what runs; then remove what is left beside it."""
         region = self._region_of(name)
-        lease = self._look(name, region) if region else None
+        lease = self._inventory.lease(name, region) if region else None
         if lease is None or region is None:
             return True
         # Again for what is shutting down: it does no harm, and what was merely stopped needs it.
@@ -142,13 +143,18 @@ class Ec2Provider:
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, in every region that is enabled."""
         found: list[Lease] = []
-        for region, names in self._everywhere(self._names):
+        for region, names in self._everywhere(self._inventory.names):
             for name in sorted(names):
-                self._regions[name] = region
-                lease = self._look(name, region)
+                lease = self._inventory.lease(name, region)
+                if lease is not None:
+                    self._regions[name] = region
                 if lease is not None and not lease.gone:
                     found.append(lease)
         return found
+
+    def lookalikes(self) -> list[Lookalike]:
+        """Machines with the tags of a lease that its request did not make, in every region that is enabled."""
+        return [one for _, found in self._everywhere(self._inventory.lookalikes) for one in found]
 
     @cached_property
     def regions(self) -> list[str]:
@@ -203,11 +209,10 @@ class Ec2Provider:
 
     def _region_of(self, name: str) -> str | None:
         """Where something of this name stands; None when nothing does, or the name is not one of ours."""
-        parsed = LeaseName.parse(name)
-        if parsed is None or str(parsed) != name:
+        if not is_lease(name):
             return None
         if name not in self._regions:
-            looks = self._everywhere(partial(self._look, name))
+            looks = self._everywhere(partial(self._inventory.lease, name))
             found = [region for region, lease in looks if lease is not None]
             if not found:
                 return None
@@ -221,85 +226,6 @@ class Ec2Provider:
             self.clients.client("scheduler", region)
         said = self.clock.together([partial(ask, region) for region in self.regions])
         return list(zip(self.regions, said, strict=True))
-
-    def _look(self, name: str, region: str) -> Lease | None:
-        named = [{"Name": f"tag:{calls.TAG}lease", "Values": [name]}]
-        instances = list(self._instances(region, named))
-        machines = [answers.machine(name, one) for one in instances]
-        tagged = instances
-        parts: list[Part] = []
-        if all(one.state == "gone" for one in machines):
-            # While machines stand, what belongs to them does too: there is no need to ask.
-            schedule = self._schedule(name, region)
-            volumes, groups = self._volumes(named, region), cluster.find(self.clients, region, named)
-            parts = [
-                *answers.volume_parts(name, volumes),
-                *([answers.schedule_part(schedule)] if schedule else []),
-                *map(answers.group_part, groups),
-            ]
-            machines += answers.not_shown_yet(name, schedule, {one.identity for one in machines}, self.clock.now())
-            tagged = [*instances, *groups, *volumes]
-        if not machines and not parts:
-            return None
-        tags = answers.read_tags(tagged[0]["Tags"]) if tagged else {}
-        parsed = LeaseName.parse(name)
-        assert parsed is not None
-        return Lease(
-            name=name,
-            project=tags.get("project", ""),
-            run=parsed.run,
-            attempt=parsed.attempt,
-            deadline_at=float(tags.get("deadline", 0.0)),
-            grace_s=float(tags.get("grace", 0.0)),
-            machines=tuple(sorted(machines, key=lambda one: one.name)),
-            parts=tuple(parts),
-            store=tags.get("store"),
-        )
-
-    def _instances(self, region: str, filters: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        with translated(f"look for machines in {region}"):
-            pages = self.clients.client("ec2", region).get_paginator("describe_instances").paginate(Filters=filters)
-            for page in pages:
-                for reservation in page["Reservations"]:
-                    yield from reservation["Instances"]
-
-    def _volumes(self, filters: list[dict[str, Any]], region: str) -> list[dict[str, Any]]:
-        with translated(f"look for volumes in {region}"):
-            found: list[dict[str, Any]] = self.clients.client("ec2", region).describe_volumes(Filters=filters)[
-                "Volumes"
-            ]
-        return sorted(found, key=lambda one: str(one["VolumeId"]))
-
-    def _schedule(self, name: str, region: str) -> dict[str, Any] | None:
-        try:
-            with translated(f"look for the schedule of {name}"):
-                found: dict[str, Any] = self.clients.client("scheduler", region).get_schedule(
-                    Name=name, GroupName=SCHEDULE_GROUP
-                )
-        except SpecError as error:
-            if code_of(error.__cause__ or error) != "ResourceNotFoundException":
-                raise
-            return None
-        return found
-
-    def _names(self, region: str) -> set[str]:
-        """The names of ours that anything in a region carries."""
-        filters = [{"Name": "tag-key", "Values": [f"{calls.TAG}lease"]}]
-        live = ["pending", "running", "shutting-down", "stopping", "stopped"]
-        running = self._instances(region, [*filters, {"Name": "instance-state-name", "Values": live}])
-        tagged = [*running, *self._volumes(filters, region), *cluster.find(self.clients, region, filters)]
-        words = [answers.read_tags(one["Tags"]).get("lease", "") for one in tagged]
-        with translated(f"look for what is left in {region}"):
-            words += self._schedules(region)
-        return {word for word in words if (parsed := LeaseName.parse(word)) is not None and str(parsed) == word}
-
-    def _schedules(self, region: str) -> list[str]:
-        client = self.clients.client("scheduler", region)
-        try:
-            pages = client.get_paginator("list_schedules").paginate(GroupName=SCHEDULE_GROUP)
-            return [one["Name"] for page in pages for one in page["Schedules"]]
-        except client.exceptions.ResourceNotFoundException:
-            return []  # nothing was ever set up in this region
 
     # -- release --
 

@@ -45,13 +45,16 @@ def machines(ec2: Any) -> Iterator[Found]:
     filters = [HAS_DEADLINE, {"Name": "instance-state-name", "Values": STANDING}]
     for page in ec2.get_paginator("describe_instances").paginate(Filters=filters):
         for machine in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
-            yield machine["InstanceId"], read(machine["Tags"]), end
+            tags = read(machine["Tags"])
+            made_by_us = machine.get("ClientToken") == tags.get(TAG + "lease")
+            yield machine["InstanceId"], tags, end if made_by_us else spare
 
 
 def groups(ec2: Any) -> Iterator[Found]:
     """Every placement group that has a deadline; they are free, and an account may have 500."""
     for group in ec2.describe_placement_groups(Filters=[HAS_DEADLINE])["PlacementGroups"]:
-        yield group["GroupName"], read(group["Tags"]), ungroup
+        tags = read(group["Tags"])
+        yield group["GroupName"], tags, ungroup if group["GroupName"] == tags.get(TAG + "lease") else spare
 
 
 def read(tags: list[dict[str, str]]) -> dict[str, str]:
@@ -81,6 +84,11 @@ def end(ec2: Any, machine: str) -> dict[str, str]:
     except Exception as error:
         return {"error": str(error)}
     return {"done": "terminated"}
+
+
+def spare(ec2: Any, name: str) -> dict[str, str]:
+    """Tags are copied easily: what our request made shows the lease's name as its token, or has it for a name."""
+    return {"left": "it carries our tags, but was not made by us"}
 
 
 def ungroup(ec2: Any, name: str) -> dict[str, str]:
