@@ -6,15 +6,15 @@ Rank 0's node numbers them and writes the commit; the others take theirs under i
 from __future__ import annotations
 
 import contextlib
-import time
+from typing import Callable
 
+from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.patterns import Patterns
-from sojourn.agent.procfs import being_written
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign
 
@@ -24,13 +24,23 @@ KEPT = 2  # of the complete ones; what is newer and not complete yet is kept bes
 class Checkpoints:
     """One node's part in them."""
 
-    def __init__(self, store: Store, place: Place, order: Json, keeper: Keeper) -> None:
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        order: Json,
+        keeper: Keeper,
+        being_written: Callable[[], set[int]],
+        clock: Clock = HOST,
+    ) -> None:
         self._store = store
         self._place = place
         self._keeper = keeper
+        self._being_written = being_written
+        self._clock = clock
         self._patterns = Patterns(order["checkpoint"])
         self._resumed = [entry for entry in order["inputs"] if entry["source"].startswith("machine/")]
-        self._manifests = Manifests(store, place, "ckpt")
+        self._manifests = Manifests(store, place, "ckpt", clock)
         self._last: dict[str, Sign] = {}
         self._completed = 0
         self.behind = False  # whether there is a newer one than was taken at the last look
@@ -60,9 +70,9 @@ class Checkpoints:
         """On any other node: whether rank 0's has taken one that this node has not."""
         return self._place.first.exists(f"ckpt/{self.sequence + 1:08d}.json")
 
-    def follow(self, changed: dict[str, Sign], quiet: float) -> bool:
+    def follow(self, changed: dict[str, Sign], quiet: float, now: float | None) -> bool:
         """Take this node's part of it; False when it is still being written."""
-        entries = self._whole(self._of(changed), quiet)
+        entries = self._whole(self._of(changed), quiet, now)
         if entries is None:
             return False
         self._manifests.write(entries)
@@ -92,12 +102,12 @@ class Checkpoints:
     def _of(self, changed: dict[str, Sign]) -> dict[str, Sign]:
         return {path: sign for path, sign in changed.items() if self.match(path)}
 
-    def _whole(self, files: dict[str, Sign], quiet: float, now: float | None = None) -> list[Json] | None:
-        """The checkpoint's lines, when none of its files is still being written."""
-        now_ns = int((now or time.time()) * 1e9)
+    def _whole(self, files: dict[str, Sign], quiet: float, now: float | None) -> list[Json] | None:
+        """The checkpoint's lines; None while a file of it is being written, or was in the last seconds before `now`."""
+        now_ns = int((now or self._clock.now()) * 1e9)
         if any(now_ns - sign.mtime_ns < quiet * 1e9 for sign in files.values()):
             return None
-        if being_written() & {sign.inode for sign in files.values()}:
+        if self._being_written() & {sign.inode for sign in files.values()}:
             return None
         entries = [self._keeper.entry(path, sign) for path, sign in sorted(files.items())]
         if not all(self._keeper.holds(path, sign) for path, sign in files.items()):
@@ -108,7 +118,7 @@ class Checkpoints:
     def _commit(self, number: int) -> bool:
         if not all(node.exists(f"ckpt/{number:08d}.json") for node in self._place.nodes):
             return False
-        body = {"sequence": number, "at": time.time(), "nodes": len(self._place.nodes)}
+        body = {"sequence": number, "at": self._clock.now(), "nodes": len(self._place.nodes)}
         with contextlib.suppress(Exists):
             self._store.create(self._place.key(f"commit/{number:08d}.json"), dump(body), durable=True)
         return True

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Callable
+from typing import Callable, Protocol
 
 LEAVE_LIMIT_S = 1.0  # for a call in the background to come back, once it is not wanted any more
+
+
+class Halt(Protocol):
+    """Ends what goes on in the background, and waits for a call that is on its way, but not for long."""
+
+    def __call__(self, limit_s: float = LEAVE_LIMIT_S) -> None: ...
 
 
 class Clock:
@@ -33,7 +39,7 @@ class Clock:
         """Let this much time pass."""
         time.sleep(seconds)
 
-    def every(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:
+    def every(self, seconds: float, call: Callable[[], None]) -> Halt:
         """Make the call now and again and again in the background, until what is returned is called."""
         over = threading.Event()
 
@@ -42,9 +48,9 @@ class Clock:
             while not over.wait(seconds):
                 call()
 
-        def stop() -> None:
+        def stop(limit_s: float = LEAVE_LIMIT_S) -> None:
             over.set()
-            thread.join(LEAVE_LIMIT_S)
+            thread.join(max(0.0, limit_s))
 
         thread = threading.Thread(target=again, daemon=True)
         thread.start()

@@ -6,9 +6,10 @@ import contextlib
 import itertools
 import posixpath
 import threading
-import time
+from typing import Callable
 
 from sojourn.agent.checkpoints import Checkpoints
+from sojourn.agent.clock import HOST, LEAVE_LIMIT_S, Clock, Halt
 from sojourn.agent.errors import say
 from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
@@ -16,6 +17,7 @@ from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
+from sojourn.agent.procfs import being_written
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 
@@ -25,9 +27,23 @@ OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 
 
 class Committer:
-    """The outputs and checkpoints of one node, committed from time to time and at the end."""
+    """The outputs and checkpoints of one node, committed from time to time and at the end.
 
-    def __init__(self, store: Store, place: Place, order: Json, root: str, output: str, until: float) -> None:
+    `being_written` tells the inodes that the script has open for writing.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        order: Json,
+        root: str,
+        output: str,
+        until: float,
+        clock: Clock = HOST,
+        being_written: Callable[[], set[int]] = being_written,
+    ) -> None:
+        self._clock = clock
         self._place = place
         self._patience_s = store.patience_s
         self._step_s = store.pace_s
@@ -37,17 +53,22 @@ class Committer:
         self._pace = order["commit_every_s"]
         self._inputs = {entry["path"] for entry in order["inputs"]}
         self._ignored = Patterns(order["ignore"])
-        self._keeper = Keeper(store, place, root, until)
-        self._outputs = Manifests(store, place, "out")
-        self._checkpoints = Checkpoints(store, place, order, self._keeper)
+        self._keeper = Keeper(store, place, root, until, clock)
+        self._outputs = Manifests(store, place, "out", clock)
+        self._checkpoints = Checkpoints(store, place, order, self._keeper, being_written, clock)
         self._lock = threading.Lock()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._due = 0.0
+        self._well_until = clock.now
+        self._torn_at: float | None = None
+        self._still: Halt = lambda limit_s=LEAVE_LIMIT_S: None
         self._before = self._scan()
 
-    def start(self) -> None:
-        """Commit from time to time from now on."""
-        self._thread.start()
+    def start(self, well_until: Callable[[], float]) -> None:
+        """Commit from time to time from now on; what was written after `well_until` may be left half written."""
+        self._well_until = well_until
+        self._due = self._clock.monotonic() + self._pace
+        step = min(max(1.0, self._step_s), self._pace) if self._checkpoints.shared else self._pace
+        self._still = self._clock.every(step, self._look)
 
     def stable(self, until: float) -> None:
         """Commit what is stable while the script runs, and be done by `until`.
@@ -56,32 +77,33 @@ class Committer:
         """
         self._take_over(until)
         self._commit(QUIET_S)
-        while self._checkpoints.behind and time.monotonic() + STABLE_POLL_S < until:
-            time.sleep(STABLE_POLL_S)
+        while self._checkpoints.behind and self._clock.monotonic() + STABLE_POLL_S < until:
+            self._clock.sleep(STABLE_POLL_S)
             self._commit(QUIET_S)
 
-    def final(self, until: float, torn: bool) -> None:
+    def final(self, until: float, torn_at: float | None) -> None:
         """Commit everything, retried while the store fails.
 
-        `torn`: the writer was killed, so what it wrote last is no checkpoint.
+        `torn_at`: then the writer was killed, so what it was writing is no checkpoint, however late we look.
         """
         self._take_over(until)
-        patience = min(until, time.monotonic() + self._patience_s)
+        self._torn_at = torn_at
+        patience = min(until, self._clock.monotonic() + self._patience_s)
         for pause in itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0)):
-            self._commit(QUIET_S if torn else 0.0, time.time())
-            if not self.troubles or time.monotonic() + pause > patience:
+            self._commit(0.0 if torn_at is None else QUIET_S, torn_at or self._clock.now())
+            if not self.troubles or self._clock.monotonic() + pause > patience:
                 return
-            time.sleep(pause)
+            self._clock.sleep(pause)
 
     def settle(self, seconds: float) -> None:
         """Let the newest checkpoint become complete over all nodes; rank 0's node waits for the others."""
-        until = min(self._keeper.until, time.monotonic() + seconds)
-        while self._checkpoints.shared and time.monotonic() < until:
+        until = min(self._keeper.until, self._clock.monotonic() + seconds)
+        while self._checkpoints.shared and self._clock.monotonic() < until:
             with contextlib.suppress(OSError):
-                self._sync(0.0)
+                self._sync(0.0 if self._torn_at is None else QUIET_S, self._torn_at)
             if self._checkpoints.settled():
                 return
-            time.sleep(max(0.1, self._step_s / 4))
+            self._clock.sleep(max(0.1, self._step_s / 4))
 
     @property
     def sequences(self) -> dict[str, int]:
@@ -100,22 +122,19 @@ class Committer:
 
     def _take_over(self, until: float) -> None:
         self._keeper.until = until
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join(max(0.0, until - time.monotonic()))
+        self._still(until - self._clock.monotonic())
 
-    def _run(self) -> None:
-        due = time.monotonic() + self._pace
-        while not self._over.wait(min(max(1.0, self._step_s), self._pace) if self._checkpoints.shared else self._pace):
-            with contextlib.suppress(OSError):
-                self._sync(QUIET_S)
-            if time.monotonic() >= due:
-                self._commit(QUIET_S)
-                due = time.monotonic() + self._pace
+    def _look(self) -> None:
+        now = min(self._clock.now(), self._well_until())
+        with contextlib.suppress(OSError):
+            self._sync(QUIET_S, now)
+        if self._clock.monotonic() >= self._due:
+            self._commit(QUIET_S, now)
+            self._due = self._clock.monotonic() + self._pace
 
     def _commit(self, quiet: float, now: float | None = None) -> None:
-        if not self._lock.acquire(timeout=max(0.0, self._keeper.until - time.monotonic())):
-            return
+        if not self._lock.acquire(blocking=False):
+            return  # one that is on its way still did not end in the time there was
         try:
             self._keeper.troubles = {}
             found = self._scan()
@@ -130,13 +149,13 @@ class Committer:
             for what, why in self.troubles.items():
                 say(f"not committed now: {what}: {why}")
 
-    def _sync(self, quiet: float) -> None:
+    def _sync(self, quiet: float, now: float | None = None) -> None:
         """Keep step with the other nodes."""
         if not self._checkpoints.shared:
             return
         with self._lock:
             while self._place.rank > 0 and self._checkpoints.wanted():
-                if not self._checkpoints.follow(self._changed(self._scan()), quiet):
+                if not self._checkpoints.follow(self._changed(self._scan()), quiet, now):
                     break
             self._checkpoints.complete()
 

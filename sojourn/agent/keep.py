@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Collection
 
+from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Late, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
@@ -17,8 +17,9 @@ from sojourn.agent.tree import Sign
 class Keeper:
     """One node's blobs. They lie below the node's own prefix, so that no other node's manifest names them."""
 
-    def __init__(self, store: Store, place: Place, root: str, until: float) -> None:
+    def __init__(self, store: Store, place: Place, root: str, until: float, clock: Clock = HOST) -> None:
         self._store = store
+        self._clock = clock
         self._place = place
         self._root = root
         self._known: dict[str, tuple[Sign, Json]] = {}
@@ -78,5 +79,5 @@ class Keeper:
         return self._known[path]
 
     def _in_time(self) -> None:
-        if time.monotonic() > self.until:
+        if self._clock.monotonic() > self.until:
             raise Late

@@ -41,6 +41,7 @@ class Script:
         self.cwd = cwd
         self.umask = umask
         self.status: int | None = None
+        self.alive_at = time.time()  # when its main process was last seen alive, by nobody's doing
         self.killed = False
         self.aborted = False  # by us, for its stacks
         ours = os.umask(umask)
@@ -64,6 +65,8 @@ class Script:
                 if pid == self._process.pid:
                     self.status = status
                     self._process.returncode = 0  # ours to reap, not Popen's
+        if self.status is None and not self.killed:
+            self.alive_at = time.time()
         return self.status
 
     def wait(self, seconds: float, over: Callable[[], bool] = lambda: False) -> None:

@@ -59,7 +59,7 @@ class Work:
         """The script runs already: take up what it prints and writes, or end it."""
         try:
             self._log.start()
-            self._committer.start()
+            self._committer.start(self._well_until)
             self._scalars.start()
             self.execs.open()
         except Exception:
@@ -103,14 +103,28 @@ class Work:
             self.notes.append("the end of the log could not be stored")
         if os.path.isdir(self._committer.root):
             status = self.script.status
-            torn = self.script.killed or status is None or os.WIFSIGNALED(status)
-            self._committer.final(self._grace.latest(), torn)
+            self._committer.final(self._grace.latest(), self._torn_at())
             failed = reason == "peer" or (reason == "exited" and status != 0)
             self._committer.settle(0.5 if failed else 10.0)
             self._scalars.finish(min(self._grace.latest() - self._clock.monotonic(), SCALARS_S))
         self.execs.settle()
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]
+
+    def _torn_at(self) -> float | None:
+        """When the last that might have been writing was killed, so that what it wrote then may be half a file."""
+        status = self.script.status
+        ends = self._killed_at()
+        if self.script.killed or status is None or os.WIFSIGNALED(status):
+            ends.append(self.script.alive_at)
+        return max(ends, default=None)
+
+    def _well_until(self) -> float:
+        """When all of the script was last seen alive."""
+        return min([self.script.alive_at, *self._killed_at()])
+
+    def _killed_at(self) -> list[float]:
+        return [rank["at"] for rank in self.script.ranks() if rank["signal"]]
 
     def masked(self, text: bytes) -> bytes:
         """The text without the values of secrets."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,15 @@ class Node:
         self.prefix = f"{RUN}/1/{node}"
         self._committer = Committer(store, place, {**told, **order}, str(self.tree), "outputs", time.monotonic() + 60)
 
-    def commit(self, **files: str | None) -> None:
-        """Write these files (None removes one), then commit what is there."""
+    def commit(self, torn_at: float | None = None, **files: str | None) -> None:
+        """Write these files (None removes one), then commit what is there, perhaps of a writer that was killed."""
         for name, text in files.items():
             path = self.tree / name.replace("_", ".")
             path.unlink() if text is None else path.write_text(text)
-        self._committer.final(time.monotonic() + 60, torn=False)
+        self._committer.final(time.monotonic() + 60, torn_at)
+
+    def commit_on(self, well_until: Callable[[], float]) -> None:
+        self._committer.start(well_until)
 
     def settle(self) -> None:
         self._committer.settle(0.1)
@@ -211,3 +215,30 @@ def test_a_blob_that_cannot_be_deleted_is_tried_again(tmp_path: Path, capsys: py
     blob.rmdir(), blob.write_text("step 1")
     node.commit(model_pt="step 4")
     assert node.blobs() == {"step 3", "step 4"}
+
+
+def test_what_was_being_written_by_whoever_was_killed_is_no_checkpoint_however_late_it_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    first, second = Node(tmp_path, 0, 2), Node(tmp_path, 1, 2)
+    first.commit(a_pt="a1"), second.commit(b_pt="b1")
+    second.settle(), first.settle(), second.settle()
+    (first.tree / "a.pt").write_text("a2, half"), (second.tree / "b.pt").write_text("b2, half")
+    killed_at = time.time()
+    time.sleep(1.2)
+    first.commit(torn_at=killed_at)
+    assert not (first.root / first.prefix / "ckpt" / "00000002.json").exists()
+    first.commit(a_pt="a2")  # where this node's writer had ended in time
+    second.commit(torn_at=killed_at), second.settle()
+    assert not (second.root / second.prefix / "ckpt" / "00000002.json").exists()
+
+
+def test_nor_is_it_one_while_the_rest_of_the_log_is_still_on_its_way(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, commit_every_s=0.2)
+    killed_at = time.time()
+    node.commit_on(well_until=lambda: killed_at)
+    (node.tree / "a.pt").write_text("a1, half")
+    time.sleep(2.0)
+    node.commit(torn_at=killed_at)
+    assert node.manifest("out", 1) == {"a.pt": "a1, half"}
+    assert not (node.root / node.prefix / "ckpt").exists()

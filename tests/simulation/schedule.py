@@ -16,7 +16,8 @@ from typing import Literal, TypeVar
 from pydantic import TypeAdapter
 
 from simulation.faults import Fault, Faults, Outage
-from simulation.machine import Job, Mishap
+from simulation.machine import Mishap
+from simulation.script import Job
 from simulation.trial import REAP_EVERY_S, Refusal, Setting, Trial
 from simulation.world import Process
 

@@ -18,6 +18,7 @@ import obstore.exceptions
 from simulation.faults import Faults, When
 from simulation.world import Process
 from sojourn.agent.errors import Exists, StoreError
+from sojourn.agent.s3 import FETCH_S
 from sojourn.storage import Store
 
 T = TypeVar("T")
@@ -140,10 +141,11 @@ class MachineStore:
     pace_s = 1.0
     fetchers = 1
 
-    def __init__(self, disk: Disk, process: Process, faults: Faults) -> None:
+    def __init__(self, disk: Disk, process: Process, faults: Faults, upload_s: float = 0.0) -> None:
         self._disk = disk
         self._process = process
         self._faults = faults
+        self._upload_s = upload_s  # how long a file is on its way
         self._heard = process.world.now
         self._unsure: set[str] = set()
         self.away_until = 0.0
@@ -164,7 +166,15 @@ class MachineStore:
         return self.find(key) is not None
 
     def open(self, key: str) -> BinaryIO:
-        return io.BytesIO(self.get(key))
+        """A fetch is the one call that is tried again in here, as on S3."""
+        until = self._process.clock.monotonic() + FETCH_S
+        while True:
+            try:
+                return io.BytesIO(self.get(key))
+            except StoreError:
+                if self._process.clock.monotonic() > until:
+                    raise
+                self._process.sleep(2.0)
 
     def put(self, key: str, body: bytes) -> None:
         self._ask("put", key, lambda: self._write(key, body))
@@ -188,6 +198,9 @@ class MachineStore:
     def keep(self, prefix: str, source: BinaryIO, check: Callable[[], None]) -> tuple[str, int]:
         check()
         body = source.read()
+        if self._upload_s:
+            self._process.sleep(self._upload_s)
+            check()
         digest = hashlib.sha256(body).hexdigest()
         self.put(f"{prefix}/{digest}", body)
         return digest, len(body)

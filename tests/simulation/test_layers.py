@@ -8,7 +8,8 @@ import pytest
 
 from simulation.exhaustive import ORCHESTRATOR, recorded
 from simulation.faults import Fault, Faults
-from simulation.machine import Job, Mishap
+from simulation.machine import Mishap
+from simulation.script import Job
 from simulation.trial import REAP_EVERY_S, Setting, Trial
 from simulation.verdict import CLOUD_S, ours, overshoot
 from sojourn.lease import MARGIN_S

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
 from simulation.faults import Fault
-from simulation.machine import Job, Mishap
+from simulation.machine import Mishap
+from simulation.schedule import Run, Schedule, play
+from simulation.script import Job
 from simulation.trial import Setting, Trial
 from simulation.verdict import entries
 
@@ -41,6 +43,12 @@ def test_the_reaper_does_not_rent_for_a_run_whose_lost_machines_are_gone() -> No
     trial = died_at("store create ledger", after="gone")
     (run,) = trial.plans
     assert [entry.kind for entry in entries(trial, run)].count("intent") == 1
+
+
+def test_scripts_that_are_stopped_while_they_write_a_checkpoint_leave_the_one_before() -> None:
+    for second in range(60, 75):
+        run = Run(nodes=2, job=Job(1000.0), stopped_after=second)
+        assert not play(Schedule(where="local", runs=(run,))).broken, second
 
 
 def died_at(name: str, after: str) -> Trial:

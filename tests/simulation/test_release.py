@@ -6,7 +6,8 @@ import pytest
 
 from simulation.exhaustive import ORCHESTRATOR, recorded
 from simulation.faults import Fault, Faults
-from simulation.machine import Job, Mishap
+from simulation.machine import Mishap
+from simulation.script import Job
 from simulation.trial import Setting, Trial
 from simulation.verdict import NORMAL_S, ours
 

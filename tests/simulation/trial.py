@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,8 @@ from simulation import amazon, local
 from simulation.amazon import Amazon
 from simulation.faults import Faults
 from simulation.local import Host, SimulatedLocal
-from simulation.machine import Job, Machine, Mishap, read_user_data
+from simulation.machine import Machine, Mishap, read_user_data
+from simulation.script import Job
 from simulation.store import BucketStore, Disk
 from simulation.world import START, Process, World
 from sojourn.agent.pack import Archive
@@ -73,8 +76,10 @@ class Setting:
 
 @cache
 def home() -> Path:
-    """The data directory of every orchestrator here; what is remembered there is the store's URL."""
-    return Path(tempfile.mkdtemp(prefix="sojourn-simulation-"))
+    """The data directory of every orchestrator here, which keeps nothing but the store's URL; machines' disks too."""
+    folder = Path(tempfile.mkdtemp(prefix="sojourn-simulation-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 class Silent:
@@ -96,6 +101,7 @@ class Trial:
         self.world = World(self.seed)
         self.disk = Disk()
         self.machines: dict[str, Machine] = {}
+        self._folder = home() / f"machines of {id(self)}"
         self.broken: list[str] = []
         self.ends: dict[str, str] = {}  # how orchestrators came to their ends
         self.plans: dict[str, Plan] = {}
@@ -253,9 +259,11 @@ class Trial:
     def _power(self, identity: str, boot: Any, node: int, timer: Any, off: Any, notice: Any, taken: Any) -> None:
         setting = self.setting
         mishap = setting.mishaps.get(len(self.machines))
+        (self._folder / identity).mkdir(parents=True)
         self.machines[identity] = Machine(
             self.world, self.disk, self.faults, identity, boot, node, timer if setting.machine_timers else None,
-            self.settings[boot["run"]].job, off, notice=notice, mishaps=(mishap,) if mishap else (), taken=taken,
+            self.settings[boot["run"]].job, self._folder / identity, off, notice=notice, taken=taken,
+            mishaps=(mishap,) if mishap else (),
         )  # fmt: skip
         self.machines[identity].start()
 
@@ -285,6 +293,7 @@ class Trial:
             return verdict(self)
         finally:
             self.world.end()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _refused(self, region: str) -> str | None:
         """What Amazon answers to who wants machines of a region now, where it has none."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from simulation.amazon import SHOWN_AFTER_S
-from simulation.machine import readable
+from simulation.script import progress_in
 from simulation.world import START
 from sojourn.lease import MARGIN_S, fold
 from sojourn.ledger import Entry
@@ -158,16 +159,50 @@ def _ledger(trial: Trial, run: str) -> Iterator[str]:
 
 
 def _commits(trial: Trial, run: str) -> Iterator[str]:
-    """The newest commit of each node, and the newest complete checkpoint, must be there whole."""
-    newest: dict[str, str] = {}
-    for key in trial.disk.below(f"machine/digits/{run}/"):
-        folder, _, name = key.rpartition("/")
-        if folder.endswith(("/out", "/commit")):
-            newest[folder] = name
-    for folder, name in newest.items():
-        key = f"{folder.replace('/commit', '/ckpt')}/{name}"
-        if not readable(trial.disk, json.loads(trial.disk.objects[key][0])):
-            yield f"{key} names what is not there"
+    """The newest commit of each node, and the newest complete checkpoint over all nodes, must be there whole."""
+    for folder in sorted({key.rpartition("/")[0] for key in trial.disk.below(f"machine/digits/{run}/")}):
+        if folder.endswith("/out"):
+            newest = trial.disk.below(f"{folder}/")[-1]
+            if any(body is None for body in _bodies(trial, newest)):
+                yield f"{newest} names what is not there"
+    kept: list[str] = []  # the files of the checkpoint that whoever comes next has to go on from
+    for key, order in _orders(trial, run):
+        resumed = [entry["source"] for entry in order["inputs"]]
+        if sorted(resumed) != sorted(kept):
+            yield f"{key} goes on from {resumed} and not from {kept}"
+        kept = _newest_checkpoint(trial, run, order) or kept
+        yield from _torn(trial, kept)
+
+
+def _orders(trial: Trial, run: str) -> list[tuple[str, Any]]:
+    keys = trial.disk.below(f"control/digits/{run}/order/")
+    return [(key, json.loads(trial.disk.objects[key][0])) for key in keys]
+
+
+def _newest_checkpoint(trial: Trial, run: str, order: Any) -> list[str]:
+    """The files of the newest checkpoint of an attempt that rank 0 called complete, over all its nodes."""
+    folders = [f"machine/digits/{run}/{order['attempt']}/{name.rpartition('-n')[2]}" for name in order["nodes"]]
+    complete = trial.disk.below(f"{folders[0]}/commit/")
+    if not complete:
+        return []
+    keys = [f"{folder}/ckpt/{complete[-1].rpartition('/')[2]}" for folder in folders]
+    missing = [key for key in keys if key not in trial.disk.objects]
+    manifests = [json.loads(trial.disk.objects[key][0]) for key in keys if key not in missing]
+    return missing + [entry["source"] for manifest in manifests for entry in manifest["files"]]
+
+
+def _torn(trial: Trial, sources: list[str]) -> Iterator[str]:
+    for source in sources:
+        body, _ = trial.disk.objects.get(source, (None, 0.0))
+        if body is None or progress_in(body) is None:
+            yield f"a checkpoint names {source}, which {'is not there' if body is None else 'was half written'}"
+
+
+def _bodies(trial: Trial, manifest: str) -> Iterator[bytes | None]:
+    """Every file that a manifest names, None for what is not there as it was promised."""
+    for entry in json.loads(trial.disk.objects[manifest][0])["files"]:
+        body, _ = trial.disk.objects.get(entry["source"], (b"", 0.0))
+        yield body if f"sha256:{hashlib.sha256(body).hexdigest()}" == entry["hash"] else None
 
 
 def _rented(trial: Trial, run: str) -> Iterator[str]:

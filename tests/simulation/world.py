@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
+from sojourn.agent.clock import LEAVE_LIMIT_S, Halt
+
 T = TypeVar("T")
 START = 1_900_000_000.0
 TICK_S = 0.5  # a machine is that slow to wake; it saves most of the work here
@@ -202,17 +204,22 @@ class MachineClock(VirtualClock):
     def sleep(self, seconds: float) -> None:
         super().sleep(max(seconds, TICK_S))
 
-    def every(self, seconds: float, call: Callable[[], None]) -> Callable[[], None]:  # type: ignore[override]
-        over = False
+    def every(self, seconds: float, call: Callable[[], None]) -> Halt:  # type: ignore[override]
+        over = busy = False
 
         def again() -> None:
+            nonlocal busy
             while not over:
+                busy = True
                 call()
+                busy = False
                 self.sleep(seconds)
 
-        def stop() -> None:
+        def stop(limit_s: float = LEAVE_LIMIT_S) -> None:
             nonlocal over
-            over = True
+            over, until = True, self.monotonic() + limit_s
+            while busy and self.monotonic() < until:
+                self.sleep(min(0.1, until - self.monotonic()))
 
         self._process.thread(again)
         return stop
