@@ -125,6 +125,7 @@ def test_rented_twice_is_one_machine_and_given_back_twice_is_none(account: Accou
         wait(lambda: _states(account, boot.lease) == ["running"])
         (machine,) = _machines(account, boot.lease)
         assert machine["MetadataOptions"]["HttpTokens"] == "required" and "KeyName" not in machine
+        assert machine["ClientToken"] == boot.lease  # by which a copy of its tags is told from it
         assert [one["Groups"][0]["GroupName"] for one in machine["NetworkInterfaces"]] == ["sojourn-machines"]
         assert [one.name for one in account.standing()] == [boot.lease]
         if not STAND_IN:  # whose machines have no address that the world could knock at
