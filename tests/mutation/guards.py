@@ -202,14 +202,21 @@ GUARDS = (
     Guard(
         "a machine that the lease's schedule names is ours",
         INVENTORY,
-        '            others = [one for one in others if one["InstanceId"] not in armed]\n',
+        'one["InstanceId"] not in armed and ',
         "",
         f"{EC2} -k own_schedule",
     ),
     Guard(
+        "a spot machine that no schedule tells of is ours by its tags",
+        INVENTORY,
+        " and (schedule or not _is_spot(one))",
+        "",
+        f"{EC2} -k spot_machine",
+    ),
+    Guard(
         "the reaper in the cloud spares another token",
         "sojourn/providers/ec2/reaper.py",
-        "tags, end if made_by_us else spare\n",
+        "tags, end if made_by_us or may_be else spare\n",
         "tags, end\n",
         "tests/providers/test_reaper.py -k outlived",
     ),

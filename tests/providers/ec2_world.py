@@ -120,8 +120,8 @@ class Ec2World:
 
     # -- beyond the contract --
 
-    def copy(self, model: dict[str, Any], kinds: tuple[str, ...] = ("instance", "volume")) -> str:
-        """A stranger's machine with the tags of another, on what these kinds name; its id."""
+    def copy(self, model: dict[str, Any], kinds: tuple[str, ...] = ("instance", "volume"), **words: Any) -> str:
+        """A stranger's machine with the tags of another, on what these kinds name; its id. `words` go to Amazon."""
         ec2 = self.cloud.client("ec2")
         tags = [{"Key": key, "Value": value} for key, value in model["tags"].items()]
         made = ec2.run_instances(
@@ -130,6 +130,7 @@ class Ec2World:
             MinCount=1,
             MaxCount=1,
             TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in kinds],
+            **words,
         )
         self.strangers.append(made["Instances"][0]["InstanceId"])
         return self.strangers[-1]

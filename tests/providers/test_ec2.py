@@ -173,6 +173,17 @@ class TestAmazon(Amazon):
         self.release(world)
         assert world.cloud.running() == [] and world.schedules() == []
 
+    def test_a_spot_machine_is_of_a_lease_by_its_tags_unless_the_schedule_names_others(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        spot = {"InstanceMarketOptions": {"MarketType": "spot"}}
+        alone = world.copy({"tags": {"sojourn:lease": str(NAME)}}, **spot)
+        assert [one.identity for one in self.lease(world).machines] == [alone] and not world.provider().lookalikes()
+        call = request_for()["create_schedule"]
+        call["Target"]["Input"] = json.dumps({"InstanceIds": ["i-0123456789abcdef0"]})
+        world.cloud.client("scheduler").create_schedule(**call)
+        assert [one.identity for one in world.provider().lookalikes()] == [alone]
+
     def test_a_volume_and_a_group_with_the_tags_of_a_lease_stay_with_whose_they_are(
         self, world: Ec2World, near: MakeRequest
     ) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clouds.aws.iam.rules import actions
@@ -25,13 +26,14 @@ OTHER = str(LeaseName("witty-wren-00ff", 1))
 LATE = str(int(time.time()) - reaper.GRACE_S - 60)
 
 
-def rent(aws: AwsCloud, token: str | None = None, **tags: str) -> str:
+def rent(aws: AwsCloud, token: str | None = None, market: str | None = None, **tags: str) -> str:
     """A machine; one with a lease was made by that lease's request, unless `token` says otherwise."""
     ec2 = aws.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     named = [{"Key": f"sojourn:{key}", "Value": value} for key, value in tags.items()]
     specs = [{"ResourceType": "instance", "Tags": named}] if named else []
-    words = {"ClientToken": token or tags["lease"]} if token or "lease" in tags else {}
+    words: dict[str, Any] = {"ClientToken": token or tags["lease"]} if token or "lease" in tags else {}
+    words |= {"InstanceMarketOptions": {"MarketType": market}} if market else {}
     made = ec2.run_instances(
         ImageId=image, InstanceType="t3.micro", MinCount=1, MaxCount=1, TagSpecifications=specs, **words
     )
@@ -52,6 +54,11 @@ def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> 
     assert answers.pop(copied)["left"] == "it carries our tags, but was not made by us"
     assert {one: answer["done"] for one, answer in answers.items()} == {overdue: "terminated"}
     assert sorted(aws.running()) == sorted([*spared, copied])
+
+
+def test_a_spot_machine_goes_by_its_tags_for_it_may_not_show_its_token(aws: AwsCloud) -> None:
+    overdue = rent(aws, "another", market="spot", lease=LEASE, deadline=LATE)
+    assert reaper.handler()[overdue]["done"] == "terminated"
 
 
 def group(aws: AwsCloud, name: str, deadline: str, lease: str = "") -> None:

@@ -2,7 +2,9 @@
 
 Tags are copied: by "launch more like this", by a template, with a restored backup. A machine is ours
 when it shows the token of our request, or when the lease's own schedule names it, which is armed
-with exactly the machines that Amazon answered that request with. A volume is whose machine has it.
+with exactly the machines that Amazon answered that request with. Whether a spot machine shows the
+token its page does not say, so one without a schedule that would tell is ours by its tags: a machine
+of ours that nobody ends is worse. A volume is whose machine has it.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html
 """
 
@@ -100,8 +102,9 @@ class Inventory:
         instances = list(found)
         others = [one for one in instances if one.get("ClientToken") != name]
         if others:
-            armed = answers.armed(self._schedule(name, region))
-            others = [one for one in others if one["InstanceId"] not in armed]
+            schedule = self._schedule(name, region)
+            armed = answers.armed(schedule)
+            others = [one for one in others if one["InstanceId"] not in armed and (schedule or not _is_spot(one))]
         return [one for one in instances if one not in others], others
 
     def _volumes_of(self, name: str, region: str, instances: list[Instance], named: Filters) -> list[dict[str, Any]]:
@@ -150,6 +153,10 @@ class Inventory:
             return [one["Name"] for page in pages for one in page["Schedules"]]
         except client.exceptions.ResourceNotFoundException:
             return []  # nothing was ever set up in this region
+
+
+def _is_spot(instance: Instance) -> bool:
+    return instance.get("InstanceLifecycle") == "spot"
 
 
 def is_lease(word: str) -> bool:

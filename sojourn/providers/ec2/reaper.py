@@ -47,7 +47,9 @@ def machines(ec2: Any) -> Iterator[Found]:
         for machine in (one for reservation in page["Reservations"] for one in reservation["Instances"]):
             tags = read(machine["Tags"])
             made_by_us = machine.get("ClientToken") == tags.get(TAG + "lease")
-            yield machine["InstanceId"], tags, end if made_by_us else spare
+            # Amazon does not promise that a spot machine shows the token it was asked for with.
+            may_be = machine.get("InstanceLifecycle") == "spot"
+            yield machine["InstanceId"], tags, end if made_by_us or may_be else spare
 
 
 def groups(ec2: Any) -> Iterator[Found]:
