@@ -179,6 +179,13 @@ GUARDS = (
         f"{SWEEP} -k cannot_be_read",
     ),
     Guard(
+        "the sweep rents nothing",
+        "sojourn/journey.py",
+        "    journey.orchestrator.rent_no_more()\n",
+        "",
+        "tests/simulation/test_regressions.py",
+    ),
+    Guard(
         "one that cannot be ended is an error",
         "sojourn/reap.py",
         '        yield _found(one.lease.name, one.lease.run, "ended" if one.gone else "failed", why)\n',
