@@ -63,11 +63,11 @@ def prepare_plan(
     project, home = Project.at(directory), data_home()
     if from_run is None:
         launch = read_launch(project.directory, {**flags, "store": store or flags.get("store")})
-        provider = open_provider(launch.where, home)
+        provider = open_provider(launch.where, home, launch.regions or None)
         where = Store(store_for(launch, provider, project, home))
     else:
         launch, where = _again(from_run, open_stores(store), project, flags)
-        provider = open_provider(launch.where, home)
+        provider = open_provider(launch.where, home, launch.regions or None)
     plan = make_plan(
         launch,
         project,

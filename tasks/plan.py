@@ -65,7 +65,7 @@ def _make(launch: Launch, project: str, provider: ProviderBlock | None, run: str
     here = find_project(project, run, home)
     asked = read_launch(here.directory, launch.model_dump(exclude_unset=True))
     asked = provider.complete(asked) if provider else asked
-    rented_from = open_provider(asked.where, home)
+    rented_from = open_provider(asked.where, home, asked.regions or None)
     return make_plan(
         asked,
         here,

@@ -82,7 +82,8 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
         from sojourn.providers.ec2.clients import Clients
         from sojourn.providers.ec2.lease import Ec2Provider
 
-        return Ec2Provider(Clients(), regions)
+        named = None if regions is None else list(regions)
+        return Ec2Provider(Clients(regions=named), named)
     from sojourn.providers.local import LocalProvider
 
     return LocalProvider(home)

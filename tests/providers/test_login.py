@@ -130,3 +130,22 @@ def test_an_address_that_does_not_answer_says_where_to_look(alone: Path, monkeyp
     with pytest.raises(TransientError, match="Could not connect") as caught:
         _ = Clients().account
     assert "AWS_DEFAULT_REGION" in str(caught.value.hint)
+
+
+def test_a_misspelt_region_is_told_beside_the_silence_of_its_host(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys(monkeypatch)
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-centrall-1")
+    with pytest.raises(SpecError, match="is 'eu-centrall-1' a region. did you mean 'eu-central-1'"):
+        _ = Clients().account
+
+
+def test_a_region_that_the_run_names_will_do_where_none_is_configured(
+    alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys(monkeypatch)
+    assert Clients(regions=["eu-west-1"]).region == "us-east-1"
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    assert Clients(regions=["eu-west-1", "us-west-2"]).region == "eu-west-1"
+    with pytest.raises(SpecError, match="no region is configured"):
+        _ = Clients().region

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -39,10 +39,11 @@ class Caller:
 
 
 class Clients:
-    """One session of the account; `region` None takes the session's own."""
+    """One session of the account; `region` None takes the session's own, or else the first of `regions`."""
 
-    def __init__(self, region: str | None = None) -> None:
+    def __init__(self, region: str | None = None, regions: Iterable[str] | None = None) -> None:
         self._wanted = region
+        self._otherwise = next(iter(regions or ()), None)
         self._made: dict[tuple[str, str], Any] = {}
         self._making = RLock()  # threads may share boto3's clients, but not make them
 
@@ -67,7 +68,7 @@ class Clients:
     @cached_property
     def region(self) -> str:
         """Where things are made unless told otherwise. Raises SpecError when nobody says."""
-        region = self._wanted or self._session.region_name
+        region = self._wanted or self._session.region_name or self._otherwise
         if not region:
             raise SpecError(
                 "aws: no region is configured",

@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from sojourn.errors import (
     SpecError,
     TransientError,
     first_line,
+    nearest,
 )
 
 CREDENTIALS_HINT = "look: aws sts get-caller-identity; renew: aws sso login, or aws configure"
@@ -120,8 +122,20 @@ def _unanswered(error: Exception, doing: str) -> SojournError:
     if name in ("ProfileNotFound", "NoRegionError", "InvalidRegionError", "ParamValidationError", "ConfigParseError"):
         return SpecError(said, hint="look at ~/.aws/config, AWS_PROFILE and AWS_DEFAULT_REGION")
     if name == "EndpointConnectionError":
+        unknown = _unknown_region(str(error))
+        if unknown is not None:
+            return SpecError(f"{said}; {unknown}", hint="look at --region, AWS_DEFAULT_REGION and ~/.aws/config")
         return TransientError(said, hint="look at your network, and at AWS_ENDPOINT_URL and AWS_DEFAULT_REGION")
     return TransientError(said)
+
+
+def _unknown_region(said: str) -> str | None:
+    """Why there is no such host, if the region in its name is none that botocore has heard of; a new one may be."""
+    import botocore.session
+
+    host = re.search(r"https://[a-z0-9.-]+?\.([a-z]{2,}(?:-[a-z]+)+-\d+)\.amazonaws\.com", said)
+    known = botocore.session.get_session().get_available_regions("ec2") if host else []
+    return None if host is None or host[1] in known else f"is {host[1]!r} a region? {nearest(host[1], known)}"
 
 
 def _raised_in(error: BaseException) -> str | None:
