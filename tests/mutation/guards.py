@@ -158,6 +158,13 @@ GUARDS = (
         f"{SWEEP} -k fresh_machine",
     ),
     Guard(
+        "the sweep ends what its run gave back",
+        "sojourn/reap.py",
+        '        return "its run gave it back", True\n',
+        '        return "its run gave it back", False\n',
+        "tests/simulation/test_release.py -k gave_back",
+    ),
+    Guard(
         "the sweep leaves what goes on",
         "sojourn/reap.py",
         '    return f"its run goes on; {left} to its deadline", False\n',

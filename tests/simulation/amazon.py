@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, TypeVar
 
 from botocore.exceptions import ClientError, ReadTimeoutError
@@ -45,7 +46,7 @@ class Instance:
     why: str = ""
     notice_at: float | None = None
 
-    @property
+    @cached_property
     def tags(self) -> dict[str, str]:
         specifications = {one["ResourceType"]: one["Tags"] for one in self.call.get("TagSpecifications", [])}
         return {tag["Key"]: tag["Value"] for tag in specifications.get("instance", [])}
@@ -101,6 +102,7 @@ class Amazon:
     slow_to_show: bool = False  # every machine is shown as late as can be
     refuses: Callable[[str], str | None] = lambda region: None  # what it answers where it has no machines
     armed: set[str] = field(default_factory=set)  # machines that some schedule was to end
+    disarmed: set[str] = field(default_factory=set)  # those that lost it while they stood
 
     def clients(self, process: Process) -> Clients:
         """As one process reaches the account."""
@@ -242,8 +244,11 @@ class Amazon:
         return {"Schedules": [{"Name": name} for name in sorted(names)]}
 
     def delete_schedule(self, region: str, Name: str, GroupName: str) -> None:
-        if self.schedules.pop((region, Name), None) is None:
+        schedule = self.schedules.pop((region, Name), None)
+        if schedule is None:
             raise refused("ResourceNotFoundException", "DeleteSchedule", 404)
+        targets = json.loads(schedule["Target"]["Input"])["InstanceIds"]
+        self.disarmed |= {one for one in targets if self.instances[one].ended_at is None}
 
     def describe_regions(self, region: str) -> dict[str, Any]:
         return {"Regions": [{"RegionName": one} for one in self.regions]}

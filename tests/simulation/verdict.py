@@ -26,7 +26,7 @@ POLL_S = 12.0  # between two looks at a machine that ends by itself
 
 def verdict(trial: Trial) -> list[str]:
     """Every promise that was broken, in words; none is what is hoped for."""
-    found = [*trial.world.surprises, *_bounds(trial), *_strangers(trial)]
+    found = [*trial.world.surprises, *_bounds(trial), *_disarmed(trial), *_strangers(trial)]
     for run in trial.plans:
         found += [f"{run}: {text}" for text in (*_ledger(trial, run), *_commits(trial, run), *_rented(trial, run))]
         found += [f"{run}: {text}" for text in (*_early(trial, run), *_gone(trial, run), *_promptly(trial, run))]
@@ -123,6 +123,12 @@ def _foreign(trial: Trial) -> list[str]:
     return [one.identity for one in trial.amazon.instances.values() if one not in ours(trial)] + ["nightly"]
 
 
+def _disarmed(trial: Trial) -> Iterator[str]:
+    """A timer goes after its machines, and never before them."""
+    for identity in sorted(trial.amazon.disarmed):
+        yield f"the timer of {identity} was removed while it stood"
+
+
 def _strangers(trial: Trial) -> Iterator[str]:
     for one in trial.amazon.instances.values():
         if one.is_strangers and one.ended_at is not None:
@@ -177,6 +183,12 @@ def _commits(trial: Trial, run: str) -> Iterator[str]:
 def _orders(trial: Trial, run: str) -> list[tuple[str, Any]]:
     keys = trial.disk.below(f"control/digits/{run}/order/")
     return [(key, json.loads(trial.disk.objects[key][0])) for key in keys]
+
+
+def resumed(trial: Trial, run: str) -> list[str]:
+    """The files that the last attempt went on from."""
+    _, order = _orders(trial, run)[-1]
+    return [entry["source"] for entry in order["inputs"]]
 
 
 def _newest_checkpoint(trial: Trial, run: str, order: Any) -> list[str]:
