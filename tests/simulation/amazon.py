@@ -78,6 +78,8 @@ class Instance:
             "LaunchTime": datetime.fromtimestamp(self.launched_at, UTC),
             "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
         }
+        if self.is_spot:
+            found["InstanceLifecycle"] = "spot"
         if self.ended_at is not None:
             moment = f"{datetime.fromtimestamp(self.ended_at, UTC):%Y-%m-%d %H:%M:%S}"
             found["StateReason"] = {"Code": self.why}

@@ -239,6 +239,7 @@ class Trial:
             return
         if self.setting.copied:
             call = {**instance.call, "ClientToken": f"stranger-{instance.identity}", "MaxCount": 1}
+            call.pop("InstanceMarketOptions", None)  # what a copy is unless told otherwise
             self.amazon.run_instances(instance.region, **call)
         boot, timer = read_user_data(instance.call["UserData"])
         self._power(
