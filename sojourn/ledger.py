@@ -103,6 +103,10 @@ class Ledger:
                 self._entries.append(entry)
                 return entry
 
+    def confirm_owner(self) -> None:
+        """Raise SupersededError when the run has another owner now."""
+        self._check_owner(self._fresh())
+
     def join(self, take_over: bool = False) -> None:
         """Become the run's owner: open it, or take it over from an owner that left or died.
 

@@ -33,13 +33,17 @@ def proving(orchestrator: Orchestrator) -> Iterator[None]:
 
 
 def prove(orchestrator: Orchestrator, at_once: bool = False) -> Receipt:
-    """Ask for every lease of the run, and store the receipt; `at_once` goes by what was seen last, if need be."""
+    """Ask for every lease of the run, and store the receipt; `at_once` goes by what was seen last, if need be.
+
+    Raises SupersededError when the run has another owner, whose receipt then counts.
+    """
     entries = orchestrator.ledger.entries()
     names = [entry.body["name"] for entry in entries if entry.kind == "intent"]
     look = orchestrator.last_seen if at_once else orchestrator.observe
     receipt = write_receipt(orchestrator.plan, entries, {name: look(name) for name in names})
     with suppress(SojournError):  # what stays in the store is no part of the proof
         receipt = receipt.model_copy(update={"leaves": count_left(orchestrator.mailbox)})
+    orchestrator.ledger.confirm_owner()  # who was superseded while its provider did not answer knows less than others
     orchestrator.mailbox.write("receipt", receipt)
     return receipt
 

@@ -56,7 +56,9 @@ class Run:
     nodes: int = 1
     job: Job = Job()
     deadline_s: int = 420
-    skew: int = 0
+    hold_s: int = 0  # for which the machines of a script that failed are held
+    skew: int = 0  # by which its orchestrator's clock is off; whoever attaches is off the other way
+    machine_skew: int = 0
     crash_at: int | None = None  # the orchestrator's call that is its last
     when: Literal["before", "after"] = "before"  # its effect
     sleep: Sleep | None = None
@@ -131,7 +133,9 @@ def _run(chance: random.Random) -> Run:
         nodes=chance.choice((1, 1, 2)),
         job=job,
         deadline_s=chance.choice((420, 420, 200, 900)),
+        hold_s=chance.choice((0, 0, 120)),
         skew=chance.randint(-SKEW_S, SKEW_S),
+        machine_skew=chance.randint(-SKEW_S, SKEW_S),
         crash_at=chance.choice((chance.randint(0, 60), chance.randint(0, 500))) if _maybe(chance, 50) else None,
         when=chance.choice(("before", "after")),
         sleep=Sleep(chance.randint(0, 200), chance.randint(5, 400)) if _maybe(chance, 20) else None,
@@ -177,7 +181,14 @@ def play(schedule: Schedule) -> Trial:
 
 
 def _begin(trial: Trial, at: int, run: Run) -> None:
-    setting = replace(trial.setting, nodes=run.nodes, job=run.job, deadline_s=float(run.deadline_s))
+    setting = replace(
+        trial.setting,
+        nodes=run.nodes,
+        job=run.job,
+        deadline_s=float(run.deadline_s),
+        hold_s=float(run.hold_s),
+        machine_skew=run.machine_skew,
+    )
     plan = trial.plan(f"run {at}", setting)
     owner = trial.train(plan, f"orchestrator {at}", run.after, run.skew)
     if run.sleep is not None:

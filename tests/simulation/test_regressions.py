@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
-from simulation.faults import Fault
+from simulation.faults import Fault, Faults, Outage
 from simulation.machine import Mishap
 from simulation.schedule import Run, Schedule, play
 from simulation.script import Job
 from simulation.trial import Setting, Trial
-from simulation.verdict import entries
+from simulation.verdict import entries, written
+from simulation.world import START
 
 # Its first machine is taken back, and it goes on with another; there is time for that also at the next sweep.
 LOSING = Setting(job=Job(200.0), mishaps={0: Mishap("is taken back", 30)}, deadline_s=1500.0)
@@ -48,6 +49,20 @@ def test_scripts_that_are_stopped_while_they_write_a_checkpoint_leave_the_one_be
     for second in range(60, 75):
         run = Run(nodes=2, job=Job(1000.0), stopped_after=second)
         assert not play(Schedule(where="local", runs=(run,))).broken, second
+
+
+def test_a_former_owner_that_cannot_see_its_machines_leaves_the_receipt_of_who_closed_the_run() -> None:
+    whole = tried(Setting())
+    (run,) = whole.plans
+    released = next(int(at - START) for at, entry in written(whole, run) if entry.kind == "release")
+    trial = Trial(0, Setting(), Faults(outages=[Outage(released, 1000, of=f"{ORCHESTRATOR}: ec2")]))
+    plan = trial.plan()
+    trial.train(plan)
+    trial.attach(plan, after=released + 30.0, take_over=True)
+    trial.reaper(phase=1000.0)
+    assert not trial.finish()
+    assert trial.ends["adopter"] == "done"
+    assert trial.ends[ORCHESTRATOR].startswith("superseded")
 
 
 def died_at(name: str, after: str) -> Trial:

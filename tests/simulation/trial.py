@@ -62,9 +62,11 @@ class Setting:
     where: str = "aws"
     nodes: int = 1
     job: Job = Job()
+    machine_skew: float = 0.0  # by which its machines' clocks are off
     deadline_s: float = 420.0
     grace_s: float = 60.0
     wait_s: float = 120.0
+    hold_s: float = 0.0  # for which the machines of a script that failed are held
     reaper: bool = True
     adopts_after: float | None = None  # somebody attaches to the run, that long after the start
     timers: bool = True  # the cloud's own
@@ -122,6 +124,7 @@ class Trial:
         content["launch"] |= {
             "where": setting.where, "nodes": setting.nodes, "processes": 1, "deadline": setting.deadline_s,
             "grace": setting.grace_s, "wait": setting.wait_s, "outputs": [], "inputs": [],
+            "hold_on_failure": setting.hold_s,
         }  # fmt: skip
         content |= {
             "run": mint_run_id(f"{seed} {self.seed}"), "project": PROJECT, "created_at": now, "store": STORE,
@@ -258,13 +261,13 @@ class Trial:
         )  # fmt: skip
 
     def _power(self, identity: str, boot: Any, node: int, timer: Any, off: Any, notice: Any, taken: Any) -> None:
-        setting = self.setting
+        setting, of_run = self.setting, self.settings[boot["run"]]
         mishap = setting.mishaps.get(len(self.machines))
         (self._folder / identity).mkdir(parents=True)
         self.machines[identity] = Machine(
             self.world, self.disk, self.faults, identity, boot, node, timer if setting.machine_timers else None,
-            self.settings[boot["run"]].job, self._folder / identity, off, notice=notice, taken=taken,
-            mishaps=(mishap,) if mishap else (),
+            of_run.job, self._folder / identity, off, notice=notice, taken=taken,
+            skew=of_run.machine_skew, mishaps=(mishap,) if mishap else (),
         )  # fmt: skip
         self.machines[identity].start()
 

@@ -85,13 +85,23 @@ def allowed(trial: Trial, instance: Any) -> float:
 
 
 def _early(trial: Trial, run: str) -> Iterator[str]:
-    """No machine was taken from a run that went on, nor from an agent in its grace."""
-    ends = [at for at, entry in written(trial, run) if entry.kind in ("outcome", "lost")]
+    """No machine was taken from a run that went on, nor from an agent in its grace, nor from who may look at it."""
+    stopped = f"control/digits/{run}/stop.json" in trial.disk.objects
+    ends = [
+        at if stopped else max(at, _hold_ends(at, entry) - SKEW_S)
+        for at, entry in written(trial, run)
+        if entry.kind in ("outcome", "lost")
+    ]
     for one in ours(trial, run):
         by_us = one.why in ("Client.UserInitiatedShutdown", "release")
         over = any(at <= one.ended_at for at in ends)
         if by_us and not over and one.ended_at < _limit(trial, one) - SKEW_S:
             yield f"{one.identity} was taken {_limit(trial, one) - one.ended_at:.0f} s before deadline and grace"
+
+
+def _hold_ends(at: float, entry: Entry) -> float:
+    hold = entry.body.get("hold")
+    return float(hold["until"]) if hold else at
 
 
 def _gone(trial: Trial, run: str) -> Iterator[str]:
@@ -114,9 +124,11 @@ def _promptly(trial: Trial, run: str) -> Iterator[str]:
             continue
         if any(fault.what == "fail" for fault in trial.faults.planned):
             continue
+        over_at = max(at, _hold_ends(at, entry))
         for one in ours(trial, run):
-            if one.lease == lease and (one.ended_at or float("inf")) > at + NORMAL_S + SHOWN_AFTER_S:
-                yield f"{one.identity} stood for {(one.ended_at or float('inf')) - at:.0f} s after the end"
+            late = (one.ended_at or float("inf")) - over_at
+            if one.lease == lease and late > NORMAL_S + SHOWN_AFTER_S:
+                yield f"{one.identity} stood for {late:.0f} s after the end"
 
 
 def _foreign(trial: Trial) -> list[str]:
