@@ -16,8 +16,9 @@ ROOT = Path(__file__).parent.parent
 # Each floor may import those after it, and itself.
 FLOORS = ["cli", "deployments", "flows", "tasks", "blocks", "sojourn"]
 LANGUAGE_STAYS_FREE_OF = {"prefect", "boto3", "botocore", "google", "azure", "kubernetes", "torch", "typer", "rich"}
-# The modules that may open an SDK: lazily, or (the reaper) as a function of the cloud that none of ours imports.
-_DOORS = ["sojourn/providers/ec2/clients.py", "sojourn/providers/ec2/login.py", "sojourn/providers/ec2/reaper.py"]
+# The modules that may open an SDK: lazily, or (the reaper) as a function of the cloud that none of ours imports;
+# `errors` asks botocore for its regions, once botocore has raised something.
+_DOORS = [f"sojourn/providers/ec2/{name}.py" for name in ("clients", "login", "reaper", "errors")]
 SDK_DOORS = {name: _DOORS for name in ("boto3", "botocore")}
 
 
