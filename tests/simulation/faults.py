@@ -16,6 +16,7 @@ from simulation.world import START, Killed, Process
 
 T = TypeVar("T")
 When = Literal["before", "after"]
+CONNECTION_S = 60.0  # a request that is held up for longer finds nobody who listens
 _LOOKS = ("store get", "store head", "store list", "ec2.describe", "scheduler.get", "scheduler.list")
 _LOOKS += ("local.observe", "local.leases")
 
@@ -103,8 +104,11 @@ class Faults:
     ) -> T:
         """Make a call of a process to the outside; `refusal` is the error that its caller meets when it fails."""
         process.check()
-        fault = self._fault(process, name)
+        fault, sent = self._fault(process, name), process.world.now
         process.sleep(latency * process.world.chance.uniform(0.2, 0.8))
+        if process.world.now > sent + CONNECTION_S:
+            process.world.note(f"{process.name}: {name}: its connection did not outlive its host's sleep")
+            raise refusal("before")
         if fault and fault.when == "before":
             raise self._struck(process, name, fault, refusal)
         try:

@@ -75,13 +75,16 @@ def _bounds(trial: Trial) -> Iterator[str]:
 
 
 def allowed(trial: Trial, instance: Any) -> float:
-    """How late a machine may end: a timer of its own or the cloud's, else the reaper's next sweep."""
+    """How late a machine may end: a timer of its own or the cloud's, else the next sweep that is answered."""
     from simulation.trial import REAP_EVERY_S
 
     machine = trial.machines.get(instance.identity)
     own = machine is not None and machine.timer is not None and not machine.frozen
     armed = trial.setting.timers and instance.identity in getattr(trial.cloud, "armed", ())
-    return CLOUD_S if own or armed else MARGIN_S + REAP_EVERY_S + CLOUD_S
+    if own or armed:
+        return CLOUD_S
+    spoilt = sum(outage.until > _limit(trial, instance) for outage in trial.faults.outages)  # sweeps, one by each
+    return MARGIN_S + (1 + spoilt) * REAP_EVERY_S + CLOUD_S
 
 
 def _early(trial: Trial, run: str) -> Iterator[str]:
