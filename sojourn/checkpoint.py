@@ -66,14 +66,21 @@ def check_stored(found: Checkpoint | None, store: Store) -> None:
 
 
 def _read(mailbox: Mailbox, attempt: int, nodes: list[int], sequence: int) -> Checkpoint:
-    """All nodes' files; where several committed one path, rank 0's counts."""
+    """All nodes' files; where several committed one path, rank 0's counts.
+
+    What a node carried on from the attempt before gives way to what another has written since.
+    """
+    carried: dict[str, FileEntry] = {}
     files: dict[str, FileEntry] = {}
+    ours = f"{mailbox.machine}/{attempt}/"
     at = 0.0
     for node in reversed(nodes):
         manifest = mailbox.manifest(attempt, node, "ckpt", sequence)
         if manifest is not None:
-            files.update({entry.path: entry for entry in manifest.files})
+            files.update({entry.path: entry for entry in manifest.files if entry.source.startswith(ours)})
+            carried.update({entry.path: entry for entry in manifest.files if not entry.source.startswith(ours)})
             at = manifest.at
+    files = carried | files
     ordered = tuple(files[path] for path in sorted(files))
     return Checkpoint(run=mailbox.run, attempt=attempt, sequence=sequence, at=at, files=ordered)
 

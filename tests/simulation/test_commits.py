@@ -20,3 +20,12 @@ def test_whenever_a_machine_dies_the_next_ones_go_on_from_what_all_of_them_had_c
     assert [trial.broken for trial in trials if trial.broken] == []
     counts = [len(resumed(trial, run)) for trial in trials for run in trial.plans]
     assert set(counts) == {0, 2}, "some die before the first checkpoint, and others after it"
+
+
+def test_after_two_losses_every_file_of_a_checkpoint_is_the_newest_one() -> None:
+    run = Run(nodes=2, job=Job(300.0), deadline_s=1500)
+    losses = {0: Mishap("agent dies", 90), 2: Mishap("agent dies", 110)}
+    trial = play(Schedule("aws", (run,), mishaps=losses))
+    assert not trial.broken
+    (name,) = trial.plans
+    assert [source.split("/")[3] for source in resumed(trial, name)] == ["2", "2"]

@@ -215,7 +215,10 @@ def _newest_checkpoint(trial: Trial, run: str, order: Any) -> list[str]:
     keys = [f"{folder}/ckpt/{complete[-1].rpartition('/')[2]}" for folder in folders]
     missing = [key for key in keys if key not in trial.disk.objects]
     manifests = [json.loads(trial.disk.objects[key][0]) for key in keys if key not in missing]
-    return missing + [entry["source"] for manifest in manifests for entry in manifest["files"]]
+    found = [(entry["path"], entry["source"]) for manifest in manifests for entry in manifest["files"]]
+    ours = f"machine/digits/{run}/{order['attempt']}/"
+    found.sort(key=lambda one: one[1].startswith(ours))  # what was carried on gives way to what is new
+    return missing + sorted(dict(found).values())
 
 
 def _torn(trial: Trial, sources: list[str]) -> Iterator[str]:
