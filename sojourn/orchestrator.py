@@ -217,8 +217,13 @@ class Orchestrator:
     def _create(self, state: lease.State) -> None:
         assert state.request is not None
         request = state.request
+
+        def create() -> None:
+            self.ledger.confirm_owner()  # each time: our host may have slept since the last try, and the run be closed
+            self.provider.create(request)
+
         try:
-            self._until_it_works(lambda: self.provider.create(request))
+            self._until_it_works(create)
         except (CapacityError, QuotaError) as error:
             self.ledger.append("refused", offer=state.offer, reason=error.message)
             self.warn(error.message)

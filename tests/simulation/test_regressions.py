@@ -8,7 +8,7 @@ from simulation.machine import Mishap
 from simulation.schedule import Run, Schedule, play
 from simulation.script import Job
 from simulation.trial import Setting, Trial
-from simulation.verdict import entries, written
+from simulation.verdict import entries, ours, written
 from simulation.world import START
 
 # Its first machine is taken back, and it goes on with another; there is time for that also at the next sweep.
@@ -52,8 +52,10 @@ def test_scripts_that_are_stopped_while_they_write_a_checkpoint_leave_the_one_be
 
 
 def test_a_former_owner_that_cannot_see_its_machines_leaves_the_receipt_of_who_closed_the_run() -> None:
-    whole = tried(Setting())
-    (run,) = whole.plans
+    whole = Trial(0, Setting())
+    run = whole.plan().run
+    whole.train(whole.plans[run])
+    assert not whole.finish()
     released = next(int(at - START) for at, entry in written(whole, run) if entry.kind == "release")
     trial = Trial(0, Setting(), Faults(outages=[Outage(released, 1000, of=f"{ORCHESTRATOR}: ec2")]))
     plan = trial.plan()
@@ -63,6 +65,17 @@ def test_a_former_owner_that_cannot_see_its_machines_leaves_the_receipt_of_who_c
     assert not trial.finish()
     assert trial.ends["adopter"] == "done"
     assert trial.ends[ORCHESTRATOR].startswith("superseded")
+
+
+def test_an_owner_that_slept_between_two_tries_to_rent_does_not_rent_for_a_run_that_was_closed_meanwhile() -> None:
+    trial = Trial(0, Setting(deadline_s=900.0), Faults(outages=[Outage(0, 40, of=f"{ORCHESTRATOR}: ec2.run")]))
+    plan = trial.plan()
+    owner = trial.train(plan)
+    trial.world.later(20.0, lambda: owner.suspend(400.0))
+    trial.stop(plan, after=25.0)
+    trial.attach(plan, after=30.0, take_over=True)
+    assert not trial.finish()
+    assert ours(trial) == [] and trial.ends["adopter"] == "done"
 
 
 def died_at(name: str, after: str) -> Trial:
