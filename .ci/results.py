@@ -55,6 +55,7 @@ def table(results: Path) -> int:
         row[1] += case.find("skipped") is not None
         row[2] += float(case.get("time", 0))
     today = datetime.date.today().isoformat()
+    print("# What the tests take\n\nAll of them, four at a time, as `make test-long` wrote it.\n")
     print(f"{today}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
     print("| tests | number | skipped | seconds |\n|---|---|---|---|")
     for name, (number, skipped, seconds) in sorted(rows.items(), key=lambda item: -item[1][2]):
