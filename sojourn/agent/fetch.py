@@ -10,7 +10,7 @@ import posixpath
 import shutil
 import tarfile
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import BinaryIO
 
 from sojourn.agent.errors import Late, Refused, StoreError
@@ -18,6 +18,8 @@ from sojourn.agent.files import Json
 from sojourn.agent.paths import inside
 from sojourn.agent.store import MIB, Check, Store, chunks
 from sojourn.agent.stores import Elsewhere
+
+LARGE = 8 * MIB  # from here on a file is worth a thread of its own
 
 
 class Fetcher:
@@ -142,11 +144,18 @@ class Fetcher:
     def _verified(self, entry: Json, source: BinaryIO, target: BinaryIO) -> None:
         kind, _, wanted = entry["hash"].partition(":")
         digest, size = hashlib.new(kind), 0
-        for chunk in chunks(source, self._go_on):
-            digest.update(chunk)
-            target.write(chunk)
-            size += len(chunk)
-            self.bytes_done += len(chunk)
+        with ThreadPoolExecutor(1) as beside:
+            hashed: Future[None] | None = None
+            for chunk in chunks(source, self._go_on):
+                if hashed is not None:
+                    hashed.result()
+                if entry["size"] > LARGE:  # its hash takes as long as reading and writing it
+                    hashed = beside.submit(digest.update, chunk)
+                else:
+                    digest.update(chunk)
+                target.write(chunk)
+                size += len(chunk)
+                self.bytes_done += len(chunk)
         if size != entry["size"]:
             raise Refused(f"{entry['path']}: expected {entry['size']} bytes at {entry['source']}, found {size}")
         if digest.hexdigest() != wanted:
