@@ -11,6 +11,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Literal, TypeVar
 
+from sojourn.agent.processes import die_with_parent
 from sojourn.errors import SojournError
 
 T = TypeVar("T")
@@ -76,6 +77,7 @@ class Aside(Generic[T]):
 
 
 def _serve(work: Callable[[], Any], to: Connection, others: Connection) -> None:
+    die_with_parent()  # or it would place results beside whoever takes the run over
     others.close()  # else this process would keep its own pipe open
     answer = _answer_of(work)
     # From now on a Ctrl-C is for whoever asks, who knows what is to become of a run, and for programs that are

@@ -20,10 +20,9 @@ import obstore.exceptions
 import obstore.store
 
 from sojourn.errors import AccessError, SojournError, SpecError, TransientError, first_line
-from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.clients import SOMEWHERE, Clients
 from sojourn.providers.ec2.errors import CREDENTIALS_HINT, DEAD_CREDENTIALS, DECISIONS, code_of, translated
 
-SOMEWHERE = "us-east-1"  # S3 tells a bucket's region from any other
 KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 
 

@@ -91,9 +91,10 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
 
 def configured(home: Path, regions: Iterable[str] | None = None) -> list[Provider]:
     """This host, and every cloud for which it has credentials: each region by itself, so that none hides another."""
-    from sojourn.providers.ec2.clients import Clients
+    from sojourn.providers.ec2.clients import SOMEWHERE, Clients
     from sojourn.providers.ec2.lease import Ec2Provider
 
-    clients = Clients()
-    amazon = Ec2Provider(clients, regions).apart() if clients.configured() else []
+    named = None if regions is None else list(regions)
+    clients = Clients(regions=[*(named or ()), SOMEWHERE])  # a region that nobody configured must not hide a machine
+    amazon = Ec2Provider(clients, named).apart() if clients.configured() else []
     return [open_provider("local", home), *amazon]

@@ -71,10 +71,38 @@ def test_more_work_is_done_here_when_the_fork_ends_on_it() -> None:
 def test_a_fork_leaves_with_whoever_made_it() -> None:
     code = "import os; from cli.aside import Aside; print(Aside(os.getpid).first(), flush=True); os._exit(0)"
     pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    wait_until_gone(pid)
+
+
+def wait_until_gone(pid: int) -> None:
     until = time.monotonic() + 60
     while Path(f"/proc/{pid}").exists():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+WORKS = """
+import os, time
+from cli.aside import Aside
+def work(echo):
+    echo("at it")
+    time.sleep(600)
+aside = Aside(os.getpid)
+print(aside.first(), flush=True)
+aside.call(work, echo=lambda text: print(text, flush=True))
+"""
+
+
+def test_a_fork_at_work_dies_with_whoever_made_it() -> None:
+    """Or it would place results while another command that took the run over does."""
+    maker = subprocess.Popen([sys.executable, "-c", WORKS], stdout=subprocess.PIPE, text=True)
+    assert maker.stdout is not None
+    with maker, maker.stdout as said:
+        pid = int(said.readline())
+        assert said.readline() == "at it\n"
+        maker.kill()
+        maker.wait()
+    wait_until_gone(pid)
 
 
 def test_a_forks_work_is_not_for_ctrl_c() -> None:

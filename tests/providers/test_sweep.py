@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 from clouds.aws_cloud import AwsCloud
+from typer.testing import CliRunner
 
 pytest.register_assert_rewrite("tests.providers.account_world")
 
+from cli.main import app  # noqa: E402
 from sojourn.errors import TeardownError  # noqa: E402
 from sojourn.reap import STRANGER_GRACE_S, raise_for_failed  # noqa: E402
 from sojourn.records import Outcome, Receipt  # noqa: E402
@@ -133,3 +135,15 @@ def test_a_ledger_that_cannot_be_read_leaves_its_lease_until_the_deadline(accoun
     assert account.running() == {early}, late
     assert "its ledger cannot be read" in found["loyal-gull-0002"].reason
     assert json.dumps([one.model_dump(mode="json") for one in found.values()])
+
+
+def test_credentials_are_enough_for_a_sweep_where_no_region_is_configured(
+    account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = account.rent("late-gull-0002", deadline=-60.0, region=FAR)
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path / "fresh"))
+    done = CliRunner().invoke(app, ["reap", "--region", FAR, "--json"])
+    assert done.exit_code == 0, done.output
+    assert [(one["run"], one["action"]) for one in json.loads(done.stdout)] == [("late-gull-0002", "ended")]
+    assert late not in account.running()

@@ -25,6 +25,7 @@ from sojourn.providers.ec2.errors import translated
 
 CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
+SOMEWHERE = "us-east-1"  # any region tells which others there are, and where a bucket lies
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
 
 
