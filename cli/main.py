@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import traceback
 
@@ -28,7 +29,7 @@ from cli import (
     train,
     ui,
 )
-from sojourn import __version__
+from sojourn import __version__, git
 from sojourn.errors import ExitCode, SojournError
 
 app = typer.Typer(
@@ -76,6 +77,8 @@ def options(
 def main() -> None:
     """The console script."""
     code = ExitCode.OK
+    for name in git.ELSEWHERE:  # DVC and Prefect ask git too, and what a hook has set is not for them
+        os.environ.pop(name, None)
     try:
         _run()
     except SystemExit as leaving:

@@ -60,7 +60,10 @@ def examine_host(home: Path, store: str, provider: Provider) -> Iterator[Check]:
 def examine_project(directory: Path, plan: Callable[[], Plan]) -> Iterator[Check]:
     """The project, and whether what its params.yaml asks for can be planned."""
     project = Project.at(directory)
-    yield _tree(project)
+    tree = _tree(project)
+    yield tree
+    if tree.state == "missing":
+        return
     try:
         section = read_section(project.directory)
     except SojournError as error:
@@ -202,7 +205,12 @@ def _standing(provider: Provider) -> Check:
 
 
 def _tree(project: Project) -> Check:
-    inside = "in git" if project.in_git else "not in git: everything but caches travels"
+    try:
+        inside = "in git" if project.in_git else "not in git: everything but caches travels"
+    except SojournError as error:
+        return Check(what="project", state="missing", found=error.message, mend=error.hint)
+    if project.notes:
+        return Check(what="project", state="weak", found="; ".join(project.notes))
     return Check(what="project", state="good", found=f"{project.root}, {inside}")
 
 

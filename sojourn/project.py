@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from sojourn import git
 from sojourn.dataset import find_dvc
 from sojourn.errors import SpecError
 
@@ -28,13 +28,27 @@ class Project:
     @cached_property
     def root(self) -> Path:
         """The top of the tree that travels."""
-        top = self.git("rev-parse", "--show-toplevel")
-        return Path(top.rstrip("\n")) if top else self.directory
+        marker = git.dot_git(self.directory)  # where git is not installed, it tells the top all the same
+        return self._top or (marker.parent if marker else self.directory)
 
-    @cached_property
+    @property
     def in_git(self) -> bool:
         """Whether git keeps this tree."""
-        return self.git("rev-parse", "--show-toplevel") is not None
+        return self._top is not None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a plan says of the tree."""
+        if self.in_git or git.dot_git(self.directory) is None:
+            return ()
+        return (
+            f"git keeps {self.root} and is not on your PATH: what travels is decided by the .gitignore there alone, "
+            "and the commit is not known",
+        )
+
+    @cached_property
+    def _top(self) -> Path | None:
+        return git.top_of(self.directory)
 
     @cached_property
     def dvc(self) -> Path | None:
@@ -44,9 +58,8 @@ class Project:
 
     @cached_property
     def commit(self) -> str | None:
-        """The commit the tree stands on."""
-        head = self.git("rev-parse", "HEAD")
-        return head.strip() if head else None
+        """The commit the tree stands on; None outside git and before the first commit."""
+        return git.head_of(self.directory) if self.in_git else None
 
     @property
     def relative(self) -> str:
@@ -54,16 +67,5 @@ class Project:
         return self.directory.relative_to(self.root).as_posix()
 
     def git(self, *arguments: str) -> str | None:
-        """What git answers here, or None when it refuses or is not installed."""
-        try:
-            done = subprocess.run(
-                ["git", *arguments],
-                cwd=self.directory,
-                capture_output=True,
-                text=True,
-                errors="surrogateescape",
-                timeout=60,
-            )
-        except FileNotFoundError:
-            return None
-        return done.stdout if done.returncode == 0 else None
+        """What git answers here; None where it keeps nothing or is not installed. Raises SpecError when it refuses."""
+        return git.ask(self.directory, *arguments)
