@@ -47,15 +47,16 @@ def train(
     with guarded(journey), journey.held():
         with journey.leased():
             upstream(journey)
-            for sent in [bundle.submit(journey), push.submit(journey), build.submit(journey)]:
-                sent.result()
-            provision(journey)
-            outcome = follow(journey)
+            sent = [bundle.submit(journey), push.submit(journey), build.submit(journey)]
+            for one in sent:
+                one.result()
+            provision(journey, wait_for=sent)
+            follow(journey)
             collect(journey)
             release(journey)
         confirm(journey)
         report = publish(journey)
     if report.state == "stopped":
         return Cancelled(message=report.message)
-    raise_for(report, outcome)
+    raise_for(report, journey.outcome)
     return report

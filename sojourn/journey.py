@@ -178,14 +178,15 @@ class Journey:
                 archive = pack()
                 self.mailbox.send_agent(archive.name, archive.body)
             self.orchestrator.provision()
-            say(f"{self.plan.launch.nodes} × {self._offer.machine}")
+            rented = f"{self.plan.launch.nodes} × {self._offer.machine}"
+            say(rented if self.started or self.outcome is None else self.outcome.message, self.started)
 
     def train(self) -> Outcome:
         """Follow the script to its end."""
         with self._step("train", ago=self._trained_for()) as say:
             outcome = self.orchestrator.follow()
             self.follower.finish(self.orchestrator.state)
-            say(outcome.message, outcome.state == "succeeded")
+            say(outcome.message if self.started else "not started", outcome.state == "succeeded")
         self.mailbox.write("outcome", outcome)
         return outcome
 
@@ -239,6 +240,16 @@ class Journey:
             placed = self._publish(outcome, found)
             say(_where(placed))
         return self._close(outcome, found, placed)
+
+    @property
+    def started(self) -> bool:
+        """Whether the machines were told what to do."""
+        return self.orchestrator.state.ordered_at is not None
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the script ended, once it has."""
+        return self.orchestrator.state.outcome
 
     # -- results on request ------------------------------------------------------------------
 

@@ -5,33 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from prefect.client.schemas.objects import State
+
 from sojourn.errors import TeardownError
 from sojourn.journey import Journey
 from sojourn.records import Receipt
 from tasks import artifacts
-from tasks.step import step
+from tasks.step import ended, step
 
 
 @step("provision")
-def provision(journey: Journey) -> None:
+def provision(journey: Journey) -> Journey | State[Journey]:
     """Rent the machines and tell them what to do."""
     journey.provision()
+    return journey if journey.started else ended(journey)
 
 
 @step("release")
-def release(journey: Journey) -> None:
+def release(journey: Journey) -> Journey:
     """Give the machines back."""
     with _shown(journey):
         journey.release()
+    return journey
 
 
 @step("confirm")
-def confirm(journey: Journey) -> Receipt:
+def confirm(journey: Journey) -> Journey:
     """Ask until nothing is left; the receipt is the proof."""
     with _shown(journey):
         receipt = journey.confirm()
     artifacts.show_receipt(journey.plan, receipt)
-    return receipt
+    return journey
 
 
 @contextmanager

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from sojourn.collect import Collected
+from prefect.client.schemas.objects import State
+
 from sojourn.journey import Journey
-from sojourn.records import Outcome
 from sojourn.report import Report
 from tasks import artifacts
-from tasks.step import step
+from tasks.step import ended, step
 
 
 @step("train")
-def train(journey: Journey) -> Outcome:
+def train(journey: Journey) -> Journey | State[Journey]:
     """Follow the script to its end."""
-    return journey.train()
+    return journey if journey.train().state == "succeeded" else ended(journey)
 
 
 @step("collect")
-def collect(journey: Journey) -> Collected:
+def collect(journey: Journey) -> Journey:
     """Confirm that what was committed is in the store."""
-    return journey.collect()
+    journey.collect()
+    return journey
 
 
 @step("publish")

@@ -7,9 +7,10 @@ from tasks.step import step
 
 
 @step("upstream")
-def upstream(journey: Journey) -> None:
+def upstream(journey: Journey) -> Journey:
     """Run the stale stages that come before, here."""
     journey.upstream()
+    return journey
 
 
 @step("bundle")

@@ -1,8 +1,11 @@
-"""What every task shares: when it is tried again, and that none is cached.
+"""What every task shares: when it is tried again, that none is cached, and how Prefect learns their order.
 
 A step looks by itself whether its result is in the store already: bundle, data and
 environment are kept by the hash of their content, on the host that needs them. A cache of
 Prefect's would answer from another host or for a tree that has changed since.
+
+Prefect draws an arrow to a task from the one that returned its argument last. So the steps
+that follow each other hand on the journey; those that run side by side return nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +16,11 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Cancelled, Failed
 from prefect.tasks import exponential_backoff
 
 from sojourn.errors import TransientError
+from sojourn.journey import Journey
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,3 +44,14 @@ def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
 def is_transient(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:
     """Whether a failed task may do better in a moment; an error class is a decision."""
     return isinstance(state.result(raise_on_failure=False), TransientError)
+
+
+def ended(journey: Journey) -> State[Journey]:
+    """What a task is that saw the run end otherwise than hoped for: red or cancelled, while the flow goes on.
+
+    Called in a flow, a task that returns a state raises nothing; what was rented must be given back first.
+    """
+    outcome = journey.outcome
+    assert outcome is not None
+    made = Cancelled if outcome.state == "stopped" else Failed
+    return made(message=outcome.message, data=journey)

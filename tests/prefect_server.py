@@ -94,6 +94,13 @@ class Server:
         asked = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "EXPECTED_START_TIME_ASC"}
         return [one["name"].rsplit("-", 1)[0] for one in self.ask("/task_runs/filter", asked)]
 
+    def tasks(self, flow_run: str) -> dict[str, dict[str, Any]]:
+        """The flow run's tasks by name, each with its state, and the names of those that it came `after`."""
+        found = self.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+        names = {one["id"]: one["name"] for one in found}
+        before = {one["name"]: {names[i["id"]] for i in sum(one["task_inputs"].values(), [])} for one in found}
+        return {one["name"]: {**one["state"], "after": before[one["name"]]} for one in found}
+
     def artifacts(self, flow_run: str) -> list[dict[str, Any]]:
         """The flow run's artifacts that have a key."""
         found = self.ask("/artifacts/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})

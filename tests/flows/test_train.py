@@ -63,6 +63,17 @@ def train(world: World, server: Server, *words: str) -> subprocess.CompletedProc
     return world.sojourn("train", "--", "python", *words, PREFECT_API_URL=server.url, PREFECT_HOME=str(server.home))
 
 
+def all_tasks(server: Server, flow_run: str) -> dict[str, dict[str, Any]]:
+    """The tasks of a run that is over, once the server has heard of all."""
+
+    def told() -> dict[str, dict[str, Any]] | None:
+        tasks = server.tasks(flow_run)
+        over = all(task["type"] in ("COMPLETED", "FAILED") for task in tasks.values())
+        return tasks if over and len(tasks) == len(STEPS) else None
+
+    return wait(told)
+
+
 def in_order(steps: list[str]) -> list[str]:
     """The steps, those that run side by side as one."""
     return ["|".join(sorted(SIDE_BY_SIDE)) if step in SIDE_BY_SIDE else step for step in steps]
@@ -122,8 +133,23 @@ def test_a_failed_script_is_a_failed_flow_run(world: World, server: Server) -> N
     world.script("raise SystemExit(3)", "bad.py")
     done = train(world, server, "bad.py")
     assert done.returncode == 1
-    assert server.flow_run(world.show()["run"])["state"]["type"] == "FAILED"
+    run = server.flow_run(world.show()["run"])
+    assert run["state"]["type"] == "FAILED"
     assert "closed" in done.stdout and "exit code 3" in done.stderr
+    tasks = all_tasks(server, run["id"])
+    assert {name for name, task in tasks.items() if task["type"] != "COMPLETED"} == {"train"}
+    assert tasks["train"]["message"] == "the script ended with exit code 3"
+
+
+def test_the_graph_tells_the_order_of_the_tasks(trained: World, server: Server) -> None:
+    tasks = all_tasks(server, server.flow_run(trained.show()["run"])["id"])
+    after = {name: task["after"] for name, task in tasks.items()}
+    assert after.pop("plan") == set() and after.pop("provision") >= SIDE_BY_SIDE
+    assert after == {
+        "upstream": {"plan"}, "bundle": {"upstream"}, "data": {"upstream"}, "environment": {"upstream"},
+        "train": {"provision"}, "collect": {"train"}, "release": {"collect"}, "confirm": {"release"},
+        "publish": {"confirm"},
+    }  # fmt: skip
 
 
 def test_bad_input_makes_no_flow_run(world: World, server: Server) -> None:
