@@ -19,7 +19,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.records import Receipt
 from sojourn.report import Report
 from sojourn.runs import RunLine
-from sojourn.shorthand import format_clock, format_duration
+from sojourn.shorthand import counted, format_clock, format_duration, format_seconds
 
 
 def go_on_unread() -> None:
@@ -51,7 +51,7 @@ def show_receipt(receipt: Receipt) -> None:
         since = f"  {format_clock(began)}" if began else ""
         who = f"  {escape(one.identity)}" if one.identity else ""
         ended = f", ended by {one.ended_by}" if one.ended_by else ""
-        time = f"  {one.seconds:.1f} s" if one.seconds else ""
+        time = f"  {format_seconds(one.seconds)}" if one.seconds else ""
         cost = f", ${one.cost:.2f}" if one.seconds else ""
         _row("  ", f"{one.kind}  {one.name}{who}{since}{time}{ended}, {gone}{cost}", 2)
     if len(receipt.attempts) > 1:
@@ -63,7 +63,7 @@ def show_receipt(receipt: Receipt) -> None:
             "  ", f"held for {format_duration(receipt.held_s)} after the script had failed: ${receipt.held_cost:.2f}", 2
         )
     colour = "green" if receipt.state == "closed" else "red"
-    count = f"{len(receipt.resources)} resource{'' if len(receipt.resources) == 1 else 's'}"
+    count = counted(len(receipt.resources), "resource")
     _row(f"[bold]{'receipt':<12}[/]", f"{count}, [{colour}]{receipt.state}[/], ${receipt.cost:.2f}", 12)
     if receipt.leaves.bytes:
         _row(f"[bold]{'leaves':<12}[/]", escape(plan_text.leaves(receipt.leaves)), 12)
@@ -74,7 +74,8 @@ def show_report(report: Report) -> None:
     lines = [
         (
             "time",
-            f"{report.seconds:.1f} s in all" + (f", {report.script_s:.1f} s in the script" if report.script_s else ""),
+            f"{format_seconds(report.seconds)} in all"
+            + (f", {format_seconds(report.script_s)} in the script" if report.script_s else ""),
         ),
     ]
     if report.resumed_from:
@@ -98,7 +99,7 @@ def show_outcome(report: Report) -> None:
 def show_step(step: str, text: str, seconds: float, good: bool) -> None:
     """A step that is done, with its time."""
     mark = "[green]✓[/]" if good else "[red]✗[/]"
-    took = f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
+    took = format_seconds(seconds)
     _row(f"{mark} {step:<12}", f"{escape(text)}  [dim]{took}[/]" if text else f"[dim]{took}[/]", 14)
 
 
@@ -127,13 +128,13 @@ def show_series(report: Report) -> None:
     for name, series in list(shown.items())[:SHOWN]:
         values, width = series.values(), min(30, max(map(len, shown)))
         ends = f"{format_number(values[0])} → {format_number(values[-1])}"
-        text = f"[cyan]{sparkline(values, 30)}[/]  {ends}  [dim]{series.count:,} reports[/]"
+        text = f"[cyan]{sparkline(values, 30)}[/]  {ends}  [dim]{counted(series.count, 'report')}[/]"
         _row(f"  {escape(name):<{width}}  ", text, width + 4)
 
 
 def _places(report: Report) -> str:
     home = report.published
-    text = f"{report.files} files, {format_bytes(report.bytes)}"
+    text = f"{counted(report.files, 'file')}, {format_bytes(report.bytes)}"
     if home.placed:
         text += f"; in place: {', '.join(home.placed[:4])}{' …' if len(home.placed) > 4 else ''}"
     if home.beside:

@@ -63,7 +63,7 @@ def _show(running: typer.Context, found: Purged, removed: bool) -> None:
     from cli.again import again
     from cli.console import out
     from sojourn.planning import format_bytes
-    from sojourn.shorthand import format_duration
+    from sojourn.shorthand import counted, format_duration
 
     verb, now = "removed" if removed else "would go", time.time()
     for run in found.runs:
@@ -77,8 +77,8 @@ def _show(running: typer.Context, found: Purged, removed: bool) -> None:
         out.print(f"Nothing to remove by: {again(running)}", markup=False)
         return
     counts = (
-        f"{len(found.runs)} runs, {found.blobs} shared files that no other run names, "
-        f"{len(found.environments)} environments, records of {len(found.machines)} machines"
+        f"{counted(len(found.runs), 'run')}, {counted(found.blobs, 'shared file')} that no other run names, "
+        f"{counted(len(found.environments), 'environment')}, records of {counted(len(found.machines), 'machine')}"
     )
     out.print(f"{counts}: {format_bytes(found.bytes)}", markup=False)
     if not removed:

@@ -31,6 +31,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Link
+from sojourn.shorthand import counted
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share the archive
 LANES = 8  # files on their way at once: a store in a cloud is far, not slow
@@ -98,7 +99,7 @@ def check_size(tree: Survey, accepted: bool) -> None:
     if accepted or (tree.bytes <= BYTES_LIMIT and len(tree.files) <= FILES_LIMIT):
         return
     largest = _largest(tree)
-    names = ", ".join(f"{name} ({count:,} files, {size / 1e6:,.0f} MB)" for name, count, size in largest)
+    names = ", ".join(f"{name} ({counted(count, 'file')}, {size / 1e6:,.0f} MB)" for name, count, size in largest)
     raise SpecError(
         f"{len(tree.files):,} files, {tree.bytes / 1e6:,.0f} MB are too much for a bundle; largest: {names}",
         hint=f"name data in launch:, like  inputs: [{largest[0][0]}]  , "

@@ -32,6 +32,7 @@ from sojourn.dvc_repo import (
 )
 from sojourn.errors import SpecError, first_line
 from sojourn.records import FileEntry, Record
+from sojourn.shorthand import counted
 
 
 class Dependency(Record):
@@ -429,7 +430,7 @@ class Dataset:
     def _push(self, objects: list[StoredObject], echo: Echo) -> Pushed:
         lacking = self._lacking(self._sized(objects))
         for remote, items in self._by_remote(lacking).items():
-            echo(f"pushing {len(only_files(items))} files to DVC remote {remote.name!r}")
+            echo(f"pushing {counted(len(only_files(items)), 'file')} to DVC remote {remote.name!r}")
             remote.push(self._repo.cache.local, items)
         files = only_files(lacking)
         return Pushed(files=len(files), bytes=sum(item.size or 0 for item in files))

@@ -28,6 +28,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Need, Record
+from sojourn.shorthand import counted
 from sojourn.spec import PARAMS, read_section
 from sojourn.storage import Store
 
@@ -197,7 +198,7 @@ def _standing(provider: Provider) -> Check:
     leases = provider.leases()
     if not leases:
         return Check(what="leases", state="good", found="none stands")
-    count = f"{len(leases)} lease{'' if len(leases) == 1 else 's'} of runs that go on, or were left"
+    count = f"{counted(len(leases), 'lease')} of runs that go on, or were left"
     return Check(what="leases", state="weak", found=count, mend="sojourn reap --dry-run")
 
 

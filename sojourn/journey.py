@@ -34,7 +34,7 @@ from sojourn.purging import wait_until_purged
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
 from sojourn.runs import checkouts, past_reports, remember
-from sojourn.shorthand import format_clock
+from sojourn.shorthand import counted, format_clock
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
@@ -146,7 +146,7 @@ class Journey:
             wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
             files, sent = self.do(gather, self.plan, self.mailbox, echo=self.listener.note)
             self.mailbox.write_once("inputs", Inputs(files=files))
-            size = f"{len(files):,} files"
+            size = counted(len(files), "file")
             say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")
 
     def build(self) -> None:
@@ -166,7 +166,7 @@ class Journey:
         setups, sent = environment.send(self.plan.environment, network, self.mailbox, self.home)
         self.mailbox.write_once("environment", setups)
         number = self.plan.environment.locks[0].packages
-        packages = f"{number} package{'s' * (number != 1)} locked"
+        packages = f"{counted(number, 'package')} locked"
         return f"{packages}, {format_bytes(sent)} sent" if sent else f"{packages}, unchanged"
 
     def provision(self) -> None:
@@ -194,7 +194,7 @@ class Journey:
         """Confirm that what was committed is in the store, while the lease stands."""
         with self._step("collect") as say:
             found = self.results()
-            say(f"{len(found.files)} files, {format_bytes(found.bytes)}")
+            say(f"{counted(len(found.files), 'file')}, {format_bytes(found.bytes)}")
             return found
 
     def release(self) -> None:
@@ -225,8 +225,8 @@ class Journey:
             with proving(self.orchestrator):
                 self.orchestrator.confirm()
             receipt = prove(self.orchestrator)
-            number = len(receipt.resources)
-            say(f"{number} resource{'s' * (number != 1)}, {receipt.state}, ${receipt.cost:.2f}", not receipt.standing)
+            number = counted(len(receipt.resources), "resource")
+            say(f"{number}, {receipt.state}, ${receipt.cost:.2f}", not receipt.standing)
         if receipt.state != "closed":
             raise still_standing(self.plan, receipt)
         return receipt
@@ -503,7 +503,7 @@ def _removed(outputs: tuple[str, ...], restored: tuple[FileEntry, ...]) -> tuple
 def _where(placed: Published) -> str:
     parts = []
     if placed.placed:
-        parts.append(f"{len(placed.placed)} files in place")
+        parts.append(f"{counted(len(placed.placed), 'file')} in place")
     if placed.beside:
         parts.append(f"{len(placed.beside)} in {placed.directory}")
     return ", ".join(parts) or placed.note or "nothing to place"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from sojourn.records import Record
+from sojourn.shorthand import counted
 
 PATHS = 20  # named of each reason; the counts are of all
 NAMED = 3  # of a reason in one line
@@ -60,7 +61,7 @@ def in_words(omission: Omission, size: str) -> str:
     """`8 files, 2 MB ignored by git: logs/, scratch.txt`."""
     more = len(omission.paths) - NAMED
     names = ", ".join(omission.paths[:NAMED]) + (f" and {more} more" if more > 0 else "")
-    count = f"{omission.files:,} file{'' if omission.files == 1 else 's'}"
+    count = counted(omission.files, "file")
     return f"{count}, {size} {omission.reason}: {names}"
 
 

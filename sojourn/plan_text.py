@@ -8,7 +8,7 @@ from datetime import datetime
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Left, Offer
 from sojourn.requirements import Lock
-from sojourn.shorthand import format_clock, format_duration
+from sojourn.shorthand import counted, format_clock, format_duration
 
 NEXT = 4  # kinds of offers shown after the first
 REMARKS = 5
@@ -23,7 +23,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
     told = [
         ("run", f"{plan.run}    project {plan.project}{source}{changed}"),
         ("command", plan.shown_command()),
-        ("source", f"{_files(plan.files)}, {format_bytes(plan.bytes)}"),
+        ("source", f"{counted(plan.files, 'file')}, {format_bytes(plan.bytes)}"),
         ("inputs", _inputs(plan)),
         *([("resumes", _resume(plan.resume))] if plan.resume else []),
         ("environment", _environment(plan)),
@@ -62,14 +62,15 @@ def leaves(left: Left) -> str:
 
 
 def _inputs(plan: Plan) -> str:
-    known = f"{_files(plan.input_files)}, {format_bytes(plan.input_bytes)}, {format_bytes(plan.push_bytes)} to push"
+    known = f"{counted(plan.input_files, 'file')}, {format_bytes(plan.input_bytes)}"
+    known += f", {format_bytes(plan.push_bytes)} to push"
     known += f", {format_bytes(plan.carried_bytes)} by way of the store, once" if plan.carried_bytes else ""
     later = f"{', '.join(plan.yet_to_make)} as soon as made" if plan.yet_to_make else ""
     return ", ".join(part for part in (known if plan.input_files else "", later) if part) or "none"
 
 
 def _resume(found: Checkpoint) -> str:
-    files = f"{_files(len(found.files))}, {format_bytes(found.bytes)}"
+    files = f"{counted(len(found.files), 'file')}, {format_bytes(found.bytes)}"
     made = f"checkpoint {found.sequence} of {found.run}, made {format_clock(found.at)}: {files}"
     return f"{made}; resumes if the script loads it"
 
@@ -85,12 +86,14 @@ def _environment(plan: Plan) -> str:
 
 def _lock(lock: Lock) -> str:
     """`43 packages for Python 3.12, 812 MB of wheels to send`."""
-    parts = [f"{lock.packages} package{'' if lock.packages == 1 else 's'} for Python {lock.target.python}"]
+    parts = [f"{counted(lock.packages, 'package')} for Python {lock.target.python}"]
     if lock.target.brings_python:
         parts[0] += f" by uv, as the image has {lock.target.image_python}"
     if lock.sent:
         sizes = [one.size for one in lock.sent]
-        whole = f"{format_bytes(sum(filter(None, sizes)))} of wheels" if None not in sizes else f"{len(sizes)} wheels"
+        whole = (
+            f"{format_bytes(sum(filter(None, sizes)))} of wheels" if None not in sizes else counted(len(sizes), "wheel")
+        )
         parts.append(f"{whole} to send")
     if lock.built:
         parts.append(f"built on the machine: {', '.join(lock.built)}")
@@ -157,7 +160,7 @@ def _cut(plan: Plan) -> str:
 
 def _makes(plan: Plan) -> str:
     nodes = plan.launch.nodes
-    made = [f"{nodes} {thing}{'' if nodes == 1 else 's'}" for thing in plan.capability.makes_each]
+    made = [counted(nodes, thing) for thing in plan.capability.makes_each]
     made += [f"1 {thing}" for thing in (*plan.capability.makes_once, *plan.offers[0].makes)]
     return f"{', '.join(made)}: gone by {_gone_by(plan)} whatever happens"
 
@@ -172,10 +175,6 @@ def _remarks(remarks: tuple[str, ...]) -> Iterable[str]:
     yield from remarks[:REMARKS]
     if len(remarks) > REMARKS:
         yield f"{len(remarks) - REMARKS} more of the kind: sojourn plan --json"
-
-
-def _files(count: int) -> str:
-    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def _dollars(amount: float) -> str:

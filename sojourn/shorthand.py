@@ -42,9 +42,20 @@ def format_duration(seconds: float) -> str:
     return " ".join(parts[:2]) or "0s"
 
 
+def format_seconds(seconds: float) -> str:
+    """`7.5 s`, `1m 20s`: with a tenth where it is short."""
+    return f"{seconds:.1f} s" if seconds < 60 else format_duration(seconds)
+
+
 def format_clock(at: float) -> str:
     """`16:42:00`: a time of day, local."""
     return time.strftime("%H:%M:%S", time.localtime(at))
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 file`, `2,014 files`, `3 copies`."""
+    many = thing[:-1] + "ies" if thing.endswith("y") else thing + "s"
+    return f"{number:,} {thing if number == 1 else many}"
 
 
 def parse_size(value: object) -> float:

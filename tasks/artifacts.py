@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
+from datetime import datetime
 from functools import partial
 from threading import Thread
 from uuid import UUID
@@ -23,11 +25,12 @@ from sojourn.drawing import chart, format_number
 from sojourn.following import Status
 from sojourn.planning import Plan, format_bytes
 from sojourn.reap import Finding
-from sojourn.records import Receipt
+from sojourn.records import Outcome, Receipt, Resource
 from sojourn.report import Report
-from sojourn.shorthand import format_duration
+from sojourn.shorthand import counted, format_duration, format_seconds
 
 CHARTS = 4
+PATHS = 12  # of results, on the report's page
 PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none
 PROGRESS_EVERY_S = 10.0
 AWAY_S = 60.0  # a server that did not answer may cost the run a minute; the artifacts after that are left out
@@ -45,31 +48,58 @@ def show_plan(plan: Plan) -> None:
 
 def show_receipt(plan: Plan, receipt: Receipt) -> None:
     """A table, a row for each resource."""
-    rows = [one.model_dump(mode="json") for one in receipt.resources]
     said = f"Receipt of {plan.run}: {receipt.state}, ${receipt.cost:.2f}; leaves {plan_text.leaves(receipt.leaves)}"
+    rows = receipt_rows(receipt)
     _try(lambda: create_table_artifact(rows, key=f"{plan.project}-receipt", description=said))
+
+
+def receipt_rows(receipt: Receipt) -> list[dict[str, str]]:
+    """What was rented, since when, how long, what ended it, when it was last asked for and gone, and its cost.
+
+    Prefect's page shows as many columns as fit, and cuts the others off.
+    """
+    return [_resource(one) for one in receipt.resources]
+
+
+def _resource(one: Resource) -> dict[str, str]:
+    began = one.created_at or one.asked_at
+    gone = f"gone {_clock(one.gone_at)}" if one.gone_at else "NOT CONFIRMED GONE"
+    return {
+        "what": f"{one.kind}, {one.identity}" if one.identity else one.kind,
+        "name": one.name,
+        "since": _clock(began) if began else "",
+        "for": format_seconds(one.seconds) if one.seconds else "",
+        "end": f"{one.ended_by}, {gone}" if one.ended_by else gone,
+        "cost": f"${one.cost:.2f}",
+    }
+
+
+def _clock(at: float) -> str:
+    """`02:05:39 UTC`, or `29 Nov 02:05:39 UTC` for another day than today."""
+    then = datetime.fromtimestamp(at).astimezone()
+    return f"{then:%H:%M:%S %Z}" if then.date() == datetime.now().date() else f"{then:%d %b %H:%M:%S %Z}"
 
 
 def show_findings(findings: list[Finding]) -> None:
     """What a sweep found, a row for each machine or run."""
     rows = [finding.model_dump(mode="json") for finding in findings]
-    _try(lambda: create_table_artifact(rows, key="reap", description=f"{len(rows)} machines and runs looked at"))
+    _try(lambda: create_table_artifact(rows, key="reap", description=f"{counted(len(rows), 'finding')} of a sweep"))
 
 
-def show_report(report: Report) -> None:
+def show_report(report: Report, outcome: Outcome | None) -> None:
     """Markdown: how it ended, its curves and numbers, where its results are."""
-    said = f"Report of {report.run}: {report.state}"
-    _try(lambda: create_markdown_artifact(report_page(report), key=f"{report.project}-report", description=said))
+    page, said = report_page(report, outcome), f"Report of {report.run}: {report.state}"
+    _try(lambda: create_markdown_artifact(page, key=f"{report.project}-report", description=said))
 
 
-def report_page(report: Report) -> str:
+def report_page(report: Report, outcome: Outcome | None = None) -> str:
     """The report as markdown that needs nothing but itself: the curves are SVG images inside it."""
     facts = {
         "command": f"`{report.command}`",
         "machine": f"{report.nodes} × {report.machine}",
-        "time": f"{report.seconds:.1f} s",
+        "time": f"{format_seconds(report.seconds)}, ended {_clock(report.ended_at)}",
         "cost": f"${report.cost:.2f}",
-        "results": f"{report.files} files, {format_bytes(report.bytes)}",
+        "results": f"{counted(report.files, 'file')}, {format_bytes(report.bytes)}",
         "commit": f"{report.commit} (+{report.changed} changed files)" if report.commit else "not in git",
     }
     if report.held_s:
@@ -77,11 +107,41 @@ def report_page(report: Report) -> str:
     drawn = [name for name, series in report.series.items() if len(series.values()) > 1][:CHARTS]
     curves = [_image(name, chart(name, report.series[name])) for name in drawn]
     parts = [f"# {report.run}: {report.state}", *curves, _table("ended", report.message, facts)]
+    if outcome is not None and outcome.state != "succeeded" and outcome.tail:
+        parts.append(f"## Last lines of its log{_whose(outcome)}\n\n" + _verbatim(outcome.tail))
+    parts.append("## Results\n\n" + _places(report))
     if report.metrics:
         parts.append("## Metrics\n\n" + _metrics(report))
     if report.parameters:
         parts.append("## Parameters\n\n" + _table("parameter", "value", report.parameters))
     return "\n\n".join(parts) + "\n"
+
+
+def _whose(outcome: Outcome) -> str:
+    if outcome.failed_rank is None:
+        return ""
+    return f", rank {outcome.failed_rank}" + (f" on machine {outcome.failed_node}" if outcome.failed_node else "")
+
+
+def _places(report: Report) -> str:
+    """Where the results are: each path for the first few, and the command that fetches them anywhere."""
+    home = report.published
+    lines = [f"- in place: {_paths(home.placed)}"] if home.placed else []
+    lines += [f"- in `{home.directory}`: {_paths(home.beside)}"] if home.beside else []
+    lines += [f"- {_cell(home.note)}"] if home.note else []
+    kept = f"- in the store `{report.store}`; fetch them: `sojourn pull {report.run} --to DIR`"
+    return "\n".join([*lines, kept] if report.files else [*lines, "- no file came home"])
+
+
+def _paths(paths: Sequence[str]) -> str:
+    shown = ", ".join(f"`{_cell(path)}`" for path in paths[:PATHS])
+    return f"{shown} and {len(paths) - PATHS:,} more" if len(paths) > PATHS else shown
+
+
+def _verbatim(text: str) -> str:
+    """A fenced block that no line of the text ends."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}text\n{text.strip()}\n{fence}"
 
 
 class Progress:

@@ -27,5 +27,5 @@ def collect(journey: Journey) -> Journey:
 def publish(journey: Journey) -> Report:
     """Bring the results into the project, and close the run with its report."""
     report = journey.publish()
-    artifacts.show_report(report)
+    artifacts.show_report(report, journey.outcome)
     return report

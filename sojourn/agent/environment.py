@@ -51,7 +51,8 @@ class Environment:
         Raises Refused in the words of uv, and Stop.
         """
         venv = os.path.join(self._place, "venv")
-        say(f"making the environment: {self._setup['packages']} packages, Python {self._setup['python']}")
+        number = self._setup["packages"]
+        say(f"making the environment: {number} package{'s' * (number != 1)}, Python {self._setup['python']}")
         try:
             uv = self._unpack_uv()
             self._run(uv, "venv", "--python", self._setup["python"], venv)

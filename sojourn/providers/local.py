@@ -28,6 +28,7 @@ from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, 
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.records import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
+from sojourn.shorthand import counted
 
 # What a machine asks for keys where its store is in a cloud and the environment has none.
 KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
@@ -208,7 +209,7 @@ class LocalProvider:
                 self._start(program, folder / str(node), name)
         except (OSError, subprocess.SubprocessError) as error:
             self.release(folder.name)  # all machines or none
-            raise CapacityError(f"this host could not start {len(machines)} machines: {error}") from error
+            raise CapacityError(f"this host could not start {counted(len(machines), 'machine')}: {error}") from error
 
     def _start(self, program: Path, node: Path, name: str) -> None:
         """Start a supervisor and forget it, unless one was here before."""

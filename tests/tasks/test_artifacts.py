@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from datetime import datetime
 from typing import Any
 from xml.etree import ElementTree
 
@@ -12,8 +13,9 @@ import pytest
 from sojourn.following import Status
 from sojourn.metrics import Metrics
 from sojourn.publish import Published
+from sojourn.records import Outcome, Receipt, Resource
 from sojourn.report import Comparison, Report
-from tasks.artifacts import how_far, report_page
+from tasks.artifacts import how_far, receipt_rows, report_page
 
 
 def report(**more: Any) -> Report:
@@ -56,6 +58,42 @@ def test_a_command_with_a_bar_or_lines_stays_in_its_cell() -> None:
     page = report_page(report(command="python a.py | tee\nlog"))
 
     assert "| command | `python a.py \\| tee log` |" in page
+
+
+def test_the_receipt_reads_as_people_read_and_has_no_more_columns_than_the_page_shows() -> None:
+    at = datetime(2026, 1, 15, 8, 1).timestamp()
+    stood = Resource(
+        kind="g6.xlarge", name="sojourn-quiet-heron-7f3a-1-0-9cc1-n0", identity="i-0abc", created_at=at,
+        asked_at=at - 1, released_at=at + 80, gone_at=at + 90, ended_by="exit", seconds=80.0, cost=0.1234,
+    )  # fmt: skip
+    stands = Resource(kind="volume", name="n0", asked_at=at)
+    first, second = receipt_rows(Receipt(state="open", resources=(stood, stands)))
+
+    zone = datetime.fromtimestamp(at).astimezone().strftime("%Z")
+    assert first == {
+        "what": "g6.xlarge, i-0abc", "name": stood.name, "since": f"15 Jan 08:01:00 {zone}", "for": "1m 20s",
+        "end": f"exit, gone 15 Jan 08:02:30 {zone}", "cost": "$0.12",
+    }  # fmt: skip
+    assert (second["since"], second["end"]) == (f"15 Jan 08:01:00 {zone}", "NOT CONFIRMED GONE")
+
+
+def test_the_report_names_where_the_results_are() -> None:
+    home = Published(placed=("model.pt", "a|b.txt"), beside=("train.py",), directory="/home/me/runs/quiet-heron-7f3a")
+    page = report_page(report(files=3, published=home))
+    assert "- in place: `model.pt`, `a\\|b.txt`\n" in page
+    assert "- in `/home/me/runs/quiet-heron-7f3a`: `train.py`\n" in page
+    assert "- in the store `file:///store`; fetch them: `sojourn pull quiet-heron-7f3a --to DIR`\n" in page
+    many = report_page(report(files=40, published=Published(placed=tuple(f"{i}.pt" for i in range(40)))))
+    assert "`11.pt` and 28 more" in many
+    assert "no file came home" in report_page(report(files=0))
+
+
+def test_the_report_of_a_failed_run_ends_with_the_last_lines_of_the_rank_that_failed() -> None:
+    tail = "loss 0.1\n```\nKeyError: 'missing' | x"
+    ended = Outcome(state="failed", message="rank 1 ended with exit code 1", tail=tail, failed_rank=1, ended_at=0.0)
+    page = report_page(report(state="failed", message=ended.message), ended)
+    assert f"## Last lines of its log, rank 1\n\n````text\n{tail}\n````\n" in page
+    assert "Last lines" not in report_page(report(), ended.model_copy(update={"state": "succeeded"}))
 
 
 @pytest.mark.parametrize(
