@@ -63,7 +63,7 @@ _LAUNCH: dict[str, Any] = {
     "cluster": Annotated[
         bool | None, typer.Option("--cluster/--no-cluster", help="Several machines stand near each other.")
     ],
-    "processes": _option("Ranks on each machine: a number, or `gpu`."),
+    "processes": _option("Ranks on each machine: a number, `gpu`, or `own`."),
     "deadline": _option("For the whole run, like 90m or 2h30m."),
     "budget": _option("Dollars for the whole run, like 5 or '$5.50'; it ends earlier then."),
     "grace": _option("After the deadline, to stop and leave, like 60s."),
@@ -85,6 +85,8 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
     def called(**values: Any) -> None:
         given = {name: value for name in _LAUNCH if (value := values.pop(name)) not in (None, [])}
         asked = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+        if len(words := asked.get("command", ())) == 1 and len(words[0].split()) > 1:
+            asked["command"] = words[0]  # quoted as a whole: a text, as in params.yaml
         verb(asked=asked, **values)
 
     own = inspect.signature(verb, eval_str=True).parameters.values()

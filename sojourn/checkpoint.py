@@ -86,4 +86,7 @@ def _read(mailbox: Mailbox, attempt: int, nodes: list[int], sequence: int) -> Ch
 
 
 def _words(launch: Launch) -> str:
-    return f"--stage {shlex.quote(launch.stage)}" if launch.stage else f"-- {shlex.join(launch.command or ())}"
+    if launch.stage:
+        return f"--stage {shlex.quote(launch.stage)}"
+    text = launch.command if isinstance(launch.command, str) else None
+    return f"-- {shlex.quote(text) if text else shlex.join(launch.command or ())}"

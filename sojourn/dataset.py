@@ -240,7 +240,7 @@ class Dataset:
     def _described(self, found: Any) -> Stage:
         return Stage(
             address=address_of(found, self.root),
-            command=(found.cmd,) if isinstance(found.cmd, str) else tuple(found.cmd or ()),
+            command=tuple(found.cmd.splitlines() if isinstance(found.cmd, str) else found.cmd or ()),
             directory=self._relative(found.wdir),
             frozen=found.frozen,
             dependencies=tuple(one for dep in found.deps if not is_params(dep) for one in self._dependencies(dep)),

@@ -118,10 +118,7 @@ class Plan(Record):
         """What runs, without its arguments: a stage, a script, a module or a program."""
         if self.stage is not None:
             return self.stage.name
-        argv, at = self.command.argv, self.command.wrap
-        if at is None:
-            return argv[0].split("\n", 1)[0]
-        return " ".join(argv[at + 1 : at + (3 if argv[at + 1] == "-m" else 2)])
+        return command.title(self.command)
 
     def metric_files(self) -> tuple[str, ...]:
         """Where the script may write its metrics, relative to the bundle's root."""
@@ -129,9 +126,12 @@ class Plan(Record):
 
     def shown_command(self) -> str:
         """The command with its ranks, in one line."""
-        text = " ".join(self.command.argv).replace("\n", "; ")
-        ranks = f"  × {self.command.processes} processes" if self.command.processes != 1 else ""
-        return f"{text}{ranks}" if self.stage is None else f"{text}{ranks}    stage {self.stage.name}"
+        text = command.shown(self.command)
+        if self.command.processes != 1:
+            text += f"  × {self.command.processes} processes"
+        elif self.launch.nodes > 1 and self.command.wrap is None:
+            text += "  once on each node"
+        return text if self.stage is None else f"{text}    stage {self.stage.name}"
 
 
 class _Work(NamedTuple):
@@ -164,7 +164,10 @@ def make_plan(
     capability = provider.capability()
     if capability.shares_host:
         _check_secrets(launch, surroundings)
-    work = _stage_work(launch, project, capability.shares_host) if launch.stage else _command_work(launch, project)
+    shell = command.shell_of(surroundings, capability.shares_host)
+    work = (
+        _stage_work(launch, project, capability.shares_host, shell) if launch.stage else _command_work(launch, project)
+    )
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
     need = launch.need().model_copy(
@@ -243,12 +246,12 @@ def format_bytes(size: float) -> str:
 
 def _command_work(launch: Launch, project: Project) -> _Work:
     assert launch.command is not None
-    started = command.from_words(launch.command, launch.processes, launch.nodes)
+    started = command.read(launch.command, launch.processes, launch.nodes)
     nothing = Survey(files=0, bytes=0, push_files=0, push_bytes=0)
     return _Work(started, project.directory, stage=None, data=nothing, left_out=(), kept=())
 
 
-def _stage_work(launch: Launch, project: Project, shares_host: bool) -> _Work:
+def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tuple[str, ...]) -> _Work:
     if project.dvc is None or launch.stage is None:
         raise SpecError(
             f"stage: {launch.stage!r}: no DVC project at {project.directory}",
@@ -261,7 +264,7 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool) -> _Work:
     data = [dep.path for dep in stage.dependencies if dep.kind == "data"]
     later = [out.path for name in plan.after for out in dataset.at(name).outputs]
     return _Work(
-        command=command.from_stage(stage.command, launch.processes, launch.nodes),
+        command=command.from_stage(stage.command, launch.processes, launch.nodes, shell),
         where=project.dvc / stage.directory,
         stage=plan,
         data=dataset.survey(stage, shares_host),
@@ -288,8 +291,10 @@ def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:
 
 
 def _check_program(started: Command, python: Environment, directory: Path) -> None:
-    program = started.argv[0]
-    if started.shell:
+    program = command.program_of(started)
+    if python.path:
+        command.check_shell(started, os.pathsep.join(python.path))
+    if program is None:
         return
     if "/" in program and not os.access(directory / program, os.X_OK):
         what = "cannot be executed" if (directory / program).exists() else f"is not a file in {directory}"
@@ -306,9 +311,9 @@ def _check_program(started: Command, python: Environment, directory: Path) -> No
 
 def _check_travels(started: Command, directory: Path, project: Project, travels: set[str]) -> None:
     """Refuse a script, or a program named by a relative path, that the machine would not have."""
-    program, script = started.argv[0], command.script_of(started)
+    program, script = command.program_of(started), command.script_of(started)
     named = [script] if script else []
-    if "/" in program and not program.startswith("/") and not started.shell:
+    if program and "/" in program and not program.startswith("/"):
         named.append(program)
     for name in named:
         path = PurePosixPath(os.path.relpath(directory / name, project.root))

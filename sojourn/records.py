@@ -67,11 +67,12 @@ class Command(Record):
     """What the machine starts, and whether torchrun starts it."""
 
     argv: tuple[str, ...] = Field(description="The program and its arguments, as the user wrote them")
-    shell: bool = Field(default=False, description="argv holds one line for `/bin/sh -c`")
+    shell: bool = Field(default=False, description="argv holds a script, read by its `#!` line or the interpreter")
+    interpreter: tuple[str, ...] = Field(default=("/bin/sh", "-e"), description="Reads a script without a `#!` line")
     wrap: int | None = Field(
         default=None,
         description="How many leading words come before `python` when torchrun wraps it (0 for `python x.py`, "
-        "2 for `uv run python x.py`); None starts argv as it is",
+        "2 for `uv run python x.py`); None starts it once on each node as it is",
     )
     processes: int | Literal["gpu"] = Field(default=1, description="Ranks on each node")
 

@@ -107,11 +107,65 @@ def _gpu(value: object) -> object:
     return str(value).strip()
 
 
+# What a shell takes as it stands, what it expands inside quotes, and what it acts on elsewhere.
+_AS_IT_IS = re.compile(r"""'[^']*'|"(?:[^"\\$`]|\\["\\])*"|\\[^\n]""")
+_EXPANDED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_OPERATOR = re.compile(r"""[|&;<>()\n'"\\]|(?:^|\s)[#!]|^\s*\w+=|(?:^|\s)[{}](?:\s|$)""")
+_EXPANSION = re.compile(r"[$`*?\[\]{}]|(?:^|[\s=:])~")
+_SIGNS = {"&&", "||", "|", ";", "&", ">", ">>", "<", "<<", "2>", "2>&1", "&>"}
+
+
+def is_shell(text: str) -> bool:
+    """Whether a shell would do more with the text than split it into words."""
+    rest = _AS_IT_IS.sub("x", join_lines(text))
+    return bool(_OPERATOR.search(rest) or _EXPANSION.search(rest))
+
+
+def is_one_command(text: str) -> bool:
+    """Whether a shell would start one program with it, whatever it makes of its words."""
+    rest = _EXPANDED.sub("x", _AS_IT_IS.sub("x", join_lines(text)))
+    return not _OPERATOR.search(rest) and "$(" not in rest
+
+
+def join_lines(text: str) -> str:
+    """The text without the ends of lines that a backslash takes away, and without space around it."""
+    return re.sub(r"""('[^']*')|\\\n""", lambda found: found[1] or "", text).strip()
+
+
+def _command(value: object) -> object:
+    """One program and its arguments as words; what only a shell can read stays the text that it is."""
+    if isinstance(value, str):
+        return _text_or_words(value.strip())
+    for word in value if isinstance(value, (list, tuple)) else ():
+        if word in _SIGNS:
+            raise ValueError(
+                f"{word!r} is a sign for a shell, and a list starts one program: write the command as one text, "
+                "with quotes around what is an argument"
+            )
+    return value
+
+
+def _text_or_words(text: str) -> object:
+    lines = [line for line in text.splitlines() if line.strip()]
+    if all(line.lstrip().startswith("#") for line in lines):
+        return ()
+    if not text.startswith("#!") and (len(lines) == 1 or not is_shell(text)):
+        words = _words(text)  # refuses a quote that does not end
+        return text if is_shell(text) else words
+    return f"{text}\n"
+
+
 def _words(value: object) -> object:
     try:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
+        return tuple(shlex.split(join_lines(value))) if isinstance(value, str) else value
     except ValueError:
         raise ValueError(f"{value!r} has a quote that does not end") from None
+
+
+def _arguments(value: object) -> object:
+    if isinstance(value, str) and is_shell(value):
+        raise ValueError(f"{value!r} has signs that only a shell acts on: quote them, or write a list")
+    return _words(value)
 
 
 def _text(value: object) -> object:
@@ -127,9 +181,11 @@ def _names(value: object) -> object:
 
 def _processes(value: object) -> object:
     count = str(value)
-    if count != "gpu" and (not count.isdecimal() or not 1 <= int(count) <= 1024):
-        raise ValueError(f"{value!r} is neither a number from 1 to 1024 nor 'gpu'")
-    return value if count == "gpu" else int(count)
+    if count in ("gpu", "own"):
+        return count
+    if not count.isdecimal() or not 1 <= int(count) <= 1024:
+        raise ValueError(f"{value!r} is neither a number from 1 to 1024 nor 'gpu' nor 'own'")
+    return int(count)
 
 
 def _count(value: object) -> object:
@@ -147,11 +203,9 @@ Size = Annotated[float, Field(ge=1e6), BeforeValidator(_size), _written_like("64
 Money = Annotated[float, Field(gt=0), BeforeValidator(parse_money), _written_like("5", "$5.50", "20 USD")]
 Gpu = Annotated[str, BeforeValidator(_gpu), _written_like("L4", "L4:4", "80GB")]
 Count = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_count)]
-Processes = Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["gpu"], BeforeValidator(_processes)]
+Processes = Annotated[Annotated[int, Field(ge=1, le=1024)] | Literal["gpu", "own"], BeforeValidator(_processes)]
 Text = Annotated[str, BeforeValidator(_text)]
-Words = Annotated[
-    tuple[str, ...],
-    BeforeValidator(_words),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
-]
+_TEXT_OR_LIST = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+CommandText = Annotated[tuple[str, ...] | str, BeforeValidator(_command), _TEXT_OR_LIST]
+Words = Annotated[tuple[str, ...], BeforeValidator(_arguments), _TEXT_OR_LIST]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]

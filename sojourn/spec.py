@@ -24,7 +24,7 @@ from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
 from sojourn.records import Need, Network
-from sojourn.shorthand import Count, Duration, Gpu, Money, Names, Processes, Size, Text, Words, parse_gpu
+from sojourn.shorthand import CommandText, Count, Duration, Gpu, Money, Names, Processes, Size, Text, Words, parse_gpu
 
 PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
@@ -44,7 +44,11 @@ class Launch(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    command: Words | None = Field(default=None, description="The program and its arguments; instead of a stage.")
+    command: CommandText | None = Field(
+        default=None,
+        description="The program and its arguments, or a script for a shell (several lines, &&, pipes); "
+        "instead of a stage.",
+    )
     stage: str | None = Field(default=None, description="A stage of dvc.yaml; instead of a command.")
     where: str = Field(default="local", description="The provider that rents the machines.")
     machine: str | None = Field(
@@ -89,7 +93,11 @@ class Launch(BaseModel):
     cluster: bool = Field(
         default=False, description="Machines of several nodes stand near each other, for fast ways between them."
     )
-    processes: Processes = Field(default=1, description="Ranks on each machine; `gpu` is one for each of its GPUs.")
+    processes: Processes = Field(
+        default=1,
+        description="Ranks on each machine, started by torchrun; `gpu` is one for each of its GPUs, `own` leaves "
+        "that to the script: it is started once on each node.",
+    )
     deadline: Duration = Field(
         default=7200.0,
         gt=0,
@@ -155,7 +163,7 @@ class Launch(BaseModel):
 
     @field_validator("command")
     @classmethod
-    def _not_empty(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    def _not_empty(cls, command: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
         if command is not None and not command:
             raise ValueError("the command is empty, write it after --")
         return command

@@ -24,8 +24,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SCRIPT = """
     import json, os
 
-    if os.environ["RANK"] == "0":
-        json.dump({"world": int(os.environ["WORLD_SIZE"])}, open("metrics.json", "w"))
+    if os.environ.get("RANK", "0") == "0":
+        json.dump({"world": int(os.environ.get("WORLD_SIZE", 1))}, open("metrics.json", "w"))
 """
 
 

@@ -132,7 +132,7 @@ def test_numbers_in_variables_are_text_for_the_script() -> None:
         ({"nodes": "two"}, "params.yaml: launch.nodes: 'two' is not a number from 1 to 1024"),
         ({"nodes": True}, "params.yaml: launch.nodes: True is not a number from 1 to 1024"),
         ({"processes": "gpus"}, "params.yaml: launch.processes: 'gpus' is neither a number from 1 to 1024 nor 'gpu'"),
-        ({"processes": 0}, "params.yaml: launch.processes: 0 is neither a number from 1 to 1024 nor 'gpu'"),
+        ({"processes": 0}, "params.yaml: launch.processes: 0 is neither a number from 1 to 1024 nor 'gpu' nor 'own'"),
         (
             {"deadline": "5 parsecs"},
             "params.yaml: launch.deadline: '5 parsecs' is not a duration, write it like 45s, 90m or 2h30m",

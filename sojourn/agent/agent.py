@@ -201,7 +201,7 @@ class Agent:
         records = os.path.join(self._scratch, "ranks")
         keeper = [sys.executable, "-I", "-S", self._program, "rank", "--record", records, "--"]
         self._path = env["PATH"]
-        argv = command_line(order, self._place.rank, keeper)
+        argv = command_line(order, self._place.rank, keeper, self._scratch)
         script = Script(argv, cwd, env, log.pipe, records, self._umask)
         executor = [sys.executable, "-I", "-S", self._program, "execute"]
         execs = Execs(self._store, self._place, executor, script, env, self._scratch, secrets.values())

@@ -1,11 +1,12 @@
 """What is started on a node, and in which environment: the order in the words of the system.
 
-The script sees what torchrun would have set, and little of ours.
+The script sees what whoever starts its ranks has set, and little of ours.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
 
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
@@ -19,11 +20,13 @@ PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 
 def environment(order: Json, place: Place, cwd: str, secrets: dict[str, str]) -> dict[str, str]:
-    """What the script sees: little of ours, what the order says, its secrets, and torchrun's variables."""
+    """What the script sees: little of ours, what the order says, and its secrets."""
     env = passed()
     env["PATH"] = os.pathsep.join([*order["path"], env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
     env["PYTHONFAULTHANDLER"] = "1"  # a crash, and a hang that we end, say in which line
+    if not wrapped(order):
+        env.update(_rendezvous(order, place.rank))
     env.update(order["environment"])
     env.update(secrets)
     env.update(
@@ -34,8 +37,6 @@ def environment(order: Json, place: Place, cwd: str, secrets: dict[str, str]) ->
     env[MARK] = place.name
     if MARK_DIRECTORY in os.environ:  # or whoever outlives agent and supervisor would belong to no home
         env[MARK_DIRECTORY] = os.environ[MARK_DIRECTORY]
-    if not wrapped(order):
-        env.update(_rendezvous(order, place.rank))
     return env
 
 
@@ -54,12 +55,24 @@ def passed() -> dict[str, str]:
 
 
 def _rendezvous(order: Json, rank: int) -> dict[str, str]:
-    master = {"MASTER_ADDR": order["master_address"], "MASTER_PORT": str(order["master_port"])}
-    if len(order["nodes"]) > 1:
-        return {"NODE_RANK": str(rank), "NNODES": str(len(order["nodes"])), **master}
+    """What a launcher of the script's own needs to know, and nothing for one process on one machine.
+
+    A variable of torchrun's ranks (RANK, WORLD_SIZE …) is set by whoever starts the ranks. torchrun reads PET_*:
+    https://github.com/pytorch/pytorch/blob/v2.13.0/torch/distributed/argparse_util.py
+    """
+    told = {}
     if order["command"]["processes"] != 1:
-        return {}
-    return {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", **master}
+        told["PET_NPROC_PER_NODE"] = str(order["command"]["processes"])
+    if len(order["nodes"]) > 1:
+        facts = {
+            "NNODES": str(len(order["nodes"])),
+            "NODE_RANK": str(rank),
+            "MASTER_ADDR": order["master_address"],
+            "MASTER_PORT": str(order["master_port"]),
+        }
+        told.update(facts)
+        told.update({f"PET_{name}": value for name, value in facts.items()})
+    return told
 
 
 def wrapped(order: Json) -> bool:
@@ -68,19 +81,43 @@ def wrapped(order: Json) -> bool:
     return command["wrap"] is not None and (command["processes"] != 1 or len(order["nodes"]) > 1)
 
 
-def command_line(order: Json, rank: int, keeper: list[str]) -> list[str]:
-    """The words that are started on this node; `keeper` goes between torchrun and each rank."""
+def command_line(order: Json, rank: int, keeper: list[str], folder: str) -> list[str]:
+    """The words that are started on this node; `keeper` goes between torchrun and each rank.
+
+    A script with a `#!` line becomes a file in `folder`, outside the tree.
+    """
     command = order["command"]
     argv = list(command["argv"])
     if command["shell"]:
-        return ["/bin/sh", "-c", argv[0]]
+        return _script(command, _torchrun(order, rank, keeper) if wrapped(order) else None, folder)
     if not wrapped(order):
         return argv
     at = command["wrap"]
+    return [*argv[: at + 1], *_torchrun(order, rank, keeper), *argv[at:]]
+
+
+def _script(command: Json, torchrun: list[str] | None, folder: str) -> list[str]:
+    text, interpreter = command["argv"][0], command.get("interpreter", ["/bin/sh", "-e"])
+    if torchrun is not None:  # the shell expands the words, torchrun starts what they are then
+        return [*interpreter, "-c", f'set -- {text}\nexec "$1" {shlex.join(torchrun)} "$@"']
+    if not text.startswith("#!"):
+        return [*interpreter, "-c", text]
+    path = os.path.join(folder, "command")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    return [*text.splitlines()[0][2:].split(), path]
+
+
+# Plain `torchrun` has its own folder in front of its modules, where `-m` would have the directory of the script.
+_START = "import sys; sys.path[:] = filter(None, sys.path); from torch.distributed.run import main; main()"
+
+
+def _torchrun(order: Json, rank: int, keeper: list[str]) -> list[str]:
+    """The words between `python` and the script."""
     nodes = ["--standalone", "--nnodes", "1"]
     if len(order["nodes"]) > 1:
         nodes = ["--nnodes", str(len(order["nodes"])), "--node_rank", str(rank)]
         nodes += ["--master_addr", order["master_address"], "--master_port", str(order["master_port"])]
     # Underscores, not hyphens: every torchrun knows them.
-    torchrun = ["-m", "torch.distributed.run", *nodes, "--nproc_per_node", str(command["processes"]), "--no_python"]
-    return [*argv[:at], argv[at], *torchrun, *keeper, *argv[at:]]
+    ranks = ["--nproc_per_node", str(order["command"]["processes"])]
+    return ["-c", _START, *nodes, *ranks, "--no_python", *keeper]

@@ -85,7 +85,7 @@ def test_the_environment_is_clean_and_holds_what_the_order_says(lab: Lab) -> Non
     assert env["EPOCHS"] == "3" and env["LC_ALL"] == "C" and env["PATH"].startswith("/opt/first:")
     assert env["SOJOURN_MACHINE_DIR"] == str(lab.folder / "0"), "else nobody who outlives the agent is found by it"
     assert env["SOJOURN_RUN"] == RUN and env["SOJOURN_OUTPUT_DIR"] == str(lab.tree() / "outputs")
-    assert env["RANK"] == "0" and env["WORLD_SIZE"] == "1" and env["MASTER_PORT"].isdigit()
+    assert not [name for name in env if name.startswith(("PET_", "MASTER_")) or "RANK" in name or "WORLD" in name]
 
 
 def test_the_script_runs_in_its_directory_with_its_inputs_and_without_what_was_removed(lab: Lab) -> None:
@@ -191,9 +191,40 @@ def test_a_command_that_is_not_there_is_refused(lab: Lab) -> None:
     assert end.reason == "refused" and "'pyhton'" in (end.message or "")
 
 
-def test_a_shell_line_runs_in_a_shell(lab: Lab) -> None:
-    end = lab.run(argv=("echo one | tr o 0; exit 3",), command={"shell": True})
-    assert lab.log() == b"0ne\n" and end.exit_code == 3
+def test_a_script_for_a_shell_runs_whole_and_stops_at_its_first_error(lab: Lab) -> None:
+    end = lab.run(argv=("echo one | tr o 0\ncd sub\nfalse\necho never",), command={"shell": True}, files={"sub/x": ""})
+    assert lab.log() == b"0ne\n" and end.exit_code == 1
+
+
+def test_a_script_with_a_first_line_of_its_own_is_read_by_what_that_names(lab: Lab) -> None:
+    text = f"#!{sys.executable} -I\nimport os, sys\nprint(sys.flags.isolated, os.listdir('.'))\n"
+    end = lab.run(argv=(text,), command={"shell": True})
+    assert end.exit_code == 0
+    assert lab.log() == b"1 ['train.py', 'outputs']\n" or lab.log() == b"1 ['outputs', 'train.py']\n"
+    assert set(lab.outputs()) == set()
+
+
+def test_a_launcher_of_the_script_s_own_hears_of_the_nodes_and_of_no_rank(lab: Lab) -> None:
+    lab.nodes = 2
+    for node in range(2):
+        lab.boot(node)
+    lab.order(argv=("env",), command={"processes": 4})
+    for node in range(2):
+        assert lab.exit(node).exit_code == 0
+        env = dict(line.split("=", 1) for line in lab.log(node).decode().splitlines() if "=" in line)
+        assert (env["NODE_RANK"], env["NNODES"]) == (env["PET_NODE_RANK"], env["PET_NNODES"]) == (str(node), "2")
+        assert env["PET_MASTER_ADDR"] == env["MASTER_ADDR"] and env["PET_MASTER_PORT"] == env["MASTER_PORT"]
+        assert env["PET_NPROC_PER_NODE"] == "4"
+        assert not {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"} & set(env)
+
+
+def test_a_variable_that_the_user_sets_counts_more_than_ours(lab: Lab) -> None:
+    lab.nodes = 2
+    for node in range(2):
+        lab.boot(node)
+    lab.order("import os; print(os.environ['MASTER_PORT'])", environment={"MASTER_PORT": "29500"})
+    assert [lab.exit(node).exit_code for node in range(2)] == [0, 0]
+    assert lab.log(0) == lab.log(1) == b"29500\n"
 
 
 def test_no_order_ends_the_machine(lab: Lab) -> None:
