@@ -131,7 +131,10 @@ def test_numbers_in_variables_are_text_for_the_script() -> None:
         ({"nodes": 0}, "params.yaml: launch.nodes: 0 is not a number from 1 to 1024"),
         ({"nodes": "two"}, "params.yaml: launch.nodes: 'two' is not a number from 1 to 1024"),
         ({"nodes": True}, "params.yaml: launch.nodes: True is not a number from 1 to 1024"),
-        ({"processes": "gpus"}, "params.yaml: launch.processes: 'gpus' is neither a number from 1 to 1024 nor 'gpu'"),
+        (
+            {"processes": "gpus"},
+            "params.yaml: launch.processes: 'gpus' is neither a number from 1 to 1024 nor 'gpu' nor 'own'",
+        ),
         ({"processes": 0}, "params.yaml: launch.processes: 0 is neither a number from 1 to 1024 nor 'gpu' nor 'own'"),
         (
             {"deadline": "5 parsecs"},
