@@ -41,12 +41,9 @@ def deploy(
     from cli.console import out
     from cli.modules import check_modules
     from cli.server import find_server
-    from sojourn.errors import TransientError
 
     check_modules("deployments")
     api = find_server()
-    if api is None:
-        raise TransientError("no Prefect server answers", hint="start one: sojourn ui --no-browser")
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

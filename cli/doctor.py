@@ -61,8 +61,8 @@ def _checks(project: Path, where: str | None, region: str | None, store: str | N
     if (where or _asked(project)) == "aws":
         yield from _amazon(project, region)
     yield from examine_project(project, lambda: prepare_plan(project, {}, store, accept_size=False))
-    healthy, found = describe_server()
-    yield Check(what="prefect", state="good" if healthy else "weak", found=found, mend="sojourn ui")
+    state, found, mend = describe_server()
+    yield Check(what="prefect", state=state, found=found, mend=mend)
 
 
 def _asked(project: Path) -> object:

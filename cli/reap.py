@@ -72,17 +72,26 @@ def _everything(
     for finding in find(stores, providers, _journey_of, now=time.time(), dry_run=dry_run, project=project):
         found.append(finding)
         yield finding
-    for store in stores:
-        yield from _mended(store, dry_run, found)
+    api = _server()
+    for store in stores if api else ():
+        yield from _mended(store, api, dry_run, found)
 
 
-def _mended(store: Store, dry_run: bool, found: list[Finding]) -> Iterator[Finding]:
-    """What Prefect believes wrongly, when a server answers; machines are ended without one."""
+def _server() -> str | None:
+    """A Prefect server that takes us; one that refuses is told of, and machines are ended without it."""
+    from cli.console import show_warning
     from cli.server import running_server
+    from sojourn.errors import SojournError
 
-    api = running_server()
-    if api is None:
-        return
+    try:
+        return running_server()
+    except SojournError as error:
+        show_warning(f"Prefect's record is not looked at: {error.message}")
+        return None
+
+
+def _mended(store: Store, api: str | None, dry_run: bool, found: list[Finding]) -> Iterator[Finding]:
+    """What Prefect believes wrongly."""
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

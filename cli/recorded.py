@@ -11,12 +11,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cli.aside import Aside
     from cli.view import View
+    from sojourn.errors import SojournError
     from sojourn.planning import Plan
     from sojourn.report import Report
 
@@ -30,25 +31,45 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     go side by side.
     """
     from cli.aside import Aside
+    from cli.modules import check_modules
+    from sojourn.errors import SojournError
 
     aside = Aside(make_plan)
     _keep_prefect_quiet()
-
-    from cli.modules import check_modules
-    from cli.server import absence, seek_server
-
     check_modules()
-    _import_ahead("prefect.settings")
+    with suppress(Exception):  # settings that cannot be read are told of when the server is looked for
+        _import_ahead("prefect.settings")
     plan = aside.first()  # before a server is started: what is refused leaves nothing behind
-    server = seek_server()
-    view.plan(plan)
-    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
-    api = server()
-    if api is None:
+    api = _reach_server(lambda: view.plan(plan))
+    if isinstance(api, SojournError):
         aside.end()
-        view.listener.warn(f"{absence()}: this run has no record in Prefect")
-        return otherwise(plan, view)
-    return _record(plan, view, api, aside)
+        return _unrecorded(plan, view, api, otherwise)
+    return _record(plan, view, api, aside, otherwise)
+
+
+def _reach_server(meanwhile: Callable[[], None]) -> str | SojournError:
+    """The URL of an API that takes us, or why there is none; Prefect is imported while a server starts."""
+    from cli.server import seek_server
+    from sojourn.errors import SojournError
+
+    try:
+        server = seek_server()
+    except SojournError as error:
+        meanwhile()
+        return error
+    meanwhile()
+    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
+    try:
+        return server()
+    except SojournError as error:
+        return error
+
+
+def _unrecorded(plan: Plan, view: View, why: SojournError, otherwise: Callable[[Plan, View], Report]) -> Report:
+    """Prefect is worth a warning and not a run."""
+    mend = f" ({why.hint})" if why.hint else ""
+    view.listener.warn(f"{why.message}: this run has no record in Prefect{mend}")
+    return otherwise(plan, view)
 
 
 def leave(code: int) -> None:
@@ -59,11 +80,13 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-def _record(plan: Plan, view: View, api: str, aside: Aside[Plan]) -> Report:
+def _record(plan: Plan, view: View, api: str, aside: Aside[Plan], otherwise: Callable[[Plan, View], Report]) -> Report:
     from cli.interrupts import interruptible
+    from cli.refusals import call_refusal
     from flows.train import train as flow
-    from sojourn.errors import TransientError
+    from sojourn.errors import SojournError, TransientError, first_line
     from sojourn.mailbox import Mailbox
+    from sojourn.planning import Plan
     from sojourn.report import Report
     from sojourn.storage import Store
     from tasks.session import session
@@ -72,8 +95,13 @@ def _record(plan: Plan, view: View, api: str, aside: Aside[Plan]) -> Report:
     try:
         with _settings(api), session(plan, view.listener, interruptible, aside.call):
             state = flow(plan.launch, plan.directory, return_state=True)
-    except Exception:  # the engine could not tell the server how the run ended, and the store knows
-        report = mailbox.read("report", Report)
+    except Exception as error:  # the engine could not tell the server how the run ended, and the store knows
+        report, refused = mailbox.read("report", Report), call_refusal(error)
+        if report is None and mailbox.read("plan", Plan) is None and not isinstance(error, SojournError):
+            unlike = SojournError(f"Prefect: {type(error).__name__}: {first_line(error)}")
+            return _unrecorded(plan, view, refused or unlike, otherwise)  # nothing has begun yet
+        if report is None and refused is not None:
+            raise TransientError(refused.message, hint=f"continue the run: sojourn attach {plan.run}") from error
         if report is None:
             raise
         _lost.append(api)

@@ -14,21 +14,23 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from typing import Literal
 
+from cli.refusals import readable_settings, server_refusal
 from sojourn.agent import files, processes
+from sojourn.errors import SojournError, TransientError
 from sojourn.runs import data_home
 
 PROBE_S = 1.0
 BUSY_S = 8.0  # what a server gets that has taken the connection
 START_LIMIT_S = 15.0  # what a run waits; the first start of all makes the database and may take longer
 STOP_LIMIT_S = 15.0
-NO_ENTRY = (401, 403)  # an answer all the same; Prefect's client knows the key
 
 
 @dataclass(frozen=True)
@@ -40,66 +42,75 @@ class Address:
     configured: bool
 
 
-def find_server(limit_s: float = START_LIMIT_S) -> str | None:
-    """The URL of a healthy API: the configured one, a local one, or one started now; else None.
+def find_server(limit_s: float = START_LIMIT_S) -> str:
+    """The URL of an API that takes us: the configured one, a local one, or one started now.
 
     One that is not healthy within `limit_s` goes on starting, and the next command finds it.
+    Raises the SojournError that says why there is none, or why it refuses us.
     """
     return seek_server(limit_s)()
 
 
-def seek_server(limit_s: float = START_LIMIT_S) -> Callable[[], str | None]:
+def seek_server(limit_s: float = START_LIMIT_S) -> Callable[[], str]:
     """Begin what `find_server` does, and leave the waiting to what is returned."""
     address, home = find_address(), data_home()
-    if _healthy(address.api):
-        return lambda: address.api
-    if address.configured:
-        return lambda: None
+    if address.configured or _healthy(address.api):
+        return lambda: _accepted(address.api)
     end = time.monotonic() + limit_s
     _start(address.api, home)
 
-    def wait() -> str | None:
+    def wait() -> str:
         _within(end - time.monotonic(), lambda: _healthy(address.api) or _ours(home) is None)
-        return address.api if _healthy(address.api) else None
+        if not _healthy(address.api):
+            raise _absence(home)
+        return _accepted(address.api)
 
     return wait
 
 
 def find_address() -> Address:
-    """The API and UI of the user's settings, or of this host."""
-    from prefect.settings import get_current_settings
+    """The API and UI of the user's settings, or of this host. Raises SpecError for settings that are broken."""
+    with readable_settings():
+        from prefect.settings import get_current_settings
 
-    settings = get_current_settings()
-    local = f"http://127.0.0.1:{settings.server.api.port}"
-    if settings.api.url:
-        return Address(settings.api.url, settings.ui_url or settings.api.url.removesuffix("/api"), configured=True)
+        settings = get_current_settings()
+        local = f"http://127.0.0.1:{settings.server.api.port}"
+        if settings.api.url:
+            ui = settings.ui_url or settings.api.url.removesuffix("/api")
+            return Address(settings.api.url, ui, configured=True)
     return Address(f"{local}/api", local, configured=False)
 
 
 def running_server() -> str | None:
-    """The URL of an API that answers now, if any. Starts nothing."""
-    api = find_address().api
-    return api if _healthy(api) else None
-
-
-def describe_server() -> tuple[bool, str]:
-    """Whether a server answers, and a sentence about it. Starts nothing."""
+    """The URL of an API that answers now, if any; starts nothing. Raises SojournError for one that refuses us."""
     address = find_address()
-    if _healthy(address.api):
-        return True, f"a server answers at {address.api}"
-    if address.configured or _ours(data_home()):
-        return False, absence()
-    return False, "no server runs; the first run starts one in the background"
+    return _accepted(address.api) if address.configured or _healthy(address.api) else None
 
 
-def absence() -> str:
-    """Why `find_server` found none, for a run that goes on without."""
-    address, home = find_address(), data_home()
-    if address.configured:
-        return f"{address.api} is configured and does not answer"
+def describe_server() -> tuple[Literal["good", "weak", "missing"], str, str]:
+    """How it stands with the server, a sentence about it, and what mends it. Starts nothing."""
+    try:
+        api = running_server()
+    except SojournError as error:
+        return "weak" if isinstance(error, TransientError) else "missing", error.message, error.hint or "sojourn ui"
+    if api is not None:
+        return "good", f"a server answers at {api}", "sojourn ui"
+    if _ours(home := data_home()):
+        return "weak", _absence(home).message, "sojourn ui"
+    return "weak", "no server runs; the first run starts one in the background", "sojourn ui"
+
+
+def _accepted(api: str) -> str:
+    if refused := server_refusal(api):
+        raise refused
+    return api
+
+
+def _absence(home: Path) -> TransientError:
+    """Why there is no server on this host."""
     if _ours(home):
-        return "the Prefect server has been started and does not answer yet"
-    return f"a Prefect server could not be started, see {log_file()}"
+        return TransientError("the Prefect server has been started and does not answer yet", hint="sojourn ui")
+    return TransientError("a Prefect server could not be started", hint=f"see why: tail {log_file()}")
 
 
 def stop_server() -> int | None:
@@ -173,11 +184,9 @@ def _healthy(url: str, patience_s: float = PROBE_S) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=patience_s) as answer:
             return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        return error.code in NO_ENTRY
     except TimeoutError:  # it took the connection, so it is busy and not away
         return patience_s < BUSY_S and _healthy(url, BUSY_S)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return False
 
 

@@ -22,22 +22,19 @@ def ui(
 
     Example: sojourn ui --no-browser
     """
-    from cli.console import out
-    from cli.server import find_address, find_server, log_file, stop_server
-    from sojourn.errors import TransientError
+    from cli.console import out, show_warning
+    from cli.server import find_address, find_server, stop_server
+    from sojourn.errors import AccessError
 
     if stop:
         pid = stop_server()
         out.print(f"Stopped the Prefect server {pid}." if pid else "No Prefect server runs that Sojourn started.")
         return
     address = find_address()
-    if find_server(START_LIMIT_S) is None:
-        hint = (
-            "start it, or forget it: prefect config unset PREFECT_API_URL (or: unset PREFECT_API_URL)"
-            if address.configured
-            else f"see why: tail {log_file()}"
-        )
-        raise TransientError(f"no Prefect server answers at {address.api}", hint=hint)
+    try:
+        find_server(START_LIMIT_S)
+    except AccessError as error:  # its pages ask for a login themselves
+        show_warning(f"{error.message}\n  {error.hint}")
     out.print(f"Prefect: {address.ui}   (end a server that Sojourn started: sojourn ui --stop)", markup=False)
     if "SSH_CONNECTION" in os.environ and not address.configured:
         port = urlsplit(address.ui).port

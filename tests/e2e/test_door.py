@@ -27,6 +27,7 @@ class Healthy(BaseHTTPRequestHandler):
         time.sleep(float(sys.argv[2]))
         self.send_response(200)
         self.end_headers()
+        self.wfile.write(b'"3.0.0"')
     def log_message(self, *words): pass
 HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
 """
@@ -188,4 +189,4 @@ def test_a_configured_server_that_is_away_is_not_replaced(world: World, port: in
     world.script("pass\n")
     run = world.sojourn("train", "--", "python", "train.py", PREFECT_API_URL=f"http://127.0.0.1:{port}/api")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f":{port}/api is configured and does not answer: this run has no record in Prefect" in run.stdout
+    assert f":{port}/api: Connection refused: this run has no record in Prefect (start it, or forget it" in run.stdout
