@@ -99,7 +99,8 @@ def _same(after: str, content: dict[str, Any] | None, section: str) -> bool:
 
 
 def _line(text: str, comment: str) -> str:
-    return f"{text:<27} {' ' if text.startswith('#') else '#'} {comment}"
+    # With its sign taken away, a commented line must be one that our parser takes.
+    return f"{text:<35} # {comment}"
 
 
 def _field(name: str, value: str) -> str:

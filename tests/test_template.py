@@ -93,6 +93,18 @@ def test_the_environment_is_built_from_what_names_packages(tmp_path: Path, files
     assert launch(tmp_path, {"train.py": "", **files}).environment == wanted
 
 
+@pytest.mark.parametrize("files", [{"train.py": ""}, {"train.py": "", "requirements.txt": "", "data/a": ""}, {}])
+def test_each_commented_line_is_valid_once_its_sign_is_taken_away(tmp_path: Path, files: dict[str, str]) -> None:
+    lines = draft(Project.at(write(tmp_path, files)), gpus=0).text.splitlines()
+    commented = [at for at, line in enumerate(lines) if line.startswith("  # ")]
+    assert len(commented) >= 8
+    for at in (*([one] for one in commented), commented):
+        used = [line.replace("# ", "", 1) if number in at else line for number, line in enumerate(lines)]
+        (tmp_path / "params.yaml").write_text("\n".join(used) + "\n")
+        named = {used[one].split(":")[0].strip() for one in at}
+        assert read_launch(tmp_path, {}).model_fields_set >= named
+
+
 @pytest.mark.parametrize(
     "before",
     [
