@@ -93,7 +93,9 @@ def load_provider(name: str) -> ProviderBlock:
     try:
         return cast(ProviderBlock, kind.load(document))
     except ValueError as error:
-        raise SpecError(f"provider: no block is saved as {name!r}", hint="list them: prefect block ls") from error
+        raise SpecError(
+            f"provider: no block is saved as {name!r}", hint="list them: sojourn prefect block ls"
+        ) from error
 
 
 def _aws() -> type[ProviderBlock]:

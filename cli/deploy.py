@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,8 +67,8 @@ def deploy(
     said = f"{len(changes)} {'would change' if dry_run else 'changed'}, {same} as they should be, at {api}"
     out.print(said, markup=False)
     if changes and not dry_run:
-        command = "prefect" if shutil.which("prefect") else f"{sys.executable} -m prefect"
-        out.print(f"They run while a worker does: {command} worker start --pool {pool} --type process", markup=False)
+        command = f"sojourn prefect worker start --pool {shlex.quote(pool)} --type process"
+        out.print(f"They run while a worker does: {command}", markup=False)
 
 
 def _absolute(source: str) -> str:

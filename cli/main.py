@@ -17,6 +17,7 @@ from cli import (
     init,
     logs,
     plan,
+    programs,
     pull,
     purge,
     reap,
@@ -57,6 +58,8 @@ app.command("reap")(reap.reap)
 app.command("deploy")(deploy.deploy)
 app.command("purge")(purge.purge)
 app.command("ui")(ui.ui)
+app.command("prefect", context_settings=programs.AS_IT_IS)(programs.prefect)
+app.command("dvc", context_settings=programs.AS_IT_IS)(programs.dvc)
 app.add_typer(setup.app, name="setup")
 app.add_typer(secret.app, name="secret")
 

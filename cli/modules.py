@@ -24,5 +24,5 @@ def check_modules(*more: str) -> None:
         if origin is None or origin.parent.parent != home:
             raise SpecError(
                 f"Python finds {name!r} at {origin or 'no file'}, not in {home}",
-                hint="take that directory off PYTHONPATH, or install Sojourn by itself: uv tool install sojourn",
+                hint="take that directory off PYTHONPATH, or install Sojourn by itself: uv tool install ./sojourn",
             )

@@ -59,7 +59,8 @@ def _document(client: SyncPrefectClient, block: str) -> UUID:
         return client.read_block_document_by_name(name, kind).id
     except ObjectNotFound:
         raise SpecError(
-            f"notify: no block is saved as {block!r}", hint="write TYPE/NAME, like slack-webhook/team: prefect block ls"
+            f"notify: no block is saved as {block!r}",
+            hint="write TYPE/NAME, like slack-webhook/team: sojourn prefect block ls",
         ) from None
 
 

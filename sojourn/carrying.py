@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from sojourn import programs
 from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox, blobs
 
@@ -53,6 +54,6 @@ def _send(item: Cargo, key: str, mailbox: Mailbox) -> None:
         if found != item.md5:
             raise SpecError(
                 f"{item.path}: DVC's copy has the MD5 {found} and not {item.md5}: it was damaged, or edited in place",
-                hint="see what else is: dvc status; bring it back: dvc fetch",
+                hint=f"see what else is: {programs.dvc('status')}; bring it back: {programs.dvc('fetch')}",
             )
         mailbox.store.put(key, file)

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sojourn import programs
 from sojourn.carrying import Cargo
 from sojourn.dvc_remote import Remote, StoredObject, only_files, open_remote, size_of
 from sojourn.dvc_repo import (
@@ -312,7 +313,7 @@ class Dataset:
         if out.hash_info.name != "md5":
             raise SpecError(
                 f"{path}: recorded by DVC 2 as {out.hash_info.name}",
-                hint="dvc cache migrate && dvc cache migrate --dvc-files",
+                hint=f"{programs.dvc('cache migrate')} && {programs.dvc('cache migrate --dvc-files')}",
             )
         if not out.hash_info.isdir:
             yield StoredObject(
@@ -377,7 +378,9 @@ class Dataset:
                     hint=shlex.join(["dvc", "import-url", dependency.path]),
                 )
             if dependency.kind == "source" and not (self.root / dependency.path).exists():
-                raise SpecError(f"{stage.address}: its dependency {dependency.path} does not exist", hint="dvc status")
+                raise SpecError(
+                    f"{stage.address}: its dependency {dependency.path} does not exist", hint=programs.dvc("status")
+                )
         for out in {id(out): out for _, out in producers}.values():
             if out.exists and out.hash_info and out.changed_checksum():
                 raise self._modified(out)
@@ -406,7 +409,7 @@ class Dataset:
         elif item.out.stage.cmd:
             hint = self._remake(item.out)
         else:
-            hint = f"{shlex.join(['dvc', 'pull', path])}, or dvc push where the data was added"
+            hint = f"{programs.dvc(shlex.join(['pull', path]))}, or {programs.dvc('push')} where the data was added"
         remote = self._remote(item.out.remote)
         return SpecError(
             f"{path} (md5 {item.md5}) is neither in the DVC cache nor in remote {remote.name!r}", hint=hint

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from sojourn import programs
 from sojourn.errors import SpecError, TransientError, first_line, nearest
 
 _OF_ITS_OWN = (  # what of a remote's configuration means that a machine's own identity does not open it
@@ -111,7 +112,7 @@ class Remote:
                 raise TransientError(
                     f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {len(oids)} files: "
                     f"{first_line(failures[0])}",
-                    hint=f"dvc push --remote {self.name}",
+                    hint=programs.dvc(f"push --remote {self.name}"),
                 )
 
     @property
@@ -126,7 +127,7 @@ class Remote:
         except Exception as error:
             raise SpecError(
                 f"DVC remote {self.name!r} at {self.odb.path} does not answer: {first_line(error)}",
-                hint=f"dvc status --cloud --remote {self.name}",
+                hint=programs.dvc(f"status --cloud --remote {self.name}"),
             ) from error
 
 
@@ -135,10 +136,12 @@ def open_remote(repo: Any, name: str | None) -> Remote:
     name = name or repo.config["core"].get("remote")
     known = list(repo.config["remote"])
     if not name:
-        hint = f"dvc remote default {known[0]}" if known else "dvc remote add -d storage s3://BUCKET/PATH"
+        hint = programs.dvc(f"remote default {known[0]}" if known else "remote add -d storage s3://BUCKET/PATH")
         raise SpecError("no DVC remote is configured" if not known else "no DVC remote is the default", hint=hint)
     if name not in known:
-        raise SpecError(f"DVC remote {name!r} is not configured, {nearest(name, known)}", hint="dvc remote list")
+        raise SpecError(
+            f"DVC remote {name!r} is not configured, {nearest(name, known)}", hint=programs.dvc("remote list")
+        )
     try:
         odb = repo.cloud.get_remote_odb(name, "push")
     except ImportError as error:

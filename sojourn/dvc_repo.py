@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sojourn import programs
 from sojourn.errors import SojournError, SpecError, TransientError, first_line, nearest
 from sojourn.waiting import SystemClock, wait_for
 
@@ -75,7 +76,7 @@ def locate(repo: Any, name: str, directories: Iterable[Path]) -> Any:
         where = paths[-1] if path is None else path
         raise SpecError(
             f"stage {name!r}: {where} " + ("does not exist" if path is None else "holds no such stage"),
-            hint="dvc stage list --all",
+            hint=programs.dvc("stage list --all"),
         )
     try:
         return repo.stage.load_one(str(path), stage)
@@ -143,7 +144,7 @@ def dvc_errors() -> Iterator[None]:
 def _next_command(error: Exception) -> str:
     from dvc.exceptions import NotDvcRepoError
 
-    return "dvc init" if isinstance(error, NotDvcRepoError) else "dvc status"
+    return programs.dvc("init" if isinstance(error, NotDvcRepoError) else "status")
 
 
 def _place(error: Exception) -> str:
@@ -212,4 +213,4 @@ def reproduce(root: Path, address: str, echo: Echo) -> None:
             raise
     if process.returncode:
         last = "\n  ".join(line for line in tail if line.strip())
-        raise SpecError(f"stage {address!r} failed here:\n  {last}", hint=f"dvc repro {address}")
+        raise SpecError(f"stage {address!r} failed here:\n  {last}", hint=programs.dvc(f"repro {address}"))

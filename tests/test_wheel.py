@@ -119,6 +119,34 @@ def test_the_first_lines_of_the_readme_work_as_they_are_written(installed: Insta
     assert str(ROOT) not in (project / "seen.json").read_text()
 
 
+def test_every_command_of_the_readme_is_on_the_path_after_its_install_line(installed: Installed) -> None:
+    blocks = [part.split("```")[0].splitlines() for part in README.split("```bash\n")[1:]]
+    typed = [shlex.split(line, comments=True) for block in blocks for line in block][3:]
+    assert {words[0] for words in typed} == {"sojourn"}
+    for words in typed:
+        own = words[1] in ("prefect", "dvc")  # whose parsers know no more of what follows than their own help
+        # What each does is tested elsewhere; here, that the program and the verb are there.
+        asked = [*(words[: 4 if own else 2]), "--help"]
+        done = installed.run(*asked, cwd=installed.folder)
+        assert done.returncode == 0, f"{shlex.join(asked)}\n{done.stdout}{done.stderr}"
+        assert own is False or shlex.join(words[1:4]) in done.stdout
+
+
+def test_the_programs_that_came_along_run_in_an_installation_that_shows_sojourn_alone(installed: Installed) -> None:
+    assert not shutil.which("dvc", path=installed.environment["PATH"]), "this test wants a PATH without it"
+    project = installed.folder / "data-project"
+    project.mkdir()
+    refused = installed.run("sojourn", "plan", "--stage", "train", cwd=project)
+    assert "sojourn train -- python train.py" in refused.stderr
+    assert installed.run("sojourn", "dvc", "init", "--no-scm", "-q", cwd=project).returncode == 0
+    assert (project / ".dvc" / "config").is_file()
+    (project / "dvc.yaml").write_text("stages: {train: {cmd: python train.py, deps: [data.csv], outs: [model.txt]}}\n")
+    refused = installed.run("sojourn", "plan", "--stage", "train", cwd=project)
+    hint = refused.stderr.splitlines()[-1].strip()
+    assert hint == "sojourn dvc status", refused.stderr
+    assert "data.csv" in installed.run(*shlex.split(hint), cwd=project).stdout
+
+
 def test_every_installed_module_can_be_imported_without_the_repository(installed: Installed, tmp_path: Path) -> None:
     done = installed.run(installed.python, "-c", IMPORT_ALL, cwd=tmp_path)
 

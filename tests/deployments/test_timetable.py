@@ -191,7 +191,7 @@ def test_an_unknown_deployment_is_told_with_the_nearest(world: World, server: Se
 def test_the_deploy_section_of_the_readme_works(world: World, deployed: Server, worker: Worker) -> None:
     dry, wet, start, run = block("Deploy", "bash").splitlines()
     # The tests' own worker was started by these words.
-    assert shlex.split(start, comments=True)[1:] == shlex.split("worker start --pool sojourn --type process")
+    assert shlex.split(start, comments=True)[1:] == shlex.split("prefect worker start --pool sojourn --type process")
     for line in (dry, wet):
         done = world.sojourn(*shlex.split(line, comments=True)[1:], PREFECT_API_URL=deployed.url)
         assert done.returncode == 0 and str(world.project) in done.stdout, done.stdout + done.stderr
