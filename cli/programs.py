@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -22,8 +23,12 @@ def prefect(words: Words = None) -> None:
     Example: sojourn prefect worker start --pool sojourn --type process
     """
     from cli.server import find_address
+    from sojourn.errors import SojournError
 
-    os.environ.setdefault("PREFECT_API_URL", find_address().api)
+    with suppress(SojournError):  # settings that cannot be read are what Prefect's own command is for
+        address = find_address()
+        if not address.configured:
+            os.environ["PREFECT_API_URL"] = address.api
     _become("prefect", words)
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from sojourn.errors import AccessError, SojournError, SpecError, TransientError, first_line
 
 ASK_LIMIT_S = 8.0
-FORGET = "look at your settings: prefect config view"
+FORGET = "look at your settings: sojourn prefect config view"
 _KNOWN_BY_CLOUD = "/block_types/slug/secret"  # every workspace has it; Cloud has no version to ask for
 
 
@@ -110,7 +110,7 @@ def _check_url(api: str) -> None:
     except ValueError:
         usable = False
     if not usable:
-        hint = "write scheme, host and port, like http://127.0.0.1:4200/api: prefect config set PREFECT_API_URL=URL"
+        hint = "one like http://127.0.0.1:4200/api: sojourn prefect config set PREFECT_API_URL=URL"
         raise SpecError(f"Prefect: PREFECT_API_URL: {api!r} is not a URL", hint=hint)
 
 
@@ -128,7 +128,7 @@ def _trust() -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=trusted)
     except OSError as error:
-        hint = "name a file of certificates: prefect config set PREFECT_API_SSL_CERT_FILE=FILE"
+        hint = "name a file of certificates: sojourn prefect config set PREFECT_API_SSL_CERT_FILE=FILE"
         raise SpecError(f"Prefect: {trusted}: no certificates: {error.strerror or error}", hint=hint) from error
 
 
@@ -169,7 +169,7 @@ def _of_code(api: str, code: int, words: str) -> SojournError:
     if code == 407:
         return AccessError(f"the proxy before {api} wants a login", hint="look at HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
     if code == 404 and _is_cloud(api):
-        hint = "prefect cloud workspace ls, then: prefect cloud workspace set"
+        hint = "sojourn prefect cloud workspace ls, then: sojourn prefect cloud workspace set"
         return AccessError(f"Prefect Cloud has no such workspace for this key: {api}", hint=hint)
     if code == 404:
         better = "" if api.rstrip("/").endswith("/api") else f", like {api.rstrip('/')}/api"
@@ -188,7 +188,7 @@ def _login(api: str, code: int) -> AccessError:
     settings = get_current_settings()
     if _is_cloud(api):
         given = "takes no PREFECT_API_KEY that has ended, or is another's" if settings.api.key else "wants a login"
-        hint = "prefect cloud login, or: export PREFECT_API_KEY=KEY"
+        hint = "sojourn prefect cloud login, or: export PREFECT_API_KEY=KEY"
         return AccessError(f"Prefect Cloud {given} ({code}): {api}", hint=hint)
     sent = "PREFECT_API_AUTH_STRING" if settings.api.auth_string else "PREFECT_API_KEY" if settings.api.key else None
     said = f"does not take your {sent}" if sent else "wants a login"
@@ -200,7 +200,7 @@ def _of_silence(api: str, why: object) -> SojournError:
     """No answer that HTTP knows: what kept us from one."""
     host = urlsplit(api).hostname
     if isinstance(why, ssl.SSLCertVerificationError):
-        hint = "name your own authority: prefect config set PREFECT_API_SSL_CERT_FILE=FILE"
+        hint = "name your own authority: sojourn prefect config set PREFECT_API_SSL_CERT_FILE=FILE"
         return AccessError(
             f"the certificate of the Prefect server at {api} is not trusted: {_verified(why)}", hint=hint
         )
@@ -219,14 +219,14 @@ def _of_silence(api: str, why: object) -> SojournError:
     proxies = {name: url for name, url in urllib.request.getproxies().items() if name == urlsplit(api).scheme}
     through = f", through the proxy {next(iter(proxies.values()))}" if proxies else ""
     reason = why.strerror if isinstance(why, OSError) and why.strerror else why
-    hint = "start it, or forget it: prefect config unset PREFECT_API_URL (or: unset PREFECT_API_URL)"
+    hint = "start it, or forget it: sojourn prefect config unset PREFECT_API_URL (or: unset PREFECT_API_URL)"
     return TransientError(f"no Prefect server answers at {api}{through}: {reason}", hint=hint)
 
 
 def _version(said: str) -> SpecError:
     return SpecError(
         f"Prefect's server and this client do not fit: {said}",
-        hint="install the server's version beside sojourn, or a newer server: prefect version",
+        hint="install the server's version beside sojourn, or a newer server: sojourn prefect version",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -56,3 +57,24 @@ def test_a_module_of_the_users_does_not_take_the_place_of_dvc(tmp_path: Path) ->
     sojourn = shutil.which("sojourn", path=str(Path(sys.executable).parent))
     done = subprocess.run([str(sojourn), "dvc", "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout.count(".")) == (0, 2), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, "http://127.0.0.1:4200/api"),
+        ({"PREFECT_SERVER_API_PORT": "4321"}, "http://127.0.0.1:4321/api"),
+        ({"PREFECT_API_URL": "http://example.com/api"}, "http://example.com/api"),
+    ],
+)
+def test_prefect_asks_the_server_that_sojourn_uses(tmp_path: Path, settings: dict[str, str], asked: str) -> None:
+    sojourn = shutil.which("sojourn", path=str(Path(sys.executable).parent))
+    known = {"PATH": os.defpath, "HOME": str(tmp_path), "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+    done = subprocess.run(
+        [str(sojourn), "prefect", "config", "view"],
+        env={**known, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert f"PREFECT_API_URL='{asked}'" in done.stdout, done.stdout + done.stderr
