@@ -1,7 +1,6 @@
 """The source tree as it goes to the machine: listed, vetted, packed, content-addressed.
 
-From git's point of view the bundle is what is tracked and what is untracked but not
-ignored; without git, everything but ignored files, caches and virtual environments.
+What is in the tree and what stays is for `contents` to say; what stays is told in the plan.
 Small files travel as one archive and large ones as a blob each, both named by their
 hash, so a second run uploads only what changed. Secrets are refused by name.
 """
@@ -13,49 +12,48 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import stat
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
 
-from pathspec import GitIgnoreSpec
-
-from sojourn.errors import SojournError, SpecError, nearest
+from sojourn import contents
+from sojourn.contents import HOME as HOME
+from sojourn.contents import IGNORE_FILE
+from sojourn.errors import SojournError, SpecError, TransientError
+from sojourn.inputs import InputTree, check_content, check_name
 from sojourn.mailbox import Mailbox
-from sojourn.names import is_run_id
+from sojourn.omissions import Left
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Link
 from sojourn.shorthand import counted
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share the archive
+T = TypeVar("T")
 LANES = 8  # files on their way at once: a store in a cloud is far, not slow
 SEND_AGAIN_AFTER_S = 7 * 86400.0  # the shortest that `sojourn setup aws` lets a bucket keep things is twice that
 BYTES_LIMIT = 200_000_000
 FILES_LIMIT = 20_000
-IGNORE_FILE = ".sojournignore"
-HOME = "runs"  # where results go that must not overwrite anything
-_CACHES = {
-    ".git", "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".tox",
-}  # fmt: skip
 _CHANGES_OFTEN = {"dvc.lock"}  # each homecoming writes it: in the archive, all of it would be sent again
-_DVC_OWN = (".dvc/cache", ".dvc/tmp")
 _SECRET_NAMES = (
     ".env*", ".netrc", "_netrc", ".git-credentials", ".pypirc", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.ppk",
     "*.p12", "*.pfx", "kaggle.json", "application_default_credentials.json", "service-account*.json",
 )  # fmt: skip
 _SECRET_PATHS = ("*.aws/credentials", "*.docker/config.json", "*.dvc/config.local", "*.kube/config")
-_LFS = b"version https://git-lfs.github.com/spec/v1"
+_NO_SECRET = re.compile(r"\.env.*[._-](example|sample|template|tmpl|tpl|dist|defaults?)")
+TRIES = 3  # of reading a file that changes meanwhile, and of listing a tree that does
 _EPOCH = 946_684_800  # one fixed date for all files, so that equal trees make equal archives
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A file or link of the tree that will travel."""
 
     path: str
@@ -70,6 +68,8 @@ class Survey:
 
     files: tuple[Found, ...]
     ignore: tuple[str, ...] = field(default=(), repr=False)
+    folders: tuple[str, ...] = ()
+    left: tuple[Left, ...] = field(default=(), repr=False)
 
     @property
     def bytes(self) -> int:
@@ -77,21 +77,28 @@ class Survey:
         return sum(found.size for found in self.files)
 
 
-def survey(project: Project, skip: Iterable[str] = ()) -> Survey:
-    """List the tree without the paths in `skip` (and what is below them).
+class Changed(TransientError):
+    """The tree is no longer what was listed."""
 
-    Raises SpecError for a secret, a link that leaves the root, an LFS pointer.
+
+def survey(
+    project: Project,
+    skip: Iterable[str] | Mapping[str, str | None] = (),
+    needed: Iterable[str] = (),
+    inputs: InputTree | None = None,
+) -> Survey:
+    """List the tree without the paths in `skip` (and what is below them), which may each have a reason to be told.
+
+    What lies below `needed` travels although git ignores it. `inputs` travel by themselves, but for
+    folders that hold no file. Raises SpecError for a secret, a link that leaves the root, an LFS pointer.
     """
-    ignore = _ignore_lines(project)
-    left_out = GitIgnoreSpec.from_lines(_read_lines(project.root / IGNORE_FILE))
-    skipped = {PurePosixPath(path) for path in skip}
-    paths = (
-        path
-        for path in _paths(project, ignore)
-        if not left_out.match_file(path) and not _is_ours(path) and skipped.isdisjoint(_and_above(path))
-    )
-    found = (_look(project.root, path) for path in sorted(set(paths)))
-    return Survey(tuple(one for one in found if one is not None), tuple(ignore))
+    reasons = skip if isinstance(skip, Mapping) else dict.fromkeys(skip)
+    tree = contents.contents(project, reasons, needed)
+    found = [one for path in sorted(tree.files) if (one := _look(project.root, path)) is not None]
+    files, behind = _follow(project.root, found, {*tree.folders, *reasons})
+    folders = sorted({*tree.folders, *(inputs.folders if inputs else ())})
+    left = (*tree.left, *behind, *(inputs.left if inputs else ()))
+    return Survey(tuple(files), tuple(contents.ignore_lines(project.root)), tuple(folders), left)
 
 
 def check_size(tree: Survey, accepted: bool) -> None:
@@ -127,6 +134,25 @@ class Packed:
     uploaded: int
 
 
+def send(
+    project: Project,
+    skip: Iterable[str],
+    needed: Iterable[str],
+    inputs: Iterable[str],
+    directory: str,
+    mailbox: Mailbox,
+) -> Packed:
+    """Survey and pack; a tree in which files go meanwhile (an editor's own) is listed again."""
+
+    def once() -> Packed:
+        return pack(survey(project, skip, needed, InputTree(project, inputs)), project, directory, mailbox)
+
+    for _ in range(TRIES - 1):
+        with suppress(Changed):
+            return once()
+    return once()
+
+
 def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Packed:
     """Send what the store lacks of the tree; the command will run in `directory`, as seen from the root."""
     large = [found for found in tree.files if _travels_alone(found)]
@@ -139,6 +165,7 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
         files=tuple(blobs),
         listing=tuple(sorted([*blobs, *entries], key=lambda entry: entry.path)),
         links=tuple(Link(path=found.path, target=found.target) for found in small if found.target is not None),
+        folders=tree.folders,
         directory=directory,
         commit=project.commit,
         changed=changed_files(project),
@@ -148,24 +175,9 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
 
 def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tuple[tuple[FileEntry, ...], int]:
     """Send the files named by `launch.inputs`, a blob each; the entries and the bytes sent."""
-    files = input_files(project, inputs)
-    entries, sent = _send_blobs([(path, path.relative_to(project.root).as_posix()) for path in files], mailbox)
+    files = InputTree(project, inputs).files
+    entries, sent = _send_blobs([(file, path) for path, file in sorted(files.items())], mailbox)
     return tuple(entries), sent
-
-
-def input_files(project: Project, inputs: Iterable[str]) -> list[Path]:
-    """The files named by `launch.inputs`, directories walked. Raises SpecError for one not there."""
-    files: list[Path] = []
-    for name in inputs:
-        path = project.directory / name
-        if not path.exists():
-            there = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
-            raise SpecError(
-                f"inputs: {name!r} is not in {project.directory}, {nearest(path.name, there)}",
-                hint="mend the path: --input PATH, or inputs: in params.yaml",
-            )
-        files += sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    return files
 
 
 def unpack(bundle: Bundle, mailbox: Mailbox, directory: Path) -> None:
@@ -180,6 +192,8 @@ def unpack(bundle: Bundle, mailbox: Mailbox, directory: Path) -> None:
             tar.extractall(directory)
     for entry in bundle.files:
         fetch_file(entry, mailbox, directory / entry.path)
+    for folder in bundle.folders:
+        (directory / folder).mkdir(parents=True, exist_ok=True)
     for link in bundle.links:
         path = directory / link.path
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -213,9 +227,13 @@ def _travels_alone(found: Found) -> bool:
 def _send_blobs(files: list[tuple[Path, str]], mailbox: Mailbox) -> tuple[list[FileEntry], int]:
     """Each file, with its path in the tree, as a blob; their entries and the bytes sent."""
     with ThreadPoolExecutor(LANES) as pool:
-        sent = list(pool.map(lambda one: send_blob(one[0], one[1], mailbox), files))
+        sent = list(pool.map(lambda one: _sent(one[0], one[1], mailbox), files))
     once = {entry.source: size for entry, size in sent if size}  # of equal files, all may have been sent
     return [entry for entry, _ in sent], sum(once.values())
+
+
+def _sent(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
+    return _unchanged(file, path, lambda: send_blob(file, path, mailbox))
 
 
 def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
@@ -233,82 +251,49 @@ def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
     return FileEntry(path=path, hash=f"sha256:{digest}", size=size, mode=mode, source=key), sent
 
 
-def _paths(project: Project, ignore: list[str]) -> Iterator[str]:
-    if project.in_git:
-        top = Project(project.root)
-        for arguments in (("--cached", "--recurse-submodules"), ("--others", "--exclude-standard")):
-            listed = top.git("ls-files", "-z", *arguments)
-            if listed is None:
-                raise SpecError(
-                    f"git cannot list {project.root}", hint=f"see what it says: git -C {project.root} status"
-                )
-            yield from (path for path in listed.split("\0") if path and not _in_cache(path))
-        return
-    spec = GitIgnoreSpec.from_lines(ignore)
-    for folder, names, files in os.walk(project.root):
-        base = Path(folder).relative_to(project.root)
-        for name in list(names):
-            inside = (base / name).as_posix()
-            if (
-                name in _CACHES
-                or inside in _DVC_OWN
-                or (Path(folder, name) / "pyvenv.cfg").exists()
-                or spec.match_file(inside + "/")
-            ):
-                names.remove(name)
-            elif Path(folder, name).is_symlink():
-                names.remove(name)
-                yield inside
-        yield from (path for name in files if not spec.match_file(path := (base / name).as_posix()))
-
-
-def _ignore_lines(project: Project) -> list[str]:
-    """The gitignore lines of the root, for the machine, where no git can be asked."""
-    return [*_read_lines(project.root / ".gitignore"), *_read_lines(project.root / IGNORE_FILE)]
-
-
-def _read_lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-
-
-def _in_cache(path: str) -> bool:
-    return path.startswith(_DVC_OWN) or "__pycache__" in PurePosixPath(path).parts
-
-
-def _and_above(path: str) -> tuple[PurePosixPath, ...]:
-    here = PurePosixPath(path)
-    return (here, *here.parents)
-
-
-def _is_ours(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return any(above == HOME and is_run_id(name) for above, name in pairwise(parts))
-
-
 def _look(root: Path, path: str) -> Found | None:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise SpecError(f"{shown}: the name is not UTF-8", hint=f"rename it, or ignore it in {IGNORE_FILE}") from None
+    check_name(path)
     file = root / path
     try:
         info = file.lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return None  # tracked, but deleted here
-    _refuse_secret(path, file)
+        return None  # gone since it was listed
     if stat.S_ISLNK(info.st_mode):
+        _refuse_secret(path, file)
         return Found(path, 0, 0o777, _link_target(root, file, path))
-    if not stat.S_ISREG(info.st_mode):
-        return None
-    if info.st_size < 1024 and file.read_bytes().startswith(_LFS):
-        raise SpecError(f"{path}: is a Git LFS pointer, its content is not here", hint="fetch it: git lfs pull")
+    return _look_into(file, path)
+
+
+def _look_into(file: Path, path: str) -> Found:
+    info = file.stat()
+    check_content(file, path, info.st_size)
+    _refuse_secret(path, file)
     return Found(path, info.st_size, stat.S_IMODE(info.st_mode))
+
+
+def _follow(root: Path, found: list[Found], elsewhere: set[str]) -> tuple[list[Found], list[Left]]:
+    """The same, each link to a file that stays replaced by its content; links to folders that stay are told.
+
+    What is at or below `elsewhere` gets there in another way.
+    """
+    there = {above for path in (*elsewhere, *(one.path for one in found)) for above in _and_above(path)}
+    files, left = [], []
+    for one in found:
+        real = Path(os.path.realpath(root / one.path))
+        if one.target is not None and real.exists():
+            target = real.relative_to(root).as_posix()
+            if target not in there and elsewhere.isdisjoint(_and_above(target)):
+                if real.is_dir():
+                    left.append(Left(one.path, contents.LINK))
+                    continue
+                one = _look_into(real, target)._replace(path=one.path)
+        files.append(one)
+    return files, left
 
 
 def _refuse_secret(path: str, file: Path) -> None:
     name = PurePosixPath(path).name
-    named = any(fnmatch.fnmatch(name, pattern) for pattern in _SECRET_NAMES)
+    named = any(fnmatch.fnmatch(name, pattern) for pattern in _SECRET_NAMES) and not _NO_SECRET.fullmatch(name)
     if (
         named
         or any(fnmatch.fnmatch("/" + path, "*/" + pattern.lstrip("*")) for pattern in _SECRET_PATHS)
@@ -327,14 +312,25 @@ def _is_private_key(file: Path) -> bool:
         return b"PRIVATE KEY-----" in opened.read(64)
 
 
+def _and_above(path: str) -> set[str]:
+    """A path, the folders above it, and the root, which is '.'."""
+    here = PurePosixPath(path)
+    return {str(here), *map(str, here.parents)}
+
+
 def _link_target(root: Path, file: Path, path: str) -> str:
-    target = Path(os.path.normpath(file.parent / os.readlink(file)))
-    if not target.is_relative_to(root):
-        raise SpecError(
-            f"{path}: links to {target}, which is outside the project",
-            hint=f"copy it into the project, name it in launch.inputs, or ignore it in {IGNORE_FILE}",
-        )
-    return os.path.relpath(target, file.parent)
+    """What the link says, from where it stands. Raises SpecError when that leaves the root, by other links too."""
+    said, folder = os.readlink(file), os.path.realpath(file.parent)
+    target = os.path.normpath(os.path.join(folder, said))
+    if os.path.isabs(said):
+        target = os.path.normpath(os.path.join(os.path.realpath(os.path.dirname(said)), os.path.basename(said)))
+    for end in (target, os.path.realpath(file)):
+        if not Path(end).is_relative_to(root):
+            raise SpecError(
+                f"{path}: links to {end}, which is outside the project",
+                hint=f"copy it into the project, name it in launch.inputs, or ignore it in {IGNORE_FILE}",
+            )
+    return os.path.relpath(target, folder) if os.path.isabs(said) else said
 
 
 def _archive(root: Path, small: list[Found]) -> tuple[bytes, list[FileEntry]]:
@@ -344,7 +340,8 @@ def _archive(root: Path, small: list[Found]) -> tuple[bytes, list[FileEntry]]:
     zipped = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0)
     with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for found in small:
-            if found.target is None and (content := _content(root / found.path)) is not None:
+            if found.target is None:
+                content = _content(root / found.path, found.path)
                 info = tarfile.TarInfo(found.path)
                 info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
                 tar.addfile(info, io.BytesIO(content))
@@ -353,11 +350,29 @@ def _archive(root: Path, small: list[Found]) -> tuple[bytes, list[FileEntry]]:
     return (packed.getvalue() if entries else b""), entries
 
 
-def _content(file: Path) -> bytes | None:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return None  # removed since it was listed
+def _content(file: Path, path: str) -> bytes:
+    return _unchanged(file, path, file.read_bytes)
+
+
+def _unchanged(file: Path, path: str, read: Callable[[], T]) -> T:
+    """What was read of a file while nobody wrote to it. Raises Changed when it goes or never stands still."""
+    for _ in range(TRIES):
+        try:
+            before = _sign(file)
+            content = read()
+            if before == _sign(file):
+                return content
+        except FileNotFoundError:
+            raise Changed(f"{path} was removed while the tree was packed", hint="try it again") from None
+    raise Changed(
+        f"{path} is being written while the tree is packed",
+        hint=f"wait until that is done, or leave it out: echo '/{path}' >> {IGNORE_FILE}",
+    )
+
+
+def _sign(file: Path) -> tuple[int, int, int]:
+    info = file.stat()
+    return info.st_size, info.st_mtime_ns, info.st_ino
 
 
 def _send_archive(body: bytes, mailbox: Mailbox) -> tuple[FileEntry, int]:

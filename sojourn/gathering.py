@@ -37,5 +37,7 @@ def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathere
         sent += dataset.push(stage, echo).bytes
         carried, carried_bytes = carry(dataset.out_of_reach(stage, plan.capability.shares_host), mailbox)
         sent += carried_bytes
-        files += tuple(dataset.inputs(stage, project.root, carried))
+        data = tuple(dataset.inputs(stage, project.root, carried))
+        named = {entry.path for entry in data}  # an input may hold data that DVC keeps, and has verified
+        files = (*(entry for entry in files if entry.path not in named), *data)
     return Gathered(files, sent)

@@ -132,8 +132,10 @@ class Journey:
             return
         with self._step("bundle") as say:
             wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
-            tree = bundle.survey(self._project, skip=self.plan.left_out)
-            packed = bundle.pack(tree, self._project, self.plan.work_directory, self.mailbox)
+            plan = self.plan
+            packed = bundle.send(
+                self._project, plan.left_out, plan.needed, plan.launch.inputs, plan.work_directory, self.mailbox
+            )
             self.mailbox.write_once("bundle", packed.bundle)
             size = format_bytes(packed.bundle.bytes)
             say(f"{size}, {format_bytes(packed.uploaded)} sent" if packed.uploaded else f"{size}, nothing to send")

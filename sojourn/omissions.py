@@ -6,8 +6,12 @@ print the account in a line or two and `--json` has all of it, so nothing is dro
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -16,6 +20,15 @@ from sojourn.shorthand import counted
 
 PATHS = 20  # named of each reason; the counts are of all
 NAMED = 3  # of a reason in one line
+LOOK_S = 0.5  # for which folders that stay are looked into, to say how much is in them
+LOOK_ENTRIES = 60_000
+
+
+class Left(NamedTuple):
+    """A file, or a whole folder (`data/raw/`), that is left out."""
+
+    path: str
+    reason: str
 
 
 class Omission(Record):
@@ -25,6 +38,8 @@ class Omission(Record):
     paths: tuple[str, ...] = Field(description="The topmost ones, the largest first; a folder ends with / and is whole")
     files: int
     bytes: int
+    at_least: bool = Field(default=False, description="Not all of it was looked at: it is more")
+    trivial: bool = Field(default=False, description="Nothing that a script reads")
     remedy: str | None = Field(default=None, description="What to type to take it along")
 
 
@@ -34,17 +49,32 @@ class Account:
 
     _paths: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     _remedies: dict[str, str] = field(default_factory=dict)
+    _more: set[str] = field(default_factory=set)
+    _trivial: set[str] = field(default_factory=set)
 
-    def add(self, reason: str, path: str, files: int = 1, size: int = 0, remedy: str | None = None) -> None:
+    def add(
+        self,
+        reason: str,
+        path: str,
+        files: int = 1,
+        size: int = 0,
+        remedy: str | None = None,
+        at_least: bool = False,
+        trivial: bool = False,
+    ) -> None:
         """Note a file, or a folder (`data/raw/`) with what is in it."""
-        self._paths.setdefault(reason, {})[path] = (files, size)
+        self._paths.setdefault(reason, {})[printable(path)] = (files, size)
+        if at_least:
+            self._more.add(reason)
+        if trivial:
+            self._trivial.add(reason)
         if remedy:
             self._remedies.setdefault(reason, remedy)
 
     def omissions(self) -> tuple[Omission, ...]:
-        """One for each reason, the largest first."""
+        """One for each reason: what matters first, the largest of it first."""
         found = [self._omission(reason, paths) for reason, paths in self._paths.items()]
-        return tuple(sorted(found, key=lambda one: (-one.bytes, -one.files, one.reason)))
+        return tuple(sorted(found, key=lambda one: (one.trivial, -one.bytes, -one.files, one.reason)))
 
     def _omission(self, reason: str, paths: dict[str, tuple[int, int]]) -> Omission:
         ordered = sorted(paths, key=lambda path: (-paths[path][1], path))
@@ -53,6 +83,8 @@ class Account:
             paths=tuple(ordered[:PATHS]),
             files=sum(files for files, _ in paths.values()),
             bytes=sum(size for _, size in paths.values()),
+            at_least=reason in self._more,
+            trivial=reason in self._trivial,
             remedy=self._remedies.get(reason),
         )
 
@@ -61,11 +93,68 @@ def in_words(omission: Omission, size: str) -> str:
     """`8 files, 2 MB ignored by git: logs/, scratch.txt`."""
     more = len(omission.paths) - NAMED
     names = ", ".join(omission.paths[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    least = "at least " if omission.at_least else ""
     count = counted(omission.files, "file")
-    return f"{count}, {size} {omission.reason}: {names}"
+    return f"{least}{count}, {size} {omission.reason}: {names}"
+
+
+def in_a_line(omissions: Iterable[Omission], size: Callable[[float], str]) -> str:
+    """All that matters, with what to type to take it along; empty where nothing does."""
+    told = [one for one in omissions if not one.trivial]
+    shown = [in_words(one, size(one.bytes)) + (f" ({one.remedy})" if one.remedy else "") for one in told[:NAMED]]
+    return "; ".join([*shown, *([f"{len(told) - NAMED} more: sojourn plan --json"] if len(told) > NAMED else [])])
 
 
 def total(omissions: Iterable[Omission]) -> tuple[int, int]:
     """Files and bytes of all of them."""
     found = list(omissions)
     return sum(one.files for one in found), sum(one.bytes for one in found)
+
+
+class Look:
+    """Counts what is in folders that stay, for as long as is left of its time and entries."""
+
+    def __init__(self, root: Path, seconds: float = LOOK_S, entries: int = LOOK_ENTRIES) -> None:
+        self._root = root
+        self._until = time.monotonic() + seconds
+        self._entries = entries
+
+    def into(self, path: str) -> tuple[int, int, bool]:
+        """Files and bytes of a file or folder, and whether that is all of it."""
+        if not path.endswith("/"):
+            size = _size(self._root / path)
+            return 1, size, True
+        files = size = 0
+        todo = [self._root / path]
+        while todo:
+            if self._entries <= 0 or time.monotonic() > self._until:
+                return files, size, False
+            for entry in _listing(todo.pop()):
+                self._entries -= 1
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(Path(entry.path))
+                else:
+                    files += 1
+                    size += _size(Path(entry.path))
+        return files, size, True
+
+
+def printable(path: str) -> str:
+    """A path as it can be shown and stored: a name may hold bytes that are no text, and line breaks."""
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _listing(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() and not file.is_symlink() else 0
+    except OSError:
+        return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from sojourn.omissions import in_a_line
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Left, Offer
 from sojourn.requirements import Lock
@@ -25,6 +26,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         ("command", plan.shown_command()),
         ("source", f"{counted(plan.files, 'file')}, {format_bytes(plan.bytes)}"),
         ("inputs", _inputs(plan)),
+        *([("left out", left)] if (left := in_a_line(plan.omissions, format_bytes)) else []),
         *([("resumes", _resume(plan.resume))] if plan.resume else []),
         ("environment", _environment(plan)),
         ("machine", _machine(plan)),

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from sojourn import bundle, checkpoint, command, environment
+from sojourn import bundle, checkpoint, command, contents, environment
 from sojourn.budget import Budget
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
+from sojourn.inputs import InputTree
 from sojourn.names import LeaseName, project_name
+from sojourn.omissions import Omission
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
@@ -63,6 +65,8 @@ class Plan(Record):
     commit: str | None
     changed: int
     left_out: tuple[str, ...] = Field(description="Paths that do not travel in the bundle")
+    needed: tuple[str, ...] = Field(default=(), description="Paths that travel although git ignores them")
+    omissions: tuple[Omission, ...] = Field(default=(), description="What of the project does not get there, and why")
     input_files: int
     input_bytes: int
     push_bytes: int = Field(description="What the DVC remote lacks")
@@ -141,7 +145,8 @@ class _Work(NamedTuple):
     where: Path
     stage: StagePlan | None
     data: Survey
-    left_out: tuple[str, ...]
+    left_out: Mapping[str, str | None]
+    needed: tuple[str, ...]
     kept: tuple[str, ...]
 
 
@@ -185,12 +190,14 @@ def make_plan(
         else environment.resolve_away(launch.environment, project, found.fitting, launch.network)
     )
     _check_program(work.command, python, work.where)
-    inputs = bundle.input_files(project, launch.inputs)
-    input_bytes = work.data.bytes + sum(path.stat().st_size for path in inputs)
+    inputs = InputTree(project, launch.inputs)
+    input_bytes = work.data.bytes + inputs.bytes
     outputs = _rooted(launch.outputs, project)
     restored = tuple(entry.path for entry in resume.files) if resume else ()
-    left_out = (*_rooted(launch.inputs, project), *work.left_out, *restored, *_our_own(store, home, project))
-    tree = bundle.survey(project, skip=left_out)
+    travel_otherwise: dict[str, str | None] = dict.fromkeys((*_rooted(launch.inputs, project), *restored))
+    ours = dict.fromkeys(_our_own(store, home, project), contents.STORE)
+    left_out = {**work.left_out, **travel_otherwise, **ours}
+    tree = bundle.survey(project, left_out, work.needed, inputs)
     bundle.check_size(tree, accepted=accept_size)
     budget = _budget(launch, tree.bytes + input_bytes, 0 if capability.shares_host else launch.resumes)
     offers = budget.within(found)
@@ -217,8 +224,10 @@ def make_plan(
         bytes=tree.bytes,
         commit=project.commit,
         changed=bundle.changed_files(project),
-        left_out=left_out,
-        input_files=work.data.files + len(inputs),
+        left_out=tuple(left_out),
+        needed=work.needed,
+        omissions=contents.account(project, tree.left),
+        input_files=work.data.files + len(inputs.files),
         input_bytes=input_bytes,
         push_bytes=work.data.push_bytes,
         carried_bytes=work.data.carried_bytes,
@@ -248,7 +257,7 @@ def _command_work(launch: Launch, project: Project) -> _Work:
     assert launch.command is not None
     started = command.read(launch.command, launch.processes, launch.nodes)
     nothing = Survey(files=0, bytes=0, push_files=0, push_bytes=0)
-    return _Work(started, project.directory, stage=None, data=nothing, left_out=(), kept=())
+    return _Work(started, project.directory, stage=None, data=nothing, left_out={}, needed=(), kept=())
 
 
 def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tuple[str, ...]) -> _Work:
@@ -268,7 +277,12 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
         where=project.dvc / stage.directory,
         stage=plan,
         data=dataset.survey(stage, shares_host),
-        left_out=(*plan.outputs, *(_from_root(project, path) for path in (*data, *later))),
+        left_out={
+            **dict.fromkeys((_from_root(project, path) for path in later), contents.MADE_ANEW),
+            **dict.fromkeys(plan.outputs, contents.MADE_ANEW),
+            **dict.fromkeys(_from_root(project, path) for path in data),
+        },
+        needed=(),
         kept=tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist),
     )
 

@@ -53,6 +53,7 @@ class Bundle(Record):
     files: tuple[FileEntry, ...] = Field(description="The larger files, one blob each")
     listing: tuple[FileEntry, ...] = Field(description="Every file with its own hash, in the archive or not")
     links: tuple[Link, ...] = ()
+    folders: tuple[str, ...] = Field(default=(), description="Those that hold no file")
     directory: str = Field(description="Where the command runs, relative to the root; '.' is the root")
     commit: str | None = Field(default=None, description="The git commit the tree stood on")
     changed: int = Field(default=0, description="Files that differ from that commit")

@@ -14,6 +14,7 @@ import pytest
 from sojourn import bundle
 from sojourn.bundle import Found, Survey, check_size, pack, pack_inputs, survey, unpack
 from sojourn.errors import SojournError, SpecError
+from sojourn.inputs import InputTree
 from sojourn.mailbox import Mailbox
 from sojourn.project import Project
 from sojourn.storage import Store
@@ -239,7 +240,7 @@ def test_an_input_that_is_not_there_is_refused_with_the_nearest_name(tree: Path)
     write(tree, "data/a.bin")
 
     with pytest.raises(SpecError, match="'dta' is not in .*, did you mean 'data'"):
-        bundle.input_files(Project.at(tree), ("dta",))
+        InputTree(Project.at(tree), ("dta",))
 
 
 def link(target: str) -> Callable[[Path], None]:

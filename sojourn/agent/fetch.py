@@ -46,6 +46,8 @@ class Fetcher:
         if archive:
             self._unpack(archive)
         self._all(bundle["files"])
+        for folder in bundle.get("folders", ()):
+            os.makedirs(os.path.join(inside(self._root, folder), ""), exist_ok=True)
         for link in bundle["links"]:
             self._link(link["path"], link["target"])
         self._all(order["inputs"])

@@ -1,0 +1,336 @@
+"""What a directory of the project holds: one answer for travel, for hashes, for the plan and for homecoming.
+
+The disk is asked, not git's list of it: whatever stands below the root travels, unless there is a
+reason that can be told. Git only says what it ignores, each repository for its own files, so a
+nested clone or a submodule travels as it stands. What stays is noted with its reason (`Left`).
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from pathspec import GitIgnoreSpec
+
+from sojourn import git
+from sojourn.names import is_run_id
+from sojourn.omissions import Account, Left, Look, Omission
+from sojourn.project import Project
+
+IGNORE_FILE = ".sojournignore"
+HOME = "runs"  # where results go that must not overwrite anything
+
+# Why something stays, as it is told after its size: `2 GB ignored by git: data/raw/`.
+IGNORED = "ignored by git"
+IGNORED_HERE = "ignored by .gitignore"
+REPOSITORY = "in repositories that git ignores"
+LISTED = f"left out by {IGNORE_FILE}"
+UNREADABLE = "that cannot be read"
+SPECIAL = "neither file nor folder"
+LINK = "behind a link that leads elsewhere"
+LOOP = "behind a link to a folder above it"
+SUBMODULE = "in submodules that are not fetched"
+WORKTREE = "in other worktrees of this repository"
+MADE_ANEW = "made anew by the stage"
+OURS = "of earlier runs"
+STORE = "of Sojourn’s own store"
+ENVIRONMENT = "in virtual environments"
+CACHE = "in caches"
+GIT = "of git itself"
+DVC = "of DVC itself"
+# Nothing that a script reads: counted, and shown only in `--json`.
+TRIVIAL = frozenset({GIT, CACHE, ENVIRONMENT, DVC, OURS, STORE, MADE_ANEW})
+
+CACHES = frozenset({
+    "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".tox", ".nox",
+    ".hg", ".svn",
+})  # fmt: skip
+# What tools leave behind, where git ignores it.
+_TOOLS = {".DS_Store", "Thumbs.db", ".idea", ".vscode", ".coverage"}
+_ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
+_STATUS = (
+    "--porcelain",
+    "-z",
+    "--no-renames",
+    "--ignored=matching",
+    "--untracked-files=all",
+    "--ignore-submodules=all",
+)
+
+
+@dataclass
+class Contents:
+    """What of a tree travels, and what stays and why; paths are relative to the root."""
+
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    left: list[Left] = field(default_factory=list)
+
+
+def contents(project: Project, skip: Mapping[str, str | None], needed: Iterable[str] = ()) -> Contents:
+    """Walk the project's tree. Raises SpecError where git refuses.
+
+    The paths in `skip` stay for the reason given, or travel in another way (None). What is at
+    or below a path in `needed` travels although git ignores it.
+    """
+    rules: _Rules = _Repository(project.root, "") if project.in_git else _Lines(project.root)
+    walk = _Walk(project.root, skip, needed)
+    walk.folder("", rules, ignored=False)
+    return walk.found
+
+
+def account(project: Project, left: Iterable[Left], look: Look | None = None) -> tuple[Omission, ...]:
+    """What stays, with its size: what a script may need first, and looked into first."""
+    look = look or Look(project.root)
+    told = Account()
+    counted = [(one, *look.into(one.path)) for one in sorted(left, key=lambda one: one.reason in TRIVIAL)]
+    for one, files, size, whole in sorted(counted, key=lambda line: -line[2]):
+        remedy = _remedy(project, one)
+        told.add(one.reason, one.path, files, size, remedy, at_least=not whole, trivial=one.reason in TRIVIAL)
+    return told.omissions()
+
+
+def _remedy(project: Project, left: Left) -> str | None:
+    path = os.path.relpath(project.root / left.path, project.directory)
+    if left.reason == SUBMODULE:
+        return "git submodule update --init"
+    if left.reason in TRIVIAL | {LISTED, UNREADABLE, SPECIAL, LOOP} or path.startswith(".."):
+        return None
+    return f"--input {shlex.quote(path)}"
+
+
+def ignore_lines(root: Path) -> list[str]:
+    """The gitignore lines of the root, for the machine, where no git can be asked."""
+    return [*_read_lines(root / ".gitignore"), *_read_lines(root / IGNORE_FILE)]
+
+
+def is_ours(path: str) -> bool:
+    """Whether a path is that of results which an earlier run put aside."""
+    if HOME not in path:
+        return False
+    parts = PurePosixPath(path).parts
+    return any(above == HOME and is_run_id(name) for above, name in pairwise(parts))
+
+
+def is_cached(path: str) -> bool:
+    """Whether a path is in a cache, or DVC's own: nothing that a script reads."""
+    parts = PurePosixPath(path).parts
+    return not CACHES.isdisjoint(parts) or any(_is_dvcs_own(*two) for two in pairwise(parts))
+
+
+def is_environment(folder: Path) -> bool:
+    """Whether a folder is a virtual environment, of Python or of conda."""
+    return any(os.path.exists(folder / name) for name in _ENVIRONMENTS)
+
+
+class _Rules(Protocol):
+    """What is known of the files of one repository, or of a tree without one."""
+
+    reason: str
+
+    def tracks(self, path: str) -> bool:
+        """Whether this file is tracked, or one below this folder."""
+        ...
+
+    def ignores(self, path: str, folder: bool) -> bool: ...
+
+    def is_submodule(self, path: str) -> bool: ...
+
+
+class _Repository:
+    """What git says of a repository's files; paths are relative to the root of the tree."""
+
+    reason = IGNORED
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        tracked = [line.partition("\t") for line in _asked(folder, "ls-files", "-s", "-z")]
+        status = _asked(folder, "status", *_STATUS)
+        self._submodules = {prefix + path for mode, _, path in tracked if mode.startswith("160000")}
+        self._tracked = set(_with_parents(prefix + path for _, _, path in tracked))
+        self._ignored = {prefix + line[3:].rstrip("/") for line in status if line.startswith("!! ")}
+
+    def tracks(self, path: str) -> bool:
+        return path in self._tracked
+
+    def ignores(self, path: str, folder: bool) -> bool:
+        return path in self._ignored
+
+    def is_submodule(self, path: str) -> bool:
+        return path in self._submodules
+
+
+class _Lines:
+    """A tree without git: the lines of its ignore files."""
+
+    reason = IGNORED_HERE
+
+    def __init__(self, root: Path) -> None:
+        self._spec = GitIgnoreSpec.from_lines(ignore_lines(root))
+
+    def tracks(self, path: str) -> bool:
+        return False
+
+    def ignores(self, path: str, folder: bool) -> bool:
+        return self._spec.match_file(path + "/" if folder else path)
+
+    def is_submodule(self, path: str) -> bool:
+        return False
+
+
+class _Walk:
+    """One walk through a tree."""
+
+    def __init__(self, root: Path, skip: Mapping[str, str | None], needed: Iterable[str]) -> None:
+        self._root = root
+        self._skip = {str(PurePosixPath(path)): reason for path, reason in skip.items()}
+        self._skips_below = set(_with_parents(self._skip)) - set(self._skip)
+        self._needed = {str(PurePosixPath(path)) for path in needed}
+        self._leads_to_needed = set(_with_parents(self._needed))
+        self._specs: dict[Path, GitIgnoreSpec] = {}
+        self._listed = self._spec(root / IGNORE_FILE)
+        self.found = Contents()
+
+    def folder(self, path: str, rules: _Rules, ignored: bool) -> bool:
+        """Look at all in a folder; whether it is bare: nothing in it travels and nothing that it held stays."""
+        try:
+            with os.scandir(self._root / path) as entries:
+                listing = sorted(entries, key=lambda entry: entry.name)
+        except OSError:
+            return self._leave(path + "/", UNREADABLE)
+        folders = len(self.found.folders)
+        bare = all([self._entry(entry, path + "/" if path else "", rules, ignored) for entry in listing])
+        if bare and path and len(self.found.folders) == folders:
+            self.found.folders.append(path)
+        return bare
+
+    def _entry(self, entry: os.DirEntry[str], above: str, rules: _Rules, ignored: bool) -> bool:
+        path, folder = above + entry.name, entry.is_dir(follow_symlinks=False)
+        if path in self._skip:
+            return self._skipped(path + "/" * folder, self._skip[path])
+        if reason := self._reason(entry, path, rules, ignored):
+            return self._leave(path + "/" * folder, reason)
+        if folder:
+            return self._below(path, rules, ignored or rules.ignores(path, folder=True))
+        if entry.is_symlink() and path in self._skips_below:
+            return self._leave(path, LINK)
+        if not entry.is_symlink() and not entry.is_file():
+            return self._leave(path, SPECIAL)
+        self.found.files.append(path)
+        return False
+
+    def _skipped(self, path: str, reason: str | None) -> bool:
+        if reason:
+            self.found.left.append(Left(path, reason))
+        return True
+
+    def _leave(self, path: str, reason: str) -> bool:
+        self.found.left.append(Left(path, reason))
+        return False
+
+    def _reason(self, entry: os.DirEntry[str], path: str, rules: _Rules, ignored: bool) -> str | None:
+        """Why this stays, whatever kind of thing it is."""
+        folder, tracked = entry.is_dir(follow_symlinks=False), rules.tracks(path)
+        if entry.name == ".git":
+            return GIT
+        if self._listed.patterns and self._listed.match_file(path + "/" * folder):
+            return LISTED
+        if is_ours(path):
+            return OURS
+        if not tracked and (own := self._own(path, folder)):
+            return own
+        kept = tracked or path in self._leads_to_needed or self._is_needed(path, folder)
+        if kept or not (ignored or rules.ignores(path, folder)) or (folder and _holds_no_file(self._root / path)):
+            return None
+        if entry.name in _TOOLS or entry.name.endswith((".pyc", ".egg-info")):
+            return CACHE
+        return REPOSITORY if folder and os.path.lexists(self._root / path / ".git") else rules.reason
+
+    def _own(self, path: str, folder: bool) -> str | None:
+        """Whose a folder is, when a tool made it for itself."""
+        if not folder:
+            return None
+        pure = PurePosixPath(path)
+        if _is_dvcs_own(pure.parent.name, pure.name):
+            return DVC
+        if pure.name in CACHES:
+            return CACHE
+        return ENVIRONMENT if is_environment(self._root / path) else None
+
+    def _is_needed(self, path: str, folder: bool) -> bool:
+        """What DVC hashes as part of a dependency: all that is below it but for what `.dvcignore` names."""
+        if not self._needed or path in self._needed:
+            return bool(self._needed)
+        pure = PurePosixPath(path)
+        if not any(str(above) in self._needed for above in pure.parents):
+            return False
+        return not any(
+            self._spec(self._root / above / ".dvcignore").match_file(f"{pure.relative_to(above)}{'/' * folder}")
+            for above in pure.parents
+        )
+
+    def _spec(self, file: Path) -> GitIgnoreSpec:
+        if file not in self._specs:
+            self._specs[file] = GitIgnoreSpec.from_lines(_read_lines(file))
+        return self._specs[file]
+
+    def _below(self, path: str, rules: _Rules, ignored: bool) -> bool:
+        folder = self._root / path
+        if os.path.lexists(folder / ".git"):
+            if self._is_worktree(folder) and path not in self._leads_to_needed:
+                return self._leave(path + "/", WORKTREE)
+            inner = _Repository(folder, path + "/") if git.top_of(folder) else rules
+            return self.folder(path, inner, ignored=False)
+        if rules.is_submodule(path) and _holds_no_file(folder):
+            self.found.folders.append(path)
+            return self._leave(path + "/", SUBMODULE)
+        return self.folder(path, rules, ignored)
+
+    def _is_worktree(self, folder: Path) -> bool:
+        """Whether a folder is another checkout of the very repository that the root belongs to."""
+        marker = folder / ".git"
+        if not marker.is_file():
+            return False
+        kept_at = Path(marker.read_text(errors="replace").removeprefix("gitdir:").strip())
+        return kept_at.parent.name == "worktrees" and (folder / kept_at.parent.parent).resolve() == self._common
+
+    @cached_property
+    def _common(self) -> Path | None:
+        said = git.ask(self._root, "rev-parse", "--git-common-dir")
+        return (self._root / said.removesuffix("\n")).resolve() if said else None
+
+
+def _asked(folder: Path, *arguments: str) -> list[str]:
+    return [line for line in (git.ask(folder, *arguments) or "").split("\0") if line]
+
+
+def _with_parents(paths: Iterable[str]) -> Iterator[str]:
+    """Each path, and each folder above it."""
+    seen: set[str] = set()
+    for path in paths:
+        while path and path not in seen:
+            seen.add(path)
+            yield path
+            path = path.rpartition("/")[0]
+
+
+def _holds_no_file(folder: Path) -> bool:
+    try:
+        return not any(files for _, _, files in os.walk(folder)) and not any(
+            os.path.islink(os.path.join(at, name)) for at, names, _ in os.walk(folder) for name in names
+        )
+    except OSError:
+        return False
+
+
+def _is_dvcs_own(above: str, name: str) -> bool:
+    return above == ".dvc" and name in ("cache", "tmp")
+
+
+def _read_lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []

@@ -1,0 +1,143 @@
+"""What `launch.inputs` names, whole: folders walked, links followed, and refused by name what cannot travel.
+
+Data that trains in part and succeeds is the worst that can happen, so nothing in a named folder is
+passed over: a link that leads nowhere, a pipe or a file that cannot be read ends the plan.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from sojourn import contents
+from sojourn.errors import SpecError, nearest
+from sojourn.omissions import Left
+from sojourn.project import Project
+
+LFS = b"version https://git-lfs.github.com/spec/v1"
+_Identity = tuple[int, int]
+
+
+class InputTree:
+    """The files that `launch.inputs` names, by their paths in the tree; each once, whatever links lead to it."""
+
+    def __init__(self, project: Project, names: Iterable[str]) -> None:
+        self.files: dict[str, Path] = {}
+        self.folders: list[str] = []
+        self.left: list[Left] = []
+        self._root = project.root
+        for name in names:
+            path = project.directory / name
+            if not path.exists():
+                raise _not_there(name, path, project)
+            self._add(path, ())
+        self._folders_without_files()
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files."""
+        return sum(path.stat().st_size for path in self.files.values())
+
+    def _add(self, path: Path, chain: tuple[_Identity, ...]) -> None:
+        name = self._name(path)
+        try:
+            info = path.stat()
+        except OSError as error:
+            raise _unreadable(name, path, error) from None
+        if stat.S_ISDIR(info.st_mode):
+            self._folder(path, name, chain, (info.st_dev, info.st_ino))
+        elif stat.S_ISREG(info.st_mode):
+            check_content(path, name, info.st_size)
+            self.files[name] = path
+        else:
+            raise SpecError(
+                f"inputs: {name!r} is neither a file nor a folder: a pipe, socket or device cannot travel",
+                hint="remove it, or name in inputs: what lies beside it",
+            )
+
+    def _folder(self, path: Path, name: str, chain: tuple[_Identity, ...], identity: _Identity) -> None:
+        if identity in chain:
+            self.left.append(Left(name, contents.LOOP))
+            return
+        try:
+            below = sorted(path.iterdir())
+        except OSError as error:
+            raise _unreadable(name, path, error) from None
+        self.folders.append(name)
+        for one in below:
+            if reason := _own(one):
+                self.left.append(Left(self._name(one) + "/", reason))
+            else:
+                self._add(one, (*chain, identity))
+
+    def _name(self, path: Path) -> str:
+        name = path.relative_to(self._root).as_posix()
+        check_name(name)
+        return name
+
+    def _folders_without_files(self) -> None:
+        """Keep of the folders those that no file would make."""
+        made = {above for name in (*self.files, *self.folders) for above in _above(name)}
+        self.folders = sorted({name for name in self.folders if name not in made})
+
+
+def check_name(path: str) -> None:
+    """Raise SpecError for a path that fits in no manifest."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise SpecError(
+            f"{shown}: the name is not UTF-8", hint=f"rename it, or ignore it in {contents.IGNORE_FILE}"
+        ) from None
+
+
+def check_content(file: Path, path: str, size: int) -> None:
+    """Raise SpecError for a file that cannot be read, or whose content is elsewhere."""
+    try:
+        with file.open("rb") as opened:
+            pointer = size < 1024 and opened.read(len(LFS)) == LFS
+    except OSError as error:
+        raise SpecError(
+            f"{path}: cannot be read: {error.strerror}",
+            hint=f"look whose it is: ls -l {path}; or leave it out: echo '/{path}' >> {contents.IGNORE_FILE}",
+        ) from None
+    if pointer:
+        raise SpecError(f"{path}: is a Git LFS pointer, its content is not here", hint="fetch it: git lfs pull")
+
+
+def _own(path: Path) -> str | None:
+    """Why a folder below an input is none of its data."""
+    if path.name == ".git":
+        return contents.GIT
+    if not path.is_dir() or path.is_symlink():
+        return None
+    if path.name in contents.CACHES:
+        return contents.CACHE
+    return contents.ENVIRONMENT if contents.is_environment(path) else None
+
+
+def _above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _not_there(name: str, path: Path, project: Project) -> SpecError:
+    if path.is_symlink():
+        return _unreadable(name, path, FileNotFoundError())
+    there = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
+    return SpecError(
+        f"inputs: {name!r} is not in {project.directory}, {nearest(path.name, there)}",
+        hint="mend the path: --input PATH, or inputs: in params.yaml",
+    )
+
+
+def _unreadable(name: str, path: Path, error: OSError) -> SpecError:
+    if path.is_symlink() and not path.exists():
+        return SpecError(
+            f"inputs: {name!r} links to {os.readlink(path)}, which is not there",
+            hint=f"bring back what it links to, or remove the link: rm {name}",
+        )
+    return SpecError(f"inputs: {name!r} cannot be read: {error.strerror}", hint=f"look whose it is: ls -ld {name}")
