@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
-from sojourn import contents
+from sojourn import contents, history
 from sojourn.contents import HOME as HOME
 from sojourn.contents import IGNORE_FILE
 from sojourn.errors import SojournError, SpecError, TransientError
@@ -160,6 +160,8 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
     blobs, sent = _send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
     body, entries = _archive(project.root, small)
     archive, size = _send_archive(body, mailbox) if body else (None, 0)
+    past = history.pack(project)
+    kept, kept_size = _send_archive(past, mailbox) if past else (None, 0)
     bundle = Bundle(
         archive=archive,
         files=tuple(blobs),
@@ -169,8 +171,9 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
         directory=directory,
         commit=project.commit,
         changed=changed_files(project),
+        history=kept,
     )
-    return Packed(bundle, sent + size)
+    return Packed(bundle, sent + size + kept_size)
 
 
 def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tuple[tuple[FileEntry, ...], int]:

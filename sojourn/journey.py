@@ -383,7 +383,7 @@ class Journey:
         resume = (checkpoint.newest(self.mailbox) if attempt > 1 else None) or plan.resume
         restored = resume.files if resume else ()
         paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
-        script = plan.environment.variables | plan.launch.variables
+        script = plan.environment.variables | plan.context() | plan.launch.variables
         return Order(
             run=plan.run,
             project=plan.project,
@@ -398,6 +398,7 @@ class Journey:
             path=environment.search_path(plan.environment, self.home),
             setup=environment.setup_for(plan.environment, self._setups, self._offer),
             environment=script,
+            directories={"DVC_ROOT": plan.stage.root} if plan.stage else {},
             secrets=plan.launch.secrets,
             outputs=plan.outputs(),
             ignore=plan.ignore,

@@ -32,6 +32,7 @@ class StagePlan(Record):
     """A DVC stage as it will run: what it needs, makes, and what runs here around it."""
 
     name: str
+    root: str = Field(default=".", description="The DVC root, relative to the bundle's root")
     outputs: tuple[str, ...] = Field(description="Relative to the bundle's root")
     remove: tuple[str, ...] = Field(description="Outputs of an older run, removed before the start")
     metrics: tuple[str, ...] = Field(default=(), description="The outputs that hold metrics")
@@ -113,6 +114,11 @@ class Plan(Record):
     def resuming_command(self) -> Command:
         """The command of an attempt that begins with a checkpoint."""
         return command.with_arguments(self.command, self.launch.resume_args)
+
+    def context(self) -> dict[str, str]:
+        """Variables by which the script knows where it comes from: ours, and those of `dvc repro`."""
+        told = {"SOJOURN_COMMIT": self.commit} if self.commit else {}
+        return {**told, "DVC_STAGE": self.stage.name} if self.stage else told
 
     def outputs(self) -> tuple[str, ...] | None:
         """What comes home, relative to the bundle's root; None is everything new or changed."""
@@ -343,6 +349,7 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
     outputs = {_from_root(project, out.path): out for out in stage.outputs}
     return StagePlan(
         name=stage.address,
+        root=_from_root(project, "."),
         outputs=tuple(outputs),
         remove=tuple(path for path, out in outputs.items() if not out.persist),
         metrics=tuple(path for path, out in outputs.items() if out.metric),

@@ -57,6 +57,7 @@ class Bundle(Record):
     directory: str = Field(description="Where the command runs, relative to the root; '.' is the root")
     commit: str | None = Field(default=None, description="The git commit the tree stood on")
     changed: int = Field(default=0, description="Files that differ from that commit")
+    history: FileEntry | None = Field(default=None, description="A .tar of a `.git` that holds that commit alone")
 
     @property
     def bytes(self) -> int:
@@ -106,6 +107,9 @@ class Order(Record):
     path: tuple[str, ...] = Field(default=(), description="Directories put before the machine's own PATH")
     setup: Setup | None = Field(default=None, description="What the machine makes first, and puts before that PATH")
     environment: dict[str, str] = Field(default_factory=dict)
+    directories: dict[str, str] = Field(
+        default_factory=dict, description="Variables that hold a directory of the tree, with its path from the root"
+    )
     secrets: tuple[str, ...] = Field(default=(), description="Names the machine's own environment must hold")
     outputs: tuple[str, ...] | None = Field(
         default=None, description="Paths that come home; None is everything new or changed"

@@ -183,7 +183,7 @@ class Agent:
     def _start(self, order: Json) -> Work:
         cwd = os.path.normpath(os.path.join(self._root, order["bundle"]["directory"]))
         secrets = self._secrets(order)
-        env = environment(order, self._place, cwd, secrets)
+        env = environment(order, self._place, self._root, secrets)
         self._heart.phase = "fetching"
         self._fetcher = Fetcher(
             self._store, self._root, self._scratch, self._interrupts.check, self._boot.get("store_region")

@@ -13,6 +13,7 @@ import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import BinaryIO
 
+from sojourn.agent import history
 from sojourn.agent.errors import Late, Refused, StoreError
 from sojourn.agent.files import Json
 from sojourn.agent.paths import inside
@@ -45,6 +46,8 @@ class Fetcher:
         os.makedirs(self._root, exist_ok=True)
         if archive:
             self._unpack(archive)
+        if bundle.get("history"):
+            self._unpack(bundle["history"])
         self._all(bundle["files"])
         for folder in bundle.get("folders", ()):
             os.makedirs(os.path.join(inside(self._root, folder), ""), exist_ok=True)
@@ -54,6 +57,8 @@ class Fetcher:
         for path in order["remove"]:
             _remove(inside(self._root, path))
         self._elsewhere.close()
+        if bundle.get("history"):
+            history.refresh(self._root)
 
     def bring(self, entries: list[Json]) -> None:
         """These files alone."""

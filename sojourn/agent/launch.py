@@ -19,7 +19,7 @@ PASSED += " http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"
 PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 
-def environment(order: Json, place: Place, cwd: str, secrets: dict[str, str]) -> dict[str, str]:
+def environment(order: Json, place: Place, root: str, secrets: dict[str, str]) -> dict[str, str]:
     """What the script sees: little of ours, what the order says, and its secrets."""
     env = passed()
     env["PATH"] = os.pathsep.join([*order["path"], env.get("PATH", os.defpath)])
@@ -27,17 +27,22 @@ def environment(order: Json, place: Place, cwd: str, secrets: dict[str, str]) ->
     env["PYTHONFAULTHANDLER"] = "1"  # a crash, and a hang that we end, say in which line
     if not wrapped(order):
         env.update(_rendezvous(order, place.rank))
+    env.update({name: _below(root, path) for name, path in order.get("directories", {}).items()})
     env.update(order["environment"])
     env.update(secrets)
     env.update(
         SOJOURN_RUN=order["run"],
         SOJOURN_ATTEMPT=str(order["attempt"]),
-        SOJOURN_OUTPUT_DIR=os.path.join(cwd, "outputs"),
+        SOJOURN_OUTPUT_DIR=os.path.join(_below(root, order["bundle"]["directory"]), "outputs"),
     )
     env[MARK] = place.name
     if MARK_DIRECTORY in os.environ:  # or whoever outlives agent and supervisor would belong to no home
         env[MARK_DIRECTORY] = os.environ[MARK_DIRECTORY]
     return env
+
+
+def _below(root: str, path: str) -> str:
+    return os.path.normpath(os.path.join(root, path))
 
 
 def own_secrets(names: list[str]) -> dict[str, str]:

@@ -40,6 +40,8 @@ def scan(root: str, everything_below: Iterable[str], unnamed: dict[str, str]) ->
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
+            if path == ".git":  # it came with the tree, see `history`, and is not the user's own
+                continue
             if not _is_text(entry.name):
                 unnamed[ascii(path)] = "its name is no UTF-8"
                 continue

@@ -85,3 +85,24 @@ def test_a_script_of_one_s_own_is_started_once_on_each_node(world: World) -> Non
     assert "once on each node" in done.stdout
     log = world.sojourn("logs", "last").stdout + world.sojourn("logs", "last", "--node", "1").stdout
     assert {f"node {rank} of 2 at 127.0.0.1" for rank in range(2)} <= set(log.splitlines())
+
+
+def test_a_script_knows_its_commit_and_its_stage(world: World) -> None:
+    world.script("""
+        import os, subprocess
+        def ask(*words): return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+        print("commit", os.environ["SOJOURN_COMMIT"] == ask("git", "rev-parse", "HEAD"), "DVC_ROOT" in os.environ)
+        print("status", repr(ask("git", "status", "--porcelain")))
+    """)
+    world.git("init", "-q")
+    world.git("add", "-A")
+    world.git("commit", "-q", "-m", "one")
+
+    done = world.sojourn("train", "--no-prefect", "--output", ".", "--", "python", "train.py")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "commit True False" in done.stdout
+    # The directory for outputs is ours, and empty: git does not see it.
+    assert "status ''" in done.stdout
+    assert (world.project / ".git" / "index").is_file() and not (world.project / ".git" / "shallow").exists()
+    assert not list(world.project.glob("runs/*/.git"))

@@ -85,6 +85,23 @@ def test_a_stage_comes_home_into_dvc_lock_and_the_remote_and_its_second_run_push
     assert f"{run} had the same inputs" in again
 
 
+def test_a_stage_finds_its_commit_and_dvc_as_at_home(world: World, project: Project) -> None:
+    told = """
+import os, subprocess
+import dvc.api
+head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+print("told", os.environ["DVC_STAGE"], os.environ["SOJOURN_COMMIT"] == head, dvc.api.params_show()["lr"])
+print("root", os.path.samefile(os.environ["DVC_ROOT"], "."))
+"""
+    project.write("train.py", told + TRAIN)
+    project.save()
+
+    said = trained(world)
+
+    assert "told train True 0.1" in said and "root True" in said
+    assert clean(project)
+
+
 def test_stages_behind_run_here_first_and_those_after_when_the_results_are_home(world: World, project: Project) -> None:
     project.write("raw.csv", "c,d\n3,4\n")
     dvc(project.root, "add", "-q", "raw.csv")

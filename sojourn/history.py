@@ -1,0 +1,137 @@
+"""The commit that a run stands on, as a `.git` of its own for the machine: for whoever asks git there.
+
+`git rev-parse HEAD`, `git status`, `git diff`, GitPython and DVC answer as they do here. It holds
+that commit, its trees and the old content of small files that were changed; no other history and
+no login. The machine needs no git for it. Order and dates in it are fixed, so equal commits are
+equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from sojourn import git
+from sojourn.errors import SojournError
+from sojourn.project import Project
+
+CONTENT_LIMIT = 1_000_000  # bytes; of a larger file `git diff` cannot show what it was
+TREES_LIMIT = 20_000_000  # bytes; without its trees a commit still has a name, an author and a message
+PACK_LIMIT_S = 60.0
+_EPOCH = 946_684_800
+_LOGIN = re.compile(r"//[^/@]*@")
+
+
+def pack(project: Project) -> bytes | None:
+    """A .tar of the `.git`; None where there is no commit, or none that git can give away."""
+    if project.commit is None:
+        return None
+    try:
+        with tempfile.TemporaryDirectory(prefix="sojourn-") as folder:
+            _make(project, project.commit, Path(folder, ".git"))
+            return _archive(Path(folder))
+    except (SojournError, OSError, subprocess.SubprocessError):
+        return None  # a repository that lost objects: the name of the commit is in SOJOURN_COMMIT
+
+
+def _make(project: Project, commit: str, folder: Path) -> None:
+    objects = folder / "objects" / "pack"
+    objects.mkdir(parents=True)
+    (folder / "refs" / "heads").mkdir(parents=True)
+    if not _pack_objects(project, [*_trees(project, commit), *_changed(project, commit)], objects, TREES_LIMIT):
+        _pack_objects(project, [commit], objects)
+    (folder / "shallow").write_text(f"{commit}\n")
+    branch = _line(project, "rev-parse", "--symbolic-full-name", "HEAD")
+    if branch.startswith("refs/heads/"):
+        _write(folder / branch, f"{commit}\n")
+    (folder / "HEAD").write_text(f"ref: {branch}\n" if branch.startswith("refs/heads/") else f"{commit}\n")
+    for tag in (project.git("tag", "--points-at", commit) or "").split():
+        _write(folder / "refs" / "tags" / tag, f"{commit}\n")
+    (folder / "config").write_text(_config(project))
+    _index(project, commit, folder / "index")
+
+
+def _trees(project: Project, commit: str) -> list[str]:
+    listed = project.git("rev-list", "--objects", "--no-object-names", "--filter=blob:none", "--no-walk", commit)
+    return (listed or "").split()
+
+
+def _changed(project: Project, commit: str) -> Iterator[str]:
+    """The old content of files that are otherwise now."""
+    for line in (project.git("diff-index", "--raw", "--no-renames", commit) or "").splitlines():
+        mode, _, old, *_ = line.removeprefix(":").split()
+        if mode != "160000" and old.strip("0") and int(_line(project, "cat-file", "-s", old)) <= CONTENT_LIMIT:
+            yield old
+
+
+def _pack_objects(project: Project, names: list[str], folder: Path, limit: int | None = None) -> bool:
+    """Pack these objects and their index; False, and nothing, when that is more than the limit."""
+    subprocess.run(
+        ["git", "pack-objects", "-q", "--threads=1", str(folder / "pack")],
+        cwd=project.root,
+        env=git.surroundings(),
+        input="".join(f"{name}\n" for name in names),
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=PACK_LIMIT_S,
+        check=True,
+    )
+    if limit is None or sum(file.stat().st_size for file in folder.iterdir()) <= limit:
+        return True
+    for file in folder.iterdir():
+        file.unlink()
+    return False
+
+
+def _index(project: Project, commit: str, file: Path) -> None:
+    subprocess.run(
+        ["git", "read-tree", commit],
+        cwd=project.root,
+        env={**git.surroundings(), "GIT_INDEX_FILE": str(file)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=PACK_LIMIT_S,
+        check=True,
+    )
+
+
+def _config(project: Project) -> str:
+    """What makes it a repository, and where it came from, without a login."""
+    kind = _line(project, "rev-parse", "--show-object-format")
+    lines = ["[core]", f"\trepositoryformatversion = {int(kind != 'sha1')}", "\tfilemode = true", "\tbare = false"]
+    if kind != "sha1":
+        lines += ["[extensions]", f"\tobjectformat = {kind}"]
+    origin = _line(project, "config", "--default", "", "--get", "remote.origin.url")
+    if origin:
+        lines += ['[remote "origin"]', f'\turl = "{_LOGIN.sub("//", origin)}"']
+    return "\n".join(lines) + "\n"
+
+
+def _line(project: Project, *words: str) -> str:
+    return (project.git(*words) or "").strip()
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def _archive(root: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for place, folders, files in sorted(os.walk(root)):
+            for name in sorted([*folders, *files]):
+                info = tar.gettarinfo(str(Path(place, name)), Path(place, name).relative_to(root).as_posix())
+                info.uid = info.gid = 0
+                info.uname = info.gname = ""
+                info.mtime, info.mode = _EPOCH, 0o755 if info.isdir() else 0o644
+                with open(os.devnull, "rb") if info.isdir() else Path(place, name).open("rb") as content:
+                    tar.addfile(info, content)
+    return packed.getvalue()
