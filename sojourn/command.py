@@ -217,7 +217,7 @@ def title(command: Command) -> str:
 def shown(command: Command) -> str:
     """The command in one line; a script with what reads it."""
     if not command.shell:
-        return " ".join(command.argv).replace("\n", "; ")
+        return shlex.join(command.argv).replace("\n", "; ")
     body = _body(command)
     rest = f" … {len(body)} lines" if len(body) > LINES else ""
     return f"{'; '.join(body[:LINES])}{rest}  (a script for {shlex.join(reader(command))})"

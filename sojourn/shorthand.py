@@ -112,6 +112,7 @@ _AS_IT_IS = re.compile(r"""'[^']*'|"(?:[^"\\$`]|\\["\\])*"|\\[^\n]""")
 _EXPANDED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _OPERATOR = re.compile(r"""[|&;<>()\n'"\\]|(?:^|\s)[#!]|^\s*\w+=|(?:^|\s)[{}](?:\s|$)""")
 _EXPANSION = re.compile(r"[$`*?\[\]{}]|(?:^|[\s=:])~")
+_SETS = re.compile(r"[A-Za-z_]\w*=")
 _SIGNS = {"&&", "||", "|", ";", "&", ">", ">>", "<", "<<", "2>", "2>&1", "&>"}
 
 
@@ -142,7 +143,13 @@ def _command(value: object) -> object:
                 f"{word!r} is a sign for a shell, and a list starts one program: write the command as one text, "
                 "with quotes around what is an argument"
             )
-    return value
+    return _with_env(value) if isinstance(value, (list, tuple)) else value
+
+
+def _with_env(words: list[object] | tuple[object, ...]) -> tuple[object, ...]:
+    """`LR=1 python train.py` typed as words: a shell would set the variable, and so does `env`."""
+    sets = next((at for at, word in enumerate(words) if not _SETS.match(str(word))), len(words))
+    return ("env", *words) if 0 < sets < len(words) else tuple(words)
 
 
 def _text_or_words(text: str) -> object:

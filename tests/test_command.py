@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,19 @@ def test_a_sign_for_a_shell_in_a_list_is_refused(sign: str) -> None:
 
 def test_an_argument_that_looks_like_shell_can_be_given_in_quotes() -> None:
     assert asked("python plot.py --operator '>' '&&'") == ("python", "plot.py", "--operator", ">", "&&")
+
+
+def test_variables_typed_before_a_program_are_set_for_it() -> None:
+    words = asked(["CUDA_VISIBLE_DEVICES=0,1", "TAG=", "python", "train.py", "a=b"])
+    assert words == ("env", "CUDA_VISIBLE_DEVICES=0,1", "TAG=", "python", "train.py", "a=b")
+    assert isinstance(words, tuple)
+    assert read(words, 2, 1).wrap == 3  # so several ranks of it can be started
+    assert asked(["LR=1"]) == ("LR=1",)  # no program: refused by its name
+
+
+def test_a_command_is_shown_as_it_can_be_typed_again() -> None:
+    words = ("python", "train.py", "--name", "two words", "a && b", "", "x=[1,2]")
+    assert tuple(shlex.split(shown(read(words, 1, 1)))) == words
 
 
 @pytest.mark.parametrize("text", ["python train.py &", "nohup python train.py > log 2>&1 &\n", "a\nb & \n"])
