@@ -33,6 +33,15 @@ def _written_inode(file: str) -> int | None:
         return None
 
 
+def words_of(pid: int, limit: int = 80) -> str:
+    """The beginning of a process's command line; empty for one that is gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(4096).decode(errors="replace").replace("\0", " ").strip()[:limit]
+    except OSError:
+        return ""
+
+
 def catches(pid: int, number: int = signal.SIGTERM) -> bool:
     """Whether the process handles this signal."""
     try:

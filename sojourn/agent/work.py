@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 
 from sojourn.agent.clock import Grace
 from sojourn.agent.commit import Committer
@@ -13,11 +14,15 @@ from sojourn.agent.files import Json
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.log import Log
 from sojourn.agent.mask import Mask
+from sojourn.agent.procfs import words_of
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
 
 PEER_GRACE_S = 2.0
 SIGNAL_GRACE_S = 20.0
+REST_S = 1.0  # for helpers that end by themselves as soon as their program has
+SHOWN = 3
+HELPERS = re.compile(r"multiprocessing\.(resource_tracker|forkserver|spawn)")  # do nothing without their program
 STACKS_S = 2.0  # for what hangs to say where
 RANKS_END_S = 5.0  # after the first rank failed, the others get this long
 SCALARS_S = 5.0  # for the end of the curves, after all that matters more
@@ -93,7 +98,20 @@ class Work:
     def end(self) -> None:
         """From now on nothing lives of the script, nor of the commands that somebody sent."""
         self.execs.shut()
+        self._tell_of_the_rest()
         self.script.end()
+
+    def _tell_of_the_rest(self) -> None:
+        """What a script that ended by itself has left in the background ends with it, and may not have been done."""
+        if self.script.status is None or self.script.killed:
+            return
+        until = self._clock.monotonic() + REST_S
+        while self.script.pids() and self._clock.monotonic() < until:
+            self._clock.sleep(0.05)
+        left = [words for words in map(words_of, self.script.pids()) if words and not HELPERS.search(words)]
+        if left:
+            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+            self.notes.append(f"ended with it, as it was left in the background: {'; '.join(left[:SHOWN])}{more}")
 
     def commit(self, reason: str) -> None:
         """The last of the log and of the files."""

@@ -186,6 +186,16 @@ raise SystemExit("no " + os.environ["KEY"])
     assert end.tail.endswith("no ***") and end.exit_code == 1
 
 
+def test_what_a_script_leaves_in_the_background_is_named_as_ended_with_it(lab: Lab) -> None:
+    end = lab.run("import subprocess; subprocess.Popen(['sleep', '300'])")
+    assert end.exit_code == 0 and "left in the background: sleep 300" in (end.message or "")
+
+
+def test_a_helper_that_ends_by_itself_is_not_worth_a_word(lab: Lab) -> None:
+    end = lab.run("import subprocess; subprocess.Popen(['sleep', '0.3'])")
+    assert (end.exit_code, end.message) == (0, None)
+
+
 def test_a_command_that_is_not_there_is_refused(lab: Lab) -> None:
     end = lab.run(argv=("pyhton", "train.py"))
     assert end.reason == "refused" and "'pyhton'" in (end.message or "")
