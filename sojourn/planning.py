@@ -190,6 +190,7 @@ def make_plan(
         }
     )
     found = provider.offers(need)
+    _check_ranks(work.command, found.fitting)
     python = (
         environment.resolve(launch.environment, project.directory, surroundings)
         if capability.shares_host
@@ -308,6 +309,16 @@ def _check_secrets(launch: Launch, surroundings: Mapping[str, str]) -> None:
     for name in launch.secrets:
         if not surroundings.get(name):
             raise SpecError(f"secrets: {name!r} is not set in this environment", hint=f"set it first: export {name}=…")
+
+
+def _check_ranks(started: Command, offers: tuple[Offer, ...]) -> None:
+    """A rank for each GPU is none where a machine has none. Raises SpecError."""
+    without = next((offer for offer in offers if not offer.gpus), None)
+    if started.processes == "gpu" and without is not None:
+        raise SpecError(
+            f"processes: gpu: {without.machine} has no GPU, so nothing would be started",
+            hint="ask for machines that have some: --gpu L4; or for a number of ranks: --processes 2",
+        )
 
 
 def _check_program(started: Command, python: Environment, directory: Path) -> None:

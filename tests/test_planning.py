@@ -248,3 +248,8 @@ def test_a_stage_without_a_dvc_project_is_refused(project: Path) -> None:
 )
 def test_sizes_are_short(size: float, text: str) -> None:
     assert format_bytes(size) == text
+
+
+def test_a_rank_for_each_gpu_is_refused_where_a_machine_has_none(project: Path) -> None:
+    with pytest.raises(SpecError, match="processes: gpu: .* has no GPU, so nothing would be started"):
+        plan(project, processes="gpu")
