@@ -64,7 +64,7 @@ class Bucket:
         if not own and endpoint.startswith("http://"):
             client["allow_http"] = True
         if trusted := os.environ.get("AWS_CA_BUNDLE"):
-            client["root_certificate"] = Path(trusted).read_bytes()
+            client["root_certificate"] = _certificates(trusted)
         return obstore.store.S3Store(
             self.name,
             prefix=self.prefix or None,
@@ -122,6 +122,13 @@ class Bucket:
 
     def _rights(self) -> str:
         return f"whose they are: aws sts get-caller-identity; try them: aws s3 ls s3://{self.name}"
+
+
+def _certificates(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise SpecError(f"aws: AWS_CA_BUNDLE: {file}: {error.strerror}", hint="name a file of certificates") from error
 
 
 def _short(error: Exception) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 from clouds.aws_cloud import AwsCloud
 
-from sojourn.errors import AccessError, SpecError, TransientError
+from sojourn.errors import AccessError, SojournError, SpecError, TransientError
 from sojourn.providers.ec2 import login
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.lease import Ec2Provider
@@ -149,3 +151,100 @@ def test_a_region_that_the_run_names_will_do_where_none_is_configured(
     assert Clients(regions=["eu-west-1", "us-west-2"]).region == "eu-west-1"
     with pytest.raises(SpecError, match="no region is configured"):
         _ = Clients().region
+
+
+PROCESS = "[default]\ncredential_process = "
+KEYS = "[default]\naws_access_key_id = A\naws_secret_access_key = B\n"
+SSO = "[default]\nsso_start_url = https://acme.awsapps.com/start\nsso_region = us-east-1\nsso_account_id = 1\n"
+SSO += "sso_role_name = dev\n"
+SESSION = "[sso-session acme]\nsso_start_url = https://acme.awsapps.com/start\nsso_region = us-east-1\n[default]\n"
+SESSION += "sso_session = acme\nsso_account_id = 1\nsso_role_name = dev\n"
+ROLE = "[default]\nrole_arn = arn:aws:iam::1:role/x\n"
+UNREADABLE = [
+    # config, variables, kind, what is said, what mends it
+    (PROCESS + "echo hello\n", {}, AccessError, "credential_process of profile default does not print", "run it your"),
+    (PROCESS + "echo []\n", {}, AccessError, "does not print credentials as JSON", "run it yourself"),
+    (PROCESS + "printf '\\\\377'\n", {}, AccessError, "does not print credentials as JSON", "run it yourself"),
+    (PROCESS + "sh -c 'x\n", {}, AccessError, "No closing quotation", "run it yourself"),
+    (PROCESS + "/nowhere/program\n", {}, AccessError, "could not be started: /nowhere/program", "run it yourself"),
+    (PROCESS + "sh -c 'echo said why >&2; exit 3'\n", {}, AccessError, "said why", "profile default"),
+    (PROCESS + "echo {}\n", {}, AccessError, "Version key not provided", "profile default"),
+    (SSO, {}, AccessError, "does not exist", "aws sso login"),
+    (SESSION, {}, AccessError, "Token for acme does not exist", "aws sso login"),
+    (ROLE, {}, AccessError, "source_profile or credential_source", "profile default"),
+    (ROLE + "source_profile = gone\n", {}, SpecError, '"gone" referenced', "~/.aws/config"),
+    (ROLE + "credential_source = Odd\n", {}, SpecError, '"Odd" referenced', "~/.aws/config"),
+    (ROLE + "source_profile = default\n", {}, SpecError, "Infinite loop", "~/.aws/config"),
+    ("[default\n", {}, SpecError, "Unable to parse config file", "~/.aws/config"),
+    ("", {"AWS_PROFILE": "gone"}, SpecError, "profile (gone) could not be found", "AWS_PROFILE"),
+    ("", {"AWS_ACCESS_KEY_ID": "A"}, AccessError, "missing: AWS_SECRET_ACCESS_KEY", "aws configure"),
+    (KEYS, {"AWS_CREDENTIAL_EXPIRATION": "soon"} | {"AWS_ACCESS_KEY_ID": "A", "AWS_SECRET_ACCESS_KEY": "B"},
+     AccessError, "soon", "aws configure"),
+    ("", {"AWS_WEB_IDENTITY_TOKEN_FILE": "/nowhere/token", "AWS_ROLE_ARN": "arn:aws:iam::1:role/x"}, AccessError,
+     "the web identity token (AWS_WEB_IDENTITY_TOKEN_FILE) cannot be read: /nowhere/token", "get-caller-identity"),
+    ("", {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://example.com/x"}, AccessError, "'example.com'", "aws configure"),
+    (KEYS + "sts_regional_endpoints = odd\n", {}, SpecError, "odd is invalid", "~/.aws/config"),
+    (KEYS + "defaults_mode = odd\n", {}, SpecError, "invalid defaults mode: odd", "~/.aws/config"),
+    (KEYS, {"HTTP_PROXY": "http://127.0.0.1:1", "AWS_ENDPOINT_URL": "http://sts.test"}, TransientError,
+     "Failed to connect to proxy", "HTTPS_PROXY"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "variables", "kind", "said", "mend"), UNREADABLE)
+def test_credentials_that_botocore_cannot_read_are_told_with_what_mends_them(
+    alone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: str,
+    variables: dict[str, str],
+    kind: type[SojournError],
+    said: str,
+    mend: str,
+) -> None:
+    (alone / "config").write_text(config)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    clients = Clients()
+    assert clients.configured(), "a sweep must not pass over an account for a credential that cannot be read"
+    with pytest.raises(SojournError) as caught:
+        _ = clients.account
+    assert type(caught.value) is kind, caught.value
+    assert said in caught.value.message and "\n" not in caught.value.message
+    assert mend in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("ended", "said"), [(True, "refresh failed"), (False, "~/.aws/sso/cache cannot be read")])
+def test_a_login_that_has_ended_or_cannot_be_read_is_told_with_its_command(alone: Path, ended: bool, said: str) -> None:
+    (alone / "config").write_text(SESSION.replace("[default]", "[profile work]"))
+    token = {"accessToken": "x", "expiresAt": _iso(time.time() - 900), "startUrl": "x", "region": "us-east-1"}
+    file = alone / "sso/cache" / f"{hashlib.sha1(b'acme').hexdigest()}.json"
+    file.write_text(json.dumps(token) if ended else "junk")
+    # botocore looks for its home when it is imported, so this is asked in a process of its own.
+    code = "from sojourn.providers.ec2.clients import Clients; Clients().account"
+    environment = {**os.environ, "AWS_PROFILE": "work"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert "AccessError: aws: could not" in done.stderr and said in done.stderr, done.stderr
+    assert done.stderr.endswith("log in anew: aws sso login --profile work\n")
+
+
+def test_a_role_that_may_not_be_taken_on_is_not_told_as_a_right_that_a_run_lacks(
+    aws: AwsCloud, alone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (alone / "config").write_text(ROLE + "source_profile = mine\n[profile mine]\n" + KEYS.partition("\n")[2])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    refusal = "User: arn:aws:iam::1:user/ann is not authorized to perform: sts:AssumeRole on resource: x"
+    aws.fault("sts", "AssumeRole", "error", code="AccessDenied", status=403, message=refusal, count=None)
+    with pytest.raises(AccessError, match="sts:AssumeRole") as caught:
+        _ = Clients().account
+    assert "role_arn and source_profile of profile default" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("code", ["SignatureDoesNotMatch", "RequestExpired", "RequestTimeTooSkewed"])
+def test_a_signature_that_is_refused_may_be_the_clock_s_fault(
+    aws: AwsCloud, alone: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    (alone / "config").write_text(KEYS)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+    aws.fault("sts", "GetCallerIdentity", "error", code=code, status=403, message="no", count=None)
+    with pytest.raises(AccessError) as caught:
+        _ = Clients().account
+    assert "date -u" in str(caught.value.hint)

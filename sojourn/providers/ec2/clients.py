@@ -7,6 +7,7 @@ https://docs.aws.amazon.com/boto3/latest/guide/credentials.html
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import time
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 from sojourn.errors import AccessError, SojournError, SpecError, first_line
 from sojourn.providers.ec2 import login
-from sojourn.providers.ec2.errors import translated
+from sojourn.providers.ec2.errors import GIVE_HINT, in_credentials, translated
 
 CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
@@ -50,10 +51,13 @@ class Clients:
 
     def configured(self) -> bool:
         """Whether this host has credentials and a region, valid or not."""
-        try:
-            return self._session.get_credentials() is not None and bool(self.region)
-        except SojournError:
+        if importlib.util.find_spec("boto3") is None:
             return False
+        try:
+            with translated("read the credentials"):
+                return self._session.get_credentials() is not None and bool(self.region)
+        except SojournError:  # some that cannot be read are for whoever uses them to tell of
+            return True
 
     def client(self, service: str, region: str | None = None) -> Any:
         """The client of a service in this region or another; the same one each time."""
@@ -92,9 +96,7 @@ class Clients:
         with translated("read the credentials"):
             found = self._session.get_credentials()
             if found is None:
-                raise AccessError(
-                    "aws: there are no credentials", hint="give some: aws configure, or export AWS_PROFILE=…"
-                )
+                raise AccessError("aws: there are no credentials", hint=GIVE_HINT)
             return found.get_frozen_credentials()
 
     def ends_at(self) -> float | None:
@@ -136,6 +138,8 @@ def _endpoints(service: str) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        if in_credentials(error):
+            raise
         names = (f"AWS_ENDPOINT_URL_{service.upper().replace('-', '_')}", "AWS_ENDPOINT_URL")
         name = next((one for one in names if os.environ.get(one)), "endpoint_url of your profile in ~/.aws/config")
         raise SpecError(
