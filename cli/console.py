@@ -38,9 +38,9 @@ out = _Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def show_plan(plan: Plan) -> None:
-    """The plan, a line for each heading."""
-    _lines(plan_text.lines(plan))
+def show_plan(plan: Plan, full: bool = False) -> None:
+    """The plan, a line for each heading; `full` leaves out nothing."""
+    _lines(plan_text.lines(plan) if full else plan_text.short(plan))
 
 
 def show_receipt(receipt: Receipt) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from cli import options
+
+Full = Annotated[bool, typer.Option("--full", help="Show every line of it.")]
 
 
 @options.asking
@@ -16,6 +19,7 @@ def plan(
     project: options.Directory = Path("."),
     store: options.StoreUrl = None,
     yes_upload: options.YesUpload = False,
+    full: Full = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Show what `sojourn train` would do. Creates nothing.
@@ -29,5 +33,6 @@ def plan(
     if as_json:
         typer.echo(made.model_dump_json(indent=2))
         return
-    show_plan(made)
-    out.print("Nothing was created. Run it: sojourn train with the same words.")
+    show_plan(made, full)
+    more = "" if full else " All of the plan: --full."
+    out.print(f"Nothing was created.{more} Run it: sojourn train with the same words.")

@@ -26,7 +26,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         typer.echo(json.dumps(_plain(records), indent=2))
         return
     if records.plan is not None:
-        show_plan(records.plan)
+        show_plan(records.plan, full=True)
     out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox), time.time())}")
     show_ledger(entries_of(mailbox))
     if records.receipt is not None:

@@ -13,16 +13,45 @@ from sojourn.shorthand import counted, format_clock, format_duration
 
 NEXT = 4  # kinds of offers shown after the first
 REMARKS = 5
+COMMAND = 90  # characters of a command that stand beside the run's name
+
+
+def short(plan: Plan) -> list[tuple[str, str]]:
+    """What `lines` says, in eight of them for a plain script on this host: what is usual is left out."""
+    told = [(heading, _shortened(heading, text, plan)) for heading, text in lines(plan)]
+    return [(heading, text) for heading, text in told if text is not None]
+
+
+def _shortened(heading: str, text: str, plan: Plan) -> str | None:
+    """The text of a line of `lines` in the short form, or None where another line says it."""
+    command, free = plan.shown_command(), plan.capability.shares_host and not plan.ceiling
+    fits = len(command) <= COMMAND and "\n" not in command
+    match heading:
+        case "run" if fits:
+            return f"{plan.run}    {command}"
+        case "command" if fits:
+            return None
+        case "source" if fits:
+            return f"project {_project(plan)}: {text}"
+        case "inputs" if text == "none":
+            return None
+        case "machine" if free:
+            return f"{text}  costs nothing"
+        case "money" if free:
+            return None
+        case "makes" if not plan.capability.condition:
+            return f"{text}, by {_either(list(plan.capability.layers))}"
+        case "ends by":
+            return None
+    return text
 
 
 def lines(plan: Plan) -> list[tuple[str, str]]:
     """The plan as (heading, text)."""
-    source = f" @ {plan.commit[:7]}" if plan.commit else ""
-    changed = f" (+{plan.changed} changed)" if plan.changed else ""
     about = f"about {format_duration(plan.expected_s)} by its last runs, " if plan.expected_s else ""
     limit = f"deadline {format_duration(plan.launch.deadline)}, {format_duration(plan.launch.grace)} more to leave"
     told = [
-        ("run", f"{plan.run}    project {plan.project}{source}{changed}"),
+        ("run", f"{plan.run}    project {_project(plan)}"),
         ("command", plan.shown_command()),
         ("source", f"{counted(plan.files, 'file')}, {format_bytes(plan.bytes)}"),
         ("inputs", _inputs(plan)),
@@ -61,6 +90,16 @@ def leaves(left: Left) -> str:
 
 
 # --- one line each --------------------------------------------------------------------------
+
+
+def _project(plan: Plan) -> str:
+    source = f" @ {plan.commit[:7]}" if plan.commit else ""
+    return f"{plan.project}{source}" + (f" (+{plan.changed} changed)" if plan.changed else "")
+
+
+def _either(names: list[str]) -> str:
+    """`agent timer, supervisor timer or reaper`."""
+    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _inputs(plan: Plan) -> str:
@@ -163,8 +202,9 @@ def _cut(plan: Plan) -> str:
 def _makes(plan: Plan) -> str:
     nodes = plan.launch.nodes
     made = [counted(nodes, thing) for thing in plan.capability.makes_each]
+    on = f" {plan.capability.condition}" if plan.capability.condition else ""
     made += [f"1 {thing}" for thing in (*plan.capability.makes_once, *plan.offers[0].makes)]
-    return f"{', '.join(made)}: gone by {_gone_by(plan)} whatever happens"
+    return f"{', '.join(made)}: gone by {_gone_by(plan)} whatever happens{on}"
 
 
 def _gone_by(plan: Plan) -> str:

@@ -255,7 +255,7 @@ def format_bytes(size: float) -> str:
     """`84 KB`, `1.9 GB`: powers of ten, as disks and clouds count."""
     for unit in ("B", "KB", "MB", "GB"):
         if size < 999.5:
-            return f"{size:.0f} {unit}" if size >= 10 or unit == "B" else f"{size:.1f} {unit}"
+            return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
 

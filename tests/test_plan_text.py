@@ -13,6 +13,7 @@ import pytest
 from sojourn import plan_text
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
+from sojourn.providers.local import LocalProvider
 from sojourn.records import Capability, Market, Need, Offer, Offers
 from sojourn.spec import make_launch
 
@@ -32,6 +33,9 @@ OFFERS = (
     offer("g6.2xlarge", "us-east-2c", "on-demand", 0.99, price_note="that of us-east-1 in 2025-06"),
     offer("g6.2xlarge", "us-east-2a", "on-demand", 0.99),
 )
+
+
+HERE = Offer(provider="x", machine="this-host", place="pc", price=0, cpus=8, memory=16 * 10**9)
 
 
 class Cloud:
@@ -90,10 +94,37 @@ def test_the_plan_for_a_cloud_is_the_golden_one(project: Path) -> None:
     assert written == GOLDEN.read_text(encoding="utf-8")
 
 
+def test_the_plan_for_this_host_is_eight_lines_that_say_what_the_full_one_says(project: Path) -> None:
+    made = plan(project, (HERE,), deadline="2h").model_copy(update={"capability": LocalProvider(project).capability()})
+    assert plan_text.short(made) == [
+        ("run", "quiet-heron-7f3a    python train.py"),
+        ("source", "project digits: 2 files, 2.0 MB"),
+        ("environment", "the python on your PATH"),
+        ("machine", "1 × this-host  8 CPUs, 16 GB  pc  costs nothing"),
+        ("time", "deadline 2h, 1m more to leave"),
+        ("makes", "1 supervisor, 1 scratch folder: gone by 10:01:00 whatever happens while this host is on"),
+        ("leaves", "results, logs and bundle in file:///srv/runs"),
+    ], "with the line that nothing was created"
+    whole = said(made)
+    assert (whole["money"], whole["inputs"], whole["command"]) == ("at most $0.00", "none", "python train.py")
+
+
+def test_the_short_plan_leaves_out_nothing_that_is_not_usual(project: Path) -> None:
+    made = plan(project, nodes=2, deadline="1h", inputs=["data"], remarks=("there is no default subnet",))
+    short = dict(plan_text.short(made))
+    assert short["money"] == said(made)["money"] and short["inputs"].startswith("1 file")
+    assert short["makes"].endswith("gone by 09:01:00 whatever happens, by machine timer or cloud timer")
+    assert short["note"] == "there is no default subnet"
+    assert {"run", "machine", "then", "time"} < short.keys()
+
+
+def test_a_long_command_has_a_line_of_its_own(project: Path) -> None:
+    short = dict(plan_text.short(plan(project, (HERE,), command=("python", "train.py", "x" * 90))))
+    assert short["command"].endswith("x" * 90) and short["run"] == "quiet-heron-7f3a    project digits"
+
+
 def test_what_costs_nothing_has_no_price_and_one_offer_no_other(project: Path) -> None:
-    shown = said(
-        plan(project, (Offer(provider="x", machine="this-host", place="pc", price=0, cpus=8, memory=16 * 10**9),))
-    )
+    shown = said(plan(project, (HERE,)))
 
     assert shown["machine"] == "1 × this-host  8 CPUs, 16 GB  pc"
     assert "then" not in shown

@@ -79,13 +79,11 @@ class LocalProvider:
         """Two timers and a reaper, all on this host."""
         layers = {
             "agent timer": "the agent stops the script at the deadline and leaves within the grace",
-            "supervisor timer": "a process of its own kills what is left at deadline + grace",
+            "supervisor timer": "a process of its own kills what is left at deadline + grace; while this host is "
+            "suspended or off, both timers stand still (nothing is billed meanwhile)",
             "reaper": "by the pid and start time of the supervisor",
         }
-        warnings = [
-            "this host is one point of failure: while it is suspended or off, both timers stand still "
-            "(nothing is billed meanwhile)"
-        ]
+        warnings = []
         if processes.LINUX:
             layers["reaper"] += ", and by the mark in every process's environment"
         else:
@@ -93,6 +91,7 @@ class LocalProvider:
         return Capability(
             provider=self.name,
             layers=layers,
+            condition="while this host is on",
             warnings=tuple(warnings),
             makes_each=("supervisor", "scratch folder"),
         )
