@@ -1,16 +1,20 @@
-"""docs/guarantee.md names tests; each is there, under that name."""
+"""Pages of the documentation name tests; each is there, under that name."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent
-PAGE = TESTS.parent / "docs" / "guarantee.md"
+DOCS = TESTS.parent / "docs"
 
 
-def test_every_test_that_the_page_names_is_there() -> None:
-    named = re.findall(r"`(?:tests/)?([\w/]+\.py)(?:::(?:\w+::)?(\w+))?(?:\[\S+\])?`", PAGE.read_text(encoding="utf-8"))
+@pytest.mark.parametrize("page", ["guarantee.md", "faithful.md"])
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    named = re.findall(r"`(?:tests/)?([\w/]+\.py)(?:::(?:\w+::)?(\w+))?(?:\[\S+\])?`", text)
     assert len(named) > 20
     missing = [f"{file}::{test}" for file, test in named if not _has(file, test)]
     assert missing == []
