@@ -184,7 +184,7 @@ def large_file(project: Path) -> None:
         (odd_name, r"caf\xe9.txt: the name is not UTF-8", "rename it"),
         (link_outside, "passwords: links to /etc/passwd, which is outside the project", "copy it into the project"),
         (large_pointer, "model.bin: is a Git LFS pointer", "git lfs pull"),
-        (large_file, "2 files, 201 MB are too much for a bundle; largest: data/ (1 files, 201 MB)", "inputs: [data/]"),
+        (large_file, "2 files, 201 MB are too much for a bundle; largest: data/ (1 file, 201 MB)", "inputs: [data/]"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
