@@ -100,7 +100,7 @@ def _remedy(project: Project, left: Left) -> str | None:
     path = os.path.relpath(project.root / left.path, project.directory)
     if left.reason == SUBMODULE:
         return "git submodule update --init"
-    if left.reason in TRIVIAL | {LISTED, UNREADABLE, SPECIAL, LOOP} or path.startswith(".."):
+    if left.reason in TRIVIAL | {LISTED, UNREADABLE, SPECIAL, LOOP}:
         return None
     return f"--input {shlex.quote(path)}"
 

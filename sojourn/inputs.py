@@ -17,6 +17,7 @@ from sojourn.omissions import Left
 from sojourn.project import Project
 
 LFS = b"version https://git-lfs.github.com/spec/v1"
+BRING = "only what is inside travels: copy it into the project, or link it there"
 _Identity = tuple[int, int]
 
 
@@ -29,7 +30,7 @@ class InputTree:
         self.left: list[Left] = []
         self._root = project.root
         for name in names:
-            path = project.directory / name
+            path = project.root / project.placed(name, "inputs", BRING)
             if not path.exists():
                 raise _not_there(name, path, project)
             self._add(path, ())

@@ -15,7 +15,7 @@ from sojourn.budget import Budget
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
-from sojourn.inputs import InputTree
+from sojourn.inputs import BRING, InputTree
 from sojourn.names import LeaseName, project_name
 from sojourn.omissions import Omission
 from sojourn.project import Project
@@ -199,9 +199,9 @@ def make_plan(
     _check_program(work.command, python, work.where)
     inputs = InputTree(project, launch.inputs)
     input_bytes = work.data.bytes + inputs.bytes
-    outputs = _rooted(launch.outputs, project)
+    outputs = _outputs(launch, project)
     restored = tuple(entry.path for entry in resume.files) if resume else ()
-    travel_otherwise: dict[str, str | None] = dict.fromkeys((*_rooted(launch.inputs, project), *restored))
+    travel_otherwise: dict[str, str | None] = dict.fromkeys((*_inputs(launch, project), *restored))
     ours = dict.fromkeys(_our_own(store, home, project), contents.STORE)
     left_out = {**work.left_out, **travel_otherwise, **ours}
     tree = bundle.survey(project, left_out, work.needed, inputs)
@@ -294,9 +294,13 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
     )
 
 
-def _rooted(paths: tuple[str, ...], project: Project) -> tuple[str, ...]:
-    """Paths that were given relative to the directory, relative to the root."""
-    return tuple((project.directory / path).relative_to(project.root).as_posix() for path in paths)
+def _inputs(launch: Launch, project: Project) -> tuple[str, ...]:
+    return tuple(project.placed(path, "inputs", BRING) for path in launch.inputs)
+
+
+def _outputs(launch: Launch, project: Project) -> tuple[str, ...]:
+    hint = "what the script writes elsewhere does not come home: have it write inside, or to $SOJOURN_OUTPUT_DIR"
+    return tuple(project.placed(path, "outputs", hint) for path in launch.outputs)
 
 
 def _our_own(store: str, home: Path, project: Project) -> tuple[str, ...]:

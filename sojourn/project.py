@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,6 +66,15 @@ class Project:
     def relative(self) -> str:
         """The directory as seen from the root, '.' for the root itself."""
         return self.directory.relative_to(self.root).as_posix()
+
+    def placed(self, path: str, field: str, hint: str) -> str:
+        """A path as it was typed in the directory, relative to the root. Raises SpecError for one outside the root."""
+        where = Path(os.path.normpath(self.directory / path))
+        if not where.is_relative_to(self.root):
+            where = where.parent.resolve() / where.name  # typed in full, by way of a link
+        if not where.is_relative_to(self.root):
+            raise SpecError(f"{field}: {path!r} is not inside the project, {self.root}", hint=hint)
+        return where.relative_to(self.root).as_posix()
 
     def git(self, *arguments: str) -> str | None:
         """What git answers here; None where it keeps nothing or is not installed. Raises SpecError when it refuses."""

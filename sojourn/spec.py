@@ -7,7 +7,7 @@ and refuses unknown keys, so that a typing error costs a sentence and not a mach
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -30,13 +30,6 @@ PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
 # Of each pair a request names one side; a flag for one side replaces the other side in a file.
 _EITHER = ((("command",), ("stage",)), (("machine",), ("gpu", "cpus", "memory")))
-
-
-def _inside(paths: tuple[str, ...]) -> tuple[str, ...]:
-    for path in paths:
-        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-            raise ValueError(f"{path!r} leaves the project, name a path inside it")
-    return paths
 
 
 class Launch(BaseModel):
@@ -158,8 +151,6 @@ class Launch(BaseModel):
         default=None, description="The name of the project in the store; that of its directory if absent."
     )
     store: str | None = Field(default=None, description="URL of the store; a directory of this user's if absent.")
-
-    _paths = field_validator("inputs", "outputs")(_inside)
 
     @field_validator("command")
     @classmethod

@@ -283,12 +283,15 @@ def test_what_is_not_looked_into_to_its_end_is_at_least(tree: Path) -> None:
 
 def test_from_a_directory_below_the_flag_is_as_it_is_typed_there(tree: Path) -> None:
     repository(tree, "exp/train.py", ignored="data/\n")
-    write(tree, "exp/data/x", "data/y")
+    write(tree, "exp/data/x", "exp/data/z", "data/y")
     project = Project.at(tree / "exp")
 
-    remedies = {one.remedy for one in contents.account(project, survey(project).left) if not one.trivial}
+    def remedies() -> set[str | None]:
+        return {one.remedy for one in contents.account(project, survey(project).left) if not one.trivial}
 
-    assert remedies == {"--input data"}
+    assert remedies() == {"--input data"}
+    write(tree, "data/v", "data/w")  # now the larger of the two
+    assert remedies() == {"--input ../data"}
 
 
 def test_a_name_that_is_no_text_is_told(tree: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_wrong_word_costs_a_sentence_and_leaves_nothing(world: World, project:
         ("plan --environment dev.txt python train.py", "'dev.txt' is no file in ", "auto, current"),
         ("plan --secret TOKEN python train.py", "'TOKEN' is not set in this environment", "export TOKEN="),
         ("plan --input train.p python train.py", "'train.p' is not in ", "--input PATH"),
-        ("plan --input ../data python train.py", "'../data' leaves the project", "inputs"),
+        ("plan --input ../data python train.py", "'../data' is not inside the project", "link it there"),
         ("plan --store nonsense python train.py", "'nonsense' is not a store URL", "/project/nonsense"),
         ("plan --store s4://bucket python train.py", "'s4://bucket' is not a store URL, did you mean 's3'?", "s3://"),
         ("plan --store s3:// python train.py", "'s3://' names no bucket", "s3://bucket/prefix"),
