@@ -12,7 +12,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -76,7 +76,18 @@ _NODE_FLAGS = {
         "deepspeed --no_ssh --num_nodes $NNODES --node_rank $NODE_RANK --master_addr $MASTER_ADDR "
         "--master_port $MASTER_PORT train.py",
     ),
+    "fabric": (
+        ("--node-rank", "--node_rank"),
+        "fabric run --num-nodes $NNODES --node-rank $NODE_RANK --main-address $MASTER_ADDR --main-port $MASTER_PORT "
+        "train.py",
+    ),
+    "composer": (
+        ("--node_rank",),
+        "composer --world_size TOTAL --node_rank $NODE_RANK --master_addr $MASTER_ADDR --master_port $MASTER_PORT "
+        "train.py",
+    ),
 }
+_BY_SSH = {"mpirun", "mpiexec", "horovodrun", "colossalai"}  # start ranks on other machines, where nothing listens
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 
 
@@ -184,6 +195,24 @@ def check_script(command: Command, directory: Path) -> None:
         f"{script!r} is not a file in {directory}",
         hint=f"scripts here: {', '.join(there)}" if there else "no such file is here; is this the right directory?",
     )
+
+
+def notes(command: Command, live: Iterable[Path]) -> tuple[str, ...]:
+    """What to know of a command that names the user's own copy of the project by a whole path.
+
+    Raises SpecError for one that goes there: it would run what stands here, and not what travels.
+    """
+    # A program may well be the interpreter of an environment that stands there.
+    text = command.argv[0] if command.shell else shlex.join(command.argv[1:])
+    named = next((path for path in map(str, live) if re.search(rf"{re.escape(path)}(?![\w.-])", text)), None)
+    if named is None:
+        return ()
+    if command.shell and re.search(rf"\b(cd|pushd)\s+[\"']?{re.escape(named)}", text):
+        raise SpecError(
+            f"command: it goes to {named}, where your own files stand and not the copy that a run is given",
+            hint="write the path relative to the directory that you stand in, or leave it out",
+        )
+    return (f"the command names {named} by its whole path: it reads your own files there, not the copy that travels",)
 
 
 def script_of(command: Command) -> str | None:
@@ -322,6 +351,11 @@ def _check_launcher(argv: tuple[str, ...], program: _Program, processes: Ranks, 
         raise SpecError(
             f"processes: {processes}: {program.name} starts its own ranks and is not told of it",
             hint=f"say how many in the words of {program.name}, and leave out processes:",
+        )
+    if nodes > 1 and program.name in _BY_SSH:
+        raise SpecError(
+            f"nodes: {nodes}: {program.name} reaches other machines by SSH, and nothing listens on ours",
+            hint="start the ranks by torchrun: sojourn train --nodes N --processes M -- python train.py",
         )
     flags, example = _NODE_FLAGS.get(program.name, ((), ""))
     if nodes > 1 and flags and not any(word.split("=")[0] in flags for word in argv):

@@ -79,6 +79,7 @@ class Plan(Record):
     checkpoint: tuple[str, ...] = CHECKPOINTS
     resume: Checkpoint | None = Field(default=None, description="What is restored before the start")
     ignore: tuple[str, ...] = ()
+    notes: tuple[str, ...] = Field(default=(), description="What the user should know and need not mend")
 
     def boot(self, attempt: int, offer: int) -> Boot:
         """What the machines of a lease are told at birth; with a budget it may be the earlier end."""
@@ -244,6 +245,7 @@ def make_plan(
         resume=resume,
         named_outputs=outputs,
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
+        notes=(*project.notes, *command.notes(work.command, (project.root, project.directory))),
     )
 
 

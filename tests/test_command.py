@@ -12,6 +12,7 @@ from sojourn.command import (
     check_shell,
     from_stage,
     from_words,
+    notes,
     program_of,
     read,
     script_of,
@@ -257,6 +258,24 @@ def test_uv_runs_a_file_by_its_python_so_ranks_of_it_can_be_started() -> None:
     assert from_words(("uv", "run", "train.py"), 2, 1).argv == ("uv", "run", "python", "train.py")
     assert from_words(("uv", "run", "-m", "trainer"), 2, 1).argv == ("uv", "run", "python", "-m", "trainer")
     assert from_words(("uv", "run", "train.py"), 1, 1).argv == ("uv", "run", "train.py")
+
+
+def test_a_launcher_that_needs_ssh_is_refused_on_several_nodes() -> None:
+    with pytest.raises(SpecError, match="mpirun reaches other machines by SSH"):
+        from_words(("mpirun", "-np", "4", "python", "train.py"), 1, 2)
+
+
+@pytest.mark.parametrize("text", ["cd /home/me/digits && python train.py", "cd '/home/me/digits/src'\npython train.py"])
+def test_a_script_that_goes_to_the_user_s_own_tree_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="it goes to /home/me/digits, where your own files stand"):
+        notes(read(asked(text), 1, 1), [Path("/home/me/digits")])  # type: ignore[arg-type]
+
+
+def test_an_argument_in_the_user_s_own_tree_is_told() -> None:
+    live = [Path("/home/me/digits")]
+    assert "reads your own files" in notes(from_words(("python", "a.py", "--data=/home/me/digits/x"), 1, 1), live)[0]
+    assert notes(from_words(("python", "a.py", "--data=/home/me/digits-2/x"), 1, 1), live) == ()
+    assert notes(from_words(("python", "a.py", "--data=data"), 1, 1), live) == ()
 
 
 # --- stages -------------------------------------------------------------------------------------
