@@ -39,8 +39,6 @@ def _shortened(heading: str, text: str, plan: Plan) -> str | None:
             return f"{text}  costs nothing"
         case "money" if free:
             return None
-        case "makes" if not plan.capability.condition:
-            return f"{text}, by {_either(list(plan.capability.layers))}"
         case "ends by":
             return None
     return text
@@ -95,11 +93,6 @@ def leaves(left: Left) -> str:
 def _project(plan: Plan) -> str:
     source = f" @ {plan.commit[:7]}" if plan.commit else ""
     return f"{plan.project}{source}" + (f" (+{plan.changed} changed)" if plan.changed else "")
-
-
-def _either(names: list[str]) -> str:
-    """`agent timer, supervisor timer or reaper`."""
-    return " or ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 
 def _inputs(plan: Plan) -> str:
