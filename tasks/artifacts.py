@@ -41,37 +41,41 @@ logger = logging.getLogger(__name__)
 
 
 def show_plan(plan: Plan) -> None:
-    """A table, a row for each heading of the plan."""
-    rows = [{"what": heading, "plan": text} for heading, text in plan_text.lines(plan)]
-    _try(lambda: create_table_artifact(rows, key=f"{plan.project}-plan", description=f"Plan of {plan.run}"))
+    """A row for each line of the plan."""
+    page = _rows(["what", "plan"], [[heading, text] for heading, text in plan_text.lines(plan)])
+    _try(lambda: create_markdown_artifact(page, key=f"{plan.project}-plan", description=f"Plan of {plan.run}"))
 
 
 def show_receipt(plan: Plan, receipt: Receipt) -> None:
-    """A table, a row for each resource."""
+    """Each resource: what proves that it is gone, and what it cost."""
     said = f"Receipt of {plan.run}: {receipt.state}, ${receipt.cost:.2f}; leaves {plan_text.leaves(receipt.leaves)}"
-    rows = receipt_rows(receipt)
-    _try(lambda: create_table_artifact(rows, key=f"{plan.project}-receipt", description=said))
+    page = receipt_page(receipt)
+    _try(lambda: create_markdown_artifact(page, key=f"{plan.project}-receipt", description=said))
 
 
-def receipt_rows(receipt: Receipt) -> list[dict[str, str]]:
-    """What was rented, since when, how long, what ended it, when it was last asked for and gone, and its cost.
+def receipt_page(receipt: Receipt) -> str:
+    """A table as markdown: Prefect's own tables cut off what does not fit on the page."""
+    heading = ["what", "since", "for", "end", "cost"]
+    parts = [_rows(heading, [_resource(one) for one in receipt.resources])]
+    if len(receipt.attempts) > 1:
+        tried = [
+            [one.number, f"{one.nodes} × {one.machine}", one.place, one.message or one.state, f"${one.cost:.2f}"]
+            for one in receipt.attempts
+        ]
+        parts.append("## Attempts\n\n" + _rows(["attempt", "machines", "place", "ended", "cost"], tried))
+    return "\n\n".join(parts) + "\n"
 
-    Prefect's page shows as many columns as fit, and cuts the others off.
-    """
-    return [_resource(one) for one in receipt.resources]
 
-
-def _resource(one: Resource) -> dict[str, str]:
+def _resource(one: Resource) -> list[object]:
     began = one.created_at or one.asked_at
-    gone = f"gone {_clock(one.gone_at)}" if one.gone_at else "NOT CONFIRMED GONE"
-    return {
-        "what": f"{one.kind}, {one.identity}" if one.identity else one.kind,
-        "name": one.name,
-        "since": _clock(began) if began else "",
-        "for": format_seconds(one.seconds) if one.seconds else "",
-        "end": f"{one.ended_by}, {gone}" if one.ended_by else gone,
-        "cost": f"${one.cost:.2f}",
-    }
+    gone = f"gone {_clock(one.gone_at)}" if one.gone_at else "**NOT CONFIRMED GONE**"
+    return [
+        ", ".join(part for part in (one.kind, one.name, one.identity) if part),
+        _clock(began) if began else "",
+        format_seconds(one.seconds) if one.seconds else "",
+        f"{one.ended_by}, {gone}" if one.ended_by else gone,
+        f"${one.cost:.2f}",
+    ]
 
 
 def _clock(at: float) -> str:
