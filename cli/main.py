@@ -43,25 +43,27 @@ app = typer.Typer(
 # A command's own options come after the program's name: `sojourn train python train.py --epochs 3`.
 _WITH_COMMAND = {"allow_interspersed_args": False}
 
-app.command("init")(init.init)
-app.command("doctor")(doctor.doctor)
-app.command("plan", context_settings=_WITH_COMMAND)(plan.plan)
-app.command("train", context_settings=_WITH_COMMAND)(train.train)
-app.command("runs")(runs.runs)
-app.command("show")(show.show)
-app.command("logs")(logs.logs)
-app.command("attach")(attach.attach)
-app.command("exec")(execute.execute)
-app.command("stop")(stop.stop)
-app.command("pull")(pull.pull)
-app.command("reap")(reap.reap)
-app.command("deploy")(deploy.deploy)
-app.command("purge")(purge.purge)
-app.command("ui")(ui.ui)
-app.command("prefect", context_settings=programs.AS_IT_IS)(programs.prefect)
-app.command("dvc", context_settings=programs.AS_IT_IS)(programs.dvc)
-app.add_typer(setup.app, name="setup")
-app.add_typer(secret.app, name="secret")
+_TRAIN, _RUNS, _GONE = "Train", "Look at runs", "Leave nothing behind"
+_PREFECT, _BESIDE = "In Prefect", "Accounts and data"
+app.command("init", rich_help_panel=_TRAIN)(init.init)
+app.command("doctor", rich_help_panel=_TRAIN)(doctor.doctor)
+app.command("plan", rich_help_panel=_TRAIN, context_settings=_WITH_COMMAND)(plan.plan)
+app.command("train", rich_help_panel=_TRAIN, context_settings=_WITH_COMMAND)(train.train)
+app.command("runs", rich_help_panel=_RUNS)(runs.runs)
+app.command("show", rich_help_panel=_RUNS)(show.show)
+app.command("logs", rich_help_panel=_RUNS)(logs.logs)
+app.command("attach", rich_help_panel=_RUNS)(attach.attach)
+app.command("exec", rich_help_panel=_RUNS)(execute.execute)
+app.command("stop", rich_help_panel=_RUNS)(stop.stop)
+app.command("pull", rich_help_panel=_RUNS)(pull.pull)
+app.command("reap", rich_help_panel=_GONE)(reap.reap)
+app.command("purge", rich_help_panel=_GONE)(purge.purge)
+app.command("deploy", rich_help_panel=_PREFECT)(deploy.deploy)
+app.command("ui", rich_help_panel=_PREFECT)(ui.ui)
+app.command("prefect", rich_help_panel=_PREFECT, context_settings=programs.AS_IT_IS)(programs.prefect)
+app.add_typer(setup.app, name="setup", rich_help_panel=_BESIDE)
+app.add_typer(secret.app, name="secret", rich_help_panel=_BESIDE)
+app.command("dvc", rich_help_panel=_BESIDE, context_settings=programs.AS_IT_IS)(programs.dvc)
 
 
 def _version(asked: bool) -> None:

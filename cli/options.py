@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import copy
 from functools import wraps
 from inspect import Parameter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from cli import completion
+from sojourn.form import group_of, in_order
 
 Asked = dict[str, Any]
 Directory = Annotated[Path, typer.Option("--project", metavar="DIR", help="The project's directory.")]
@@ -42,7 +44,7 @@ def _options(name: str, text: str) -> Any:
     return Annotated[list[str] | None, typer.Option(name, help=text)]
 
 
-# The fields of `launch:` that have a flag, in the order of `--help`.
+# The fields of `launch:` that have a flag.
 _LAUNCH: dict[str, Any] = {
     "command": Annotated[
         list[str] | None, typer.Argument(metavar="[--] PROGRAM ARGS…", help="What to run, as you would type it here.")
@@ -78,6 +80,40 @@ _LAUNCH: dict[str, Any] = {
 }
 
 
+_PANELS = {
+    "from_run": "What to run",
+    "project": "What to run",
+    "store": "Data and results",
+    "yes_upload": "Data and results",
+}
+_OUTPUT = "Output"
+_METAVARS = {
+    "NAME": ("stage", "where", "machine", "image", "market", "regions", "network", "secrets"),
+    "GPU": ("gpu",),
+    "N": ("nodes", "cpus", "processes"),
+    "SIZE": ("memory", "disk"),
+    "TIME": ("wait", "deadline", "grace", "hold_on_failure"),
+    "DOLLARS": ("budget",),
+    "PATH": ("environment", "inputs", "outputs"),
+}
+
+
+def _in_panel(kind: Any, panel: str) -> Any:
+    """The annotation of an option, for its place in the help of a verb that has many."""
+    of, told = get_args(kind)
+    placed = copy(told)
+    placed.rich_help_panel = panel
+    return Annotated[of, placed]
+
+
+def _flag(name: str) -> Any:
+    """The annotation of a field's flag; a program and its arguments have a panel of their own."""
+    kind = _LAUNCH[name] if name == "command" else _in_panel(_LAUNCH[name], group_of(name))
+    told = get_args(kind)[1]
+    told.metavar = told.metavar or next((shown for shown, names in _METAVARS.items() if name in names), None)
+    return kind
+
+
 def asking(verb: Callable[..., None]) -> Callable[..., None]:
     """Give a verb the flags of `launch:`; its parameter `asked` gets those that were given, by field."""
 
@@ -89,9 +125,13 @@ def asking(verb: Callable[..., None]) -> Callable[..., None]:
             asked["command"] = words[0]  # quoted as a whole: a text, as in params.yaml
         verb(asked=asked, **values)
 
-    own = inspect.signature(verb, eval_str=True).parameters.values()
-    flags = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind) for name, kind in _LAUNCH.items()]
-    shown = [*flags, *(one.replace(kind=Parameter.KEYWORD_ONLY) for one in own if one.name != "asked")]
+    own = [one for one in inspect.signature(verb, eval_str=True).parameters.values() if one.name != "asked"]
+    asked_for = {name: (_flag(name), None) for name in in_order(_LAUNCH)}
+    others = {one.name: (_in_panel(one.annotation, _PANELS.get(one.name, _OUTPUT)), one.default) for one in own}
+    shown = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in (asked_for | others).items()
+    ]
     # Typer asks the function itself what its parameters are.
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     called.__annotations__ = {one.name: one.annotation for one in shown}

@@ -20,6 +20,7 @@ from pydantic import (
     field_validator,
 )
 
+from sojourn import form
 from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
@@ -35,7 +36,7 @@ _EITHER = ((("command",), ("stage",)), (("machine",), ("gpu", "cpus", "memory"))
 class Launch(BaseModel):
     """One run as the user asks for it. Every field has a default but the thing to run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=form.shape)
 
     command: CommandText | None = Field(
         default=None,

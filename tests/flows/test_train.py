@@ -231,7 +231,7 @@ def test_its_parameters_are_a_typed_form() -> None:
     fields = schema["definitions"]["Launch"]["properties"]
     assert schema["properties"]["project"]["default"] == "."
     assert {name for name, field in fields.items() if not field.get("description")} == set()
-    written = {name: fields[name]["anyOf"][0] for name in ("gpu", "memory", "disk")}
+    written = {name: fields[name] for name in ("gpu", "memory", "disk")}
     assert {name: (kind["type"], kind["examples"][0]) for name, kind in written.items()} == {
         "gpu": ("string", "L4"), "memory": ("string", "64GB"), "disk": ("string", "64GB")
     }  # fmt: skip
