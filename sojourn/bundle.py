@@ -7,12 +7,10 @@ hash, so a second run uploads only what changed. Secrets are refused by name.
 
 from __future__ import annotations
 
-import fnmatch
 import gzip
 import hashlib
 import io
 import os
-import re
 import shutil
 import stat
 import tarfile
@@ -34,6 +32,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.omissions import Left
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Link
+from sojourn.secret_files import refuse_secret
 from sojourn.shorthand import counted
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share the archive
@@ -43,12 +42,6 @@ SEND_AGAIN_AFTER_S = 7 * 86400.0  # the shortest that `sojourn setup aws` lets a
 BYTES_LIMIT = 200_000_000
 FILES_LIMIT = 20_000
 _CHANGES_OFTEN = {"dvc.lock"}  # each homecoming writes it: in the archive, all of it would be sent again
-_SECRET_NAMES = (
-    ".env*", ".netrc", "_netrc", ".git-credentials", ".pypirc", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.ppk",
-    "*.p12", "*.pfx", "kaggle.json", "application_default_credentials.json", "service-account*.json",
-)  # fmt: skip
-_SECRET_PATHS = ("*.aws/credentials", "*.docker/config.json", "*.dvc/config.local", "*.kube/config")
-_NO_SECRET = re.compile(r"\.env.*[._-](example|sample|template|tmpl|tpl|dist|defaults?)")
 TRIES = 3  # of reading a file that changes meanwhile, and of listing a tree that does
 _EPOCH = 946_684_800  # one fixed date for all files, so that equal trees make equal archives
 
@@ -262,15 +255,19 @@ def _look(root: Path, path: str) -> Found | None:
     except (FileNotFoundError, NotADirectoryError):
         return None  # gone since it was listed
     if stat.S_ISLNK(info.st_mode):
-        _refuse_secret(path, file)
+        refuse_secret(path, file, _keep_here(path))
         return Found(path, 0, 0o777, _link_target(root, file, path))
     return _look_into(file, path)
+
+
+def _keep_here(path: str) -> str:
+    return f"keep it here: echo '/{path}' >> {IGNORE_FILE}   (the script gets values by  secrets: [NAME])"
 
 
 def _look_into(file: Path, path: str) -> Found:
     info = file.stat()
     check_content(file, path, info.st_size)
-    _refuse_secret(path, file)
+    refuse_secret(path, file, _keep_here(path))
     return Found(path, info.st_size, stat.S_IMODE(info.st_mode))
 
 
@@ -292,27 +289,6 @@ def _follow(root: Path, found: list[Found], elsewhere: set[str]) -> tuple[list[F
                 one = _look_into(real, target)._replace(path=one.path)
         files.append(one)
     return files, left
-
-
-def _refuse_secret(path: str, file: Path) -> None:
-    name = PurePosixPath(path).name
-    named = any(fnmatch.fnmatch(name, pattern) for pattern in _SECRET_NAMES) and not _NO_SECRET.fullmatch(name)
-    if (
-        named
-        or any(fnmatch.fnmatch("/" + path, "*/" + pattern.lstrip("*")) for pattern in _SECRET_PATHS)
-        or _is_private_key(file)
-    ):
-        raise SpecError(
-            f"{path}: looks like a secret, and secrets do not travel in the bundle",
-            hint=f"keep it here: echo '/{path}' >> {IGNORE_FILE}   (the script gets values by  secrets: [NAME])",
-        )
-
-
-def _is_private_key(file: Path) -> bool:
-    if file.suffix not in (".pem", ".key", "") or file.is_symlink() or not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return b"PRIVATE KEY-----" in opened.read(64)
 
 
 def _and_above(path: str) -> set[str]:

@@ -15,6 +15,7 @@ from sojourn import contents
 from sojourn.errors import SpecError, nearest
 from sojourn.omissions import Left
 from sojourn.project import Project
+from sojourn.secret_files import refuse_secret
 
 LFS = b"version https://git-lfs.github.com/spec/v1"
 BRING = "only what is inside travels: copy it into the project, or link it there"
@@ -50,6 +51,7 @@ class InputTree:
         if stat.S_ISDIR(info.st_mode):
             self._folder(path, name, chain, (info.st_dev, info.st_ino))
         elif stat.S_ISREG(info.st_mode):
+            refuse_secret(name, path, "the script gets values by  secrets: [NAME]; name in inputs: what lies beside it")
             check_content(path, name, info.st_size)
             self.files[name] = path
         else:

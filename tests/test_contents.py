@@ -363,6 +363,15 @@ def test_a_link_that_leaves_by_way_of_another_is_refused(tree: Path, tmp_path: P
         survey(Project.at(tree))
 
 
+@pytest.mark.parametrize("name", [".env", "data", "data/sub"])
+def test_a_secret_is_refused_also_where_inputs_name_it_or_what_holds_it(tree: Path, name: str) -> None:
+    write(tree, "train.py", ".env", "data/sub/id_rsa", "data/a.bin")
+
+    with pytest.raises(SpecError, match="looks like a secret") as caught:
+        InputTree(Project.at(tree), [name])
+    assert "secrets: [NAME]" in (caught.value.hint or "")
+
+
 # --- what is no secret ---
 
 
