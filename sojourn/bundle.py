@@ -87,6 +87,11 @@ def survey(
     """
     reasons = skip if isinstance(skip, Mapping) else dict.fromkeys(skip)
     tree = contents.contents(project, reasons, needed)
+    for path, reason in tree.wanting:
+        raise SpecError(
+            f"{path}: part of what the stage depends on, and {reason}, so DVC would record what did not run",
+            hint=f"let DVC leave it out too: echo '/{path}' >> .dvcignore   (beside .dvc)",
+        )
     found = [one for path in sorted(tree.files) if (one := _look(project.root, path)) is not None]
     files, behind = _follow(project.root, found, {*tree.folders, *reasons})
     folders = sorted({*tree.folders, *(inputs.folders if inputs else ())})

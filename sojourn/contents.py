@@ -47,6 +47,8 @@ DVC = "of DVC itself"
 # Nothing that a script reads: counted, and shown only in `--json`.
 TRIVIAL = frozenset({GIT, CACHE, ENVIRONMENT, DVC, OURS, STORE, MADE_ANEW})
 
+_STAYS_THOUGH_NEEDED = {LISTED, UNREADABLE, SPECIAL, LINK, WORKTREE}
+
 CACHES = frozenset({
     "__pycache__", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".ipynb_checkpoints", ".tox", ".nox",
     ".hg", ".svn",
@@ -71,6 +73,7 @@ class Contents:
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+    wanting: list[Left] = field(default_factory=list)  # what stays although it is needed
 
 
 def contents(project: Project, skip: Mapping[str, str | None], needed: Iterable[str] = ()) -> Contents:
@@ -122,6 +125,13 @@ def is_cached(path: str) -> bool:
     """Whether a path is in a cache, or DVC's own: nothing that a script reads."""
     parts = PurePosixPath(path).parts
     return not CACHES.isdisjoint(parts) or any(_is_dvcs_own(*two) for two in pairwise(parts))
+
+
+def environment_around(path: str) -> str | None:
+    """The folder that a file tells to be a virtual environment, `.` for the one that paths begin at."""
+    pure = PurePosixPath(path)
+    marks = [at for at in (pure, pure.parent) if at.name in _ENVIRONMENTS]
+    return str(marks[0].parent) if marks else None
 
 
 def is_environment(folder: Path) -> bool:
@@ -230,7 +240,10 @@ class _Walk:
         return True
 
     def _leave(self, path: str, reason: str) -> bool:
-        self.found.left.append(Left(path, reason))
+        left = Left(path, reason)
+        self.found.left.append(left)
+        if reason in _STAYS_THOUGH_NEEDED and self._is_needed(path.rstrip("/"), path.endswith("/")):
+            self.found.wanting.append(left)
         return False
 
     def _reason(self, entry: os.DirEntry[str], path: str, rules: _Rules, ignored: bool) -> str | None:
@@ -282,7 +295,7 @@ class _Walk:
     def _below(self, path: str, rules: _Rules, ignored: bool) -> bool:
         folder = self._root / path
         if os.path.lexists(folder / ".git"):
-            if self._is_worktree(folder) and path not in self._leads_to_needed:
+            if self._is_worktree(folder) and not (rules.tracks(path) or path in self._leads_to_needed):
                 return self._leave(path + "/", WORKTREE)
             inner = _Repository(folder, path + "/") if git.top_of(folder) else rules
             return self.folder(path, inner, ignored=False)

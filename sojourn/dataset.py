@@ -26,6 +26,7 @@ from sojourn.dvc_repo import (
     address_of,
     dvc_errors,
     exclusively,
+    imported_by,
     is_params,
     locate,
     open_repo,
@@ -68,6 +69,12 @@ class Stage(Record):
     dependencies: tuple[Dependency, ...] = ()
     parameters: dict[str, dict[str, Any]] = Field(default_factory=dict, description="Values by file and dotted name")
     outputs: tuple[StageOutput, ...] = ()
+    read: tuple[str, ...] = Field(default=(), description="What DVC reads to know it: dvc.yaml, vars, parameters")
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """What must travel with the bundle, whatever git ignores."""
+        return (*(dep.path for dep in self.dependencies if dep.kind == "source"), *self.read)
 
 
 class Survey(Record):
@@ -247,7 +254,15 @@ class Dataset:
             dependencies=tuple(one for dep in found.deps if not is_params(dep) for one in self._dependencies(dep)),
             parameters={self._relative(dep.fs_path): dep.read_params() for dep in found.params},
             outputs=tuple(self._output(out) for out in found.outs),
+            read=tuple(self._read(found)),
         )
+
+    def _read(self, found: Any) -> Iterator[str]:
+        """The files from which DVC knows a stage, as far as they lie in the project."""
+        files = {found.path, *(dep.fs_path for dep in found.params), *imported_by(found)}
+        files |= {str(self.root / ".dvcignore"), str(self.root / ".dvc/config")}
+        inside = (self._relative(path) for path in sorted(files))
+        yield from (path for path in inside if not path.startswith("../"))
 
     def _at(self, address: str) -> Any:
         return locate(self._repo, address, (self.root,))

@@ -97,6 +97,19 @@ def address_of(stage: Any, root: Path) -> str:
     return str(name) if file == "dvc.yaml" else f"{file}:{name}"
 
 
+def imported_by(stage: Any) -> list[str]:
+    """The files that the templates of a stage's dvc.yaml take values from: `vars`, and params.yaml by default."""
+    project_file = stage.dvcfile
+    resolver = getattr(project_file, "resolver", None)  # a .dvc file has none
+    if resolver is None:
+        return []
+    # DVC notes them as seen from the working directory of this process.
+    imports = [os.path.abspath(path) for path in resolver.context.imports]
+    definition = (project_file.contents.get("stages") or {}).get(str(stage.name).split("@")[0]) or {}
+    own = [one.partition(":")[0] for one in definition.get("vars") or () if isinstance(one, str)]
+    return imports + [os.path.normpath(os.path.join(stage.wdir, path)) for path in own]
+
+
 def exclusively(repo: Any, doing: str, work: Callable[[], T]) -> T:
     """What `work` returns under DVC's own lock; it starts again while another process is in the way.
 

@@ -15,11 +15,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import Field
 
+from sojourn import contents
 from sojourn.dvc_repo import dvc_errors, exclusively, is_params, locate, open_repo
 from sojourn.errors import SpecError, TrainingError
 from sojourn.records import FileEntry, Record
@@ -31,6 +32,9 @@ class Committed(Record):
     address: str
     entry: dict[str, Any] = Field(description="What dvc.lock says of this stage, in DVC's own form")
     tree: Path = Field(description="The scratch tree's DVC root, which holds the outputs that no cache keeps")
+    folders: dict[str, dict[str, str]] = Field(
+        default_factory=dict, description="Of each dependency that is a folder: its files with their hashes"
+    )
 
 
 class Applied(Record):
@@ -71,10 +75,11 @@ def commit(
             known = {
                 os.path.normpath(tree / os.path.relpath(e.path, below)): e for e in inputs if e.hash.startswith("md5:")
             }
-            entry = exclusively(repo, f"commit {address}", lambda: _commit(stage, known))
+            folders: dict[str, dict[str, str]] = {}
+            entry = exclusively(repo, f"commit {address}", lambda: _commit(stage, known, folders))
         finally:
             repo.close()
-    return Committed(address=address, entry=entry, tree=tree)
+    return Committed(address=address, entry=entry, tree=tree, folders=folders)
 
 
 def apply(root: Path, committed: Committed) -> Applied | Refused:
@@ -129,54 +134,70 @@ def _link(source: str, target: str) -> str:
     return target
 
 
-def _commit(stage: Any, known: dict[str, FileEntry]) -> dict[str, Any]:
+def _commit(stage: Any, known: dict[str, FileEntry], folders: dict[str, dict[str, str]]) -> dict[str, Any]:
     from dvc.stage.serialize import to_single_stage_lockfile
 
     for dep in stage.deps:
-        _save_dependency(dep, known)
+        listed = _save_dependency(dep, known)
+        if listed is not None:
+            folders[dep.def_path] = listed
     stage.save_outs()
     stage.commit(relink=False)
     return dict(to_single_stage_lockfile(stage))
 
 
-def _save_dependency(dep: Any, known: dict[str, FileEntry]) -> None:
-    """Give a dependency the hash of what ran: from the inputs, from the tree, or from both."""
+def _save_dependency(dep: Any, known: dict[str, FileEntry]) -> dict[str, str] | None:
+    """Give a dependency the hash of what ran: from the inputs, from the tree, or from both; a folder's files."""
     inside = {path: entry for path, entry in known.items() if dep.fs.isin_or_eq(path, dep.fs_path)}
-    if is_params(dep) or not inside:
+    if is_params(dep) or not (inside or dep.fs.isdir(dep.fs_path)):
         dep.save()
-        return
+        return None
     dep.hash_name = "md5"
     if dep.fs_path in inside:
         entry = inside[dep.fs_path]
         dep.hash_info, dep.meta = _hash_of(entry), _meta(size=entry.size, isexec=entry.mode & 0o100 != 0)
-        return
-    dep.hash_info, dep.meta = _hash_of_directory(dep, inside)
+        return None
+    return _save_directory(dep, inside)
 
 
-def _hash_of_directory(dep: Any, inside: dict[str, FileEntry]) -> tuple[Any, Any]:
-    """The hash DVC gives a directory of these inputs and of the files that the bundle brought."""
+def _save_directory(dep: Any, inside: dict[str, FileEntry]) -> dict[str, str]:
+    """Give it the hash that DVC gives a directory of these inputs and of the files that the bundle brought."""
     from dvc_data.hashfile.tree import Tree
 
     make: Callable[[], Any] = Tree
     tree, size = make(), 0
-    for key, meta, oid in _travelled(dep):
+    for key, meta, oid in _standing(dep):
         tree.add(key, meta, oid)
         size += meta.size or 0
     for path, entry in inside.items():
         tree.add(dep.fs.relparts(path, dep.fs_path), _meta(size=entry.size), _hash_of(entry))
         size += entry.size
     tree.digest()
-    return tree.hash_info, _meta(isdir=True, size=size, nfiles=len(tree))
+    dep.hash_info, dep.meta = tree.hash_info, _meta(isdir=True, size=size, nfiles=len(tree))
+    return _listed(tree)
 
 
-def _travelled(dep: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """The files of a directory that came with the bundle, as DVC sees them."""
+def _standing(dep: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """The files of a directory that stand there, as DVC sees them."""
     from dvc_data.hashfile.build import build
 
     if dep.fs.isdir(dep.fs_path):
         files: Any
         _, _, files = build(dep.local_cache, dep.fs_path, dep.fs, "md5", ignore=dep.dvcignore, dry_run=True)
         yield from files
+
+
+def _listed(files: Any) -> dict[str, str]:
+    """The hash of each file by its path, without those that never travel: caches, environments, earlier runs."""
+    listed = {"/".join(key): str(oid.value) for key, _, oid in files}
+    environments = {folder for path in listed if (folder := contents.environment_around(path))}
+    return {
+        path: value
+        for path, value in listed.items()
+        if not contents.is_cached(path)
+        and not contents.is_ours(path)
+        and environments.isdisjoint(map(str, PurePosixPath(path).parents))
+    }
 
 
 def _hash_of(entry: FileEntry) -> Any:
@@ -225,9 +246,10 @@ def _take_over(stage: Any, committed: Committed, root: Path) -> Applied | Refuse
 
     old = {out.fs_path: out.hash_info for out in stage.outs}
     present = {out.fs_path: out.get_hash() for out in stage.outs if out.exists}
-    if differing := _differing(stage, committed.entry, root):
+    entry = _as_here(stage, committed)
+    if differing := _differing(stage, entry, root):
         return Refused(paths=tuple(differing))
-    StageLoader.fill_from_lock(stage, committed.entry)
+    StageLoader.fill_from_lock(stage, entry)
     replaced = [out for out in stage.outs if out.fs_path in present and present[out.fs_path] != out.hash_info]
     made_by_hand = [out for out in replaced if present[out.fs_path] != old[out.fs_path] and not _kept(out, present)]
     if made_by_hand:
@@ -241,12 +263,34 @@ def _take_over(stage: Any, committed: Committed, root: Path) -> Applied | Refuse
     )
 
 
-def _differing(stage: Any, ran: dict[str, Any], root: Path) -> list[str]:
-    """What the tree has otherwise than the lock entry of the run, in words for the user."""
+def _as_here(stage: Any, committed: Committed) -> dict[str, Any]:
+    """The lock entry of the run, with the hash that DVC gives here to each folder that holds the files which ran.
+
+    Beside them it may hold caches: they are no part of what ran, and DVC hashes them all the same.
+    """
     from dvc.stage.serialize import to_single_stage_lockfile
 
     for dep in stage.deps:
         _save_present(dep)
+    now = {item["path"]: item for item in to_single_stage_lockfile(stage).get("deps", [])}
+    same = {dep.def_path for dep in stage.deps if _holds(dep, committed.folders.get(dep.def_path))}
+    deps = [now[item["path"]] if item["path"] in same else item for item in committed.entry.get("deps", [])]
+    return {**committed.entry, "deps": deps} if deps else committed.entry
+
+
+def _holds(dep: Any, ran: dict[str, str] | None) -> bool:
+    """Whether a folder holds here what ran. DVC does not look behind links to folders, and what travelled has none."""
+    if ran is None or not dep.fs.isdir(dep.fs_path):
+        return False
+    here = Path(dep.fs_path)
+    behind = {path for path in ran if any((here / above).is_symlink() for above in PurePosixPath(path).parents[:-1])}
+    return _listed(_standing(dep)) == {path: value for path, value in ran.items() if path not in behind}
+
+
+def _differing(stage: Any, ran: dict[str, Any], root: Path) -> list[str]:
+    """What the tree has otherwise than the lock entry of the run, in words for the user."""
+    from dvc.stage.serialize import to_single_stage_lockfile
+
     now = to_single_stage_lockfile(stage)
     file = _relative(stage.path, root)
     found = [f"{file}: command"] if now["cmd"] != ran["cmd"] else []

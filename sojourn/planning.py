@@ -291,7 +291,7 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
             **dict.fromkeys(plan.outputs, contents.MADE_ANEW),
             **dict.fromkeys(_from_root(project, path) for path in data),
         },
-        needed=(),
+        needed=tuple(_from_root(project, path) for path in stage.needed),
         kept=tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist),
     )
 

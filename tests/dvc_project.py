@@ -16,7 +16,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sojourn import homecoming
+from sojourn.bundle import fetch_file, pack, pack_inputs, survey, unpack
 from sojourn.dataset import Dataset
+from sojourn.mailbox import Mailbox
+from sojourn.project import Project as Tree
+from sojourn.storage import Store
 
 DVC_YAML = """\
 stages:
@@ -166,15 +170,22 @@ class Project:
             if path.is_file() and not {".git", ".dvc"} & set(path.relative_to(self.top).parts)
         }
 
-    def send(self, stage: str = "train", during: Callable[[Path], None] = lambda machine: None) -> Run:
-        """Run a stage on a machine; `during` may meddle with the machine's directory after the script."""
-        return Run(self, stage, during)
+    def send(
+        self,
+        stage: str = "train",
+        during: Callable[[Path], None] = lambda machine: None,
+        inputs: tuple[str, ...] = (),
+    ) -> Run:
+        """Run a stage on a machine, with `launch.inputs`; `during` may meddle with its directory after the script."""
+        return Run(self, stage, during, inputs)
 
 
 class Run:
     """A stage that ran somewhere else and waits to come home."""
 
-    def __init__(self, project: Project, name: str, during: Callable[[Path], None]) -> None:
+    def __init__(
+        self, project: Project, name: str, during: Callable[[Path], None], inputs: tuple[str, ...] = ()
+    ) -> None:
         self.project = project
         dataset = project.dataset()
         self.stage = dataset.stage(name)
@@ -182,7 +193,7 @@ class Run:
         self.inputs = dataset.inputs(self.stage, project.top)
         number = len(list(project.folder.glob("run-*")))
         self.folder = project.folder / f"run-{number}"
-        self._send_bundle(self.folder / "scratch")
+        self._send_bundle(self.folder / "scratch", inputs)
         self._run(self.folder / "machine", during)
 
     def home(self) -> homecoming.Applied | homecoming.Refused:
@@ -201,14 +212,19 @@ class Run:
             outputs=self.folder / "outputs",
         )
 
-    def _send_bundle(self, scratch: Path) -> None:
-        for name in git(self.project.top, "ls-files", "-coz", "--exclude-standard").split("\0"):
-            if name and (self.project.top / name).exists():
-                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(self.project.top / name, scratch / name)
+    def _send_bundle(self, scratch: Path, inputs: tuple[str, ...]) -> None:
+        mailbox = Mailbox(Store((self.project.folder / "store").as_uri()), "tree", "quiet-heron-7f3a")
+        here = Tree.at(self.project.root)
+        below = self.project.root.relative_to(here.root)
+        elsewhere = [dep.path for dep in self.stage.dependencies if dep.kind == "data"]
+        skip = [str(below / path) for path in (*elsewhere, *inputs, *(out.path for out in self.stage.outputs))]
+        tree = survey(here, skip, [str(below / path) for path in self.stage.needed])
+        unpack(pack(tree, here, ".", mailbox).bundle, mailbox, scratch)
+        for entry in pack_inputs(here, inputs, mailbox)[0]:
+            fetch_file(entry, mailbox, scratch / entry.path)
 
     def _run(self, machine: Path, during: Callable[[Path], None]) -> None:
-        shutil.copytree(self.folder / "scratch", machine)
+        shutil.copytree(self.folder / "scratch", machine, symlinks=True)
         for entry in self.inputs:
             body = Path(unquote(urlsplit(entry.source).path)).read_bytes()
             assert (entry.size, entry.hash) == (len(body), f"md5:{hashlib.md5(body).hexdigest()}")
