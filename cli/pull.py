@@ -30,6 +30,7 @@ def pull(
     from sojourn.providers import open_provider
     from sojourn.publish import to_directory
     from sojourn.runs import data_home, find_run, plan_of
+    from sojourn.shorthand import counted
 
     if apply and to is not None:
         raise SpecError("--apply and --to exclude each other", hint="give one of them")
@@ -39,7 +40,14 @@ def pull(
     if apply:
         placed = journey.apply()
     else:
-        placed = to_directory(journey.results(), mailbox, to or Path(plan.directory, "runs", plan.run))
+        found = journey.results()
+        if not found.files:
+            yet = "" if journey.outcome else " yet"
+            out.print(f"{plan.run} has left no file{yet}, so nothing was fetched; its log: sojourn logs {plan.run}")
+            return
+        placed = to_directory(found, mailbox, to or Path(plan.directory, "runs", plan.run))
     for path in (*placed.placed, *placed.beside):
         out.print(f"  {path}", markup=False)
-    out.print(placed.note or f"{len(placed.placed)} files in {placed.directory or plan.directory}", markup=False)
+    out.print(
+        placed.note or f"{counted(len(placed.placed), 'file')} in {placed.directory or plan.directory}", markup=False
+    )

@@ -64,6 +64,11 @@ def exact(need: Need) -> str | None:
     return None if need.machine is None or _SIZE.fullmatch(need.machine) else need.machine
 
 
+def of_size(word: str) -> Need | None:
+    """What a size like `m` or `l+t4` asks for, on any provider; None for a word that is none. Raises SpecError."""
+    return _of_size(word) if _SIZE.fullmatch(word) else None
+
+
 def candidates(need: Need, provider: str) -> list[MachineType]:
     """The types that meet a need which names none, the cheapest first.
 

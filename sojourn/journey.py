@@ -34,7 +34,7 @@ from sojourn.purging import wait_until_purged
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
 from sojourn.runs import checkouts, past_reports, remember
-from sojourn.shorthand import counted, format_clock
+from sojourn.shorthand import counted, format_clock, format_duration
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
@@ -175,6 +175,7 @@ class Journey:
         """Rent the machines and tell them what to do."""
         if self._over:
             return
+        self._tell_of_equal()
         with self._step("provision") as say:
             if not self.plan.capability.shares_host:
                 archive = pack()
@@ -182,6 +183,22 @@ class Journey:
             self.orchestrator.provision()
             rented = f"{self.plan.launch.nodes} × {self._offer.machine}"
             say(rented if self.started or self.outcome is None else self.outcome.message, self.started)
+
+    def _tell_of_equal(self) -> None:
+        """Say before money is spent that a run with the very same inputs has succeeded already.
+
+        Here and not in the plan, since source and data have their hashes by now, whatever their size.
+        """
+        if not self.plan.ceiling or self.orchestrator.state.intended_at is not None:
+            return
+        digest = self._digest
+        done = [one for one in self._past if one.state == "succeeded" and one.inputs == digest]
+        if digest and done:
+            ago = format_duration(max(0.0, self.clock.now() - done[-1].ended_at))
+            self.listener.warn(
+                f"same source, data, command and environment as {done[-1].run}, which succeeded {ago} ago; "
+                f"its results: sojourn pull {done[-1].run} --to DIR"
+            )
 
     def train(self) -> Outcome:
         """Follow the script to its end."""
@@ -365,6 +382,17 @@ class Journey:
         return max(0.0, now - (state.ordered_at or now))
 
     @property
+    def _digest(self) -> str:
+        """Equal for runs that were given the same; empty before all is sent."""
+        sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
+        return inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
+
+    @property
+    def _past(self) -> list[Report]:
+        """The project's other runs that are over, oldest first."""
+        return [one for one in past_reports(self.mailbox.store, self.plan.project) if one.run != self.plan.run]
+
+    @property
     def _sent(self) -> Bundle | None:
         return self.mailbox.read("bundle", Bundle)
 
@@ -414,8 +442,6 @@ class Journey:
         return self.do(publish.bring_home, *came_from, echo=self.listener.note)
 
     def _close(self, outcome: Outcome, found: Collected, placed: Published) -> Report:
-        sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
-        digest = inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
         receipt = self.mailbox.read("receipt", Receipt)
         assert receipt is not None
         report = write_report(
@@ -426,8 +452,8 @@ class Journey:
             receipt,
             metrics=read_metrics(self.plan, found, self.mailbox),
             series=self.follower.metrics.series(),
-            inputs=digest,
-            past=[one for one in past_reports(self.mailbox.store, self.plan.project) if one.run != self.plan.run],
+            inputs=self._digest,
+            past=self._past,
             phases=self.phases,
             now=self.clock.now(),
         )

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from sojourn import catalogue
 from sojourn.agent import files, host, processes
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
@@ -39,6 +40,7 @@ ENDING_LIMIT_S = 120.0
 KEEP_S = 30 * 86400.0
 GPUS_LIMIT_S = 2.0
 _NOT_CHOSEN = {"disk", "image", "market", "regions", "network"}
+_LEAVE_OUT = "leave it out to run here, or say who rents it: --where aws"
 _ELSEWHERE = "leave it out, or rent a machine that has it: --where aws"
 
 Isolation = Literal["namespace", "subreaper"]
@@ -405,16 +407,31 @@ def _translated(doing: str) -> Iterator[None]:
 def _check_fits(need: Need, offer: Offer) -> None:
     """Refuse what this host is not and what cannot be chosen here."""
     if need.machine not in (None, MACHINE):
-        raise SpecError(
-            f"machine: the local provider has no {need.machine!r}, {nearest(need.machine, [MACHINE])}",
-            hint=f"leave it out, or write --machine {MACHINE}",
-        )
+        _check_size(need.machine, offer)
     for field, value in need.model_dump(include=_NOT_CHOSEN, exclude_defaults=True).items():
         shown = ", ".join(value) if isinstance(value, tuple) else value
         raise SpecError(f"{field}: {shown!r} cannot be had on this host, it is as it is", hint=_ELSEWHERE)
-    for field, wanted, has in (("cpus", need.cpus, offer.cpus), ("memory", need.memory, offer.memory)):
-        if wanted and wanted > has:
-            raise SpecError(f"{field}: this host has {has:,}, and {wanted:,} are asked for", hint=_ELSEWHERE)
+    _check_hardware(need, offer)
+
+
+def _check_size(word: str, offer: Offer) -> None:
+    """Take a size that this host satisfies; refuse any other, and the types of other providers."""
+    size = catalogue.of_size(word)
+    if size is None:
+        near = nearest(word, [MACHINE])
+        raise SpecError(f"machine: the local provider has no {word!r}, {near}", hint=_LEAVE_OUT)
+    try:
+        _check_hardware(size, offer)
+    except SpecError as error:
+        raise SpecError(f"machine: {word!r} is more than this host is: {error.message}", hint=_LEAVE_OUT) from None
+
+
+def _check_hardware(need: Need, offer: Offer) -> None:
+    if need.cpus and need.cpus > offer.cpus:
+        raise SpecError(f"cpus: this host has {offer.cpus}, and {need.cpus} are asked for", hint=_ELSEWHERE)
+    if need.memory and need.memory > offer.memory:
+        has, asked = (f"{size / 1e9:,.1f} GB" for size in (offer.memory, need.memory))
+        raise SpecError(f"memory: this host has {has}, and {asked} are asked for", hint=_ELSEWHERE)
     if need.gpu:
         _check_gpus(need.gpu, offer.gpus)
 

@@ -441,13 +441,32 @@ def test_a_need_that_this_host_meets_is_this_host(tmp_path: Path, monkeypatch: p
     assert [offer.machine for offer in LocalProvider(tmp_path).offers(need).fitting] == ["this-host"]
 
 
+def test_a_size_that_this_host_satisfies_is_this_host_and_any_other_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # so that there is no nvidia-smi
+    here = LocalProvider(tmp_path)
+    assert [offer.machine for offer in here.offers(Need(machine="s")).fitting] == ["this-host"]
+    more = {
+        "l+t4": "machine: 'l+t4' is more than this host is: gpu: 4 × t4 asked for, and this host has none",
+        "s+t4": "machine: 's+t4' has no GPU",
+        "g6.xlarge": "machine: the local provider has no 'g6.xlarge'",
+    }
+    if (os.cpu_count() or 1) < 64:
+        more["xl"] = "machine: 'xl' is more than this host is: cpus: this host has "
+    for size, told in more.items():
+        with pytest.raises(SpecError) as caught:
+            here.offers(Need(machine=size))
+        assert caught.value.message.startswith(told) and caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("need", "message"),
     [
         (Need(gpu=GpuNeed(name="L4")), "gpu: 1 × L4 asked for, and this host has none"),
         (Need(gpu=GpuNeed(count=2)), "gpu: 2 × GPU asked for, and this host has none"),
-        (Need(cpus=1024), r"cpus: this host has \d+, and 1,024 are asked for"),
-        (Need(memory=10**15), r"memory: this host has [\d,]+, and 1,000,000,000,000,000 are asked for"),
+        (Need(cpus=1024), r"cpus: this host has \d+, and 1024 are asked for"),
+        (Need(memory=10**15), r"memory: this host has [\d.]+ GB, and 1,000,000.0 GB are asked for"),
         (Need(image="ubuntu"), "image: 'ubuntu' cannot be had on this host"),
         (Need(market="spot"), "market: 'spot' cannot be had on this host"),
         (Need(regions=("us-east-1",)), "regions: 'us-east-1' cannot be had on this host"),

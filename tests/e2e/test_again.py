@@ -1,0 +1,73 @@
+"""What was trained already, and what there is to fetch of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from cli_world import World
+
+from cli.progress import QuietListener
+from sojourn.journey import Journey, walk
+from sojourn.mailbox import Mailbox
+from sojourn.names import mint_run_id
+from sojourn.providers.local import LocalProvider
+from sojourn.runs import find_run, plan_of
+
+pytestmark = pytest.mark.local
+
+
+class Warned(QuietListener):
+    """Keeps the warnings, and the steps before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Keep it."""
+        self.heard.append(text)
+
+    def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
+        """Keep its name."""
+        self.heard.append(step)
+
+
+def again(world: World, price: float) -> list[str]:
+    """Run what the last run ran, on machines of this price; what was heard."""
+    before = plan_of(find_run([world.store], "last"))
+    now = time.time()
+    fresh = {"run": mint_run_id(), "created_at": now, "deadline_at": now + 600, "ceiling": price}
+    plan, told = before.model_copy(update=fresh), Warned()
+    mailbox = Mailbox(world.store, plan.project, plan.run)
+    walk(Journey.begin(plan, mailbox, LocalProvider(world.home), world.home, told))
+    return told.heard
+
+
+def test_the_same_inputs_are_told_before_machines_that_cost_money_are_rented(world: World) -> None:
+    world.script("print('trained')")
+    assert world.train().returncode == 0
+    run = world.show()["run"]
+
+    heard = again(world, price=1.0)
+    (warning,) = [one for one in heard if "same source" in one]
+    assert f"as {run}, which succeeded " in warning and f"sojourn pull {run} --to DIR" in warning
+    assert heard.index("bundle") < heard.index(warning) < heard.index("provision")
+    assert not [one for one in again(world, price=0.0) if "same source" in one], "it costs nothing here"
+    world.script("print('trained otherwise')")
+    assert not [one for one in again(world, price=1.0) if "same source" in one]
+
+
+def test_a_run_that_left_no_file_has_nothing_to_pull_and_makes_no_directory(world: World) -> None:
+    world.script("print('trained')")
+    assert world.train().returncode == 0
+    run = world.show()["run"]
+    done = world.sojourn("pull", "last", "--to", "results")
+    assert (done.returncode, done.stdout) == (
+        0, f"{run} has left no file, so nothing was fetched; its log: sojourn logs {run}\n"
+    )  # fmt: skip
+    assert not Path(world.project, "results").exists()
+    world.script("open('one.txt', 'w').write('1')")
+    assert world.train().returncode == 0
+    assert "1 file in results" in world.sojourn("pull", "last", "--to", "results").stdout
