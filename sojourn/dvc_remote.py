@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import quote
 
 from sojourn import programs
-from sojourn.errors import SpecError, TransientError, first_line, nearest
+from sojourn.dvc_refusals import remote_refusal
+from sojourn.errors import SojournError, SpecError, nearest
 
 _OF_ITS_OWN = (  # what of a remote's configuration means that a machine's own identity does not open it
     "access_key_id", "secret_access_key", "session_token", "profile", "credentialpath", "configpath",
@@ -109,11 +110,9 @@ class Remote:
                         on_error=lambda _, error, failures=failures: failures.append(error),
                     )
             if failures:
-                raise TransientError(
-                    f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {len(oids)} files: "
-                    f"{first_line(failures[0])}",
-                    hint=programs.dvc(f"push --remote {self.name}"),
-                )
+                refused = self._refusal(failures[0])
+                taken = f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {len(oids)} files"
+                raise type(refused)(f"{taken}: {refused.message}", hint=programs.dvc(f"push --remote {self.name}"))
 
     @property
     def _local(self) -> bool:
@@ -121,14 +120,13 @@ class Remote:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        # Each kind of remote raises its own library's errors; all of them mean the same to us.
         try:
             yield
         except Exception as error:
-            raise SpecError(
-                f"DVC remote {self.name!r} at {self.odb.path} does not answer: {first_line(error)}",
-                hint=programs.dvc(f"status --cloud --remote {self.name}"),
-            ) from error
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: BaseException) -> SojournError:
+        return remote_refusal(error, self.name, self.odb.fs.protocol, self.odb.path)
 
 
 def open_remote(repo: Any, name: str | None) -> Remote:
@@ -144,7 +142,9 @@ def open_remote(repo: Any, name: str | None) -> Remote:
         )
     try:
         odb = repo.cloud.get_remote_odb(name, "push")
-    except ImportError as error:
+    except Exception as error:
+        if not isinstance(error, ImportError) and type(error).__name__ != "RemoteMissingDepsError":
+            raise
         scheme = repo.config["remote"][name].get("url", "").partition(":")[0]
         raise SpecError(
             f"DVC remote {name!r}: DVC's package for {scheme} is not installed",

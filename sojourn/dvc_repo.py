@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sojourn import programs
+from sojourn.dvc_refusals import dvc_refusal
 from sojourn.errors import SojournError, SpecError, TransientError, first_line, nearest
 from sojourn.waiting import SystemClock, wait_for
 
@@ -151,6 +152,8 @@ def dvc_errors() -> Iterator[None]:
             ) from error
         if isinstance(error, DvcException):
             raise SpecError(f"DVC: {first_line(error)}{_place(error)}", hint=_next_command(error)) from error
+        if refused := dvc_refusal(error):
+            raise refused from error
         raise
 
 
