@@ -10,31 +10,36 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
-import platform
 import re
 import shutil
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from sojourn.errors import SpecError
+from sojourn import current
+from sojourn.agent.venv import bundled, open_to_packages, switched_on
+from sojourn.dependencies import Dependencies, wanted
+from sojourn.errors import SpecError, TransientError
+from sojourn.fingerprint import find_packages, fingerprint, named_paths
+from sojourn.local_packages import Found, describe, is_package
 from sojourn.mailbox import Mailbox
 from sojourn.project import Project
-from sojourn.records import Network, Offer, Record, Setup
+from sojourn.reading import desk, directories, outside, read, without_directories
+from sojourn.records import LocalPackage, Network, Offer, Record, Setup
 from sojourn.requirements import Lock, lock
-from sojourn.target import ASKED, targets
-from sojourn.uv import run_uv
+from sojourn.sources import EXPORTS, Kind, Source, choose
+from sojourn.target import targets
+from sojourn.uv import ask_uv, run_uv
 
-FOUND_BY = ("uv.lock", "requirements.txt", "pyproject.toml")
 READY = "ready"
 CACHE = "wheels"  # beside the environments, and as old as its last use
-_INCLUDE = re.compile(r"^\s*(-r|-c|--requirement|--constraint)[ =]\s*(?P<path>[^\s#]+)", re.MULTILINE)
-_INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "LD_LIBRARY_PATH")
+SERVED = "served.json"
+CHECK_LIMIT_S = 60.0
 
 
 class Environment(Record):
@@ -53,6 +58,16 @@ class Environment(Record):
     )
     variables: dict[str, str] = Field(default_factory=dict)
     locks: tuple[Lock, ...] = Field(default=(), description="For `sent`: one for each kind of machine on offer")
+    wanted: Dependencies = Field(default=Dependencies(), description="What was asked for")
+    folder: str = Field(default=".", description="Where uv reads the file, relative to the directory")
+    reading: Kind | None = Field(default=None, description="How the file is read")
+    packages: tuple[LocalPackage, ...] = Field(
+        default=(), description="Of the project itself, served from the bundle as if they were installed"
+    )
+    python_path: tuple[str, ...] = Field(
+        default=(), description="PYTHONPATH; what is relative begins at the bundle's root"
+    )
+    notes: tuple[str, ...] = Field(default=(), description="What is not used, and what makes it usable")
 
 
 class Setups(Record):
@@ -61,44 +76,92 @@ class Setups(Record):
     setups: tuple[Setup, ...]
 
 
-def resolve(wanted: str, directory: Path, surroundings: Mapping[str, str]) -> Environment:
-    """The environment that `launch.environment` means on this host. Raises SpecError for a missing file."""
-    source = _source(wanted, directory)
-    if source is None:
-        kept = {name: surroundings[name] for name in _INHERITED if name in surroundings}
+def resolve(
+    asked: str | Dependencies,
+    directory: Path,
+    surroundings: Mapping[str, str],
+    *,
+    root: Path | None = None,
+    script: Path | None = None,
+) -> Environment:
+    """The environment that `launch.environment` means on this host. Raises SpecError for what is not there."""
+    root, path = root or directory, surroundings.get("PATH", os.defpath)
+    chosen = choose(wanted(asked), directory, root, script=script, path=path, away=False)
+    if chosen.source is None:
+        found = current.look(directory, root, surroundings)
         return Environment(
-            kind="current", path=tuple(surroundings.get("PATH", os.defpath).split(os.pathsep)), variables=kept
+            kind="current",
+            path=tuple(found.path),
+            variables=found.variables,
+            python_path=tuple(found.python_path),
+            packages=tuple(found.packages),
+            notes=(*chosen.notes, *found.notes),
         )
-    content = b"".join(file.read_bytes() for file in _files(directory, source))
-    key = hashlib.sha256(content + f"{source}|{platform.python_version()}|{platform.platform()}".encode())
-    return Environment(kind="built", source=source, digest=key.hexdigest()[:16], variables=_variables(source))
+    packages = _packages(chosen.source, root)
+    return Environment(
+        kind="built",
+        digest=fingerprint(chosen.source, wanted(asked), packages, root, surroundings),
+        packages=tuple(one.package for one in packages if one.built is None),
+        notes=(*chosen.notes, *stale(chosen.source, packages)),
+        **_of(chosen.source, asked, directory),
+    )
 
 
-def resolve_away(wanted: str, project: Project, offers: Iterable[Offer], network: Network) -> Environment:
+def resolve_away(
+    asked: str | Dependencies,
+    project: Project,
+    offers: Iterable[Offer],
+    network: Network,
+    *,
+    surroundings: Mapping[str, str] = os.environ,
+    script: Path | None = None,
+) -> Environment:
     """The environment that `launch.environment` means on machines to which nothing of this host exists.
 
-    Raises SpecError for a missing file, or with uv's last words when the dependencies cannot be had.
+    Raises SpecError for what is not there, or with uv's words when the dependencies cannot be had.
     """
-    source = _source(wanted, project.directory)
-    if source is None:
-        return Environment(kind="current")
+    directory, root = project.directory, project.root
+    path = surroundings.get("PATH", os.defpath)
+    chosen = choose(wanted(asked), directory, root, script=script, path=path, away=True)
+    if chosen.source is None:
+        own = find_packages([directory] if is_package(directory) else [], root, _outside)
+        return Environment(
+            kind="current", notes=tuple(chosen.notes), packages=tuple(one.package for one in own if one.built is None)
+        )
+    packages = _packages(chosen.source, root)
     locks = tuple(
-        lock(source, project.directory, project.root, kind, offline=network == "none")
-        for kind in targets(offers, project.directory)
+        lock(
+            chosen.source,
+            directory,
+            root,
+            kind,
+            offline=network == "none",
+            wanted=wanted(asked),
+            packages=packages,
+        )
+        for kind in targets(offers, chosen.source.folder)
     )
     digest = hashlib.sha256("".join(one.digest for one in locks).encode()).hexdigest()[:16]
-    return Environment(kind="sent", source=source, digest=digest, variables=_variables(source), locks=locks)
+    return Environment(
+        kind="sent",
+        digest=digest,
+        locks=locks,
+        packages=_with(packages, [folder for one in locks for folder in one.served], root),
+        notes=(*chosen.notes, *stale(chosen.source, packages)),
+        **_of(chosen.source, asked, directory),
+    )
 
 
 def ready(environment: Environment, home: Path) -> bool:
     """Whether nothing needs to be built."""
-    return environment.kind == "current" or (_place(environment, home) / READY).exists()
+    place = _place(environment, home)
+    return environment.kind == "current" or ((place / READY).exists() and (place / "bin" / "python").exists())
 
 
-def build(environment: Environment, directory: Path, home: Path) -> bool:
+def build(environment: Environment, directory: Path, home: Path, root: Path | None = None) -> bool:
     """Make the environment unless it stands; whether it had to be made.
 
-    Raises SpecError with uv's last words when the dependencies cannot be had.
+    Raises SpecError with uv's words when the dependencies cannot be had.
     """
     if environment.kind != "built":
         return False
@@ -109,12 +172,54 @@ def build(environment: Environment, directory: Path, home: Path) -> bool:
             (place / READY).touch()  # its date is that of its last use
             return False
         shutil.rmtree(place, ignore_errors=True)
-        run_uv("venv", "--quiet", str(place), cwd=directory)
-        requirements = str(_requirements(environment, directory, place))
-        python = str(place / "bin" / "python")
-        run_uv("pip", "install", "--quiet", "--python", python, "-r", requirements, cwd=directory)
+        _make(environment, source_of(environment, directory), (root or directory).resolve(), place)
         (place / READY).touch()
     return True
+
+
+def _make(environment: Environment, source: Source, root: Path, place: Path) -> None:
+    packages = _packages(source, root)
+    python = str(place / "bin" / "python")
+    run_uv("venv", "--quiet", *_asked_python(source), str(place), cwd=source.folder)
+    install = ("pip", "install", "--quiet", "--no-deps", "--python", python)
+    seeds = bundled(python)  # as `python -m venv` does; whatever the project wants takes their place
+    if seeds:
+        run_uv(*install, "--no-index", *seeds, cwd=source.folder)
+    with desk(root, packages) as at:
+        lock = place / "pylock.toml"
+        text = read(source, environment.wanted, at, lock, (f"--python={python}",))
+        own = [(name, at.origin(folder)) for name, folder in directories(text, lock)]
+        for name, folder in own:
+            if not folder.is_relative_to(root):
+                raise outside(name, folder, source)
+        others = without_directories(text)
+        lock.write_text(others, encoding="utf-8")
+        if "[[packages]]" in others:
+            run_uv(*install, "-r", str(lock), cwd=source.folder, source=source.file.name)
+        built = [folder for _, folder in own if (one := describe(folder, root)) is None or one.built]
+        for folder in built:
+            run_uv(*install, str(at.at(folder)), cwd=at.at(source.folder), source=folder.name, variables=at.variables)
+    folders = [folder.relative_to(root).as_posix() for _, folder in own if folder not in built]
+    (place / SERVED).write_text(json.dumps(folders))
+    open_to_packages(str(place))
+
+
+def served(environment: Environment, home: Path, directory: Path) -> tuple[LocalPackage, ...]:
+    """The packages that the bundle serves, those among them that only uv could find."""
+    file = _place(environment, home) / SERVED
+    found = set(json.loads(file.read_text())) if environment.kind == "built" and file.is_file() else set()
+    further = sorted(found - {one.directory for one in environment.packages})
+    return (
+        _with_packages(environment.packages, further, Project.at(directory).root) if further else environment.packages
+    )
+
+
+def source_of(environment: Environment, directory: Path) -> Source:
+    """The file that an environment is built from."""
+    assert environment.source is not None and environment.reading is not None
+    file = Path(os.path.normpath(directory / environment.source))
+    folder = Path(os.path.normpath(directory / environment.folder))
+    return Source(file, environment.reading, folder, EXPORTS.get(file.name, ()))
 
 
 def send(environment: Environment, network: Network, mailbox: Mailbox, home: Path) -> tuple[Setups, int]:
@@ -170,60 +275,68 @@ def search_path(environment: Environment, home: Path) -> tuple[str, ...]:
     return (str(_place(environment, home) / "bin"),) if environment.kind == "built" else environment.path
 
 
+def variables(environment: Environment, home: Path) -> dict[str, str]:
+    """What switches it on for the script, beside the search path."""
+    on = switched_on(str(_place(environment, home))) if environment.kind == "built" else {}
+    return {**on, **environment.variables}
+
+
 def find_program(program: str, environment: Environment) -> bool:
     """Whether the program can be started on this host; another environment is not looked into."""
     path = environment.path
     return not path or shutil.which(program, path=os.pathsep.join(path)) is not None
 
 
-def _source(wanted: str, directory: Path) -> str | None:
-    if wanted == "current":
-        return None
-    if wanted == "auto":
-        return next((name for name in FOUND_BY if _has_dependencies(directory / name)), None)
-    if not (directory / wanted).is_file():
-        raise SpecError(
-            f"launch.environment: {wanted!r} is no file in {directory}",
-            hint="use auto, current, or the path of a requirements file",
-        )
-    return wanted
+def _of(source: Source, asked: str | Dependencies, directory: Path) -> dict[str, Any]:
+    return {
+        "source": os.path.relpath(source.file, directory),
+        "folder": os.path.relpath(source.folder, directory),
+        "reading": source.kind,
+        "wanted": wanted(asked),
+    }
 
 
-def _has_dependencies(file: Path) -> bool:
-    """Whether the file is there to name packages; many a pyproject.toml only holds a linter's settings."""
-    if not file.is_file() or file.name != "pyproject.toml":
-        return file.is_file()
+def _packages(source: Source, root: Path) -> list[Found]:
+    return find_packages(named_paths(source), root, lambda folder: outside(folder.name, folder, source))
+
+
+def _outside(folder: Path) -> SpecError:
+    return SpecError(f"environment: {folder} lies outside the project")
+
+
+def _with(packages: Iterable[Found], folders: Iterable[str], root: Path) -> tuple[LocalPackage, ...]:
+    return _with_packages([one.package for one in packages if one.built is None], folders, root)
+
+
+def _with_packages(known: Iterable[LocalPackage], folders: Iterable[str], root: Path) -> tuple[LocalPackage, ...]:
+    packages = {one.directory: one for one in known}
+    for folder in folders:
+        if folder not in packages and (found := describe(root / folder, root)) is not None:
+            packages[folder] = found.package
+    return tuple(packages.values())
+
+
+def stale(source: Source, packages: Iterable[Found]) -> list[str]:
+    """A remark where uv.lock is older than what it was made from."""
+    if source.kind != "uv" or any(one.dynamic for one in packages):
+        return []
     try:
-        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
-    except ValueError:
-        return True  # uv says what is wrong with it, and where
-    return "dependencies" in project or "dependencies" in project.get("dynamic", ())
+        asked = ask_uv("lock", "--check", cwd=source.folder, limit_s=CHECK_LIMIT_S)
+    except TransientError:
+        return []
+    if asked.returncode == 0 or "needs to be updated" not in asked.stderr:
+        return []
+    return ["uv.lock is older than pyproject.toml, and is followed as it is; renew it: uv lock"]
 
 
-def _variables(source: str) -> dict[str, str]:
-    """For a project's file: its modules are found where they lie, since the project itself is not installed."""
-    is_project = Path(source).name in ("uv.lock", "pyproject.toml")
-    return {"PYTHONPATH": os.pathsep.join(("src", "."))} if is_project else {}
-
-
-def _files(directory: Path, source: str) -> list[Path]:
-    """All files that decide the environment: the source, those it includes, and the Python that is asked for."""
-    files = [directory / source]
-    for file in files:
-        included = (match["path"] for match in _INCLUDE.finditer(file.read_text(encoding="utf-8", errors="replace")))
-        files += [one for path in included if (one := file.parent / path).is_file() and one not in files]
-    asked = directory / ASKED
-    return [*files, asked] if asked.is_file() else files
-
-
-def _requirements(environment: Environment, directory: Path, place: Path) -> Path:
-    assert environment.source is not None
-    source = directory / environment.source
-    if source.name == "uv.lock":
-        locked = place / "requirements.txt"
-        run_uv("export", "--quiet", "--frozen", "--no-emit-project", "--output-file", str(locked), cwd=directory)
-        return locked
-    return source
+def _asked_python(source: Source) -> tuple[str, ...]:
+    """A script's header may ask for a Python; what a project asks for uv sees by itself."""
+    if source.kind != "script":
+        return ()
+    found = re.search(
+        r"^#\s*requires-python\s*=\s*[\"']([^\"']+)", source.file.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    return ("--python", found[1]) if found else ()
 
 
 def _place(environment: Environment, home: Path) -> Path:

@@ -159,7 +159,9 @@ class Journey:
             if self.plan.environment.kind == "sent":
                 say(self._send_environment())
                 return
-            made = environment.build(self.plan.environment, Path(self.plan.directory), self.home)
+            made = environment.build(
+                self.plan.environment, Path(self.plan.directory), self.home, root=self._project.root
+            )
             say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
 
     def _send_environment(self) -> str:
@@ -411,7 +413,7 @@ class Journey:
         resume = (checkpoint.newest(self.mailbox) if attempt > 1 else None) or plan.resume
         restored = resume.files if resume else ()
         paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
-        script = plan.environment.variables | plan.context() | plan.launch.variables
+        script = environment.variables(plan.environment, self.home) | plan.context() | plan.launch.variables
         return Order(
             run=plan.run,
             project=plan.project,
@@ -427,6 +429,8 @@ class Journey:
             setup=environment.setup_for(plan.environment, self._setups, self._offer),
             environment=script,
             directories={"DVC_ROOT": plan.stage.root} if plan.stage else {},
+            packages=environment.served(plan.environment, self.home, Path(plan.directory)),
+            python_path=plan.environment.python_path,
             secrets=plan.launch.secrets,
             outputs=plan.outputs(),
             ignore=plan.ignore,

@@ -69,7 +69,8 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
     if plan.stage and plan.stage.after:
         told.append(("after", f"runs here: {', '.join(plan.stage.after)}"))
     told += [("ends by", f"{layer}: {what}") for layer, what in plan.capability.layers.items()]
-    return told + [("note", note) for note in (*plan.notes, *plan.capability.warnings, *_remarks(plan.remarks))]
+    notes = (*plan.environment.notes, *plan.notes, *plan.capability.warnings, *_remarks(plan.remarks))
+    return told + [("note", note) for note in notes]
 
 
 def size(offer: Offer) -> str:

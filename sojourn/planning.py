@@ -193,9 +193,18 @@ def make_plan(
     found = provider.offers(need)
     _check_ranks(work.command, found.fitting)
     python = (
-        environment.resolve(launch.environment, project.directory, surroundings)
+        environment.resolve(
+            launch.environment, project.directory, surroundings, root=project.root, script=_script(work)
+        )
         if capability.shares_host
-        else environment.resolve_away(launch.environment, project, found.fitting, launch.network)
+        else environment.resolve_away(
+            launch.environment,
+            project,
+            found.fitting,
+            launch.network,
+            surroundings=surroundings,
+            script=_script(work),
+        )
     )
     _check_program(work.command, python, work.where)
     inputs = InputTree(project, launch.inputs)
@@ -247,6 +256,11 @@ def make_plan(
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
         notes=(*project.notes, *command.notes(work.command, (project.root, project.directory))),
     )
+
+
+def _script(work: _Work) -> Path | None:
+    script = command.script_of(work.command)
+    return work.where / script if script else None
 
 
 def _budget(launch: Launch, read: int, resumes: int) -> Budget:

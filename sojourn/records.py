@@ -79,6 +79,21 @@ class Command(Record):
     processes: int | Literal["gpu"] = Field(default=1, description="Ranks on each node")
 
 
+class LocalPackage(Record):
+    """A package whose code lies in the bundle: the script's Python sees it as if it were installed."""
+
+    name: str
+    version: str
+    directory: str = Field(description="Where its pyproject.toml or setup.py lies, relative to the root")
+    paths: tuple[str, ...] = Field(description="Directories that its modules are imported from, relative to the root")
+    metadata: str = Field(description="The text of METADATA")
+    entry_points: str = Field(default="", description="The text of entry_points.txt")
+    scripts: dict[str, str] = Field(default_factory=dict, description="Console scripts: name to `module:function`")
+    files: dict[str, str] = Field(
+        default_factory=dict, description="Programs that are files of the tree: name to path relative to the root"
+    )
+
+
 class Setup(Record):
     """The Python environment that a machine makes for itself before the script starts."""
 
@@ -104,11 +119,17 @@ class Order(Record):
     bundle: Bundle
     inputs: tuple[FileEntry, ...] = ()
     remove: tuple[str, ...] = Field(default=(), description="Paths removed before the start: outputs of an older run")
-    path: tuple[str, ...] = Field(default=(), description="Directories put before the machine's own PATH")
+    path: tuple[str, ...] = Field(
+        default=(), description="Directories put before the machine's own PATH; relative ones begin at the tree's root"
+    )
     setup: Setup | None = Field(default=None, description="What the machine makes first, and puts before that PATH")
     environment: dict[str, str] = Field(default_factory=dict)
     directories: dict[str, str] = Field(
         default_factory=dict, description="Variables that hold a directory of the tree, with its path from the root"
+    )
+    packages: tuple[LocalPackage, ...] = Field(default=(), description="Served from the tree")
+    python_path: tuple[str, ...] = Field(
+        default=(), description="PYTHONPATH; what is relative begins at the tree's root, and goes before packages"
     )
     secrets: tuple[str, ...] = Field(default=(), description="Names the machine's own environment must hold")
     outputs: tuple[str, ...] | None = Field(

@@ -14,17 +14,20 @@ import os
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field
 
+from sojourn.dependencies import Dependencies
 from sojourn.errors import SpecError
+from sojourn.local_packages import Found, describe
+from sojourn.reading import Desk, desk, outside, read
 from sojourn.records import Record
+from sojourn.sources import Source, named
 from sojourn.target import ASKED, Target
-from sojourn.uv import run_uv
 
 if TYPE_CHECKING:
     from packaging.pylock import Package, PackageArchive, PackageDirectory, PackageSdist, PackageVcs, PackageWheel
@@ -55,6 +58,9 @@ class Lock(Record):
         default=(), description="Files that travel to the machine; the rest is fetched there"
     )
     built: tuple[str, ...] = Field(default=(), description="Packages without a wheel that fits, built on the machine")
+    served: tuple[str, ...] = Field(
+        default=(), description="Folders of the project's own packages, relative to the root, served from the tree"
+    )
 
     @property
     def digest(self) -> str:
@@ -62,29 +68,56 @@ class Lock(Record):
         return hashlib.sha256(f"{self.target.platform}|{self.target.python}|{self.text}".encode()).hexdigest()[:16]
 
 
-def lock(source: str, directory: Path, root: Path, target: Target, *, offline: bool) -> Lock:
+def lock(
+    source: Source | str,
+    directory: Path,
+    root: Path,
+    target: Target,
+    *,
+    offline: bool,
+    wanted: Dependencies | None = None,
+    packages: Sequence[Found] = (),
+) -> Lock:
     """Resolve the dependency file for such machines; `offline` ones get all of it from here.
 
-    Raises SpecError with uv's last words, or for what cannot travel.
+    `packages` are the project's own ones, as far as they are known. Raises SpecError with uv's
+    words, or for what cannot travel.
     """
+    if isinstance(source, str):
+        source = named(source, directory)
+    name = os.path.relpath(source.file, directory)
     if offline and target.brings_python:
         raise SpecError(
             f"environment: the project asks for Python {target.python} and the image has {target.image_python}",
             hint=f"with  network: none  the image's Python is all there is; try:  echo {target.image_python} > {ASKED}",
         )
-    with tempfile.TemporaryDirectory(prefix="sojourn-") as folder:
+    root = root.resolve()
+    with tempfile.TemporaryDirectory(prefix="sojourn-") as folder, desk(root, packages) as at:
         file = Path(folder).resolve() / "pylock.toml"
-        run_uv(*_resolving(source, file, target, offline), cwd=directory, source=source)
-        chosen = _choose(tomllib.loads(file.read_text(encoding="utf-8")), source, target)
-    writer = _Writer(file.parent, root.resolve(), source, offline)
-    lines = [writer.line(package.name, origin) for package, origin in chosen]
+        text = read(source, wanted or Dependencies(), at, file, _machine(target, offline))
+        chosen = _choose(tomllib.loads(text), name, target)
+        writer = _Writer(file.parent, root, name, offline, source, at)
+        lines = [writer.line(package.name, origin) for package, origin in chosen]
+    installed = [line for line in lines if line.served is None]
     return Lock(
         target=target,
-        text="".join(f"{line.text}\n" for line in lines),
-        packages=len(lines),
+        text="".join(f"{line.text}\n" for line in installed),
+        packages=len(installed),
         sent=tuple(line.sent for line in lines if line.sent is not None),
         built=tuple(package.name for (package, _), line in zip(chosen, lines, strict=True) if line.built),
+        served=tuple(line.served for line in lines if line.served is not None),
     )
+
+
+def _machine(target: Target, offline: bool) -> tuple[str, ...]:
+    """What uv is told of the machine."""
+    # Our own Python builds what must be built to be read; looking for the target's would take seconds.
+    asked = (
+        f"--python-platform={target.platform}",
+        f"--python-version={target.python}",
+        f"--python={sys.executable}",
+    )
+    return (*asked, "--only-binary=:all:") if offline else asked
 
 
 def _choose(found: dict[str, Any], source: str, target: Target) -> list[tuple[Package, Origin]]:
@@ -111,41 +144,32 @@ def login(url: str) -> tuple[str, str] | None:
     return (found[0], found[2]) if found is not None else None
 
 
-def _resolving(source: str, file: Path, target: Target, offline: bool) -> Iterable[str]:
-    if Path(source).name == "uv.lock":
-        return ("export", "--quiet", "--frozen", "--no-emit-project", "--format=pylock.toml", f"--output-file={file}")
-    # Our own Python builds what must be built to be read; looking for the target's would take seconds.
-    return (
-        "pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", f"--output-file={file}",
-        f"--python-platform={target.platform}", f"--python-version={target.python}", f"--python={sys.executable}",
-        *(("--only-binary=:all:",) if offline else ()), source,
-    )  # fmt: skip
-
-
 class _Line(NamedTuple):
     """A package as the machine's uv is told to install it."""
 
     text: str
     sent: Sent | None = None
     built: bool = False
+    served: str | None = None
 
 
 class _Writer:
     """Writes the lines; the paths that uv gives begin at `folder`."""
 
-    def __init__(self, folder: Path, root: Path, source: str, offline: bool) -> None:
+    def __init__(self, folder: Path, root: Path, name: str, offline: bool, source: Source, at: Desk) -> None:
         self._folder = folder
         self._root = root
-        self._source = source
+        self._source = name
         self._offline = offline
+        self._origin = source
+        self._at = at
 
     def line(self, name: str, origin: Origin) -> _Line:
         """The line of one package. Raises SpecError for what cannot get to the machine."""
         from packaging.pylock import PackageDirectory, PackageVcs
 
         if isinstance(origin, PackageDirectory):
-            path = self._in_tree(name, origin.path)
-            return _Line(f"-e {path}" if origin.editable else path, built=True)
+            return self._folder_of_project(name, origin)
         if isinstance(origin, PackageVcs):
             if self._offline:
                 raise self._refusal(name, f"comes from {origin.url}, which needs the internet")
@@ -170,14 +194,19 @@ class _Writer:
         sent = Sent(name=file.name, url=url, sha256=digest, size=size)
         return _Line(f"./{WHEELS}/{file.name} --hash=sha256:{digest}", sent, built)
 
-    def _in_tree(self, name: str, path: str) -> str:
-        """A directory of the project as the machine sees it."""
-        if self._offline:
-            raise self._refusal(name, f"is built from {path}, which needs the internet")
-        full = (self._folder / path).resolve()
+    def _folder_of_project(self, name: str, origin: PackageDirectory) -> _Line:
+        """Served from the tree, or, where it must be built, installed from the tree on the machine."""
+        full = self._at.origin((self._folder / origin.path).resolve())
         if not full.is_relative_to(self._root):
-            raise self._refusal(name, f"lies in {full}, outside the project")
-        return f"./{(TREE / full.relative_to(self._root)).as_posix()}"
+            raise outside(name, full, self._origin)
+        where = full.relative_to(self._root).as_posix()
+        found = describe(full, self._root)
+        if found is not None and found.built is None:
+            return _Line("", served=where)
+        if self._offline:
+            raise self._refusal(name, f"is built from {where}, which needs the internet")
+        path = f"./{(TREE / where).as_posix()}"
+        return _Line(f"-e {path}" if origin.editable else path, built=True)
 
     def _url(self, url: str | None, path: str | None) -> str:
         """The whole address, without a login: that stays here."""

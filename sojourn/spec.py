@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from sojourn import form
+from sojourn.dependencies import Wanted
 from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
@@ -115,10 +116,11 @@ class Launch(BaseModel):
         description="How long the machines stay when the script failed, to look at them by `sojourn exec`, like 20m; "
         "never beyond deadline and budget; kept in seconds.",
     )
-    environment: str = Field(
+    environment: Wanted = Field(
         default="auto",
         description="`auto` builds one from the dependency files found, `current` takes the python on your PATH "
-        "(on a rented machine, its image's), anything else is the path of a requirements file.",
+        "(on a rented machine, its image's), anything else is the path of a dependency file; or a mapping: "
+        "{file: auto, extras: [viz], groups: [train], package: member, index_strategy: unsafe-best-match}.",
     )
     variables: dict[str, Text] = Field(default_factory=dict, description="Environment variables for the script.")
     secrets: Names = Field(

@@ -75,7 +75,7 @@ def test_the_plan_of_a_script_is_the_golden_one(project: Path) -> None:
     written = json.loads(made.to_bytes())
     written.update(host="this-host", directory="/home/me/digits")
     written["environment"]["path"] = ["/usr/bin"]
-    written["environment"]["variables"] = {}
+    written["environment"].update(variables={}, notes=[], packages=[])
     if os.environ.get("UPDATE_GOLDEN"):
         GOLDEN.parent.mkdir(exist_ok=True)
         GOLDEN.write_text(json.dumps(written, indent=1) + "\n")

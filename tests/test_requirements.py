@@ -160,13 +160,22 @@ def test_the_wheel_is_the_one_for_the_machine_and_not_for_this_host(project: Pat
     assert locked(project, LOCAL + "fast\n", target).sent[0].name == f"fast-1.0-{tag}.whl"
 
 
-def test_a_directory_of_the_project_is_named_as_it_lies_on_the_machine(project: Path) -> None:
+def test_a_package_of_the_project_is_served_from_the_tree_and_not_installed(project: Path) -> None:
     (project / "lib").mkdir()
     (project / "lib/pyproject.toml").write_text(LIB)
 
-    assert locked(project, "-e ./lib\n").text == "-e ./tree/lib\n"
+    for offline in (False, True):
+        found = locked(project, "-e ./lib\n", offline=offline)
+        assert (found.text, found.served) == ("", ("lib",))
     below = lock("requirements.txt", project, project.parent, INTEL, offline=False)
-    assert below.text == f"-e ./tree/{project.name}/lib\n", "from the top of the git tree"
+    assert below.served == (f"{project.name}/lib",), "from the top of the git tree"
+
+
+def test_a_package_that_must_be_compiled_is_named_as_it_lies_on_the_machine(project: Path) -> None:
+    (project / "lib").mkdir()
+    (project / "lib/pyproject.toml").write_text(LIB + '[tool.setuptools]\next-modules = [{name = "fast"}]\n')
+
+    assert locked(project, "-e ./lib\n").text == "-e ./tree/lib\n"
     with pytest.raises(SpecError, match="'lib' is built from .*, which needs the internet"):
         locked(project, "-e ./lib\n", offline=True)
 

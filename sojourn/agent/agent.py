@@ -35,6 +35,7 @@ from sojourn.agent.launch import command_line, environment, own_secrets
 from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
+from sojourn.agent.packages import search_path, serve
 from sojourn.agent.paths import inside
 from sojourn.agent.processes import adopt_orphans
 from sojourn.agent.scalars import Scalars
@@ -189,7 +190,9 @@ class Agent:
             self._store, self._root, self._scratch, self._interrupts.check, self._boot.get("store_region")
         )
         self._fetcher.fetch(order)
+        env["PATH"] = search_path(env["PATH"], self._root)
         env.update(self._prepare(order.get("setup"), env["PATH"]))
+        env.update(serve(order.get("packages", []), order.get("python_path", []), self._root, self._scratch, env))
         inside(self._root, posixpath.join(order["bundle"]["directory"], "outputs"))
         os.makedirs(env["SOJOURN_OUTPUT_DIR"], exist_ok=True)
         output = os.path.relpath(env["SOJOURN_OUTPUT_DIR"], self._root)

@@ -22,6 +22,7 @@ from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.launch import passed
 from sojourn.agent.processes import MARK, MARK_DIRECTORY, descendants, kill_all, own_proc, processes
 from sojourn.agent.store import MIB
+from sojourn.agent.venv import bundled, open_to_packages, switched_on
 
 FOLDER = "environment"
 SAID_LINES = 6
@@ -57,15 +58,18 @@ class Environment:
             uv = self._unpack_uv()
             self._run(uv, "venv", "--python", self._setup["python"], venv)
             python = os.path.join(venv, "bin", "python")
+            seeds = bundled(python)  # whatever the project wants takes their place
+            if seeds:
+                self._run(uv, "pip", "install", "--no-deps", "--no-index", "--python", python, *seeds)
             self._run(uv, "pip", "install", "--no-deps", "--python", python, "-r", self._setup["requirements"]["path"])
+            open_to_packages(venv)
             files.remove(os.path.join(self._scratch, "wheels"))  # the disk is the script's now
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Refused("environment: the machine's disk is full") from error
             raise Refused(f"environment: cannot be made here: {error}") from error
-        # The last two make `uv run` take this environment as it is, instead of making one in the tree.
         programs = os.pathsep.join([os.path.join(venv, "bin"), path, self._place])
-        return {"PATH": programs, "VIRTUAL_ENV": venv, "UV_PROJECT_ENVIRONMENT": venv, "UV_NO_SYNC": "1"}
+        return {"PATH": programs, **switched_on(venv)}
 
     def _unpack_uv(self) -> str:
         uv = os.path.join(self._place, "uv")

@@ -1,0 +1,176 @@
+"""The Python that the user has switched on, and where it would import the project from: not the bundle.
+
+An editable installation, a line in a .pth file and PYTHONPATH lead into the tree as it
+stands while the script runs, or into another checkout. What of that is the project's is
+taken from the bundle instead, which goes before all that is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from sojourn import local_packages
+from sojourn.local_packages import Found, normal
+from sojourn.project import Project
+from sojourn.records import LocalPackage
+
+INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH")
+ASK_LIMIT_S = 20.0
+
+
+@dataclass
+class Current:
+    """How the script gets to it."""
+
+    path: list[str]
+    variables: dict[str, str]
+    python_path: list[str] = field(default_factory=list)
+    packages: list[LocalPackage] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class _Installed(NamedTuple):
+    """A package that an environment takes from a folder, or took."""
+
+    name: str | None
+    place: Path
+    editable: bool
+
+
+def look(directory: Path, root: Path, surroundings: Mapping[str, str]) -> Current:
+    """The environment of whoever asks, with the project's own code from the bundle."""
+    path = surroundings.get("PATH", os.defpath).split(os.pathsep)
+    found = Current(
+        path=[one for entry in path for one in _programs(entry, directory, root)],
+        variables={name: surroundings[name] for name in INHERITED if name in surroundings},
+    )
+    for entry in filter(None, surroundings.get("PYTHONPATH", "").split(os.pathsep)):
+        found.python_path += _modules(directory / entry, root)
+    for one in dict.fromkeys(_installed(path, surroundings)):
+        _take(one, found, directory, root)
+    return found
+
+
+def _programs(entry: str, directory: Path, root: Path) -> list[str]:
+    """A folder of the project's own programs is first looked for in the bundle."""
+    full = Path(os.path.normpath(directory / entry)) if entry else directory
+    inside = full.is_relative_to(root) and not _in_environment(full, root)
+    return [full.relative_to(root).as_posix(), str(full)] if inside else [entry or str(full)]
+
+
+def _modules(entry: Path, root: Path) -> list[str]:
+    full = Path(os.path.normpath(entry))
+    if not full.is_relative_to(root) or _in_environment(full, root):
+        return [str(full)]
+    where = full.relative_to(root).as_posix()
+    ignored = Project(root).git("check-ignore", "--quiet", where) is not None if where != "." else False
+    return [str(full)] if ignored else [where]
+
+
+def _in_environment(folder: Path, root: Path) -> bool:
+    """Whether it belongs to a virtual environment, which does not travel."""
+    above = (one for one in (folder, *folder.parents) if one.is_relative_to(root))
+    return any((one / "pyvenv.cfg").exists() or (one / "conda-meta").is_dir() for one in above)
+
+
+def _take(one: _Installed, found: Current, directory: Path, root: Path) -> None:
+    inside = one.place.is_relative_to(root) and not _in_environment(one.place, root)
+    ours = _described(one.place, root) if inside else _twin(one, directory, root)
+    if ours is None:
+        if inside and one.editable:
+            found.python_path.append(one.place.relative_to(root).as_posix())
+        return
+    package = ours.package
+    if ours.built:
+        what = "from your tree as it stands" if inside and one.editable else f"from {one.place}"
+        found.notes.append(f"{package.name} is imported {what}, not from the bundle: {ours.built}")
+        return
+    if package.directory not in {other.directory for other in found.packages}:
+        found.packages.append(package)
+    if not inside:
+        found.notes.append(f"{package.name} is installed from {one.place}; the run imports it from this project")
+    elif not one.editable:
+        found.notes.append(f"{package.name} is installed as a copy; the run imports it as it stands in the project")
+
+
+def _described(place: Path, root: Path) -> Found | None:
+    return local_packages.describe(place, root) if place.is_dir() else None
+
+
+def _twin(one: _Installed, directory: Path, root: Path) -> Found | None:
+    """The project's own package of that name, where what is installed is another checkout of it."""
+    if one.name is None:
+        return None
+    top = Project(one.place).git("rev-parse", "--show-toplevel") if one.place.is_dir() else None
+    below = Path(os.path.relpath(one.place, top.strip())) if top else Path(".")
+    places = (root / below, directory, *(above for above in directory.parents if above.is_relative_to(root)))
+    described = (_described(place, root) for place in dict.fromkeys(places))
+    return next((ours for ours in described if ours and normal(ours.package.name) == normal(one.name)), None)
+
+
+# --- what is installed ----------------------------------------------------------------------
+
+
+def _installed(path: list[str], surroundings: Mapping[str, str]) -> Iterator[_Installed]:
+    for site in _site_packages(path, surroundings):
+        for file in site.glob("*.dist-info/direct_url.json"):
+            yield from _direct(file)
+        for file in site.glob("*.egg-link"):
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            if lines:
+                yield _Installed(file.stem, Path(os.path.realpath(lines[0].strip())), True)
+        for file in site.glob("*.pth"):
+            for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+                if line.startswith(os.sep) and not file.name.startswith("__editable__"):
+                    yield _Installed(None, Path(os.path.realpath(line.strip())), True)
+
+
+def _direct(file: Path) -> Iterator[_Installed]:
+    """https://packaging.python.org/en/latest/specifications/direct-url/"""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        url, folder = urlsplit(said["url"]), said.get("dir_info")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return
+    if url.scheme == "file" and folder is not None:
+        name = file.parent.name.removesuffix(".dist-info").rpartition("-")[0]
+        yield _Installed(name, Path(os.path.realpath(unquote(url.path))), bool(folder.get("editable")))
+
+
+def _site_packages(path: list[str], surroundings: Mapping[str, str]) -> Iterator[Path]:
+    """Where the Python that the PATH means keeps its packages."""
+    python = next(
+        (found for name in ("python", "python3") if (found := shutil.which(name, path=os.pathsep.join(path)))), None
+    )
+    if python is None:
+        return
+    prefix = Path(python).parent.parent
+    if not list(prefix.glob("lib/python3*")):
+        prefix = _asked(python) or prefix
+    version = re.search(r"python(3\.\d+)", os.path.realpath(python))
+    pattern = f"python{version[1]}" if version else "python3*"
+    homes = [prefix]
+    if not (prefix / "pyvenv.cfg").exists() and surroundings.get("HOME"):
+        homes.append(Path(surroundings["HOME"], ".local"))
+    for home in homes:
+        for kind in ("site-packages", "dist-packages"):
+            yield from home.glob(f"lib/{pattern}/{kind}")
+
+
+def _asked(python: str) -> Path | None:
+    """For a shim, that starts another Python."""
+    words = [python, "-I", "-c", "import sys; print(sys.prefix)"]
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, timeout=ASK_LIMIT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Path(said.stdout.strip()) if said.returncode == 0 and said.stdout.strip() else None
