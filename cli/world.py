@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sojourn.errors import SpecError
+from sojourn import catalogue
+from sojourn.errors import AccessError, SpecError
 from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
@@ -63,8 +66,9 @@ def prepare_plan(
     project, home = Project.at(directory), data_home()
     if from_run is None:
         launch = read_launch(project.directory, {**flags, "store": store or flags.get("store")})
-        provider = open_provider(launch.where, home, launch.regions or None)
-        where = Store(store_for(launch, provider, project, home))
+        with _telling_prices(launch):
+            provider = open_provider(launch.where, home, launch.regions or None)
+            where = Store(store_for(launch, provider, project, home))
     else:
         launch, where = _again(from_run, open_stores(store), project, flags)
         provider = open_provider(launch.where, home, launch.regions or None)
@@ -80,6 +84,18 @@ def prepare_plan(
     )
     past = past_reports(where, plan.project)
     return plan.model_copy(update={"expected_s": usual_seconds(past, plan.shown_command())})
+
+
+@contextmanager
+def _telling_prices(launch: Launch) -> Iterator[None]:
+    """Whoever has no login yet, or no setup, may still wonder what it would cost."""
+    try:
+        yield
+    except (AccessError, SpecError) as error:
+        if known := catalogue.prices(launch.need(), launch.where):
+            told = f"until then, what Sojourn's catalogue says, on demand: {'; '.join(known)}"
+            error.hint = f"{error.hint}\n  {told}" if error.hint else told
+        raise
 
 
 def _again(run: str, stores: list[Store], project: Project, flags: dict[str, Any]) -> tuple[Launch, Store]:

@@ -17,6 +17,7 @@ from sojourn.errors import SpecError, nearest
 from sojourn.records import GpuNeed, Need, Record
 
 GB = 10**9
+PRICED = 3  # types whose price is shown
 # What the sizes of iterative's TPI stand for here: the same on every provider.
 _SIZES = {
     "s": Need(cpus=1, memory=1 * GB),
@@ -87,6 +88,21 @@ def candidates(need: Need, provider: str) -> list[MachineType]:
             hint=f"the largest that fits otherwise is {largest.name}: {largest.cpus} CPUs, {_gb(largest.memory)}",
         )
     return _cheapest_first(found)
+
+
+def prices(need: Need, provider: str) -> list[str]:
+    """What the first few types that fit cost by these rows alone, for who has no account with the provider yet."""
+    try:
+        name = exact(need)
+        found = [known(provider)[name]] if name in known(provider) else candidates(need, provider) if not name else []
+    except (SpecError, ValueError):
+        return []
+    return [
+        f"{one.name} ({', '.join(filter(None, [f'{one.cpus} CPUs', _gb(one.memory), one.shown_gpus]))}) "
+        f"about ${one.price:.2f}/h in {one.priced}"
+        for one in found[:PRICED]
+        if one.price is not None
+    ]
 
 
 def _type(row: dict[str, str]) -> MachineType:

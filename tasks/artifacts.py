@@ -6,7 +6,7 @@ import base64
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import copy_context
 from datetime import datetime
 from functools import partial
@@ -25,7 +25,7 @@ from sojourn.drawing import chart, format_number
 from sojourn.following import Status
 from sojourn.planning import Plan, format_bytes
 from sojourn.reap import Finding
-from sojourn.records import Outcome, Receipt, Resource
+from sojourn.records import Attempt, Outcome, Receipt, Resource
 from sojourn.report import Report
 from sojourn.shorthand import counted, format_duration, format_seconds
 
@@ -41,9 +41,14 @@ logger = logging.getLogger(__name__)
 
 
 def show_plan(plan: Plan) -> None:
-    """A row for each line of the plan."""
-    page = _rows(["what", "plan"], [[heading, text] for heading, text in plan_text.lines(plan)])
+    """Every line of the plan."""
+    page = plan_page(plan)
     _try(lambda: create_markdown_artifact(page, key=f"{plan.project}-plan", description=f"Plan of {plan.run}"))
+
+
+def plan_page(plan: Plan) -> str:
+    """A list as markdown: Prefect breaks no line of a table, and cuts off what does not fit on the page."""
+    return _list((heading, _plain(text)) for heading, text in plan_text.lines(plan))
 
 
 def show_receipt(plan: Plan, receipt: Receipt) -> None:
@@ -54,28 +59,40 @@ def show_receipt(plan: Plan, receipt: Receipt) -> None:
 
 
 def receipt_page(receipt: Receipt) -> str:
-    """A table as markdown: Prefect's own tables cut off what does not fit on the page."""
-    heading = ["what", "since", "for", "end", "cost"]
-    parts = [_rows(heading, [_resource(one) for one in receipt.resources])]
+    """What was rented, since when and for how long, what ended it, when it was last asked for and gone, its cost."""
+    parts = [_list((one.kind, _resource(one)) for one in receipt.resources)]
     if len(receipt.attempts) > 1:
-        tried = [
-            [one.number, f"{one.nodes} × {one.machine}", one.place, one.message or one.state, f"${one.cost:.2f}"]
-            for one in receipt.attempts
-        ]
-        parts.append("## Attempts\n\n" + _rows(["attempt", "machines", "place", "ended", "cost"], tried))
-    return "\n\n".join(parts) + "\n"
+        tried = ((f"{one.number}: {one.nodes} × {one.machine}", _attempt(one)) for one in receipt.attempts)
+        parts.append("## Attempts\n\n" + _list(tried))
+    return "\n".join(parts)
 
 
-def _resource(one: Resource) -> list[object]:
+def _resource(one: Resource) -> str:
     began = one.created_at or one.asked_at
-    gone = f"gone {_clock(one.gone_at)}" if one.gone_at else "**NOT CONFIRMED GONE**"
-    return [
-        ", ".join(part for part in (one.kind, one.name, one.identity) if part),
-        _clock(began) if began else "",
-        format_seconds(one.seconds) if one.seconds else "",
-        f"{one.ended_by}, {gone}" if one.ended_by else gone,
+    known = [
+        f"`{one.name}`",
+        *([_plain(one.identity)] if one.identity else []),
+        *([f"since {_clock(began)}"] if began else []),
+        *([f"for {format_seconds(one.seconds)}"] if one.seconds else []),
+        *([f"ended by {_plain(one.ended_by)}"] if one.ended_by else []),
+        f"gone {_clock(one.gone_at)}" if one.gone_at else "**NOT CONFIRMED GONE**",
         f"${one.cost:.2f}",
     ]
+    return ", ".join(known)
+
+
+def _attempt(one: Attempt) -> str:
+    ended = f"{one.state}: {_plain(one.message)}" if one.message else one.state
+    return f"{_plain(one.place)}, {one.market}, {format_seconds(one.seconds)}, ${one.cost:.2f}, {ended}"
+
+
+def _list(rows: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"- **{_plain(heading)}** {text}\n" for heading, text in rows)
+
+
+def _plain(text: str) -> str:
+    """The text with every sign that markdown would take for its own, in one line."""
+    return re.sub(r"([\\`*_<>\[\]#|~$])", r"\\\1", text).replace("\n", " ")
 
 
 def _clock(at: float) -> str:

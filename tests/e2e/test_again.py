@@ -1,4 +1,4 @@
-"""What was trained already, and what there is to fetch of it."""
+"""What is told before money is spent: what was trained already, and what machines cost; and a pull of nothing."""
 
 from __future__ import annotations
 
@@ -71,3 +71,11 @@ def test_a_run_that_left_no_file_has_nothing_to_pull_and_makes_no_directory(worl
     world.script("open('one.txt', 'w').write('1')")
     assert world.train().returncode == 0
     assert "1 file in results" in world.sojourn("pull", "last", "--to", "results").stdout
+
+
+def test_who_has_no_account_yet_is_told_what_the_catalogue_knows_of_prices(world: World) -> None:
+    world.script("print('trained')")
+    nobody = {"AWS_EC2_METADATA_DISABLED": "true", "AWS_DEFAULT_REGION": "us-east-1"}
+    done = world.sojourn("plan", "--where", "aws", "--gpu", "L4", "--", "python", "train.py", **nobody)
+    assert done.returncode == 3 and "aws configure" in done.stderr
+    assert "catalogue says, on demand: g6.xlarge (4 CPUs, 17 GB, 1 × L4 24 GB) about $0.80/h in 20" in done.stderr

@@ -119,8 +119,8 @@ def test_plan_report_and_receipt_are_artifacts(trained: World, server: Server) -
     kept = {one["key"]: one for one in server.artifacts(server.flow_run(shown["run"])["id"])}
     assert {key.rsplit("-", 1)[1] for key in kept} == {"plan", "report", "receipt"}
     receipt = kept[f"{shown['plan']['project']}-receipt"]["data"]
-    assert [one["name"] for one in shown["receipt"]["resources"] if f", {one['name']}, pid " not in receipt] == []
-    assert "| command | python train.py |" in kept[f"{shown['plan']['project']}-plan"]["data"]
+    assert [one["name"] for one in shown["receipt"]["resources"] if f"`{one['name']}`, pid " not in receipt] == []
+    assert "- **command** python train.py\n" in kept[f"{shown['plan']['project']}-plan"]["data"]
     assert "| loss | 0.5 |" in kept[f"{shown['plan']['project']}-report"]["data"]
 
 
