@@ -24,6 +24,7 @@ from sojourn.following import Audience, Follower
 from sojourn.gathering import gather
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
+from sojourn.missing import missing
 from sojourn.orchestrator import Orchestrator
 from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
@@ -460,11 +461,18 @@ class Journey:
             past=self._past,
             phases=self.phases,
             now=self.clock.now(),
+            missing=self._missing(outcome),
         )
         self.ledger.append("closed")
         self.mailbox.write("report", report)  # the very last: the reaper leaves alone what has one
         shutil.rmtree(self._checkout, ignore_errors=True)
         return report
+
+    def _missing(self, outcome: Outcome) -> tuple[str, ...]:
+        inputs = self.mailbox.read("inputs", Inputs)
+        if outcome.state != "failed" or self._sent is None or inputs is None:
+            return ()
+        return missing(self.plan, outcome.tail, self._sent, inputs.files)
 
     @contextmanager
     def _step(self, name: str, ago: float = 0.0) -> Iterator[Say]:
@@ -522,7 +530,7 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
         return
     if report.state == "stopped":
         raise StoppedError(report.message)
-    tail = outcome.tail if outcome else ""
+    tail = "\n".join([*([outcome.tail] if outcome and outcome.tail else []), *report.missing])
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
 

@@ -67,6 +67,7 @@ class Report(Record):
     bytes: int
     checkpoints: int
     published: Published
+    missing: tuple[str, ...] = Field(default=(), description="What the script did not find there, and stands here")
 
 
 def write_report(
@@ -81,6 +82,7 @@ def write_report(
     past: Sequence[Report],
     phases: dict[str, float],
     now: float,
+    missing: tuple[str, ...] = (),
 ) -> Report:
     """The report, from the run's other records and the `past` reports of its project, oldest first."""
     metrics = metrics | {name: value for name, value in _last_values(series).items() if name not in metrics}
@@ -117,6 +119,7 @@ def write_report(
         bytes=collected.bytes,
         checkpoints=collected.checkpoints,
         published=published,
+        missing=missing,
     )
 
 
