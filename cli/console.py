@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sojourn import plan_text
+from sojourn import plan_text, remainder
 from sojourn.drawing import format_number, sparkline
 from sojourn.errors import SojournError
 from sojourn.ledger import Entry
@@ -92,6 +92,7 @@ def show_outcome(report: Report) -> None:
             ("run", f"{report.run}    {report.state}: {report.message}"),
             ("metrics", _metrics(report)),
             ("results", _places(report)),
+            *remainder.lines(report.kept, report.left_behind),
         ]
     )
 

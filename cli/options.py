@@ -76,6 +76,7 @@ _LAUNCH: dict[str, Any] = {
     "secrets": _options("--secret", "The name of a variable the script needs."),
     "inputs": _options("--input", "A large file or directory to send along."),
     "outputs": _options("--output", "A path that comes home even if git ignores it."),
+    "keep": _option("How much of what does not come home is kept in the store, like 5GB; 0 for none."),
     "resume_args": _option("Arguments added to the command when a checkpoint is restored.", metavar="ARGS"),
 }
 

@@ -22,11 +22,12 @@ def pull(
 
     Example: sojourn pull last --to results
     """
-    from cli.console import out
+    from cli.console import out, show_warning
     from cli.progress import open_listener
     from cli.world import open_stores
     from sojourn.errors import SpecError
     from sojourn.journey import Journey
+    from sojourn.omissions import printable
     from sojourn.providers import open_provider
     from sojourn.publish import to_directory
     from sojourn.runs import data_home, find_run, plan_of
@@ -41,13 +42,15 @@ def pull(
         placed = journey.apply()
     else:
         found = journey.results()
-        if not found.files:
+        if not found.files and not found.kept:
             yet = "" if journey.outcome else " yet"
             out.print(f"{plan.run} has left no file{yet}, so nothing was fetched; its log: sojourn logs {plan.run}")
             return
         placed = to_directory(found, mailbox, to or Path(plan.directory, "runs", plan.run))
     for path in (*placed.placed, *placed.beside):
-        out.print(f"  {path}", markup=False)
+        out.print(f"  {printable(path)}", markup=False)
+    for warning in placed.warnings:
+        show_warning(warning)
     out.print(
         placed.note or f"{counted(len(placed.placed), 'file')} in {placed.directory or plan.directory}", markup=False
     )

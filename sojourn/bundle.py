@@ -96,7 +96,7 @@ def survey(
     files, behind = _follow(project.root, found, {*tree.folders, *reasons})
     folders = sorted({*tree.folders, *(inputs.folders if inputs else ())})
     left = (*tree.left, *behind, *(inputs.left if inputs else ()))
-    return Survey(tuple(files), tuple(contents.ignore_lines(project.root)), tuple(folders), left)
+    return Survey(tuple(files), tuple(contents.all_ignore_lines(project, tree)), tuple(folders), left)
 
 
 def check_size(tree: Survey, accepted: bool) -> None:

@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from sojourn.bundle import fetch_file
 from sojourn.errors import SojournError
 from sojourn.mailbox import Mailbox
-from sojourn.records import FileEntry, Record
+from sojourn.records import FileEntry, Order, Record, Remainder
 
 
 class Collected(Record):
-    """What one attempt left in the store, over all its nodes."""
+    """What a run left in the store, over all its nodes and attempts, and what it left on its machines."""
 
     files: tuple[FileEntry, ...]
     bytes: int
     checkpoints: int
+    kept: tuple[FileEntry, ...] = ()
+    account: tuple[Remainder, ...] = ()
 
 
 def collect(mailbox: Mailbox, attempt: int, nodes: int) -> Collected:
     """The newest commit of every node, each of its objects confirmed to be in the store.
 
-    Where two nodes committed one path, rank 0's file counts. Raises SojournError when
-    an object that a manifest promises is missing.
+    Where two nodes committed one path, rank 0's file counts. What an earlier attempt wrote and this one,
+    which went on from its checkpoint, did not write again belongs to the results too.
+    Raises SojournError when an object that a manifest promises is missing.
     """
-    files: dict[str, FileEntry] = {}
-    for node in reversed(range(nodes)):
-        for entry in newest_files(mailbox, attempt, node, "out"):
-            files[entry.path] = entry
-    missing = [entry.path for entry in files.values() if not mailbox.store.exists(entry.source)]
-    if missing:
-        raise SojournError(
-            f"committed but not in the store: {', '.join(missing[:3])}",
-            hint=f"see what is there: sojourn show {mailbox.run} --json",
-        )
+    files = _newest(mailbox, attempt, nodes, "out")
+    kept = _newest(mailbox, attempt, nodes, "kept")
+    for earlier in range(attempt - 1, 0, -1):
+        gone = _restored(mailbox, earlier + 1)  # what its successor got and has no more was removed there
+        for path, entry in _newest(mailbox, earlier, nodes, "out").items():
+            if path not in gone:
+                files.setdefault(path, entry)
+        for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
+            kept.setdefault(path, entry)
+    kept = {path: entry for path, entry in kept.items() if path not in files}
+    _check_stored([*files.values(), *kept.values()], mailbox)
     checkpoints = len(mailbox.manifests(attempt, 0, "ckpt"))
     ordered = tuple(files[path] for path in sorted(files))
-    return Collected(files=ordered, bytes=sum(entry.size for entry in ordered), checkpoints=checkpoints)
+    return Collected(
+        files=ordered,
+        bytes=sum(entry.size for entry in ordered),
+        checkpoints=checkpoints,
+        kept=tuple(kept[path] for path in sorted(kept)),
+        account=_accounts(mailbox, attempt, nodes),
+    )
 
 
 def newest_files(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[FileEntry, ...]:
@@ -46,7 +57,43 @@ def newest_files(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[
     return manifest.files if manifest else ()
 
 
-def fetch(files: tuple[FileEntry, ...], mailbox: Mailbox, directory: Path) -> None:
+def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path) -> None:
     """Lay the files out below a directory, verified."""
     for entry in files:
         fetch_file(entry, mailbox, directory / entry.path)
+
+
+def _newest(mailbox: Mailbox, attempt: int, nodes: int, what: str) -> dict[str, FileEntry]:
+    """By path; what a node only carries on from a checkpoint gives way, and is there while rank 0's node has it."""
+    by_node = [newest_files(mailbox, attempt, node, what) for node in range(nodes)]
+    ours = f"{mailbox.machine}/{attempt}/"
+    files = {entry.path: entry for entry in by_node[0]}
+    for committed in reversed(by_node):
+        files.update({entry.path: entry for entry in committed if entry.source.startswith(ours)})
+    return files
+
+
+def _restored(mailbox: Mailbox, attempt: int) -> Collection[str]:
+    order = mailbox.read(f"order/{attempt}", Order)
+    return {entry.path for entry in order.inputs if entry.source.startswith("machine/")} if order else ()
+
+
+def _check_stored(entries: list[FileEntry], mailbox: Mailbox) -> None:
+    missing = [entry.path for entry in entries if not mailbox.store.exists(entry.source)]
+    if missing:
+        raise SojournError(
+            f"committed but not in the store: {', '.join(missing[:3])}",
+            hint=f"see what is there: sojourn show {mailbox.run} --json",
+        )
+
+
+def _accounts(mailbox: Mailbox, attempt: int, nodes: int) -> tuple[Remainder, ...]:
+    """What each node says does not come home; on several nodes with the node's number before each path."""
+    found: list[Remainder] = []
+    for node in range(nodes):
+        sequences = mailbox.manifests(attempt, node, "kept")
+        manifest = mailbox.manifest(attempt, node, "kept", sequences[-1]) if sequences else None
+        for one in manifest.account if manifest else ():
+            paths = tuple(f"node {node}: {path}" if node else path for path in one.paths)
+            found.append(one.model_copy(update={"paths": paths}))
+    return tuple(found)

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
-from sojourn import git
+from sojourn import git, ignoring
 from sojourn.names import is_run_id
 from sojourn.omissions import Account, Left, Look, Omission
 from sojourn.project import Project
@@ -39,6 +39,7 @@ SUBMODULE = "in submodules that are not fetched"
 WORKTREE = "in other worktrees of this repository"
 MADE_ANEW = "made anew by the stage"
 OURS = "of earlier runs"
+PLACED = "placed by an earlier run"
 STORE = "of Sojourn’s own store"
 ENVIRONMENT = "in virtual environments"
 CACHE = "in caches"
@@ -74,6 +75,7 @@ class Contents:
     folders: list[str] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
     wanting: list[Left] = field(default_factory=list)  # what stays although it is needed
+    ignore_files: list[str] = field(default_factory=list)
 
 
 def contents(project: Project, skip: Mapping[str, str | None], needed: Iterable[str] = ()) -> Contents:
@@ -108,8 +110,15 @@ def _remedy(project: Project, left: Left) -> str | None:
     return f"--input {shlex.quote(path)}"
 
 
+def all_ignore_lines(project: Project, tree: Contents) -> list[str]:
+    """What decides on the machine, where no git can be asked, which of the new files stay behind."""
+    if not project.in_git:
+        return ignore_lines(project.root)
+    return ignoring.lines(project.root, tree.ignore_files, _read_lines(project.root / IGNORE_FILE))
+
+
 def ignore_lines(root: Path) -> list[str]:
-    """The gitignore lines of the root, for the machine, where no git can be asked."""
+    """The gitignore lines of the root."""
     return [*_read_lines(root / ".gitignore"), *_read_lines(root / IGNORE_FILE)]
 
 
@@ -221,6 +230,8 @@ class _Walk:
 
     def _entry(self, entry: os.DirEntry[str], above: str, rules: _Rules, ignored: bool) -> bool:
         path, folder = above + entry.name, entry.is_dir(follow_symlinks=False)
+        if entry.name == ".gitignore" and not folder:
+            self.found.ignore_files.append(path)  # it counts also where it ignores itself
         if path in self._skip:
             return self._skipped(path + "/" * folder, self._skip[path])
         if reason := self._reason(entry, path, rules, ignored):

@@ -6,10 +6,8 @@ working directory; targets are given as absolute paths.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sojourn import programs
+from sojourn import metric_files, programs
 from sojourn.carrying import Cargo
 from sojourn.dvc_remote import Remote, StoredObject, only_files, open_remote, size_of
 from sojourn.dvc_repo import (
@@ -32,7 +30,7 @@ from sojourn.dvc_repo import (
     open_repo,
     reproduce,
 )
-from sojourn.errors import SpecError, first_line
+from sojourn.errors import SpecError
 from sojourn.records import FileEntry, Record
 from sojourn.shorthand import counted
 
@@ -225,14 +223,33 @@ class Dataset:
             outs = [out for out in self._at(stage.address).outs if out.use_cache and out.can_push]
             return self._push(self._objects((out, out) for out in outs), echo)
 
-    def metrics(self, stage: Stage) -> dict[str, Any]:
-        """The values of the stage's metric files in the tree, by dotted name."""
+    def push_command(self, address: str) -> str:
+        """What to type to push a stage's outputs."""
+        with dvc_errors():
+            names = {out.remote or self._repo.config["core"].get("remote") for out in self._at(address).outs}
+        remote = ["--remote", name] if len(names) == 1 and (name := next(iter(names))) else []
+        return shlex.join(["dvc", "push", *remote, address])
+
+    def metrics(self, addresses: Iterable[str]) -> dict[str, Any]:
+        """The values in the tree of the metric files that these stages write."""
+        self._forget()
         values: dict[str, Any] = {}
-        for output in stage.outputs:
-            path = self.root / output.path
-            if output.metric and path.is_file():
-                values.update(_flattened(_parsed(path)))
+        for path in (path for address in addresses for path in self.metric_files(address)):
+            file = self.root / path
+            if file.is_file() and file.stat().st_size <= metric_files.SIZE_LIMIT:
+                values.update(metric_files.read(path, file.read_bytes()))
         return values
+
+    def metric_files(self, address: str) -> list[str]:
+        """The files of metrics that a stage writes: outputs marked so, or named under `metrics:` in a dvc.yaml."""
+        from dvc.repo.metrics.show import _collect_top_level_metrics
+
+        with dvc_errors():
+            outs = self._at(address).outs
+            named = sorted(self.root / path for path in _collect_top_level_metrics(self._repo))
+            below = [str(path) for path in named if any(out.fs.isin_or_eq(str(path), out.fs_path) for out in outs)]
+            own = [out.fs_path for out in outs if out.metric]
+            return list(dict.fromkeys(self._relative(path) for path in (*own, *below)))
 
     # --- DVC's objects ---
 
@@ -461,30 +478,3 @@ def _stale(upstream: list[tuple[Any, list[Any]]]) -> list[Any]:
         if any(other in stale for other in above) or stage.changed(allow_missing=True, upstream=above):
             stale.append(stage)
     return stale
-
-
-# --- metric files ---------------------------------------------------------------------------
-
-
-def _parsed(path: Path) -> Any:
-    from dvc.utils.serialize import parse_yaml
-
-    with dvc_errors():
-        text = path.read_text(encoding="utf-8")
-        try:
-            if path.suffix == ".json":
-                return json.loads(text)
-            return tomllib.loads(text) if path.suffix == ".toml" else parse_yaml(text, str(path))
-        except ValueError as error:
-            raise SpecError(
-                f"{path}: not a metric file: {first_line(error)}", hint="write JSON, YAML or TOML"
-            ) from error
-
-
-def _flattened(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value} if prefix else {}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flattened(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return flat

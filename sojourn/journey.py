@@ -19,7 +19,7 @@ from sojourn.agent.pack import pack
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
-from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, first_line
+from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TrainingError, first_line
 from sojourn.following import Audience, Follower
 from sojourn.gathering import gather
 from sojourn.ledger import Ledger
@@ -259,8 +259,10 @@ class Journey:
         assert outcome is not None
         found = self.results()
         with self._step("publish") as say:
-            placed = self._publish(outcome, found)
-            say(_where(placed))
+            placed, outcome = self._place(outcome, found)
+            say(_where(placed), good=not placed.warnings)
+        for warning in placed.warnings:
+            self.listener.warn(warning)
         return self._close(outcome, found, placed)
 
     @property
@@ -278,11 +280,7 @@ class Journey:
     def results(self) -> Collected:
         """What the run has committed so far."""
         nodes, attempt = self.plan.launch.nodes, self.orchestrator.state.attempt
-        found = collect(self.mailbox, attempt, nodes)
-        while attempt > 1 and not found.files:  # machines that came to nothing must not hide what was there before
-            attempt -= 1
-            found = collect(self.mailbox, attempt, nodes)
-        return found
+        return collect(self.mailbox, attempt, nodes)
 
     def apply(self) -> Published:
         """Bring a finished run's results into the project's tree, if what ran is what stands there."""
@@ -292,7 +290,7 @@ class Journey:
                 f"{self.plan.run} did not succeed, so there is nothing to apply",
                 hint=f"sojourn pull {self.plan.run} --to DIR",
             )
-        return self._publish(outcome, self.results())
+        return self._publish(outcome, self.results(), asked=True)
 
     # -- holding the run ---------------------------------------------------------------------
 
@@ -434,7 +432,9 @@ class Journey:
             python_path=plan.environment.python_path,
             secrets=plan.launch.secrets,
             outputs=plan.outputs(),
+            named=plan.named_outputs,
             ignore=plan.ignore,
+            keep=plan.launch.keep,
             checkpoint=plan.checkpoint,
             metrics=plan.metric_files(),
             deadline_at=plan.deadline_at,
@@ -442,8 +442,25 @@ class Journey:
             hold_s=plan.launch.hold_on_failure,
         )
 
-    def _publish(self, outcome: Outcome, found: Collected) -> Published:
-        came_from = (self.plan, self.mailbox, outcome, found, self._checkout)
+    def _place(self, outcome: Outcome, found: Collected) -> tuple[Published, Outcome]:
+        """Bring the results home. What fails on the way is told, and keeps no run open: they are in the store."""
+        again = f"sojourn pull {self.plan.run} --apply"
+        try:
+            return self._publish(outcome, found), outcome
+        except SupersededError:
+            raise
+        except TrainingError as error:  # a stage that did not write what it declares
+            aside = f"nothing is in place; get what is there: sojourn pull {self.plan.run} --to DIR"
+            failed = outcome.model_copy(update={"state": "failed", "message": error.message})
+            return Published(note=aside, warnings=(error.message,)), failed
+        except Exception as error:
+            why = error.message if isinstance(error, SojournError) else f"{type(error).__name__}: {first_line(error)}"
+            cure = f" ({error.hint})" if isinstance(error, SojournError) and error.hint else ""
+            said = f"the results are in the store and not in place: {why}{cure}; when that is mended: {again}"
+            return Published(note=f"not in place: {again}", warnings=(said,)), outcome
+
+    def _publish(self, outcome: Outcome, found: Collected, asked: bool = False) -> Published:
+        came_from = (self.plan, self.mailbox, outcome, found, self.home, self._checkout, asked)
         return self.do(publish.bring_home, *came_from, echo=self.listener.note)
 
     def _close(self, outcome: Outcome, found: Collected, placed: Published) -> Report:

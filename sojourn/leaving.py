@@ -17,8 +17,8 @@ def count_left(mailbox: Mailbox) -> Left:
     """The bytes of a run by what they are, and when the store will forget them."""
     sizes = mailbox.store.sizes
     written = {key.removeprefix(f"{mailbox.machine}/"): size for key, size in sizes(mailbox.machine).items()}
-    saved = _checkpointed(mailbox, written)
-    found = {"results": 0, "checkpoints": 0, "logs": 0, "records": 0}
+    saved = _saved(mailbox, written)
+    found = {"results": 0, "checkpoints": 0, "kept": 0, "logs": 0, "records": 0}
     for key, size in written.items():
         found[_kind(key, saved)] += size
     found["records"] += sum(sizes(mailbox.control).values())
@@ -28,23 +28,26 @@ def count_left(mailbox: Mailbox) -> Left:
     return Left(store=mailbox.store.url, source=sum(own.values()), until=until, **found)
 
 
-def _kind(key: str, saved: set[str]) -> str:
-    """`key` is ATTEMPT/NODE/WHAT…; blobs are results unless a checkpoint alone names them."""
+def _kind(key: str, saved: dict[str, str]) -> str:
+    """`key` is ATTEMPT/NODE/WHAT…; blobs are results unless no output names them."""
     what = key.split("/")[2]
     if what == "blob":
-        return "checkpoints" if key in saved else "results"
+        return saved.get(key, "results")
     return "logs" if what in TOLD else "records"
 
 
-def _checkpointed(mailbox: Mailbox, written: dict[str, int]) -> set[str]:
-    """The blobs that checkpoints name and outputs do not."""
-    named: dict[str, set[str]] = {"ckpt": set(), "out": set()}
+def _saved(mailbox: Mailbox, written: dict[str, int]) -> dict[str, str]:
+    """The blobs that outputs do not name, by what they are: of checkpoints, or kept for `sojourn pull`."""
+    named: dict[str, set[str]] = {"kept": set(), "ckpt": set(), "out": set()}
     for attempt, node in sorted({tuple(key.split("/")[:2]) for key in written}):
         for what, sources in named.items():
             for sequence in mailbox.manifests(int(attempt), int(node), what)[-NEWEST:]:
                 manifest = mailbox.manifest(int(attempt), int(node), what, sequence)
                 sources.update(entry.source for entry in (manifest.files if manifest else ()))
-    return {source.removeprefix(f"{mailbox.machine}/") for source in named["ckpt"] - named["out"]}
+    kinds = {**dict.fromkeys(named["kept"], "kept"), **dict.fromkeys(named["ckpt"], "checkpoints")}
+    return {
+        source.removeprefix(f"{mailbox.machine}/"): kind for source, kind in kinds.items() if source not in named["out"]
+    }
 
 
 def _files(record: Any) -> Iterator[tuple[str, int]]:

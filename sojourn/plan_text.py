@@ -62,7 +62,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         ("money", _money(plan)),
         *([("hold", _hold(plan))] if plan.launch.hold_on_failure else []),
         ("makes", _makes(plan)),
-        ("leaves", f"results, logs and bundle in {plan.store}"),
+        ("leaves", f"results, logs and bundle{_kept(plan)} in {plan.store}"),
     ]
     if plan.stage and plan.stage.before:
         told.append(("first", f"runs here: {', '.join(plan.stage.before)}"))
@@ -82,7 +82,13 @@ def size(offer: Offer) -> str:
 
 def leaves(left: Left) -> str:
     """`12 MB in s3://…: source 1 MB, results 10 MB, …, until 21 Dec`."""
-    kinds = {"source": left.source, "results": left.results, "checkpoints": left.checkpoints, "logs": left.logs}
+    kinds = {
+        "source": left.source,
+        "results": left.results,
+        "checkpoints": left.checkpoints,
+        "kept": left.kept,
+        "logs": left.logs,
+    }
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in kinds.items() if size)
     until = f"until {datetime.fromtimestamp(left.until):%d %b %Y}" if left.until else "until sojourn purge"
     return f"{format_bytes(left.bytes)} in {left.store}{f' ({parts})' if parts else ''}, {until}"
@@ -205,6 +211,11 @@ def _gone_by(plan: Plan) -> str:
     at = plan.deadline_at + plan.launch.grace
     another_day = datetime.fromtimestamp(at).date() != datetime.fromtimestamp(plan.created_at).date()
     return f"{datetime.fromtimestamp(at):%a %d %b} {format_clock(at)}" if another_day else format_clock(at)
+
+
+def _kept(plan: Plan) -> str:
+    """What of the rest that the script writes is kept for `sojourn pull`."""
+    return f", and up to {format_bytes(plan.launch.keep)} of what git ignores," if plan.launch.keep else ""
 
 
 def _remarks(remarks: tuple[str, ...]) -> Iterable[str]:

@@ -18,6 +18,7 @@ from sojourn.errors import SpecError
 from sojourn.inputs import BRING, InputTree
 from sojourn.names import LeaseName, project_name
 from sojourn.omissions import Omission
+from sojourn.placing import earlier_results
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
@@ -155,6 +156,7 @@ class _Work(NamedTuple):
     left_out: Mapping[str, str | None]
     needed: tuple[str, ...]
     kept: tuple[str, ...]
+    reads: tuple[str, ...]  # dependencies that travel with the bundle
 
 
 def make_plan(
@@ -213,12 +215,13 @@ def make_plan(
     restored = tuple(entry.path for entry in resume.files) if resume else ()
     travel_otherwise: dict[str, str | None] = dict.fromkeys((*_inputs(launch, project), *restored))
     ours = dict.fromkeys(_our_own(store, home, project), contents.STORE)
-    left_out = {**work.left_out, **travel_otherwise, **ours}
+    placed = earlier_results(home, project, work.reads)
+    left_out = {**placed, **work.left_out, **travel_otherwise, **ours}
     tree = bundle.survey(project, left_out, work.needed, inputs)
     bundle.check_size(tree, accepted=accept_size)
     budget = _budget(launch, tree.bytes + input_bytes, 0 if capability.shares_host else launch.resumes)
     offers = budget.within(found)
-    _check_travels(work.command, work.where, project, {*(file.path for file in tree.files), *left_out})
+    _check_travels(work.command, work.where, project, {*(file.path for file in tree.files), *left_out} - {*placed})
     return Plan(
         run=run,
         project=name,
@@ -280,7 +283,7 @@ def _command_work(launch: Launch, project: Project) -> _Work:
     assert launch.command is not None
     started = command.read(launch.command, launch.processes, launch.nodes)
     nothing = Survey(files=0, bytes=0, push_files=0, push_bytes=0)
-    return _Work(started, project.directory, stage=None, data=nothing, left_out={}, needed=(), kept=())
+    return _Work(started, project.directory, stage=None, data=nothing, left_out={}, needed=(), kept=(), reads=())
 
 
 def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tuple[str, ...]) -> _Work:
@@ -306,6 +309,7 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
             **dict.fromkeys(_from_root(project, path) for path in data),
         },
         needed=tuple(_from_root(project, path) for path in stage.needed),
+        reads=tuple(_from_root(project, dep.path) for dep in stage.dependencies if dep.kind == "source"),
         kept=tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist),
     )
 
@@ -383,7 +387,7 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
         root=_from_root(project, "."),
         outputs=tuple(outputs),
         remove=tuple(path for path, out in outputs.items() if not out.persist),
-        metrics=tuple(path for path, out in outputs.items() if out.metric),
+        metrics=tuple(_from_root(project, path) for path in dataset.metric_files(stage.address)),
         parameters={name: value for values in stage.parameters.values() for name, value in values.items()},
         before=tuple(dataset.stale_before(stage)),
         after=tuple(dataset.after(stage)),

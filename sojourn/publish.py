@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import Field
 
 from sojourn import bundle, homecoming
+from sojourn.agent.patterns import Patterns
 from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
-from sojourn.errors import SpecError
+from sojourn.errors import SojournError, SpecError, first_line
 from sojourn.mailbox import Mailbox
+from sojourn.placing import Placings, Stands
 from sojourn.planning import Plan
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Outcome, Record
+
+NAMED = 3  # files of a sentence
 
 
 class Inputs(Record):
@@ -32,7 +40,9 @@ class Published(Record):
     differs: tuple[str, ...] = ()
     committed: bool = False
     pushed_bytes: int = 0
+    metrics: dict[str, Any] = Field(default_factory=dict, description="Of stages that ran here afterwards")
     note: str | None = None
+    warnings: tuple[str, ...] = Field(default=(), description="What was not done or is not the newest; what to type")
 
 
 def bring_home(
@@ -40,12 +50,15 @@ def bring_home(
     mailbox: Mailbox,
     outcome: Outcome,
     collected: Collected,
+    home: Path,
     checkout: Path,
+    asked: bool,
     echo: Callable[[str], None],
 ) -> Published:
     """Results of a run into the directory that it was started from, if that is here.
 
-    `checkout` is where its project would have been cloned to; what is placed there would go with it.
+    `home` is the data directory. `checkout` is where its project would have been cloned to; what is placed
+    there would go with it. `asked`: somebody wants these very results there, newer ones or not.
     """
     sent = mailbox.read("bundle", Bundle)
     if sent is None or not Path(plan.directory).is_dir():
@@ -55,38 +68,118 @@ def bring_home(
     project = Project.at(Path(plan.directory))
     if outcome.state != "succeeded":
         return keep_aside(plan, collected, mailbox, project)
+    placings = Placings(home, project.root)
     if plan.stage is None:
-        return place_files(plan, collected, sent, mailbox, project)
+        return place_files(plan, collected.files, sent, mailbox, project, placings, asked)
     inputs = mailbox.read("inputs", Inputs)
     assert inputs is not None and project.dvc is not None
     dataset = Dataset(project.dvc, project.directory)
-    return commit_stage(plan, collected, sent, inputs, mailbox, project, dataset, echo)
+    done = commit_stage(plan, collected, sent, inputs, mailbox, project, dataset, echo)
+    if not done.committed:
+        return done
+    chosen = _named_outputs(plan, collected)
+    more = place_files(plan, chosen, sent, mailbox, project, placings, asked)
+    placed, warned = (*done.placed, *more.placed), (*done.warnings, *more.warnings)
+    update = {"placed": placed, "beside": more.beside, "directory": more.directory, "warnings": warned}
+    return done.model_copy(update=update)
 
 
-def place_files(plan: Plan, collected: Collected, sent: Bundle, mailbox: Mailbox, project: Project) -> Published:
-    """Results of a plain script: new files go where the script put them, changed ones to `runs/<id>/`."""
+def place_files(
+    plan: Plan,
+    files: Iterable[FileEntry],
+    sent: Bundle,
+    mailbox: Mailbox,
+    project: Project,
+    placings: Placings,
+    asked: bool = False,
+) -> Published:
+    """Results of a plain script where it put them, in place of what an earlier run of ours placed there.
+
+    What is the user's is kept, and the result goes to `runs/<id>/` instead.
+    """
     travelled = {entry.path for entry in sent.listing} | {link.path for link in sent.links}
+    planned_at = float("inf") if asked else plan.created_at
     aside = project.directory / bundle.HOME / plan.run
-    placed, beside = [], []
-    for entry in collected.files:
-        target = project.root / entry.path
-        if _stands(target, entry):
-            placed.append(entry.path)
-        elif entry.path not in travelled and _free(target, project.root):
+    ours: list[FileEntry] = []
+    same: list[FileEntry] = []
+    others: list[tuple[FileEntry, Stands]] = []
+    with placings.held():
+        for entry in files:
+            stands = placings.look(entry, planned_at)
+            if stands.whose == "same" and (stands.run is None or entry.path in travelled):
+                same.append(entry)
+            elif entry.path not in travelled and stands.whose in ("nobody", "same", "older"):
+                ours.append(entry)
+            else:
+                others.append((entry, stands))
+        placings.note(ours, plan.run, plan.created_at)
+        refused = [entry for entry in ours if not _placed(entry, mailbox, placings)]
+        placings.settle(ours)
+    beside = [*refused, *(entry for entry, _ in others)]
+    fetch(beside, mailbox, aside)
+    placed = {entry.path for entry in (*ours, *same)} - {entry.path for entry in refused}
+    return Published(
+        placed=tuple(sorted(placed)),
+        beside=tuple(sorted(entry.path for entry in beside)),
+        directory=str(aside) if beside else None,
+        warnings=(*_not_writable(refused, aside), *_older_there(others, aside)),
+    )
+
+
+def _placed(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> bool:
+    """Put a result at its place, whole; False where this user may not write."""
+    target = placings.root / entry.path
+    try:
+        if not (target.is_file() and target.stat().st_size == entry.size and bundle.hash_file(target) == entry.hash):
             bundle.fetch_file(entry, mailbox, target)
-            placed.append(entry.path)
-        else:
-            bundle.fetch_file(entry, mailbox, aside / entry.path)
-            beside.append(entry.path)
-    return Published(placed=tuple(placed), beside=tuple(beside), directory=str(aside) if beside else None)
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError):
+        return False
+    return True
+
+
+def _not_writable(refused: list[FileEntry], aside: Path) -> list[str]:
+    paths = _names([entry.path for entry in refused])
+    return [f"{paths} cannot be written at its place: it is in {aside}"] if refused else []
+
+
+def _older_there(others: list[tuple[FileEntry, Stands]], aside: Path) -> list[str]:
+    """For each cause, which files at their places are not this run's."""
+    causes: dict[str, list[str]] = {}
+    for entry, stands in others:
+        causes.setdefault(_cause(stands), []).append(entry.path)
+    return [
+        f"{_names(paths)} at its place {cause}: the one of this run is in {aside}" for cause, paths in causes.items()
+    ]
+
+
+def _cause(stands: Stands) -> str:
+    if stands.whose == "newer":
+        return f"is of the newer run {stands.run}"
+    since = f" since {datetime.fromtimestamp(stands.since):%d %b %H:%M}" if stands.since else ""
+    return f"is yours{since} and was kept"
+
+
+def _names(paths: list[str]) -> str:
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return ", ".join(paths[:NAMED]) + more
+
+
+def _named_outputs(plan: Plan, collected: Collected) -> list[FileEntry]:
+    """What of a stage's run comes home because launch.outputs names it; its declared outputs are DVC's."""
+    assert plan.stage is not None
+    named = Patterns(f"/{path}" for path in plan.named_outputs)
+    declared = {PurePosixPath(path) for path in plan.stage.outputs}
+    found = [entry for entry in collected.files if named.match(entry.path)]
+    return [e for e in found if declared.isdisjoint((PurePosixPath(e.path), *PurePosixPath(e.path).parents))]
 
 
 def to_directory(collected: Collected, mailbox: Mailbox, directory: Path) -> Published:
-    """All results below a directory of the user's choice, which must be empty or new."""
+    """All that the store has of a run's files below a directory of the user's choice, which must be empty or new."""
     if directory.exists() and any(directory.iterdir()):
         raise SpecError(f"{str(directory)!r} is not empty", hint="name a new directory: --to PATH")
-    fetch(collected.files, mailbox, directory)
-    return Published(placed=tuple(entry.path for entry in collected.files), directory=str(directory))
+    files = (*collected.files, *collected.kept)
+    fetch(files, mailbox, directory)
+    return Published(placed=tuple(entry.path for entry in files), directory=str(directory))
 
 
 def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Project) -> Published:
@@ -137,20 +230,36 @@ def commit_stage(
             note=f"your tree changed meanwhile ({', '.join(applied.paths)}), so it and dvc.lock were left alone; "
             f"take the results: sojourn pull {plan.run} --to DIR; or restore it, then: sojourn pull {plan.run} --apply",
         )
-    pushed = dataset.push_outputs(dataset.at(plan.stage.name), echo)
-    dataset.reproduce(plan.stage.after, echo)
-    return Published(placed=applied.outputs, committed=True, pushed_bytes=pushed.bytes)
+    stage = plan.stage
+    pushed, warnings = _push(dataset, stage.name, echo)
+    warnings += _run_later(dataset, stage.after, echo)
+    metrics = dataset.metrics((stage.name, *stage.after))
+    return Published(
+        placed=applied.outputs, committed=True, pushed_bytes=pushed, metrics=metrics, warnings=tuple(warnings)
+    )
 
 
-def _stands(target: Path, entry: FileEntry) -> bool:
-    """Whether this very content is there already."""
-    return target.is_file() and target.stat().st_size == entry.size and bundle.hash_file(target) == entry.hash
+def _push(dataset: Dataset, stage: str, echo: Callable[[str], None]) -> tuple[int, list[str]]:
+    """Push a stage's outputs. They are in the tree and in DVC's cache by now, so a failure costs a command."""
+    try:
+        return dataset.push_outputs(dataset.at(stage), echo).bytes, []
+    except Exception as error:  # each kind of remote raises its own library's errors
+        because = error.message if isinstance(error, SojournError) else first_line(error)
+        cure = f"{error.hint}; then " if isinstance(error, SpecError) and error.hint else ""
+        return 0, [f"the outputs are not pushed: {because}; when that is mended: {cure}{dataset.push_command(stage)}"]
+
+
+def _run_later(dataset: Dataset, stages: tuple[str, ...], echo: Callable[[str], None]) -> list[str]:
+    """Run the stages that come after, here; one that fails keeps those that follow, and nothing else."""
+    for at, address in enumerate(stages):
+        try:
+            dataset.reproduce((address,), echo)
+        except Exception as error:
+            because = error.message if isinstance(error, SojournError) else first_line(error)
+            later = f"; {', '.join(stages[at + 1 :])} did not run" if stages[at + 1 :] else ""
+            return [f"{because}{later}; run it again: dvc repro {stages[-1]}"]
+    return []
 
 
 def _is_dvc(entry: FileEntry) -> bool:
     return entry.hash.startswith("md5:")
-
-
-def _free(target: Path, root: Path) -> bool:
-    """Whether nothing is there, not even a link that leads elsewhere."""
-    return not target.exists() and not target.is_symlink() and target.resolve().is_relative_to(root)

@@ -135,7 +135,9 @@ class Order(Record):
     outputs: tuple[str, ...] | None = Field(
         default=None, description="Paths that come home; None is everything new or changed"
     )
-    ignore: tuple[str, ...] = Field(default=(), description="gitignore lines for what stays behind")
+    named: tuple[str, ...] = Field(default=(), description="What comes home even when git ignores it")
+    ignore: tuple[str, ...] = Field(default=(), description="gitignore lines for what does not come home")
+    keep: float = Field(default=0, description="Bytes of what does not come home that are kept in the store")
     checkpoint: tuple[str, ...] = Field(default=(), description="Patterns of checkpoint files")
     metrics: tuple[str, ...] = Field(default=(), description="JSON files of metrics, read while the script runs")
     deadline_at: float
@@ -193,12 +195,23 @@ class ExecAnswer(Record):
     stderr_bytes: int = 0
 
 
+class Remainder(Record):
+    """Files that do not come home for one reason: kept in the store, or on their machine alone."""
+
+    reason: str
+    kept: bool
+    paths: tuple[str, ...] = Field(description="The topmost, the largest first; a folder ends with / and is whole")
+    files: int
+    bytes: int
+
+
 class Manifest(Record):
     """A commit: these files, these bytes, all in the store."""
 
     sequence: int
     at: float
     files: tuple[FileEntry, ...]
+    account: tuple[Remainder, ...] = Field(default=(), description="Of a commit of what does not come home")
 
 
 class Segment(NamedTuple):
@@ -501,6 +514,7 @@ class Left(Record):
     source: int = Field(default=0, description="Bundle, inputs, wheels; shared by hash with other runs")
     results: int = 0
     checkpoints: int = 0
+    kept: int = Field(default=0, description="What the script wrote beside its results, for `sojourn pull`")
     logs: int = Field(default=0, description="With the numbers that were read from the script's files")
     records: int = Field(default=0, description="Plan, ledger, orders, receipt")
     until: float | None = Field(default=None, description="When the store forgets them; by sojourn purge where absent")
@@ -508,7 +522,7 @@ class Left(Record):
     @property
     def bytes(self) -> int:
         """All of it."""
-        return self.source + self.results + self.checkpoints + self.logs + self.records
+        return self.source + self.results + self.checkpoints + self.kept + self.logs + self.records
 
 
 class Receipt(Record):

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
-import yaml
 from pydantic import Field
 
+from sojourn import metric_files, remainder
+from sojourn.agent.scalars import looks_like_metrics
 from sojourn.collect import Collected
 from sojourn.errors import SojournError
 from sojourn.mailbox import Mailbox
+from sojourn.metric_files import is_number
 from sojourn.metrics import Series
+from sojourn.omissions import Omission
 from sojourn.planning import Plan
 from sojourn.publish import Inputs, Published
 from sojourn.records import Bundle, Outcome, Receipt, Record
 
-_METRICS_LIMIT = 1_000_000
+GUESSES = 20  # files that look like metrics and that nobody called so
 
 
 class Comparison(Record):
@@ -68,6 +71,8 @@ class Report(Record):
     checkpoints: int
     published: Published
     missing: tuple[str, ...] = Field(default=(), description="What the script did not find there, and stands here")
+    kept: tuple[Omission, ...] = Field(default=(), description="In the store alone; sojourn pull RUN --to DIR")
+    left_behind: tuple[Omission, ...] = Field(default=(), description="On the machine alone, and gone with it")
 
 
 def write_report(
@@ -85,7 +90,8 @@ def write_report(
     missing: tuple[str, ...] = (),
 ) -> Report:
     """The report, from the run's other records and the `past` reports of its project, oldest first."""
-    metrics = metrics | {name: value for name, value in _last_values(series).items() if name not in metrics}
+    metrics = metrics | published.metrics
+    metrics |= {name: value for name, value in _last_values(series).items() if not _is_known(name, series, metrics)}
     same = (one.run for one in reversed(past) if inputs and one.inputs == inputs)
     return Report(
         run=plan.run,
@@ -120,12 +126,20 @@ def write_report(
         checkpoints=collected.checkpoints,
         published=published,
         missing=missing,
+        kept=remainder.in_store(plan, collected, published),
+        left_behind=remainder.left_behind(plan, collected),
     )
 
 
 def _last_values(series: dict[str, Series]) -> dict[str, Any]:
     last = {name: one.points[-1].value for name, one in series.items()}
     return {name: value for name, value in last.items() if value is not None}
+
+
+def _is_known(name: str, series: dict[str, Series], metrics: dict[str, Any]) -> bool:
+    """Whether the files say it themselves, also where several files say it, each of its own folder."""
+    several = series[name].source == "file" and any(known.endswith(f"/{name}") for known in metrics)
+    return several or name in metrics
 
 
 def _compared(program: str, metrics: dict[str, Any], past: Sequence[Report]) -> Comparison | None:
@@ -135,25 +149,28 @@ def _compared(program: str, metrics: dict[str, Any], past: Sequence[Report]) -> 
             changes = {
                 name: value - one.metrics[name]
                 for name, value in metrics.items()
-                if _is_number(value) and _is_number(one.metrics.get(name))
+                if is_number(value) and is_number(one.metrics.get(name))
             }
             if changes:
                 return Comparison(run=one.run, changes=changes)
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str, Any]:
-    """The numbers in the metric files that the script wrote, by dotted name."""
+    """The numbers in the files of metrics that the script wrote, by dotted name; those that were declared lead."""
     wanted = plan.metric_files()
-    values: dict[str, Any] = {}
-    for entry in collected.files:
-        if entry.path in wanted and entry.size < _METRICS_LIMIT:
-            values.update(_flat(_parsed(mailbox.store.get(entry.source))))
-    return values
+    declared: dict[str, Any] = {}
+    guessed: dict[str, dict[str, Any]] = {}
+    for entry in (*collected.files, *collected.kept):
+        if entry.size > metric_files.SIZE_LIMIT or not (entry.path in wanted or looks_like_metrics(entry.path)):
+            continue
+        with suppress(SojournError):  # it has gone from the store, and the report is worth more
+            values = metric_files.read(entry.path, mailbox.store.get(entry.source))
+            if entry.path in wanted:
+                declared.update(values)
+            elif len(guessed) < GUESSES:
+                guessed[entry.path] = values
+    return metric_files.merged(declared, guessed)
 
 
 def inputs_digest(plan: Plan, sent: Bundle, inputs: Inputs) -> str:
@@ -171,19 +188,3 @@ def inputs_digest(plan: Plan, sent: Bundle, inputs: Inputs) -> str:
 def _is_record(path: str) -> bool:
     # A homecoming writes results into dvc.lock, and the first one adds the outputs to .gitignore.
     return path.rsplit("/", 1)[-1] in ("dvc.lock", ".gitignore")
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return yaml.safe_load(body)  # JSON is YAML
-    except (yaml.YAMLError, UnicodeDecodeError, SojournError):
-        return None
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value} if prefix and isinstance(value, (int, float, str)) else {}
-    flat: dict[str, Any] = {}
-    for key, inner in value.items():
-        flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return flat

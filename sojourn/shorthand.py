@@ -102,6 +102,10 @@ def _size(value: object) -> float:
     return float(value) if isinstance(value, float) else parse_size(value)
 
 
+def _room(value: object) -> float:
+    return 0.0 if str(value).strip() in ("0", "0.0") else _size(value)
+
+
 def _gpu(value: object) -> object:
     parse_gpu(value)
     return str(value).strip()
@@ -207,6 +211,7 @@ def _written_like(*examples: str) -> WithJsonSchema:
 
 Duration = Annotated[float, BeforeValidator(_duration), _written_like("45s", "90m", "2h30m")]
 Size = Annotated[float, Field(ge=1e6), BeforeValidator(_size), _written_like("64GB", "1TB")]
+Room = Annotated[float, Field(ge=0), BeforeValidator(_room), _written_like("5GB", "0")]
 Money = Annotated[float, Field(gt=0), BeforeValidator(parse_money), _written_like("5", "$5.50", "20 USD")]
 Gpu = Annotated[str, BeforeValidator(_gpu), _written_like("L4", "L4:4", "80GB")]
 Count = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_count)]

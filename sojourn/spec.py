@@ -26,7 +26,20 @@ from sojourn.errors import SpecError, first_line, nearest
 from sojourn.names import is_project_name, project_name
 from sojourn.patterns import check_name, check_pattern
 from sojourn.records import Need, Network
-from sojourn.shorthand import CommandText, Count, Duration, Gpu, Money, Names, Processes, Size, Text, Words, parse_gpu
+from sojourn.shorthand import (
+    CommandText,
+    Count,
+    Duration,
+    Gpu,
+    Money,
+    Names,
+    Processes,
+    Room,
+    Size,
+    Text,
+    Words,
+    parse_gpu,
+)  # fmt: skip
 
 PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
@@ -130,6 +143,12 @@ class Launch(BaseModel):
         default=(), description="Large files or directories that travel beside the bundle, one blob each."
     )
     outputs: Names = Field(default=(), description="Paths that come home even when git ignores them.")
+    keep: Room = Field(
+        default=1e9,
+        json_schema_extra={"default": "1GB"},
+        description="How much of what the script writes and does not come home by itself (ignored by git, not an "
+        "output of the stage) is kept in the store for `sojourn pull`, like 5GB; 0 for none; kept in bytes.",
+    )
     checkpoint: Names | None = Field(
         default=None,
         description="Patterns of checkpoint files; the stage's persisted outputs or *.pt and kin if absent.",

@@ -20,7 +20,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from sojourn import plan_text
+from sojourn import plan_text, remainder
 from sojourn.drawing import chart, format_number
 from sojourn.following import Status
 from sojourn.planning import Plan, format_bytes
@@ -150,6 +150,8 @@ def _places(report: Report) -> str:
     lines = [f"- in place: {_paths(home.placed)}"] if home.placed else []
     lines += [f"- in `{home.directory}`: {_paths(home.beside)}"] if home.beside else []
     lines += [f"- {_cell(home.note)}"] if home.note else []
+    lines += [f"- {_cell(warning)}" for warning in home.warnings]
+    lines += [f"- {heading}: {_cell(text)}" for heading, text in remainder.lines(report.kept, report.left_behind)]
     kept = f"- in the store `{report.store}`; fetch them: `sojourn pull {report.run} --to DIR`"
     return "\n".join([*lines, kept] if report.files else [*lines, "- no file came home"])
 

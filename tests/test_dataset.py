@@ -529,11 +529,20 @@ def test_metrics_are_read_flat_from_json_yaml_and_toml(project: Project) -> None
     project.write("b.yaml", "loss: 1.5\n")
     project.write("c.toml", "[t]\nz = 3\n")
     dataset = project.dataset()
-    values: dict[str, Any] = dataset.metrics(dataset.stage("m"))
+    values: dict[str, Any] = dataset.metrics(["m"])
     assert values == {"val.acc": 0.5, "val.by class.x": 1, "loss": 1.5, "t.z": 3}
     project.write("a.json", "{")
-    with pytest.raises(SpecError, match="a.json"):
-        dataset.metrics(dataset.stage("m"))
+    assert dataset.metrics(["m"]) == {"loss": 1.5, "t.z": 3}, "one broken file costs its own numbers"
+
+
+def test_metrics_that_dvc_yaml_names_at_its_top_are_those_of_the_stage_that_writes_them(project: Project) -> None:
+    stages = "stages:\n  m: {cmd: x, outs: [eval]}\n  n: {cmd: y, outs: [b.json]}\n"
+    project.write("dvc.yaml", stages + "metrics: [eval/m.json, b.json]\n")
+    project.write("eval/m.json", '{"acc": "0.5"}')
+    project.write("b.json", '{"other": 1}')
+    dataset = project.dataset()
+    assert dataset.metric_files("m") == ["eval/m.json"] and dataset.metrics(["m"]) == {"acc": 0.5}
+    assert dataset.metrics(["m", "n"]) == {"acc": 0.5, "other": 1}
 
 
 def test_dvc_says_nothing_by_itself(project: Project, caplog: pytest.LogCaptureFixture) -> None:

@@ -6,8 +6,10 @@ Rank 0's node numbers them and writes the commit; the others take theirs under i
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import Callable
 
+from sojourn.agent import checkpoint_files
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
@@ -39,9 +41,9 @@ class Checkpoints:
         self._being_written = being_written
         self._clock = clock
         self._patterns = Patterns(order["checkpoint"])
-        self._resumed = [entry for entry in order["inputs"] if entry["source"].startswith("machine/")]
+        self._resumed = restored(order)
         self._manifests = Manifests(store, place, "ckpt", clock)
-        self._last: dict[str, Sign] = {}
+        self._last: tuple[dict[str, Sign], set[str]] = ({}, {entry["path"] for entry in self._resumed})
         self._completed = 0
         self.behind = False  # whether there is a newer one than was taken at the last look
         self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
@@ -51,28 +53,31 @@ class Checkpoints:
         """The number of this node's newest."""
         return self._manifests.sequence
 
-    def match(self, path: str) -> bool:
-        """Whether the file belongs to a checkpoint."""
-        return self._patterns.match(path)
+    def members(self, changed: Collection[str]) -> set[str]:
+        """Those of the changed files that belong to a checkpoint."""
+        return checkpoint_files.members(changed, self._patterns.match)
 
-    def lead(self, changed: dict[str, Sign], quiet: float, now: float | None) -> None:
-        """On rank 0's node: take a new one if there is one."""
+    def lead(self, found: Collection[str], changed: dict[str, Sign], quiet: float, now: float | None) -> None:
+        """On rank 0's node: take a new one if there is one; `found` is all that the tree holds."""
         files = self._of(changed)
-        if files and files != self._last:
-            entries = self._whole(files, quiet, now)
+        for path in checkpoint_files.half(files, self._keeper.text, lives=quiet > 0):
+            files.pop(path, None)
+        state = (files, self._untouched(found, changed))
+        if files and state != self._last:
+            entries = self._whole(*state, quiet, now)
             if entries is not None:
                 self._manifests.write(entries)
-                self._last = files
-        self.behind = files != self._last
+                self._last = state
+        self.behind = bool(files) and state != self._last
         self.complete()
 
     def wanted(self) -> bool:
         """On any other node: whether rank 0's has taken one that this node has not."""
         return self._place.first.exists(f"ckpt/{self.sequence + 1:08d}.json")
 
-    def follow(self, changed: dict[str, Sign], quiet: float, now: float | None) -> bool:
+    def follow(self, found: Collection[str], changed: dict[str, Sign], quiet: float, now: float | None) -> bool:
         """Take this node's part of it; False when it is still being written."""
-        entries = self._whole(self._of(changed), quiet, now)
+        entries = self._whole(self._of(changed), self._untouched(found, changed), quiet, now)
         if entries is None:
             return False
         self._manifests.write(entries)
@@ -100,9 +105,14 @@ class Checkpoints:
         return self._manifests.sources_since(self._completed - KEPT + 1)
 
     def _of(self, changed: dict[str, Sign]) -> dict[str, Sign]:
-        return {path: sign for path, sign in changed.items() if self.match(path)}
+        chosen = self.members(changed) | {entry["path"] for entry in self._resumed}
+        return {path: sign for path, sign in changed.items() if path in chosen}
 
-    def _whole(self, files: dict[str, Sign], quiet: float, now: float | None) -> list[Json] | None:
+    def _untouched(self, found: Collection[str], changed: Collection[str]) -> set[str]:
+        """What was restored and stands as it was; what the script has removed since must not come back."""
+        return {entry["path"] for entry in self._resumed if entry["path"] in found and entry["path"] not in changed}
+
+    def _whole(self, files: dict[str, Sign], untouched: set[str], quiet: float, now: float | None) -> list[Json] | None:
         """The checkpoint's lines; None while a file of it is being written, or was in the last seconds before `now`."""
         now_ns = int((now or self._clock.now()) * 1e9)
         if any(now_ns - sign.mtime_ns < quiet * 1e9 for sign in files.values()):
@@ -113,7 +123,7 @@ class Checkpoints:
         if not all(self._keeper.holds(path, sign) for path, sign in files.items()):
             return None
         # What an earlier attempt left and this one did not touch is part of it.
-        return [entry for entry in entries if entry] + [e for e in self._resumed if e["path"] not in files]
+        return [entry for entry in entries if entry] + [e for e in self._resumed if e["path"] in untouched]
 
     def _commit(self, number: int) -> bool:
         if not all(node.exists(f"ckpt/{number:08d}.json") for node in self._place.nodes):
@@ -122,3 +132,8 @@ class Checkpoints:
         with contextlib.suppress(Exists):
             self._store.create(self._place.key(f"commit/{number:08d}.json"), dump(body), durable=True)
         return True
+
+
+def restored(order: Json) -> list[Json]:
+    """The order's inputs that are a checkpoint: they lie where an earlier attempt's machine wrote them."""
+    return [entry for entry in order["inputs"] if entry["source"].startswith("machine/")]

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import posixpath
 import threading
 from typing import Callable
 
-from sojourn.agent.checkpoints import Checkpoints
+from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, LEAVE_LIMIT_S, Clock, Halt
 from sojourn.agent.errors import say
 from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
-from sojourn.agent.paths import below
-from sojourn.agent.patterns import Patterns
 from sojourn.agent.procfs import being_written
+from sojourn.agent.remains import HOME, Remains, Sorter
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 
 QUIET_S = 1.0  # a checkpoint file must not have changed for this long while its writer lives
 STABLE_POLL_S = 0.2
+REST_EVERY_S = 60.0  # what does not come home is kept less often: git ignores what grows all the time
 OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 
 
@@ -48,25 +47,27 @@ class Committer:
         self._patience_s = store.patience_s
         self._step_s = store.pace_s
         self.root = root
-        self._output = output
-        self._named = order["outputs"]
         self._pace = order["commit_every_s"]
-        self._inputs = {entry["path"] for entry in order["inputs"]}
-        self._ignored = Patterns(order["ignore"])
         self._keeper = Keeper(store, place, root, until, clock)
         self._outputs = Manifests(store, place, "out", clock)
         self._checkpoints = Checkpoints(store, place, order, self._keeper, being_written, clock)
+        self._sorter = Sorter(order, output, self._checkpoints)
+        self._remains = Remains(store, place, order, root, self._keeper, clock)
         self._lock = threading.Lock()
-        self._due = 0.0
+        self._due = self._rest_due = 0.0
         self._well_until = clock.now
         self._torn_at: float | None = None
         self._still: Halt = lambda limit_s=LEAVE_LIMIT_S: None
+        self._aside: dict[str, str] = {}
         self._before = self._scan()
+        self._aside_before = self._aside
+        self._keeper.knows({entry["path"]: entry for entry in restored(order)}, self._before)
 
     def start(self, well_until: Callable[[], float]) -> None:
         """Commit from time to time from now on; what was written after `well_until` may be left half written."""
         self._well_until = well_until
         self._due = self._clock.monotonic() + self._pace
+        self._rest_due = self._clock.monotonic() + REST_EVERY_S
         step = min(max(1.0, self._step_s), self._pace) if self._checkpoints.shared else self._pace
         self._still = self._clock.every(step, self._look)
 
@@ -92,6 +93,26 @@ class Committer:
         for pause in itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0)):
             self._commit(0.0 if torn_at is None else QUIET_S, torn_at or self._clock.now())
             if not self.troubles or self._clock.monotonic() + pause > patience:
+                return
+            self._clock.sleep(pause)
+
+    def keep_rest(self, until: float) -> None:
+        """Keep what does not come home, and write what is left; after all that matters more."""
+        self._keeper.until = until
+        for pause in (0.5, 2.0, 0.0):
+            if not self._lock.acquire(blocking=False):
+                return
+            try:
+                found = self._scan()
+                self._keep_rest(found, last=True)
+                self._prune(found)
+                if not self._keeper.troubles:
+                    return
+            except OSError as error:
+                say(f"what does not come home is not kept: {error}")
+            finally:
+                self._lock.release()
+            if self._clock.monotonic() + pause > until:
                 return
             self._clock.sleep(pause)
 
@@ -129,18 +150,21 @@ class Committer:
         with contextlib.suppress(OSError):
             self._sync(QUIET_S, now)
         if self._clock.monotonic() >= self._due:
-            self._commit(QUIET_S, now)
+            self._commit(QUIET_S, now, self._clock.monotonic() >= self._rest_due)
             self._due = self._clock.monotonic() + self._pace
 
-    def _commit(self, quiet: float, now: float | None = None) -> None:
+    def _commit(self, quiet: float, now: float | None = None, rest: bool = False) -> None:
         if not self._lock.acquire(blocking=False):
             return  # one that is on its way still did not end in the time there was
         try:
             self._keeper.troubles = {}
             found = self._scan()
             if self._place.rank == 0:
-                self._checkpoints.lead(self._changed(found), quiet, now)
+                self._checkpoints.lead(found, self._changed(found), quiet, now)
             self._commit_outputs(found)
+            if rest:
+                self._keep_rest(found, last=False)
+                self._rest_due = self._clock.monotonic() + REST_EVERY_S
             self._prune(found)
         except OSError as error:
             self._keeper.troubles["the manifest"] = str(error)
@@ -155,32 +179,30 @@ class Committer:
             return
         with self._lock:
             while self._place.rank > 0 and self._checkpoints.wanted():
-                if not self._checkpoints.follow(self._changed(self._scan()), quiet, now):
+                found = self._scan()
+                if not self._checkpoints.follow(found, self._changed(found), quiet, now):
                     break
             self._checkpoints.complete()
 
     def _scan(self) -> dict[str, Sign]:
-        return scan(self.root, [self._output, *(self._named or ())], self.left_out)
+        self._aside = {}
+        return scan(self.root, self._sorter.wanted, self.left_out, self._aside)
 
     def _changed(self, found: dict[str, Sign]) -> dict[str, Sign]:
         return {path: sign for path, sign in found.items() if self._before.get(path) != sign}
 
     def _commit_outputs(self, found: dict[str, Sign]) -> None:
-        changed = self._changed(found)
-        chosen = sorted(path for path in found if self._is_output(path, path in changed))
+        fates = self._sorter.fates(found, self._changed(found))
+        chosen = sorted(path for path, fate in fates.items() if fate == HOME)
         entries = [entry for entry in (self._keeper.entry(path, found[path]) for path in chosen) if entry is not None]
         if entries != self._outputs.newest:
             self._outputs.write(entries)
 
-    def _is_output(self, path: str, changed: bool) -> bool:
-        if self._named is not None and any(below(path, posixpath.normpath(name)) for name in self._named):
-            return True
-        if not changed:
-            return False
-        if below(path, self._output) or self._checkpoints.match(path):
-            return True
-        return self._named is None and path not in self._inputs and not self._ignored.match(path)
+    def _keep_rest(self, found: dict[str, Sign], last: bool) -> None:
+        aside = {path: why for path, why in self._aside.items() if path not in self._aside_before}
+        fates = self._sorter.fates(found, self._changed(found))
+        self._remains.commit(fates, found, self._sorter.removed(self._before, found), aside, last)
 
     def _prune(self, found: dict[str, Sign]) -> None:
         outputs = self._outputs.sources_since(self._outputs.sequence - OUTPUTS_KEPT + 1)
-        self._keeper.prune(outputs | self._checkpoints.sources(), found)
+        self._keeper.prune(outputs | self._checkpoints.sources() | self._remains.sources(), found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Late, say
@@ -28,6 +28,10 @@ class Keeper:
         self.troubles: dict[str, str] = {}  # what a later try may cure
         self.left_out: dict[str, str] = {}  # what none will
 
+    def knows(self, entries: Mapping[str, Json], signs: Mapping[str, Sign]) -> None:
+        """These files are in the store already, as they are now: they are named where they lie."""
+        self._known.update({path: (signs[path], entry) for path, entry in entries.items() if path in signs})
+
     def entry(self, path: str, sign: Sign) -> Json | None:
         """The manifest's line for this state of the file, or for the last one that could be kept."""
         known = self._known.get(path)
@@ -47,6 +51,14 @@ class Keeper:
     def holds(self, path: str, sign: Sign) -> bool:
         """Whether the file is in the store as it was in this state."""
         return path in self._known and self._known[path][0] == sign
+
+    def text(self, path: str) -> str:
+        """The beginning of a small text file; empty when it cannot be read."""
+        try:
+            with open(os.path.join(self._root, path), encoding="utf-8", errors="replace") as file:
+                return file.read(1000)
+        except OSError:
+            return ""
 
     def prune(self, named: Collection[str], paths: Collection[str]) -> None:
         """Delete the blobs that are not `named`, except those that a next manifest may name for one of `paths`."""

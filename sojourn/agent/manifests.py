@@ -12,7 +12,7 @@ from sojourn.agent.store import Store
 
 
 class Manifests:
-    """The commits of one kind: `out` or `ckpt`."""
+    """The commits of one kind: `out`, `ckpt` or `kept`."""
 
     def __init__(self, store: Store, place: Place, kind: str, clock: Clock = HOST) -> None:
         self._store = store
@@ -23,14 +23,14 @@ class Manifests:
         self.sequence = 0  # of the newest
         self.newest: list[Json] = []
 
-    def write(self, entries: list[Json]) -> None:
-        """Commit these files under the next number that is free."""
+    def write(self, entries: list[Json], **more: object) -> None:
+        """Commit these files under the next number that is free; `more` is told with them."""
         named = {entry["source"] for entry in entries}
         while True:
             number = self.sequence + 1
             # Before the attempt: a manifest whose answer is lost may stand all the same.
             self._sources.setdefault(number, set()).update(named)
-            body = {"sequence": number, "at": self._clock.now(), "files": entries}
+            body = {"sequence": number, "at": self._clock.now(), "files": entries, **more}
             with contextlib.suppress(Exists):
                 self._store.create(self._place.key(f"{self._kind}/{number:08d}.json"), dump(body), durable=True)
                 break

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import posixpath
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +33,11 @@ FILE_LIMIT = 1 << 20  # a larger file holds no metrics
 NAMES = 64
 POINTS = 50  # of one name, from one look
 TRIES = 10
+
+_METRICS = re.compile(
+    r"(?:.*[_.-])?metrics(?:[_.-].*)?\.(?:jsonl?|ya?ml|toml|csv|tsv)|(?:.*[_.-])?(?:results|scores)\.json",
+    re.IGNORECASE,
+)
 
 # source, folder, name, step, value, at: sojourn.records.Scalar
 Point = Tuple[str, str, str, Union[float, None], Union[float, None], float]
@@ -172,6 +178,11 @@ class Scalars:
             self._pieces += 1
             self._waiting = []
             return
+
+
+def looks_like_metrics(path: str) -> bool:
+    """Whether a file's name says that it holds metrics: `metrics.json`, `eval_results.json`, `metrics.csv`."""
+    return _METRICS.fullmatch(posixpath.basename(path)) is not None
 
 
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:

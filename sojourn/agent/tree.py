@@ -19,15 +19,28 @@ class Sign(NamedTuple):
     inode: int
 
 
-CACHES = {"__pycache__", ".git", "node_modules"}
+CACHES = {"__pycache__", ".git", "node_modules", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints"}
+CACHE = "in caches"
+ENVIRONMENT = "in virtual environments"
+EMPTY = "in empty folders"
+OUTWARD = "linked from outside the project"
+NOWHERE = "linked to nothing"
+AGAIN = "linked a second time"
+SPECIAL = "not a file but a socket, pipe or device"
+UNNAMED = "named in no UTF-8"
+CLOSED = "in folders that cannot be read"
 
 
-def scan(root: str, everything_below: Iterable[str], unnamed: dict[str, str]) -> dict[str, Sign]:
+def scan(
+    root: str, everything_below: Iterable[str], unnamed: dict[str, str], aside: dict[str, str] | None = None
+) -> dict[str, Sign]:
     """The regular files of a tree, without caches and virtual environments except where all is wanted.
 
     A link is followed when its target lies in the tree; a folder by way of one link only.
-    Into `unnamed` go names that are no text: they fit in no manifest.
+    Into `unnamed` go names that are no text: they fit in no manifest. Into `aside` goes whatever is not
+    in the answer, with the reason; a folder ends with a slash.
     """
+    aside = {} if aside is None else aside
     wanted = list(everything_below)
     real_root = os.path.realpath(root)
     found: dict[str, Sign] = {}
@@ -36,7 +49,11 @@ def scan(root: str, everything_below: Iterable[str], unnamed: dict[str, str]) ->
         folder, linked = todo.pop()
         entries = _listing(os.path.join(root, folder))
         all_of_it = any(below(folder, name) for name in wanted)
+        if not entries:
+            aside[folder + "/"] = CLOSED if entries is None else EMPTY
+            continue
         if folder and not all_of_it and any(entry.name == "pyvenv.cfg" for entry in entries):
+            aside[folder + "/"] = ENVIRONMENT
             continue
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
@@ -44,23 +61,33 @@ def scan(root: str, everything_below: Iterable[str], unnamed: dict[str, str]) ->
                 continue
             if not _is_text(entry.name):
                 unnamed[ascii(path)] = "its name is no UTF-8"
+                aside[ascii(path)] = UNNAMED
                 continue
             state = _state(entry, real_root)
-            if state is None or not (all_of_it or path in wanted or not _cache(path)):
-                continue
-            if stat.S_ISREG(state.st_mode):
+            if state is None:
+                aside[path] = OUTWARD if os.path.exists(entry.path) else NOWHERE
+            elif not (all_of_it or path in wanted or not _cache(path)):
+                aside[path + "/" * stat.S_ISDIR(state.st_mode)] = CACHE
+            elif stat.S_ISREG(state.st_mode):
                 found[path] = Sign(state.st_size, state.st_mtime_ns, state.st_ino)
-            elif stat.S_ISDIR(state.st_mode) and not (linked and entry.is_symlink()):
+            elif not stat.S_ISDIR(state.st_mode):
+                aside[path] = SPECIAL
+            elif linked and entry.is_symlink():
+                aside[path] = AGAIN
+            else:
                 todo.append((path, linked or entry.is_symlink()))
     return found
 
 
-def _listing(folder: str) -> list[os.DirEntry[str]]:
+def _listing(folder: str) -> list[os.DirEntry[str]] | None:
+    """What is in a folder; None when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except OSError:
+    except FileNotFoundError:
         return []
+    except OSError:
+        return None
 
 
 def _state(entry: os.DirEntry[str], real_root: str) -> os.stat_result | None:

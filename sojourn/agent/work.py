@@ -125,6 +125,7 @@ class Work:
             failed = reason == "peer" or (reason == "exited" and status != 0)
             self._committer.settle(0.5 if failed else 10.0)
             self._scalars.finish(min(self._grace.latest() - self._clock.monotonic(), SCALARS_S))
+            self._committer.keep_rest(self._grace.latest())
         self.execs.settle()
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]

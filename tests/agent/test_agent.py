@@ -568,7 +568,7 @@ def test_a_restored_checkpoint_that_the_script_overwrites_counts(lab: Lab) -> No
     lab.order("open('model.pt', 'w').write('step 2')", inputs=tuple(restored), checkpoint=("*.pt",))
     assert lab.exit().checkpoint == 1
     assert lab.outputs("ckpt") == {"model.pt": b"step 2", "frozen.pt": b"step 1"}
-    assert lab.outputs() == {"model.pt": b"step 2"}
+    assert lab.outputs() == {"model.pt": b"step 2", "frozen.pt": b"step 1"}, "what stands in the tree comes home"
 
 
 # --- torchrun ---------------------------------------------------------------------------

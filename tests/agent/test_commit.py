@@ -2,75 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-from sojourn.agent.commit import Committer
-from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
-from sojourn.names import LeaseName
-from sojourn.records import Manifest
-
-LEASE = LeaseName("calm-heron-7f3a", 1)
-RUN = "machine/digits/calm-heron-7f3a"
-
-
-class Node:
-    """One node's tree and its committer, over the store of all."""
-
-    def __init__(self, folder: Path, node: int, nodes: int, **order: Any) -> None:
-        self.tree = folder / f"tree{node}"
-        self.tree.mkdir(exist_ok=True)
-        self.root = folder / "store"
-        boot = {"project": "digits", "run": LEASE.run, "attempt": 1, "lease": str(LEASE)}
-        store = FileStore(self.root.as_uri())
-        place = Place(store, boot, node)
-        names = [LEASE.machine(number) for number in range(nodes)]
-        place.rank_by(names)
-        told = {
-            "nodes": names,
-            "inputs": [],
-            "outputs": None,
-            "ignore": [],
-            "checkpoint": ["*.pt"],
-            "commit_every_s": 9,
-        }
-        self.prefix = f"{RUN}/1/{node}"
-        self._committer = Committer(store, place, {**told, **order}, str(self.tree), "outputs", time.monotonic() + 60)
-
-    def commit(self, torn_at: float | None = None, **files: str | None) -> None:
-        """Write these files (None removes one), then commit what is there, perhaps of a writer that was killed."""
-        for name, text in files.items():
-            path = self.tree / name.replace("_", ".")
-            path.unlink() if text is None else path.write_text(text)
-        self._committer.final(time.monotonic() + 60, torn_at)
-
-    def commit_on(self, well_until: Callable[[], float]) -> None:
-        self._committer.start(well_until)
-
-    def settle(self) -> None:
-        self._committer.settle(0.1)
-
-    def blobs(self) -> set[str]:
-        """The texts that lie below this node's prefix, each under its own hash."""
-        found = {path: path.read_text() for path in (self.root / self.prefix / "blob").iterdir()}
-        assert all(path.name == _sha256(text) for path, text in found.items())
-        return set(found.values())
-
-    def manifest(self, what: str, sequence: int) -> dict[str, str]:
-        """The files of a commit as they can be fetched now. Raises FileNotFoundError."""
-        body = (self.root / self.prefix / what / f"{sequence:08d}.json").read_bytes()
-        return {e.path: (self.root / e.source).read_text() for e in Manifest.model_validate_json(body).files}
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+from node_world import RUN, Node, sha256
 
 
 def test_the_newest_two_checkpoints_stay_and_older_ones_leave_nothing(tmp_path: Path) -> None:
@@ -158,7 +95,7 @@ def test_every_node_prunes_its_own_part(tmp_path: Path) -> None:
 
 def test_nothing_of_another_node_attempt_or_run_is_deleted(tmp_path: Path) -> None:
     node = Node(tmp_path, 0, 1)
-    digest = _sha256("step 1")
+    digest = sha256("step 1")
     elsewhere = [
         f"{RUN}/1/1/blob",
         f"{RUN}/2/0/blob",
@@ -176,20 +113,26 @@ def test_nothing_of_another_node_attempt_or_run_is_deleted(tmp_path: Path) -> No
 
 
 def test_a_restored_file_that_nobody_touches_is_named_where_it_lies(tmp_path: Path) -> None:
-    source = "machine/digits/earlier/1/0/blob/" + _sha256("restored")
+    source = "machine/digits/earlier/1/0/blob/" + sha256("restored")
     (tmp_path / "store" / source).parent.mkdir(parents=True)
     (tmp_path / "store" / source).write_text("restored")
     restored = {
         "path": "frozen.pt",
-        "hash": f"sha256:{_sha256('restored')}",
+        "hash": f"sha256:{sha256('restored')}",
         "size": 8,
         "mode": 0o644,
         "source": source,
     }
+    (tmp_path / "tree0").mkdir()
+    (tmp_path / "tree0" / "frozen.pt").write_text("restored")
     node = Node(tmp_path, 0, 1, inputs=[restored])
     for step in range(4):
         node.commit(model_pt=f"step {step}")
     assert node.manifest("ckpt", 4) == {"model.pt": "step 3", "frozen.pt": "restored"}
+    assert node.home() == {"model.pt": "step 3", "frozen.pt": "restored"}, "it stands in the tree, so it comes home"
+    node.commit(frozen_pt=None)
+    assert node.manifest("ckpt", 5) == {"model.pt": "step 3"}, "what the script removed is not restored again"
+    assert node.home() == {"model.pt": "step 3"}
 
 
 def test_a_manifest_that_stands_though_its_answer_was_lost_keeps_its_files(tmp_path: Path) -> None:
@@ -208,7 +151,7 @@ def test_a_blob_that_cannot_be_deleted_is_tried_again(tmp_path: Path, capsys: py
     node = Node(tmp_path, 0, 1)
     for step in range(1, 3):
         node.commit(model_pt=f"step {step}")
-    blob = tmp_path / "store" / node.prefix / "blob" / _sha256("step 1")
+    blob = tmp_path / "store" / node.prefix / "blob" / sha256("step 1")
     blob.unlink(), blob.mkdir()
     node.commit(model_pt="step 3")
     assert "cannot be deleted" in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ signs = pathlib.Path({signs!r})
 until = time.monotonic() + 60
 while not (signs / "go").exists() and time.monotonic() < until:
     time.sleep(0.02)
+"""
+HOLDING = """
+from dvc.repo import Repo
+repo = Repo(".")
+with repo.lock:
+    print("held", flush=True)
+    input()
 """
 
 
@@ -266,3 +274,94 @@ def test_an_upstream_stage_that_fails_here_rents_nothing(world: World, project: 
     assert done.returncode == 2, done.stdout
     assert "stage 'prepare' failed here" in done.stderr and "no such column" in done.stderr
     assert world.leases() == []
+
+
+def test_a_push_that_fails_is_a_warning_that_names_the_command_and_the_run_ends(world: World, project: Project) -> None:
+    cli = start_waiting(world, project)
+    away = project.remote.with_name("away")
+    project.remote.rename(away)
+    project.remote.write_text("no directory any more")
+
+    printed = let_go(world, cli)
+
+    assert "the outputs are not pushed" in printed and "dvc push --remote store train" in printed
+    assert world.kinds()[-1] == "closed" and world.show()["report"]["state"] == "succeeded"
+    assert clean(project) and project.read("model.bin").startswith("lr 0.1")
+    project.remote.unlink(), away.rename(project.remote)
+    dvc(project.root, "push", "--remote", "store", "train")
+
+
+def test_what_a_stage_does_not_declare_is_kept_and_named_and_a_named_output_lands(
+    world: World, project: Project
+) -> None:
+    more = """
+import pathlib
+for name in ("samples/1.png", "logs/a.txt", "extra.pt"):
+    pathlib.Path(name).parent.mkdir(exist_ok=True)
+    pathlib.Path(name).write_text(name)
+"""
+    project.write("train.py", TRAIN + more)
+    project.save()
+
+    printed = trained(world, "--output", "samples")
+
+    assert clean(project)
+    assert project.read("samples/1.png") == "samples/1.png"
+    assert not (project.root / "logs").exists() and not (project.root / "extra.pt").exists()
+    assert "2 files, 18 B not an output of the stage: " in printed and "logs/" in printed and "extra.pt" in printed
+    aside = world.root / "aside"
+    assert world.sojourn("pull", "last", "--to", str(aside)).returncode == 0
+    assert {path.name for path in aside.rglob("*") if path.is_file()} > {"a.txt", "extra.pt", "1.png", "model.bin"}
+
+
+def test_a_later_stage_that_fails_here_is_a_warning_and_an_evaluation_that_succeeds_tells_its_metrics(
+    world: World, project: Project
+) -> None:
+    stages = project.read("dvc.yaml").replace("cmd: cp report.txt published.txt", "cmd: sh -c 'exit 3'")
+    evaluate = "import json; json.dump({'f1': '0.75'}, open('eval.json', 'w'))\n"
+    project.write("report.py", evaluate + project.read("report.py"))
+    stages = stages.replace("outs: [report.txt]", "outs: [report.txt, eval.json]") + "metrics: [eval.json]\n"
+    project.write("dvc.yaml", stages)
+    project.save()
+
+    done = train(world)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = world.show()["report"]
+    assert report["state"] == "succeeded" and report["metrics"]["f1"] == 0.75
+    (warning,) = report["published"]["warnings"]
+    assert "'publish' failed here" in warning and "dvc repro publish" in warning
+
+
+def test_a_stage_that_did_not_write_its_output_ends_as_failed_and_its_files_can_be_pulled(
+    world: World, project: Project
+) -> None:
+    project.write("train.py", TRAIN.replace('pathlib.Path("model.bin").write_text(result)', "pass"))
+    project.save()
+    before = project.read("dvc.lock")
+
+    done = train(world)
+
+    assert done.returncode != 0 and "the stage did not write model.bin" in done.stdout + done.stderr
+    assert world.kinds()[-1] == "closed" and world.show()["report"]["state"] == "failed"
+    assert project.read("dvc.lock") == before
+    assert world.sojourn("pull", "last", "--to", str(world.root / "aside")).returncode == 0
+    assert list((world.root / "aside").rglob("metrics.json"))
+
+
+@pytest.mark.slow  # DVC's lock is waited for half a minute
+def test_a_lock_that_another_dvc_holds_costs_a_command_and_no_result(world: World, project: Project) -> None:
+    cli = start_waiting(world, project)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDING], cwd=project.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None and holder.stdin is not None and holder.stdout.readline()
+    try:
+        printed = let_go(world, cli)
+    finally:
+        holder.communicate(b"\n")
+    assert "another DVC process is at work" in printed and f"sojourn pull {world.run()} --apply" in printed
+    assert world.kinds()[-1] == "closed"
+    applied = world.sojourn("pull", world.run(), "--apply")
+    assert applied.returncode == 0, applied.stderr
+    assert clean(project)

@@ -98,11 +98,17 @@ def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files
     world.git("add", "-A")
     world.git("commit", "-q", "-m", "work")
 
-    trained(world)
+    printed = trained(world)
 
     assert (world.project / "model.pt").read_text() == "weights"
     assert (world.project / "result.txt").read_text() == "result"
     assert not (world.project / "wandb").exists()
+    kept = "1 file, 4 B ignored by git: wandb/    sojourn pull"
+    assert kept in printed and "or next time --output wandb" in printed
+    (line,) = world.show()["report"]["kept"]
+    assert (line["reason"], line["files"], line["bytes"]) == ("ignored by git", 1, 4)
+    assert world.sojourn("pull", "last", "--to", str(world.root / "all")).returncode == 0
+    assert (world.root / "all/wandb/run/junk.bin").read_text() == "junk"
     assert world.git("status", "--porcelain").split() == ["??", "result.txt"]
 
 
@@ -198,20 +204,29 @@ def test_a_submodule_travels(world: World) -> None:
     assert (world.project / "seen.txt").read_text() == "2"
 
 
-def test_a_second_run_replaces_nothing_that_the_first_brought_home(world: World) -> None:
+def test_a_second_run_starts_without_the_results_of_the_first_and_replaces_what_nobody_touched(world: World) -> None:
     world.script("""
         import pathlib, sys
-        pathlib.Path("same.txt").write_text("same")
-        pathlib.Path("other.txt").write_text(sys.argv[1])
+        for name in ("mine.txt", "other.txt"):
+            assert not pathlib.Path(name).exists(), "it would go on from there"
+            pathlib.Path(name).write_text(sys.argv[1])
     """)
     trained(world, "--", "python", "train.py", "first")
+    (world.project / "mine.txt").write_text("edited")
+    (world.project / "mine.txt").rename(world.project / "edited.txt")
+    (world.project / "mine.txt").symlink_to("edited.txt")
+    world.script("mine.txt\n", ".sojournignore")
 
-    trained(world, "--", "python", "train.py", "second")
+    planned = world.sojourn("plan", "--json", "--", "python", "train.py", "second")
+    printed = trained(world, "--output", "mine.txt", "--", "python", "train.py", "second")
 
     run = world.show()["run"]
-    assert (world.project / "other.txt").read_text() == "first"
-    assert (world.project / "runs" / run / "other.txt").read_text() == "second"
-    assert not (world.project / "runs" / run / "same.txt").exists()
+    (said,) = [one for one in json.loads(planned.stdout)["omissions"] if one["reason"] == "placed by an earlier run"]
+    assert said["paths"] == ["other.txt"] and said["remedy"] == "--input other.txt"
+    assert (world.project / "other.txt").read_text() == "second"
+    assert (world.project / "mine.txt").read_text() == "edited"
+    assert (world.project / "runs" / run / "mine.txt").read_text() == "second"
+    assert "mine.txt at its place is yours since" in printed + world.sojourn("show", "last").stdout
 
 
 def test_a_result_does_not_follow_a_link_of_the_users(world: World) -> None:

@@ -1,0 +1,194 @@
+"""What the script wrote and that does not come home by itself: kept in the store up to a limit, or named as left.
+
+A commit of kind `kept` names the files that are kept and holds an account of all of them, and of what
+is nowhere but on this machine: reasons, counts, bytes and the topmost paths. Nothing ends unnamed.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Collection, Iterable
+from typing import Tuple
+
+from sojourn.agent.checkpoints import Checkpoints, restored
+from sojourn.agent.clock import HOST, Clock
+from sojourn.agent.files import Json
+from sojourn.agent.keep import Keeper
+from sojourn.agent.mailbox import Place
+from sojourn.agent.manifests import Manifests
+from sojourn.agent.paths import below
+from sojourn.agent.patterns import Patterns
+from sojourn.agent.store import Store
+from sojourn.agent.tree import Sign
+
+COMMITS_KEPT = 2  # whoever has just read the last but one still finds its files
+PATHS = 20  # named of each reason; the counts are of all
+FILES = 2_000  # kept of a node: each is an object of its own, and a machine is paid while it sends them
+COUNTED = 100_000  # files of a folder that is left; a larger one is counted so far
+
+HOME = ""  # a file's fate when it comes home
+IGNORED = "ignored by git"
+UNDECLARED = "not an output of the stage"
+BEYOND = "more than launch.keep allows"
+TOO_MANY = f"beyond the {FILES:,} files that are kept"
+LATE = "not stored in time"
+INPUT = "changed by the script, which got them as inputs"
+REMOVED = "removed by the script"
+
+Sizes = Tuple[int, int]  # files, bytes
+
+
+class Sorter:
+    """Says of each file of the tree whether it comes home, and if not why."""
+
+    def __init__(self, order: Json, output: str, checkpoints: Checkpoints) -> None:
+        self._output = output
+        self._declared = order["outputs"]
+        self._named = Patterns("/" + posixpath.normpath(name) for name in order.get("named", ()))
+        self._ignored = Patterns(order["ignore"])
+        self._restored = {entry["path"] for entry in restored(order)}
+        self._inputs = {entry["path"] for entry in order["inputs"]} - self._restored
+        listing = (order.get("bundle") or {}).get("listing", ())
+        self._sent = {entry["path"] for entry in listing}
+        self._checkpoints = checkpoints
+
+    @property
+    def wanted(self) -> list[str]:
+        """Paths below which even caches and environments come home."""
+        return [self._output, *(self._declared or ())]
+
+    def fates(self, found: Collection[str], changed: Collection[str]) -> dict[str, str]:
+        """HOME or the reason against it, for each file that the script wrote or that is declared."""
+        members = self._checkpoints.members(changed)
+        whole = {path: HOME for path in found if self._is_declared(path) or path in self._restored}
+        return {**{path: self._fate(path, path in members) for path in changed if path not in whole}, **whole}
+
+    def removed(self, before: Iterable[str], found: Collection[str]) -> list[str]:
+        """What was sent and is gone; a restored checkpoint that goes is the library's own affair."""
+        return [path for path in before if path not in found and path not in self._restored]
+
+    def _is_declared(self, path: str) -> bool:
+        return self._declared is not None and any(below(path, posixpath.normpath(name)) for name in self._declared)
+
+    def _fate(self, path: str, member: bool) -> str:
+        if member or below(path, self._output) or self._named.match(path):
+            return HOME
+        if path in self._inputs:
+            return INPUT
+        if self._declared is not None:
+            return UNDECLARED
+        # As git does: a line of .gitignore says nothing of a file that is tracked.
+        return IGNORED if self._ignored.match(path) and path not in self._sent else HOME
+
+
+class Remains:
+    """One node's commits of them."""
+
+    def __init__(self, store: Store, place: Place, order: Json, root: str, keeper: Keeper, clock: Clock = HOST) -> None:
+        self._limit = order.get("keep", 0)
+        self._root = root
+        self._keeper = keeper
+        self._manifests = Manifests(store, place, "kept", clock)
+        self._account: list[Json] = []
+
+    def commit(
+        self,
+        fates: dict[str, str],
+        found: dict[str, Sign],
+        removed: Iterable[str],
+        aside: dict[str, str],
+        last: bool,
+    ) -> None:
+        """Keep what may be kept, the smaller files first, and write the account; `last` counts all of it."""
+        kept, left = self._divide({path: why for path, why in fates.items() if why != HOME}, found)
+        lines = []
+        for path in sorted(kept):
+            line = self._keeper.entry(path, found[path])
+            if line is not None:
+                lines.append(line)
+            elif os.path.lexists(os.path.join(self._root, path)):
+                kept.pop(path)
+                left[path] = (LATE if path in self._keeper.troubles else "not readable", (1, found[path].size))
+        for path, why in aside.items():
+            left[path] = (why, self._count(path) if last else (1, 0))
+        left.update({path: (REMOVED, (1, 0)) for path in removed})
+        others = [path for path in found if path not in fates or fates[path] == HOME]
+        account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept])]
+        if lines != self._manifests.newest or account != self._account:
+            self._manifests.write(lines, account=account)
+            self._account = account
+
+    def sources(self) -> set[str]:
+        """The blobs that are kept."""
+        return self._manifests.sources_since(self._manifests.sequence - COMMITS_KEPT + 1)
+
+    def _divide(
+        self, rest: dict[str, str], found: dict[str, Sign]
+    ) -> tuple[dict[str, tuple[str, Sizes]], dict[str, tuple[str, Sizes]]]:
+        kept: dict[str, tuple[str, Sizes]] = {}
+        left: dict[str, tuple[str, Sizes]] = {}
+        total = 0
+        for path in sorted(rest, key=lambda path: (found[path].size, path)):
+            size = found[path].size
+            if rest[path] == INPUT:
+                left[path] = (INPUT, (1, size))
+            elif total + size > self._limit or not self._limit or len(kept) >= FILES:
+                why = TOO_MANY if len(kept) >= FILES else BEYOND
+                left[path] = (why if self._limit else rest[path], (1, size))
+            else:
+                total += size
+                kept[path] = (rest[path], (1, size))
+        return kept, left
+
+    def _count(self, path: str) -> Sizes:
+        """Files and bytes of what was not looked into."""
+        full = os.path.join(self._root, path)
+        if not path.endswith("/"):
+            try:
+                return 1, os.lstat(full).st_size
+            except OSError:
+                return 1, 0
+        files = size = 0
+        for folder, _, names in os.walk(full):
+            for name in names:
+                try:
+                    size += os.lstat(os.path.join(folder, name)).st_size
+                except OSError:
+                    continue
+                files += 1
+            if files > COUNTED:
+                break
+        return files, size
+
+
+def _account(chosen: dict[str, tuple[str, Sizes]], kept: bool, others: list[str]) -> list[Json]:
+    """A line for each reason, in a fixed order."""
+    by_reason: dict[str, dict[str, Sizes]] = {}
+    for path, (why, sizes) in chosen.items():
+        by_reason.setdefault(why, {})[path] = sizes
+    lines = []
+    for why, paths in sorted(by_reason.items()):
+        named = topmost(paths, [*others, *(path for path in chosen if path not in paths)])
+        ordered = sorted(named, key=lambda path: (-named[path][1], path))
+        files, size = sum(count for count, _ in paths.values()), sum(size for _, size in paths.values())
+        lines.append({"reason": why, "kept": kept, "paths": ordered[:PATHS], "files": files, "bytes": size})
+    return lines
+
+
+def topmost(paths: dict[str, Sizes], others: Iterable[str]) -> dict[str, Sizes]:
+    """The same files by the highest folders (`logs/`) that hold nothing else."""
+    mixed = {""}
+    for path in others:
+        folder = posixpath.dirname(path.rstrip("/"))
+        while folder not in mixed:
+            mixed.add(folder)
+            folder = posixpath.dirname(folder)
+    found: dict[str, Sizes] = {}
+    for path, (files, size) in paths.items():
+        parts = path.split("/")
+        above = ["/".join(parts[:at]) for at in range(1, len(parts))] if not path.endswith("/") else []
+        name = next((folder + "/" for folder in above if folder not in mixed), path)
+        count, total = found.get(name, (0, 0))
+        found[name] = (count + files, total + size)
+    return found

@@ -1,0 +1,176 @@
+"""Which files of a project are results that a run of ours placed there, and puts newer ones in their place.
+
+A record for each project directory lies in the data directory, so that it outlives the runs: the hashes
+that were placed under a path, with the run and when it was planned. A file that has such a hash still is
+ours and untouched: a newer run replaces it and it does not travel with the next one. Any other is the user's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Literal, NamedTuple
+
+from pydantic import Field, ValidationError
+
+from sojourn import git
+from sojourn.agent import files
+from sojourn.bundle import hash_file
+from sojourn.contents import PLACED
+from sojourn.errors import TransientError
+from sojourn.project import Project
+from sojourn.records import FileEntry, Record
+
+FOLDER = "placed"
+HASHES = 3  # known of a path: the one that stands, and one on its way there when we died
+LOCK_WAIT_S = 30.0
+
+Whose = Literal["nobody", "same", "older", "newer", "user"]
+
+
+class Mark(Record):
+    """Content that a run placed."""
+
+    hash: str
+    size: int
+    run: str
+    planned_at: float
+    seen: tuple[int, int] | None = Field(default=None, description="mtime_ns and inode it had with this hash")
+
+
+class Stands(NamedTuple):
+    """What is at a result's place: nothing, this content, another run's, or what the user made of it."""
+
+    whose: Whose
+    run: str | None = None
+    since: float | None = None
+
+
+class Placings:
+    """The record of one project directory."""
+
+    def __init__(self, home: Path, root: Path) -> None:
+        self.root = root.resolve()
+        name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]
+        self._file = home / FOLDER / f"{name}.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else places results in this directory meanwhile. Raises TransientError when somebody does for long."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + LOCK_WAIT_S
+        while (lock := files.take_lock(str(self._file.with_suffix(".lock")))) is None:
+            if time.monotonic() > until:
+                raise TransientError(f"another run is placing its results in {self.root}", hint="wait for it to end")
+            time.sleep(0.05)
+        try:
+            yield
+        finally:
+            os.close(lock)
+
+    def look(self, entry: FileEntry, planned_at: float) -> Stands:
+        """What stands where this result of a run that was planned then belongs."""
+        target = self.root / entry.path
+        if _is_free(target, self.root):
+            return Stands("nobody")
+        if target.is_symlink() or not target.is_file() or not target.resolve().is_relative_to(self.root):
+            return Stands("user", since=_changed_at(target))
+        mark = self._mark(entry.path, target)
+        if mark is None:
+            same = target.stat().st_size == entry.size and hash_file(target) == entry.hash
+            return Stands("same") if same else Stands("user", since=target.stat().st_mtime)
+        if mark.hash == entry.hash:
+            return Stands("same", mark.run)
+        return Stands("older" if mark.planned_at <= planned_at else "newer", mark.run)
+
+    def note(self, entries: list[FileEntry], run: str, planned_at: float) -> None:
+        """Remember that these are placed: before the first is, so that one of ours is always known as such."""
+        marks = self._read()
+        for entry in entries:
+            known = {mark.hash: mark for mark in marks.get(entry.path, ())}
+            before = known.pop(entry.hash, None)
+            newest = before if before and before.planned_at > planned_at else None
+            mark = newest or Mark(hash=entry.hash, size=entry.size, run=run, planned_at=planned_at)
+            marks[entry.path] = [*known.values(), mark.model_copy(update={"seen": None})][-HASHES:]
+        self._write(marks)
+
+    def settle(self, entries: list[FileEntry]) -> None:
+        """Remember how these look now, so that whoever asks need not read them."""
+        marks, placed = self._read(), {entry.path: entry.hash for entry in entries}
+        for path, digest in placed.items():
+            try:
+                state = (self.root / path).stat()
+            except OSError:
+                continue
+            seen = (state.st_mtime_ns, state.st_ino)
+            marks[path] = [
+                mark.model_copy(update={"seen": seen if mark.hash == digest else None}) for mark in marks.get(path, ())
+            ]
+        self._write(marks)
+
+    def untouched(self) -> dict[str, int]:
+        """The paths that hold what a run placed there, each with its size."""
+        found = {}
+        for path in self._read():
+            target = self.root / path
+            if target.is_file() and not target.is_symlink() and self._mark(path, target):
+                found[path] = target.stat().st_size
+        return found
+
+    def _mark(self, path: str, target: Path) -> Mark | None:
+        """The mark of what stands there, if it is ours."""
+        state = target.stat()
+        marks = [mark for mark in self._read().get(path, ()) if mark.size == state.st_size]
+        for mark in marks:
+            if mark.seen == (state.st_mtime_ns, state.st_ino):
+                return mark
+        digest = hash_file(target) if marks else ""
+        return next((mark for mark in marks if mark.hash == digest), None)
+
+    def _read(self) -> dict[str, list[Mark]]:
+        body = files.read(str(self._file)) or {}
+        try:
+            return {path: [Mark.model_validate(mark) for mark in marks] for path, marks in body["paths"].items()}
+        except (KeyError, AttributeError, TypeError, ValidationError):
+            return {}  # none yet, or another version's: what stands there is the user's then, and is kept
+
+    def _write(self, marks: dict[str, list[Mark]]) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        paths = {path: [mark.model_dump(mode="json") for mark in known] for path, known in sorted(marks.items())}
+        files.write(str(self._file), {"root": os.fsdecode(self.root), "paths": paths})
+
+
+def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[str, str]:
+    """What stays here although it stands in the tree: results of earlier runs, as they were placed.
+
+    Not what git tracks, for that is the user's by now, nor what a stage `reads`.
+    """
+    found = Placings(home, project.root).untouched()
+    if not found:
+        return {}
+    tracked = set((git.ask(project.root, "ls-files", "-z") or "").split("\0"))
+    read = {PurePosixPath(path) for path in reads}
+    return {
+        path: PLACED
+        for path in found
+        if path not in tracked and read.isdisjoint((PurePosixPath(path), *PurePosixPath(path).parents))
+    }
+
+
+def _is_free(target: Path, root: Path) -> bool:
+    """Whether nothing is there, not even a link that leads elsewhere, and folders can be made up to it."""
+    if target.exists() or target.is_symlink() or not target.resolve().is_relative_to(root):
+        return False
+    above = next((folder for folder in target.parents if folder.exists() or folder.is_symlink()), root)
+    return above.is_dir()
+
+
+def _changed_at(target: Path) -> float | None:
+    try:
+        return target.lstat().st_mtime
+    except OSError:
+        return None

@@ -1,0 +1,86 @@
+"""What of a run's files is not at home: in the store for `sojourn pull`, or on the machine alone (promise P7)."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+
+from sojourn.agent import remains, tree
+from sojourn.collect import Collected
+from sojourn.omissions import PATHS, Account, Omission, in_words, printable
+from sojourn.planning import Plan, format_bytes
+from sojourn.publish import Published
+from sojourn.records import Remainder
+
+QUIET = (tree.CACHE, tree.EMPTY)  # told to whoever asks for all of it, and to nobody else
+SHOWN = 4  # reasons in a report that people read
+_REMEDIES = {
+    remains.BEYOND: "--keep SIZE",
+    remains.TOO_MANY: "--output PATH",
+    remains.INPUT: "--output PATH",
+    tree.OUTWARD: "write it below the project",
+    tree.UNNAMED: "give it another name",
+}
+
+
+def in_store(plan: Plan, collected: Collected, published: Published) -> tuple[Omission, ...]:
+    """What only `sojourn pull` brings."""
+    stray = _unplaced(plan, collected, published)
+    found = {one.reason: one for one in stray}
+    for one in (_omission(plan, one) for one in collected.account if one.kept):
+        found[one.reason] = _together(one, found[one.reason]) if one.reason in found else one
+    return tuple(found.values())
+
+
+def left_behind(plan: Plan, collected: Collected) -> tuple[Omission, ...]:
+    """What is nowhere any more once the machine has gone; on this host it goes as well."""
+    return tuple(_omission(plan, one) for one in collected.account if not one.kept)
+
+
+def lines(kept: Iterable[Omission], left: Iterable[Omission]) -> list[tuple[str, str]]:
+    """Heading and text, a line for each of the first few reasons."""
+    shown = [("kept", _line(one)) for one in list(kept)[:SHOWN]]
+    loud = [one for one in left if not one.trivial]
+    return [*shown, *(("left there", _line(one)) for one in loud[:SHOWN])]
+
+
+def _together(one: Omission, other: Omission) -> Omission:
+    paths = (*one.paths, *other.paths)[:PATHS]
+    sums = {"files": one.files + other.files, "bytes": one.bytes + other.bytes}
+    return one.model_copy(update={"paths": paths, **sums})
+
+
+def _line(one: Omission) -> str:
+    return in_words(one, format_bytes(one.bytes)) + (f"    {one.remedy}" if one.remedy else "")
+
+
+def _omission(plan: Plan, one: Remainder) -> Omission:
+    pulled = f"sojourn pull {plan.run} --to DIR"
+    # The option is relative to where the user stands, the path to the root of what travels.
+    path = os.path.relpath(one.paths[0], plan.work_directory) if one.paths else "PATH"
+    again = "" if path.startswith("..") else f", or next time --output {shlex.quote(path)}"
+    remedy = pulled + again if one.kept else _REMEDIES.get(one.reason)
+    return Omission(
+        reason=one.reason,
+        paths=tuple(map(printable, one.paths)),
+        files=one.files,
+        bytes=one.bytes,
+        trivial=one.reason in QUIET,
+        remedy=remedy,
+    )
+
+
+def _unplaced(plan: Plan, collected: Collected, published: Published) -> tuple[Omission, ...]:
+    """Checkpoints and the like that a stage wrote without declaring them: committed, and not placed."""
+    if plan.stage is None or not published.committed:
+        return ()
+    placed = {PurePosixPath(path) for path in (*plan.stage.outputs, *published.placed, *published.beside)}
+    account = Account()
+    for entry in collected.files:
+        path = PurePosixPath(entry.path)
+        if placed.isdisjoint((path, *path.parents)):
+            remedy = f"sojourn pull {plan.run} --to DIR"
+            account.add(remains.UNDECLARED, entry.path, size=entry.size, remedy=remedy)
+    return account.omissions()

@@ -1,0 +1,146 @@
+"""What the script wrote: home, kept in the store, or named as left behind; nothing else."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+from node_world import Node, sha256
+
+GB = 10**9
+
+
+def account(node: Node) -> dict[str, tuple[bool, tuple[str, ...], int, int]]:
+    manifest = node.finish()
+    lines = manifest.account if manifest else ()
+    return {one.reason: (one.kept, one.paths, one.files, one.bytes) for one in lines}
+
+
+def kept(node: Node) -> set[str]:
+    manifest = node.finish()
+    return {entry.path for entry in manifest.files} if manifest else set()
+
+
+def test_what_git_ignores_is_kept_in_the_store_and_named_by_its_folder(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/"], keep=GB)
+    node.write({"logs/a.txt": "aa", "logs/deep/b.txt": "b", "result.txt": "r"})
+    assert account(node) == {"ignored by git": (True, ("logs/",), 2, 3)}
+    assert kept(node) == {"logs/a.txt", "logs/deep/b.txt"} and node.home() == {"result.txt": "r"}
+    assert node.blobs() == {"aa", "b", "r"}, "and no pruning takes it away"
+
+
+def test_with_a_stage_what_is_not_declared_is_kept(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, outputs=["model"], keep=GB)
+    node.write({"model/weights": "w", "samples/1.png": "p", "extra.txt": "e"})
+    assert account(node) == {"not an output of the stage": (True, ("extra.txt", "samples/"), 2, 2)}
+    assert node.home() == {"model/weights": "w"}
+
+
+def test_beyond_the_limit_the_largest_files_are_left_and_named(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["cache/"], keep=10)
+    node.write({"cache/large": "x" * 20, "cache/small": "y" * 8, "cache/tiny": "z"})
+    assert account(node) == {
+        "ignored by git": (True, ("cache/small", "cache/tiny"), 2, 9),
+        "more than launch.keep allows": (False, ("cache/large",), 1, 20),
+    }
+
+
+def test_with_nothing_to_be_kept_all_is_named_as_left(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/"], keep=0)
+    node.write({"logs/a": "aa"})
+    assert account(node) == {"ignored by git": (False, ("logs/",), 1, 2)}
+    assert kept(node) == set()
+
+
+def test_a_tracked_file_that_a_line_of_gitignore_matches_comes_home(tmp_path: Path) -> None:
+    sent = {"listing": [{"path": "best.pkl"}]}
+    node = Node(tmp_path, 0, 1, ignore=["*.pkl"], bundle=sent, keep=GB)
+    node.write({"best.pkl": "new", "other.pkl": "other"})
+    assert account(node) == {"ignored by git": (True, ("other.pkl",), 1, 5)} and node.home() == {"best.pkl": "new"}
+
+
+def test_a_named_output_comes_home_from_a_folder_that_git_ignores(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/", "!/logs/run1"], named=["logs/run1", "logs/*.csv"], keep=GB)
+    node.write({"logs/run1/a.txt": "a", "logs/b.csv": "b", "logs/c.txt": "c"})
+    assert node.finish() and node.home() == {"logs/run1/a.txt": "a", "logs/b.csv": "b"}
+    assert account(node) == {"ignored by git": (True, ("logs/c.txt",), 1, 1)}
+
+
+def test_an_input_that_the_script_changed_is_named(tmp_path: Path) -> None:
+    data = {"path": "data/x.csv", "hash": "", "size": 1, "mode": 0o644, "source": "control/digits/blob/x"}
+    (tmp_path / "tree0" / "data").mkdir(parents=True)
+    (tmp_path / "tree0" / "data" / "x.csv").write_text("1")
+    node = Node(tmp_path, 0, 1, inputs=[data], keep=GB)
+    node.write({"data/x.csv": "12", "data/new.csv": "n"})
+    assert account(node) == {"changed by the script, which got them as inputs": (False, ("data/x.csv",), 1, 2)}
+    assert node.home() == {"data/new.csv": "n"}
+
+
+def test_what_the_script_removed_or_moved_away_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tree0" / "notes").mkdir(parents=True)
+    for name in ("notes/a.md", "notes/b.md", "old.txt"):
+        (tmp_path / "tree0" / name).write_text(name)
+    node = Node(tmp_path, 0, 1, keep=GB)
+    (node.tree / "old.txt").rename(node.tree / "new.txt")
+    (node.tree / "notes/a.md").unlink(), (node.tree / "notes/b.md").unlink()
+    assert account(node)["removed by the script"][1:3] == (("notes/", "old.txt"), 3)
+    assert node.home() == {"new.txt": "old.txt"}
+
+
+def test_links_sockets_caches_environments_and_odd_names_are_named(tmp_path: Path, monkeypatch: Any) -> None:
+    node = Node(tmp_path, 0, 1, keep=GB)
+    node.write({"ckpt-8/w.bin": "w", "venv/pyvenv.cfg": "", "venv/lib/x.py": "xx", "pkg/__pycache__/m.pyc": "mmm"})
+    (node.tree / "latest").symlink_to("ckpt-8")
+    (node.tree / "nas").symlink_to("/etc")
+    (node.tree / "gone").symlink_to("nowhere")
+    (node.tree / "empty").mkdir()
+    os.mkfifo(node.tree / "pipe")
+    monkeypatch.chdir(node.tree)  # a socket's path may have 107 bytes
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("sock")
+    with open(os.fsencode(node.tree) + b"/caf\xe9", "w") as file:
+        file.write("c")
+    found = account(node)
+    assert found.pop("in caches") == (False, ("pkg/__pycache__/",), 1, 3)
+    assert found.pop("in virtual environments") == (False, ("venv/",), 2, 2)
+    assert {reason: paths for reason, (_, paths, _, _) in found.items()} == {
+        "linked from outside the project": ("nas",),
+        "linked to nothing": ("gone",),
+        "in empty folders": ("empty/",),
+        "not a file but a socket, pipe or device": ("pipe", "sock"),
+        "named in no UTF-8": ("'caf\\udce9'",),
+    }
+    assert node.home() == {"ckpt-8/w.bin": "w", "latest/w.bin": "w"}, "a link within the tree is whole, as files"
+
+
+def test_a_name_with_a_newline_is_kept_like_any_other(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/"], keep=GB)
+    node.write({"logs/two\nlines": "x"})
+    assert kept(node) == {"logs/two\nlines"}
+
+
+def test_of_very_many_files_all_are_counted_and_few_are_named(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["*.tmp"], keep=0)
+    node.write({f"d{at}/{at}.tmp": "x" for at in range(300)} | {f"d{at}/kept.txt": "k" for at in range(300)})
+    _, paths, files, size = account(node)["ignored by git"]
+    assert (len(paths), files, size) == (20, 300, 300)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/"], keep=GB)
+    node.write({"logs/closed": "x"})
+    (node.tree / "logs/closed").chmod(0)
+    assert account(node) == {"not readable": (False, ("logs/closed",), 1, 1)}
+
+
+def test_what_was_kept_is_replaced_by_its_newer_state(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/"], keep=GB)
+    for text in "abcd":
+        node.write({"logs/a": text})
+        manifest = node.finish()
+    assert manifest and manifest.files[0].hash == f"sha256:{sha256('d')}"
+    assert node.blobs() == {"c", "d"}

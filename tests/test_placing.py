@@ -1,0 +1,207 @@
+"""The newest result stands at its place, what is the user's is kept, and results of earlier runs do not travel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from sojourn.collect import Collected
+from sojourn.contents import PLACED
+from sojourn.mailbox import Mailbox
+from sojourn.placing import Placings, earlier_results
+from sojourn.planning import Plan
+from sojourn.project import Project
+from sojourn.publish import Published, place_files, to_directory
+from sojourn.records import Bundle, FileEntry
+from sojourn.storage import Store
+
+
+class World:
+    """A project directory, a data directory and a store in which runs have left their results."""
+
+    def __init__(self, root: Path) -> None:
+        self.home = root / "home"
+        self.store = Store((root / "store").as_uri())
+        self.root = root / "project"
+        self.root.mkdir()
+        self.sent: tuple[str, ...] = ()
+
+    def entry(self, path: str, text: str, mode: int = 0o644) -> FileEntry:
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self.store.put(f"machine/p/r/1/0/blob/{digest}", text.encode())
+        return FileEntry(
+            path=path, hash=f"sha256:{digest}", size=len(text), mode=mode, source=f"machine/p/r/1/0/blob/{digest}"
+        )
+
+    def home_comes(self, run: str, planned_at: float, asked: bool = False, **files: str) -> Published:
+        """A run's results into the project; `a__b` stands for `a/b`, and `_txt` for `.txt`."""
+        entries = [self.entry(_path(name), text) for name, text in files.items()]
+        listing = tuple(FileEntry(path=path, hash="", size=0, source="") for path in self.sent)
+        sent = Bundle(archive=None, files=(), listing=listing, directory=".")
+        plan = Plan.model_construct(run=run, created_at=planned_at)
+        project = Project.at(self.root)
+        mailbox = Mailbox(self.store, "p", run)
+        return place_files(plan, entries, sent, mailbox, project, Placings(self.home, project.root), asked)
+
+    def read(self, path: str) -> str:
+        return (self.root / path).read_text()
+
+    def stays(self, *reads: str) -> dict[str, str]:
+        return earlier_results(self.home, Project.at(self.root), reads)
+
+
+def _path(name: str) -> str:
+    return name.replace("__", "/").replace("_txt", ".txt")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_result_that_nobody_touched_is_replaced_by_the_newer_one(world: World) -> None:
+    for at, text in enumerate(("first", "second", "third")):
+        done = world.home_comes(f"run-{at}", float(at), model_txt=text, out__log_txt=text)
+        assert world.read("model.txt") == world.read("out/log.txt") == text
+        assert done.placed == ("model.txt", "out/log.txt") and not done.beside and not done.warnings
+    assert not (world.root / "runs").exists()
+
+
+def test_a_result_that_the_user_changed_is_kept_and_the_report_says_which_is_the_older_one(world: World) -> None:
+    world.home_comes("first", 1.0, model_txt="first", other_txt="first")
+    (world.root / "model.txt").write_text("mine!")
+    done = world.home_comes("second", 2.0, model_txt="second", other_txt="second")
+    assert world.read("model.txt") == "mine!" and world.read("other.txt") == "second"
+    assert world.read("runs/second/model.txt") == "second"
+    (warning,) = done.warnings
+    assert warning.startswith("model.txt at its place is yours since ") and "the one of this run is in" in warning
+    assert warning.endswith("runs/second")
+
+
+def test_an_older_run_that_comes_home_later_does_not_replace_a_newer_ones_result(world: World) -> None:
+    world.home_comes("newer", 2.0, model_txt="newer")
+    done = world.home_comes("older", 1.0, model_txt="older")
+    assert world.read("model.txt") == "newer" and world.read("runs/older/model.txt") == "older"
+    assert "model.txt at its place is of the newer run newer" in done.warnings[0]
+
+
+def test_an_older_run_replaces_it_when_it_is_asked_for_and_the_next_one_replaces_that(world: World) -> None:
+    world.home_comes("newer", 2.0, model_txt="newer")
+    world.home_comes("older", 1.0, asked=True, model_txt="older")
+    assert world.read("model.txt") == "older"
+    world.home_comes("newest", 3.0, model_txt="newest")
+    assert world.read("model.txt") == "newest"
+
+
+def test_a_file_of_the_users_is_never_replaced_whatever_it_holds(world: World) -> None:
+    for name in ("notes.txt", "same.txt"):
+        (world.root / name).write_text("same")
+    done = world.home_comes("first", 1.0, notes_txt="new", same_txt="same")
+    assert done.placed == ("same.txt",) and world.read("notes.txt") == "same"
+    world.home_comes("second", 2.0, same_txt="other")
+    assert world.read("same.txt") == "same", "that it equalled a result makes it no result of ours"
+
+
+def test_a_file_that_travelled_is_never_replaced(world: World) -> None:
+    world.home_comes("first", 1.0, model_txt="first")
+    world.sent = ("model.txt",)
+    world.home_comes("second", 2.0, model_txt="second")
+    assert world.read("model.txt") == "first" and world.read("runs/second/model.txt") == "second"
+
+
+def test_links_folders_and_files_in_the_way_are_kept_and_the_result_lies_beside(world: World) -> None:
+    world.home_comes("first", 1.0, link_txt="first")
+    (world.root / "link.txt").rename(world.root / "moved.txt")
+    (world.root / "link.txt").symlink_to("moved.txt")
+    (world.root / "folder.txt").mkdir()
+    (world.root / "blocked").write_text("a file")
+    done = world.home_comes("second", 2.0, link_txt="second", folder_txt="second", blocked__deep__x_txt="second")
+    assert done.beside == ("blocked/deep/x.txt", "folder.txt", "link.txt") and not done.placed
+    assert world.read("moved.txt") == "first" and world.read("blocked") == "a file"
+    assert world.read("runs/second/blocked/deep/x.txt") == "second"
+
+
+def test_placing_that_was_interrupted_is_continued_and_what_it_placed_is_ours(world: World) -> None:
+    world.home_comes("first", 1.0, a_txt="first", b_txt="first")
+    entry = world.entry("a.txt", "second")
+    placings = Placings(world.home, world.root)
+    placings.note([entry, world.entry("b.txt", "second")], "second", 2.0)
+    (world.root / "a.txt").unlink(), (world.root / "a.txt").write_text("second")  # and then it died
+    assert set(world.stays()) == {"a.txt", "b.txt"}
+    done = world.home_comes("second", 2.0, a_txt="second", b_txt="second")
+    assert done.placed == ("a.txt", "b.txt") and world.read("b.txt") == "second"
+    world.home_comes("third", 3.0, a_txt="third")
+    assert world.read("a.txt") == "third"
+
+
+def test_a_touched_file_with_the_same_content_is_still_ours(world: World) -> None:
+    world.home_comes("first", 1.0, a_txt="first")
+    os.utime(world.root / "a.txt", (1, 1))
+    assert set(world.stays()) == {"a.txt"}
+    world.home_comes("second", 2.0, a_txt="second")
+    assert world.read("a.txt") == "second"
+
+
+def test_results_stay_unless_git_tracks_them_or_a_stage_reads_them_or_they_were_changed(world: World) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=world.root, check=True)
+    files = {f"{name}_txt": name for name in ("stays", "tracked", "changed", "gone")}
+    world.home_comes("first", 1.0, raw__x_txt="x", **files)
+    subprocess.run(["git", "add", "tracked.txt"], cwd=world.root, check=True)
+    (world.root / "changed.txt").write_text("changes")
+    (world.root / "gone.txt").unlink()
+    assert world.stays("raw") == {"stays.txt": PLACED}
+
+
+def test_another_directory_knows_nothing_of_these(world: World, tmp_path: Path) -> None:
+    world.home_comes("first", 1.0, a_txt="first")
+    world.root = tmp_path / "clone"
+    world.root.mkdir()
+    (world.root / "a.txt").write_text("first")
+    assert world.stays() == {}
+    world.home_comes("second", 2.0, a_txt="second")
+    assert world.read("a.txt") == "first"
+
+
+def test_a_record_that_cannot_be_read_makes_everything_the_users(world: World) -> None:
+    world.home_comes("first", 1.0, a_txt="first")
+    for file in (world.home / "placed").glob("*.json"):
+        file.write_text('{"paths": {"a.txt": [{"hash": 1}]}}')
+    assert world.stays() == {}
+    world.home_comes("second", 2.0, a_txt="second")
+    assert world.read("a.txt") == "first" and world.read("runs/second/a.txt") == "second"
+
+
+def test_two_runs_that_come_home_at_once_leave_the_newer_results(world: World) -> None:
+    names = [f"f{at}_txt" for at in range(30)]
+    runs = [
+        threading.Thread(target=world.home_comes, args=(run, at), kwargs=dict.fromkeys(names, run))
+        for at, run in ((1.0, "older"), (2.0, "newer"))
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert {world.read(_path(name)) for name in names} == {"newer"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_may_not_be_written_costs_no_result(world: World) -> None:
+    (world.root / "out").mkdir(mode=0o555)
+    done = world.home_comes("first", 1.0, out__a_txt="a", b_txt="b")
+    assert world.read("b.txt") == "b" and world.read("runs/first/out/a.txt") == "a"
+    assert "out/a.txt cannot be written at its place" in done.warnings[0]
+
+
+def test_pull_to_a_directory_brings_what_is_kept_too(world: World, tmp_path: Path) -> None:
+    found = Collected(
+        files=(world.entry("a.txt", "a"),), bytes=1, checkpoints=0, kept=(world.entry("logs/b.txt", "b", 0o755),)
+    )
+    done = to_directory(found, Mailbox(world.store, "p", "r"), tmp_path / "there")
+    assert done.placed == ("a.txt", "logs/b.txt")
+    assert (tmp_path / "there/logs/b.txt").read_text() == "b"
+    assert (tmp_path / "there/logs/b.txt").stat().st_mode & 0o777 == 0o755
