@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
 
 import typer
 
@@ -106,17 +105,9 @@ def _run() -> None:
     except KeyboardInterrupt:
         sys.exit(ExitCode.STOPPED)
     except Exception as error:  # code 1 says that the script failed, so nothing else may end with it
-        _show_fault(error)
+        from cli.faults import told
+
+        typer.echo(f"error: {told(error, sys.argv[1:])}", err=True)
         sys.exit(ExitCode.INFRASTRUCTURE)
     finally:
         gc.freeze()  # else the interpreter's last collections walk all of Prefect once more, for 0.2 s
-
-
-def _show_fault(error: Exception) -> None:
-    """What the user can act on in one sentence; the traceback for whoever mends it."""
-    if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {place}{error.strerror}", err=True)
-        return
-    traceback.print_exc()
-    typer.echo("error: a fault of Sojourn itself; what it rented ends by its own timers, see: sojourn runs", err=True)

@@ -9,13 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from sojourn.errors import SpecError
+from sojourn.store_refusals import file_refusal
 
 TEMPORARY = re.compile(r"#\d+$")  # obstore's own names for what it is writing
 
 
 def keys(root: Path, prefix: str) -> Iterator[str]:
     """Every key below `prefix/`."""
-    for folder, _, files in os.walk(root / prefix):
+    for folder, _, files in os.walk(root / prefix, onerror=_refused):
         base = Path(folder).relative_to(root).as_posix()
         yield from (f"{base}/{name}" for name in files if not TEMPORARY.search(name))
 
@@ -34,9 +35,16 @@ def names(root: Path, prefix: str) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError:
-        raise SpecError(
-            f"store: {root.as_uri()!r} is not a directory", hint="name another: --store file:///absolute/path"
-        ) from None
+        hint = "name another: --store file:///absolute/path, or: export SOJOURN_HOME=DIRECTORY"
+        raise SpecError(f"store: {root.as_uri()!r} is not a directory", hint=hint) from None
+    except OSError as error:
+        raise file_refusal(root.as_uri(), error, f"list {prefix}") from error
+
+
+def _refused(error: OSError) -> None:
+    """What was removed since it was listed is fine; what may not be read must not look like nothing."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise file_refusal("file://" + str(error.filename), error, "list it") from error
 
 
 def remove_leavings(folder: Path) -> None:

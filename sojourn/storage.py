@@ -28,7 +28,8 @@ import obstore.exceptions
 import obstore.store
 
 from sojourn import folders
-from sojourn.errors import SojournError, SpecError, TransientError, first_line, nearest
+from sojourn.errors import SojournError, SpecError, TransientError, nearest
+from sojourn.store_refusals import cloud_refusal, file_refusal, place_refusal
 from sojourn.waiting import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Store:
         try:
             self.root.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         except OSError as error:
-            raise SpecError(f"store: {self.url!r} cannot be made: {error.strerror}") from error
+            raise place_refusal(self.url, error) from error
         return obstore.store.LocalStore(self.root)
 
     @cached_property
@@ -227,6 +228,8 @@ class Store:
             except FileNotFoundError as error:
                 if self._bucket is not None and "NoSuchBucket" in str(error):
                     raise self._bucket.missing() from error
+                if self.root is None and self._bucket is None and doing.startswith(("write", "list")):
+                    raise cloud_refusal(self.url, error, doing) from error
                 raise
             self.clock.sleep(pause * self.chance.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
@@ -265,12 +268,9 @@ class Store:
         )
 
     def _decision(self, error: Exception, doing: str) -> SojournError:
-        # A full disk arrives as a GenericError that is no OSError; the text is all there is.
-        if "os error 28" in str(error):
-            return TransientError(f"the store is full: could not {doing}", hint="make room, then: sojourn attach RUN")
-        if self._bucket is not None:
-            return self._bucket.decision(error, doing)
-        return TransientError(f"the store did not answer: could not {doing}: {first_line(error)}")
+        if self.root is not None:
+            return file_refusal(self.url, error, doing)
+        return self._bucket.decision(error, doing) if self._bucket else cloud_refusal(self.url, error, doing)
 
 
 def _check_key(key: str) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
+import obstore.exceptions
 import pytest
 from clouds.aws_cloud import AwsCloud
 
 from sojourn import storage
 from sojourn.errors import AccessError, SpecError, TransientError
 from sojourn.storage import ExistsError, MissingKeyError, Store
+from sojourn.store_refusals import cloud_refusal
 
 CREATE = """
 import sys, time
@@ -189,8 +192,44 @@ def test_a_store_that_is_a_file_is_named(tmp_path: Path) -> None:
 def test_a_place_where_nothing_can_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(SpecError, match="cannot be made: Not a directory"):
+    with pytest.raises(SpecError, match="cannot be made: .*/file: Not a directory|/file/store: Not a dir") as caught:
         Store((tmp_path / "file/store").as_uri()).put("key", b"")
+    assert "export SOJOURN_HOME=DIRECTORY" in str(caught.value.hint)
+
+
+def test_a_file_where_the_store_wants_a_folder_is_a_refusal_and_not_silence(files: Store) -> None:
+    files.put("key", b"")
+    with pytest.raises(SpecError, match="could not write key/below: Not a directory"):
+        files.put("key/below", b"")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user, who may not read everything")
+def test_a_store_of_somebody_else_s_is_told_as_such_and_does_not_look_empty() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Store(Path(folder).as_uri()).put("control/project/key", b"")
+        Path(folder).chmod(0o755)
+        code = "import os, sys; from sojourn.storage import Store; import obstore.store\n"
+        code += f"store = Store({Path(folder).as_uri()!r}); store.keys('nothing'); os.setuid(65534)\n"
+        for call in ("put('key', b'')", "create('key', b'')", "get('control/project/key')", "keys('control')",
+                     "folders('control/project')"):  # fmt: skip
+            code += f"try: store.{call}\nexcept Exception as e: print(type(e).__name__, str(e).replace(chr(10), ' '))\n"
+        Path(folder, "control").chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, capture_output=True, text=True
+        )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5, done.stdout + done.stderr
+    assert all(line.startswith("AccessError store: ") and "Permission denied" in line for line in lines), lines
+    assert all("export SOJOURN_HOME=DIRECTORY" in line for line in lines)
+
+
+@pytest.mark.parametrize("url", ["gs://nobody/p", "az://nobody/p"])
+def test_a_cloud_without_a_login_is_told_at_once_with_its_command(url: str) -> None:
+    said = {"gs": "Error performing token request: GET http://169.254.169.254/x", "az": "Account must be specified"}
+    error = obstore.exceptions.GenericError(said[url[:2]])
+    refused = cloud_refusal(url, error, "write key")
+    assert isinstance(refused, AccessError) and "wants credentials" in refused.message
+    assert {"gs": "gcloud auth", "az": "AZURE_STORAGE_ACCOUNT_NAME"}[url[:2]] in str(refused.hint)
 
 
 # --- S3 -----------------------------------------------------------------------------------------
