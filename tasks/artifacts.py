@@ -30,6 +30,7 @@ from sojourn.report import Report
 from sojourn.shorthand import counted, format_duration, format_seconds
 
 CHARTS = 4
+TAIL = 30  # lines of a log
 PATHS = 12  # of results, on the report's page
 PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none
 PROGRESS_EVERY_S = 10.0
@@ -116,7 +117,8 @@ def show_report(report: Report, outcome: Outcome | None) -> None:
 def report_page(report: Report, outcome: Outcome | None = None) -> str:
     """The report as markdown that needs nothing but itself: the curves are SVG images inside it."""
     facts = {
-        "command": f"`{report.command}`",
+        "ended": _plain(report.message),
+        "command": _code(report.command),
         "machine": f"{report.nodes} × {report.machine}",
         "time": f"{format_seconds(report.seconds)}, ended {_clock(report.ended_at)}",
         "cost": f"${report.cost:.2f}",
@@ -127,10 +129,9 @@ def report_page(report: Report, outcome: Outcome | None = None) -> str:
         facts["held"] = f"{format_duration(report.held_s)} after it had failed, ${report.held_cost:.2f} of the cost"
     drawn = [name for name, series in report.series.items() if len(series.values()) > 1][:CHARTS]
     curves = [_image(name, chart(name, report.series[name])) for name in drawn]
-    parts = [f"# {report.run}: {report.state}", *curves, _table("ended", report.message, facts)]
+    parts = [f"# {report.run}: {report.state}", *curves, _list(facts.items()), "## Results\n\n" + _places(report)]
     if outcome is not None and outcome.state != "succeeded" and outcome.tail:
         parts.append(f"## Last lines of its log{_whose(outcome)}\n\n" + _verbatim(outcome.tail))
-    parts.append("## Results\n\n" + _places(report))
     if report.metrics:
         parts.append("## Metrics\n\n" + _metrics(report))
     if report.parameters:
@@ -148,23 +149,36 @@ def _places(report: Report) -> str:
     """Where the results are: each path for the first few, and the command that fetches them anywhere."""
     home = report.published
     lines = [f"- in place: {_paths(home.placed)}"] if home.placed else []
-    lines += [f"- in `{home.directory}`: {_paths(home.beside)}"] if home.beside else []
-    lines += [f"- {_cell(home.note)}"] if home.note else []
-    lines += [f"- {_cell(warning)}" for warning in home.warnings]
-    lines += [f"- {heading}: {_cell(text)}" for heading, text in remainder.lines(report.kept, report.left_behind)]
-    kept = f"- in the store `{report.store}`; fetch them: `sojourn pull {report.run} --to DIR`"
+    lines += [f"- in {_code(str(home.directory))}: {_paths(home.beside)}"] if home.beside else []
+    lines += [f"- {_plain(home.note)}"] if home.note else []
+    lines += [f"- {_plain(warning)}" for warning in home.warnings]
+    lines += [f"- {heading}: {_plain(text)}" for heading, text in remainder.lines(report.kept, report.left_behind)]
+    kept = f"- in the store {_code(report.store)}; fetch them: `sojourn pull {report.run} --to DIR`"
     return "\n".join([*lines, kept] if report.files else [*lines, "- no file came home"])
 
 
 def _paths(paths: Sequence[str]) -> str:
-    shown = ", ".join(f"`{_cell(path)}`" for path in paths[:PATHS])
+    shown = ", ".join(_code(path) for path in paths[:PATHS])
     return f"{shown} and {len(paths) - PATHS:,} more" if len(paths) > PATHS else shown
 
 
 def _verbatim(text: str) -> str:
     """A fenced block that no line of the text ends."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text.strip()}\n{fence}"
+    last = "\n".join(text.strip().splitlines()[-TAIL:])
+    fence = _fence(last, 3)
+    return f"{fence}text\n{last}\n{fence}"
+
+
+def _code(text: str) -> str:
+    """The text between backticks, in one line."""
+    line, fence = " ".join(text.splitlines()), _fence(text, 1)
+    return f"{fence}{line}{fence}" if fence == "`" else f"{fence} {line} {fence}"
+
+
+def _fence(text: str, least: int) -> str:
+    """So many backticks that none in the text ends what they begin."""
+    runs = [len(run) for run in re.findall("`+", text)]
+    return "`" * max(least, 1 + max(runs, default=0))
 
 
 class Progress:

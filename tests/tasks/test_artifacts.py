@@ -54,10 +54,11 @@ def test_metrics_stand_beside_their_change_on_the_last_run() -> None:
     assert "| accuracy | 0.625123 | +0.125 |" in page and "| epochs | 3 |  |" in page
 
 
-def test_a_command_with_a_bar_or_lines_stays_in_its_cell() -> None:
-    page = report_page(report(command="python a.py | tee\nlog"))
+def test_a_command_stays_as_it_is_and_in_its_line() -> None:
+    page = report_page(report(command="python a.py `date` | tee\nlog", message="lost *two* machines"))
 
-    assert "| command | `python a.py \\| tee log` |" in page
+    assert "- **command** `` python a.py `date` | tee log ``\n" in page
+    assert "- **ended** lost \\*two\\* machines\n" in page
 
 
 def test_the_receipt_reads_as_people_read() -> None:
@@ -78,7 +79,7 @@ def test_the_receipt_reads_as_people_read() -> None:
 def test_the_report_names_where_the_results_are() -> None:
     home = Published(placed=("model.pt", "a|b.txt"), beside=("train.py",), directory="/home/me/runs/quiet-heron-7f3a")
     page = report_page(report(files=3, published=home))
-    assert "- in place: `model.pt`, `a\\|b.txt`\n" in page
+    assert "- in place: `model.pt`, `a|b.txt`\n" in page
     assert "- in `/home/me/runs/quiet-heron-7f3a`: `train.py`\n" in page
     assert "- in the store `file:///store`; fetch them: `sojourn pull quiet-heron-7f3a --to DIR`\n" in page
     many = report_page(report(files=40, published=Published(placed=tuple(f"{i}.pt" for i in range(40)))))
