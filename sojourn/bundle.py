@@ -395,6 +395,22 @@ def _copy(file: Path, to: Path) -> tuple[str, int]:
 
 
 def changed_files(project: Project) -> int:
-    """How many files differ from the commit the tree stands on."""
-    status = Project(project.root).git("status", "--porcelain", "-z") if project.in_git else None
-    return len([line for line in (status or "").split("\0") if line])
+    """How many files differ from the commit the tree stands on, those that git was told not to look at too."""
+    if not project.in_git:
+        return 0
+    status = Project(project.root).git("status", "--porcelain", "--no-renames", "-z")
+    return len([line for line in (status or "").split("\0") if line]) + _changed_unseen(Project(project.root))
+
+
+def _changed_unseen(top: Project) -> int:
+    """Files marked assume-unchanged or skip-worktree that stand here with another content."""
+    lines = ((top.git("ls-files", "-s", "-v", "-z") or "").split("\0")) if top.in_git else []
+    marked = {}
+    for line in lines:
+        facts, _, path = line.partition("\t")
+        if facts and (facts[0].islower() or facts[0] == "S") and (top.root / path).is_file():
+            marked[path] = facts.split()[2]
+    if not marked:
+        return 0
+    hashes = (top.git("hash-object", "--", *marked) or "").split()
+    return sum(here != known for here, known in zip(hashes, marked.values(), strict=True))

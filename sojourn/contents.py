@@ -37,6 +37,7 @@ LINK = "behind a link that leads elsewhere"
 LOOP = "behind a link to a folder above it"
 SUBMODULE = "in submodules that are not fetched"
 WORKTREE = "in other worktrees of this repository"
+IGNORED_BY_DVC = "ignored by DVC"
 MADE_ANEW = "made anew by the stage"
 OURS = "of earlier runs"
 PLACED = "placed by an earlier run"
@@ -45,6 +46,8 @@ ENVIRONMENT = "in virtual environments"
 CACHE = "in caches"
 GIT = "of git itself"
 DVC = "of DVC itself"
+# Not told of a path itself, whose files DVC's remote has; but what DVC ignores in it does not travel.
+KEPT_BY_DVC = "kept by DVC"
 # Nothing that a script reads: counted, and shown only in `--json`.
 TRIVIAL = frozenset({GIT, CACHE, ENVIRONMENT, DVC, OURS, STORE, MADE_ANEW})
 
@@ -81,7 +84,7 @@ class Contents:
 def contents(project: Project, skip: Mapping[str, str | None], needed: Iterable[str] = ()) -> Contents:
     """Walk the project's tree. Raises SpecError where git refuses.
 
-    The paths in `skip` stay for the reason given, or travel in another way (None). What is at
+    The paths in `skip` stay for the reason given, or travel in another way (None, KEPT_BY_DVC). What is at
     or below a path in `needed` travels although git ignores it.
     """
     rules: _Rules = _Repository(project.root, "") if project.in_git else _Lines(project.root)
@@ -246,7 +249,9 @@ class _Walk:
         return False
 
     def _skipped(self, path: str, reason: str | None) -> bool:
-        if reason:
+        if reason == KEPT_BY_DVC:
+            self.found.left += [Left(one, IGNORED_BY_DVC) for one in self._ignored_by_dvc(path)]
+        elif reason:
             self.found.left.append(Left(path, reason))
         return True
 
@@ -293,10 +298,25 @@ class _Walk:
         pure = PurePosixPath(path)
         if not any(str(above) in self._needed for above in pure.parents):
             return False
-        return not any(
-            self._spec(self._root / above / ".dvcignore").match_file(f"{pure.relative_to(above)}{'/' * folder}")
-            for above in pure.parents
-        )
+        return not self._dvc_ignores(path + "/" * folder)
+
+    def _dvc_ignores(self, path: str) -> bool:
+        end = "/" * path.endswith("/")
+        pure = PurePosixPath(path)
+        specs = ((above, self._spec(self._root / above / ".dvcignore")) for above in pure.parents)
+        return any(spec.patterns and spec.match_file(f"{pure.relative_to(above)}{end}") for above, spec in specs)
+
+    def _ignored_by_dvc(self, path: str) -> Iterator[str]:
+        """What DVC leaves out of a folder that it keeps; nothing to look for where no `.dvcignore` has a line."""
+        above = PurePosixPath(path).parents
+        if not any(self._spec(self._root / one / ".dvcignore").patterns for one in above):
+            return
+        for folder, names, files in os.walk(self._root / path):
+            base = Path(folder).relative_to(self._root).as_posix()
+            ignored = {name for name in names if self._dvc_ignores(f"{base}/{name}/")}
+            names[:] = [name for name in names if name not in ignored]
+            yield from (f"{base}/{name}/" for name in sorted(ignored))
+            yield from (f"{base}/{name}" for name in sorted(files) if self._dvc_ignores(f"{base}/{name}"))
 
     def _spec(self, file: Path) -> GitIgnoreSpec:
         if file not in self._specs:

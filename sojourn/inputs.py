@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sojourn import contents
@@ -19,6 +19,7 @@ from sojourn.secret_files import refuse_secret
 
 LFS = b"version https://git-lfs.github.com/spec/v1"
 BRING = "only what is inside travels: copy it into the project, or link it there"
+SPARSE_FROM = 100_000_000
 _Identity = tuple[int, int]
 
 
@@ -99,16 +100,23 @@ def check_name(path: str) -> None:
 
 def check_content(file: Path, path: str, size: int) -> None:
     """Raise SpecError for a file that cannot be read, or whose content is elsewhere."""
-    try:
-        with file.open("rb") as opened:
-            pointer = size < 1024 and opened.read(len(LFS)) == LFS
-    except OSError as error:
+    if not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         raise SpecError(
-            f"{path}: cannot be read: {error.strerror}",
+            f"{path}: cannot be read: Permission denied",
             hint=f"look whose it is: ls -l {path}; or leave it out: echo '/{path}' >> {contents.IGNORE_FILE}",
-        ) from None
+        )
+    pointer = size < 1024 and file.read_bytes().startswith(LFS)
     if pointer:
         raise SpecError(f"{path}: is a Git LFS pointer, its content is not here", hint="fetch it: git lfs pull")
+
+
+def sparse(files: Mapping[str, Path]) -> Iterator[str]:
+    """A sentence for each large file that is mostly holes: the zeros in them are read, sent and written."""
+    for name, file in files.items():
+        info = file.stat()
+        if info.st_size >= SPARSE_FROM and info.st_blocks * 512 < info.st_size / 2:
+            on_disk, sent = f"{info.st_blocks * 512 / 1e6:,.1f} MB", f"{info.st_size / 1e6:,.0f} MB"
+            yield f"{name} is sparse: {on_disk} on this disk, {sent} as it travels"
 
 
 def _own(path: Path) -> str | None:

@@ -15,7 +15,7 @@ from sojourn.budget import Budget
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
-from sojourn.inputs import BRING, InputTree
+from sojourn.inputs import BRING, InputTree, sparse
 from sojourn.names import LeaseName, project_name
 from sojourn.omissions import Omission
 from sojourn.placing import earlier_results
@@ -219,6 +219,7 @@ def make_plan(
     left_out = {**placed, **work.left_out, **travel_otherwise, **ours}
     tree = bundle.survey(project, left_out, work.needed, inputs)
     bundle.check_size(tree, accepted=accept_size)
+    large = {one.path: project.root / one.path for one in tree.files if one.size >= bundle.BLOB_FROM}
     budget = _budget(launch, tree.bytes + input_bytes, 0 if capability.shares_host else launch.resumes)
     offers = budget.within(found)
     _check_travels(work.command, work.where, project, {*(file.path for file in tree.files), *left_out} - {*placed})
@@ -257,7 +258,11 @@ def make_plan(
         resume=resume,
         named_outputs=outputs,
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
-        notes=(*project.notes, *command.notes(work.command, (project.root, project.directory))),
+        notes=(
+            *project.notes,
+            *command.notes(work.command, (project.root, project.directory)),
+            *sparse({**inputs.files, **large}),
+        ),
     )
 
 
@@ -306,7 +311,7 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
         left_out={
             **dict.fromkeys((_from_root(project, path) for path in later), contents.MADE_ANEW),
             **dict.fromkeys(plan.outputs, contents.MADE_ANEW),
-            **dict.fromkeys(_from_root(project, path) for path in data),
+            **dict.fromkeys((_from_root(project, path) for path in data), contents.KEPT_BY_DVC),
         },
         needed=tuple(_from_root(project, path) for path in stage.needed),
         reads=tuple(_from_root(project, dep.path) for dep in stage.dependencies if dep.kind == "source"),

@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from sojourn import bundle, contents
 from sojourn.bundle import Changed, Survey, pack, pack_inputs, survey, unpack
 from sojourn.errors import SpecError
-from sojourn.inputs import InputTree
+from sojourn.inputs import InputTree, sparse
 from sojourn.mailbox import Mailbox
 from sojourn.omissions import Look, Omission, in_a_line
 from sojourn.planning import format_bytes
@@ -307,6 +308,37 @@ def test_a_name_that_is_no_text_is_told(tree: Path) -> None:
     assert r"\\xfe.log" in ignored.to_bytes().decode()
 
 
+def test_a_file_that_git_was_told_not_to_look_at_counts_as_changed(tree: Path) -> None:
+    repository(tree, "assumed.py", "skipped.py", "same.py", "renamed.py")
+    for name, mark in (("assumed", "assume-unchanged"), ("skipped", "skip-worktree"), ("same", "assume-unchanged")):
+        git(tree, "update-index", f"--{mark}", f"{name}.py")
+    assert bundle.changed_files(Project.at(tree)) == 0
+
+    write(tree, "assumed.py", "skipped.py", text="changed")
+
+    assert bundle.changed_files(Project.at(tree)) == 2
+
+
+def test_of_data_that_dvc_keeps_what_dvc_ignores_is_told(tree: Path) -> None:
+    write(tree, "train.py", "data/1.bin", "data/1.tmp", "data/cache/x", "data/deep/2.tmp")
+    write(tree, ".dvcignore", text="*.tmp\ncache/\n")
+
+    found = survey(Project.at(tree), {"data": contents.KEPT_BY_DVC})
+
+    assert [one.path for one in found.left] == ["data/cache/", "data/1.tmp", "data/deep/2.tmp"]
+    assert {one.reason for one in found.left} == {"ignored by DVC"}
+
+
+def test_a_sparse_file_is_told_with_what_it_takes_when_it_travels(tree: Path) -> None:
+    write(tree, "train.py")
+    with (tree / "holes.bin").open("wb") as file:
+        file.truncate(6_000_000_000)
+
+    (note,) = sparse(InputTree(Project.at(tree), ["holes.bin"]).files)
+
+    assert note == "holes.bin is sparse: 0.0 MB on this disk, 6,000 MB as it travels"
+
+
 # --- links ---
 
 
@@ -513,19 +545,19 @@ needs_an_ordinary_user = pytest.mark.skipif(shutil.which("setpriv") is None or o
 
 @needs_an_ordinary_user
 @pytest.mark.parametrize("look", ["InputTree(project, ['data'])", "survey(project)"])
-def test_what_its_user_cannot_read_is_named(tree: Path, look: str) -> None:
-    write(tree, "train.py", "data/locked/x", "data/closed.bin")
-    (tree / "data/closed.bin").chmod(0)
-    (tree / "data/locked").chmod(0)
-    code = (
-        "import os, pathlib, sys\nfrom sojourn.bundle import survey\nfrom sojourn.inputs import InputTree\n"
-        "from sojourn.project import Project\nfrom sojourn.errors import SpecError\n"
-        f"os.seteuid(65534)\nproject = Project(pathlib.Path({str(tree)!r}))\n"
-        f"try:\n    {look}\n"
-        "except SpecError as error:\n    print(error.message)\n"
-    )
-    for folder in tree.parents:
-        if folder.name.startswith(("pytest", "test_")):
-            folder.chmod(0o755)
-    said = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False)
+def test_what_its_user_cannot_read_is_named(look: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        tree = Path(folder)
+        tree.chmod(0o755)
+        write(tree, "train.py", "data/locked/x", "data/closed.bin")
+        (tree / "data/closed.bin").chmod(0)
+        (tree / "data/locked").chmod(0)
+        code = (
+            "import os, pathlib, sys\nfrom sojourn.bundle import survey\nfrom sojourn.inputs import InputTree\n"
+            "from sojourn.project import Project\nfrom sojourn.errors import SpecError\n"
+            f"os.seteuid(65534)\nproject = Project(pathlib.Path({str(tree)!r}))\n"
+            f"try:\n    {look}\n"
+            "except SpecError as error:\n    print(error.message)\n"
+        )
+        said = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False)
     assert "data/closed.bin" in said.stdout and "cannot be read: Permission denied" in said.stdout, said.stderr
