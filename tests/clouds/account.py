@@ -47,6 +47,13 @@ class Account:
             time.sleep(0.05)
         return self.describe(instance_id)[0]
 
+    def until_forgotten(self, instance_id: str) -> None:
+        deadline = time.monotonic() + SOON_S
+        with refused("InvalidInstanceID.NotFound"):
+            while time.monotonic() < deadline:
+                self.describe(instance_id)
+                time.sleep(0.05)
+
     def profile(self, name: str = "machine", trusting: str = "ec2.amazonaws.com") -> str:
         iam = self.cloud.client("iam")
         trust = {"Effect": "Allow", "Principal": {"Service": trusting}, "Action": "sts:AssumeRole"}

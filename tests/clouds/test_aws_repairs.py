@@ -53,6 +53,16 @@ def test_a_client_token_over_64_characters_is_refused(account: Account) -> None:
         account.run(ClientToken="t" * 65)
 
 
+def test_an_ended_instance_is_forgotten_and_keeps_others_from_being_ended_with_it(account: Account) -> None:
+    account.cloud.timing(remembered_s=0.2)
+    dead, alive = (one["InstanceId"] for one in account.run(MinCount=2, MaxCount=2))
+    account.ec2.terminate_instances(InstanceIds=[dead])
+    account.until_forgotten(dead)
+    with refused("InvalidInstanceID.NotFound"):
+        account.ec2.terminate_instances(InstanceIds=[alive, dead])
+    assert account.state(alive) == "running"
+
+
 def test_as_many_start_as_max_count_says(account: Account) -> None:
     assert len(account.run(MinCount=1, MaxCount=3)) == 3
 
@@ -114,10 +124,10 @@ def test_a_new_instance_can_be_unknown_for_a_while(account: Account) -> None:
 
 def test_instances_are_found_by_client_token_and_by_lifecycle(account: Account) -> None:
     (spot,) = account.run(ClientToken="t1", InstanceMarketOptions={"MarketType": "spot"})
-    account.run(ClientToken="t2")
-    for name, value in (("client-token", "t1"), ("instance-lifecycle", "spot")):
+    (other,) = account.run(ClientToken="t2")
+    for name, value, wanted in (("client-token", "t2", other), ("instance-lifecycle", "spot", spot)):
         found = account.describe(Filters=[{"Name": name, "Values": [value]}])
-        assert [one["InstanceId"] for one in found] == [spot["InstanceId"]], name
+        assert [one["InstanceId"] for one in found] == [wanted["InstanceId"]], name
 
 
 def test_an_unknown_filter_is_an_invalid_parameter(account: Account) -> None:
@@ -372,6 +382,22 @@ class TestSchedules:
         assert account.until(one["InstanceId"], "running")
         account.until(one["InstanceId"], "terminated")
         assert account.cloud.client("scheduler").list_schedules()["Schedules"] == []
+
+    def test_a_schedule_of_two_instances_ends_neither_where_one_is_forgotten(self, account: Account) -> None:
+        account.cloud.timing(remembered_s=0.2)
+        role = account.profile("timer", "scheduler.amazonaws.com")
+        dead, alive = (one["InstanceId"] for one in account.run(MinCount=2, MaxCount=2))
+        account.ec2.terminate_instances(InstanceIds=[dead])
+        account.until_forgotten(dead)
+        both = {
+            "Arn": "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances",
+            "RoleArn": role,
+            "Input": json.dumps({"InstanceIds": [dead, alive]}),
+        }
+        self.arm(account, alive, datetime.now(UTC), role, Target=both)
+        while not account.cloud.fired():
+            time.sleep(0.1)
+        assert dead in account.cloud.fired()[0]["error"] and account.state(alive) == "running"
 
     def test_a_garbled_time_is_refused(self, account: Account) -> None:
         role = account.profile("timer", "scheduler.amazonaws.com")

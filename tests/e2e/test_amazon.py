@@ -135,7 +135,7 @@ def test_two_machines_near_each_other_train_together_on_data_from_dvcs_bucket(wo
     fetched = [call for call in world.cloud.calls("s3", "GetObject") if "/dvc/files/md5/" in call["path"]]
     assert {call["source"] for call in fetched} == {one["address"] for one in world.instances()}
     kinds = [one["kind"] for one in world.show()["receipt"]["resources"]]
-    assert sorted(kinds) == ["c6i.large", "c6i.large", "placement group", "schedule", "volume", "volume"]
+    assert sorted(kinds) == ["c6i.large", "c6i.large", "placement group", "schedule", "schedule", "volume", "volume"]
     assert world.left() == {}
 
 
@@ -222,7 +222,7 @@ def test_a_machine_that_is_frozen_is_ended_by_the_clouds_own_timer(world: Amazon
     record = world.cloud.wait_for(machine, "terminated", limit_s=90)
 
     assert record["reason"] == "Client.UserInitiatedShutdown", "somebody else ended it"
-    assert [one["schedule"] for one in world.cloud.fired()] == [record["tags"]["sojourn:lease"]]
+    assert [one["schedule"] for one in world.cloud.fired()] == [f"{record['tags']['sojourn:lease']}-n0"]
     assert world.sojourn("reap", "--json").returncode == 0
     resources = world.show()["receipt"]["resources"]
     assert [one["ended_by"] for one in resources if one["kind"] == "t3.micro"] == ["cloud timer"]

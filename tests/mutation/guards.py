@@ -69,9 +69,23 @@ GUARDS = (
     Guard(
         "the cloud's timer",
         AMAZON,
-        "            self._arm(request, standing)\n",
-        "            pass\n",
+        "        for identity in standing:\n",
+        "        for identity in ():\n",
         f"{EC2} -k 'schedule or deadline_and_grace'",
+    ),
+    Guard(
+        "a cloud's timer for each machine alone",
+        AMAZON,
+        "numbers[identity]], [identity])",
+        "numbers[identity]], standing)",
+        f"{EC2} -k nobody_remembers",
+    ),
+    Guard(
+        "a machine that cannot be ended keeps no other from its end",
+        AMAZON,
+        "            if len(identities) > 1 and ",
+        "            if False and ",
+        f"{EC2} -k cannot_be_ended",
     ),
     Guard(
         "power-off terminates",
@@ -97,8 +111,8 @@ GUARDS = (
     Guard(
         "what is not shown yet counts",
         ANSWERS,
-        "    if schedule is None or now - schedule",
-        "    if True or now - schedule",
+        "    young = [one for one in schedules if now",
+        "    young = [one for one in () if now",
         f"{EC2} -k not_shown",
     ),
     Guard(
@@ -214,7 +228,7 @@ GUARDS = (
         f"{SWEEP} -k every_tag",
     ),
     Guard(
-        "a machine that the lease's schedule names is ours",
+        "a machine that a schedule of the lease names is ours",
         INVENTORY,
         'one["InstanceId"] not in armed and ',
         "",
@@ -223,7 +237,7 @@ GUARDS = (
     Guard(
         "a spot machine that no schedule tells of is ours by its tags",
         INVENTORY,
-        " and (schedule or not _is_spot(one))",
+        " and not _may_be(one, len(armed))",
         "",
         f"{EC2} -k spot_machine",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ class TestContract(Amazon, ProviderContract):
         self.release(world)
         world.provider().create(request_for())
         assert [lease.name for lease in world.provider().leases()] == [str(NAME)]
-        assert world.schedules() == [str(NAME)]
+        assert world.schedules() == [NAME.machine(0)]
 
 
 class TestAmazon(Amazon):
@@ -103,17 +104,53 @@ class TestAmazon(Amazon):
     ) -> None:
         request = request_for(nodes=2)
         world.provider().create(request)
-        schedule = world.cloud.client("scheduler").get_schedule(Name=str(NAME), GroupName="sojourn")
-        identities = {one["id"] for one in world.ours()}
-        assert set(json.loads(schedule["Target"]["Input"])["InstanceIds"]) == identities and len(identities) == 2
+        scheduler, machines = world.cloud.client("scheduler"), self.lease(world).machines
+        for one in machines:
+            schedule = scheduler.get_schedule(Name=one.name, GroupName="sojourn")
+            assert json.loads(schedule["Target"]["Input"]) == {"InstanceIds": [one.identity]}
+        assert len(machines) == len(world.schedules()) == 2
         self.release(world)
         assert world.schedules() == []
+
+    def test_a_machine_that_nobody_remembers_keeps_no_other_from_its_end_at_the_deadline(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        world.cloud.timing(remembered_s=0.1)
+        world.provider().create(request_for(nodes=3, seconds=4.0))
+        world.cloud.end_from_inside(str(world.ours()[1]["id"]))
+        world.wait(lambda: len(world.cloud.fired()) == 3)
+        world.wait(lambda: world.billable() == 0)
+        assert [one["error"] is None for one in world.cloud.fired()].count(True) == 2
+
+    @pytest.mark.parametrize("code", ["InvalidInstanceID.NotFound", "OperationNotPermitted", "UnauthorizedOperation"])
+    def test_a_machine_that_cannot_be_ended_keeps_no_other_from_its_release(
+        self, world: Ec2World, request_for: MakeRequest, code: str
+    ) -> None:
+        world.provider().create(request_for(nodes=3))
+        self.wait_until_running(world)
+        world.cloud.fault("ec2", "TerminateInstances", "error", code=code, status=400, count=2)  # of all, of the first
+        with suppress(SojournError):
+            world.provider().release(str(NAME))
+        world.wait(lambda: world.billable() == 1)
+        self.release(world)
+        assert world.billable() == 0
+
+    def test_a_spot_machine_whose_own_timer_was_not_armed_is_of_its_lease_by_its_tags(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        request = request_for(nodes=2, market="spot")
+        world.cloud.fault("scheduler", "CreateSchedule", "error", code="AccessDeniedException", status=403, skip=1)
+        with pytest.raises(AccessError):
+            world.provider().create(request)
+        assert len(world.schedules()) == 1 and len(self.lease(world).machines) == 2
+        self.release(world)
+        assert world.billable() == 0
 
     def test_a_timer_that_was_armed_before_is_left_as_it_is(self, world: Ec2World, request_for: MakeRequest) -> None:
         request = request_for()
         world.provider().create(request)
         world.provider().create(request)
-        assert world.schedules() == [str(NAME)]
+        assert world.schedules() == [NAME.machine(0)]
 
     def test_a_lost_reply_to_the_schedule_is_no_harm(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.cloud.fault("scheduler", "CreateSchedule", "drop_after", count=2)
@@ -121,7 +158,7 @@ class TestAmazon(Amazon):
         with pytest.raises(TransientError):
             world.provider().create(request)
         world.provider().create(request)
-        assert world.schedules() == [str(NAME)] and world.rented() == 1
+        assert world.schedules() == [NAME.machine(0)] and world.rented() == 1
 
     def test_what_is_not_shown_yet_is_not_rented_twice(self, world: Ec2World, request_for: MakeRequest) -> None:
         world.cloud.timing(visible_after_s=3.0)
@@ -166,7 +203,7 @@ class TestAmazon(Amazon):
     ) -> None:
         armed = world.copy({"tags": {"sojourn:lease": str(NAME)}})
         assert world.provider().leases() == []
-        call = request_for()["create_schedule"]
+        (call,) = request_for()["create_schedules"]
         call["Target"]["Input"] = json.dumps({"InstanceIds": [armed]})
         world.cloud.client("scheduler").create_schedule(**call)
         assert [one.identity for one in self.lease(world).machines] == [armed] and not world.provider().lookalikes()
@@ -179,7 +216,7 @@ class TestAmazon(Amazon):
         spot = {"InstanceMarketOptions": {"MarketType": "spot"}}
         alone = world.copy({"tags": {"sojourn:lease": str(NAME)}}, **spot)
         assert [one.identity for one in self.lease(world).machines] == [alone] and not world.provider().lookalikes()
-        call = request_for()["create_schedule"]
+        (call,) = request_for()["create_schedules"]
         call["Target"]["Input"] = json.dumps({"InstanceIds": ["i-0123456789abcdef0"]})
         world.cloud.client("scheduler").create_schedule(**call)
         assert [one.identity for one in world.provider().lookalikes()] == [alone]

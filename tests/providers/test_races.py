@@ -29,6 +29,7 @@ from tests.providers.ec2_world import AGENT, clients  # noqa: E402
 
 RUN = "quiet-heron-7f3a"
 LEASE = str(LeaseName(RUN, 1))
+TIMER = LeaseName(RUN, 1).machine(0)
 
 
 class Meanwhile(Ec2Provider):
@@ -108,7 +109,7 @@ def test_terminate_answered_with_500_for_an_hour_is_an_open_receipt_until_it_wor
     assert raised.value.exit_code == ExitCode.TEARDOWN_OPEN and machine in raised.value.message
     assert "InternalError" in raised.value.message
     assert raised.value.hint is not None and "sojourn reap asks for its end again" in raised.value.hint
-    assert (receipt_of(journey).state, schedules(account)) == ("open", [LEASE]), "its own timer still stands"
+    assert (receipt_of(journey).state, schedules(account)) == ("open", [TIMER]), "its own timer still stands"
 
     while account.clock.now() < began + 3600:
         found = account.sweep(stores=[account.store])
@@ -125,7 +126,7 @@ def test_a_machine_that_takes_its_time_to_go_is_a_receipt_that_is_closing(accoun
     journey = begin(account)
     with pytest.raises(TeardownError, match="the receipt is closing"):
         to_its_end(journey)
-    assert receipt_of(journey).state == "closing" and schedules(account) == [LEASE]
+    assert receipt_of(journey).state == "closing" and schedules(account) == [TIMER]
 
 
 def test_what_somebody_else_deleted_is_gone_and_no_error(account: Account) -> None:
@@ -133,7 +134,7 @@ def test_what_somebody_else_deleted_is_gone_and_no_error(account: Account) -> No
 
     def delete_all(_: int) -> None:
         account.cloud.client("ec2").terminate_instances(InstanceIds=sorted(account.running()))
-        account.cloud.client("scheduler").delete_schedule(Name=LEASE, GroupName="sojourn")
+        account.cloud.client("scheduler").delete_schedule(Name=TIMER, GroupName="sojourn")
 
     journey = begin(account, Meanwhile(account, delete_all))
     to_its_end(journey)
@@ -169,7 +170,7 @@ def test_without_its_ledger_nothing_is_rented_and_what_stands_keeps_its_timers(a
     journey = begin(account, away)
     with pytest.raises(SojournError):
         to_its_end(journey)
-    assert len(account.running()) == 1 and schedules(account) == [LEASE]
+    assert len(account.running()) == 1 and schedules(account) == [TIMER]
 
     found = account.sweep(stores=[account.store])
     assert found[RUN].action == "failed" and len(account.running()) == 1

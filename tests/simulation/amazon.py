@@ -68,12 +68,17 @@ class Instance:
             return "terminated" if now >= self.gone_at else "shutting-down"
         return "running" if now >= self.running_at else "pending"
 
+    def is_known(self, now: float) -> bool:
+        """Whether the API knows it yet, and still."""
+        return self.shown_at <= now < self.gone_at + REMEMBERED_S
+
     def shown(self, now: float) -> dict[str, Any]:
         """As DescribeInstances tells it."""
         found: dict[str, Any] = {
             "InstanceId": self.identity,
             "AmiLaunchIndex": self.index,
-            "ClientToken": self.call["ClientToken"],
+            # Amazon does not promise that a spot machine shows it.
+            "ClientToken": "" if self.is_spot else self.call["ClientToken"],
             "State": {"Name": self.state(now)},
             "LaunchTime": datetime.fromtimestamp(self.launched_at, UTC),
             "Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()],
@@ -168,7 +173,7 @@ class Amazon:
 
     def describe_instances(self, region: str, Filters: list[dict[str, Any]]) -> dict[str, Any]:
         now = self.world.now
-        shown = (one for one in self._here(region) if one.shown_at <= now < one.gone_at + REMEMBERED_S)
+        shown = (one for one in self._here(region) if one.is_known(now))
         matching = [one.shown(now) for one in shown if all(_matches(one, now, wanted) for wanted in Filters)]
         return {"Reservations": [{"Instances": matching}]}
 
@@ -192,7 +197,7 @@ class Amazon:
     def terminate_instances(self, region: str, InstanceIds: list[str]) -> None:
         here = {one.identity: one for one in self._here(region)}
         for identity in InstanceIds:
-            if identity not in here or self.world.now < here[identity].shown_at:
+            if identity not in here or not here[identity].is_known(self.world.now):
                 raise refused("InvalidInstanceID.NotFound", "TerminateInstances", 400)
         for identity in InstanceIds:
             self.terminate(here[identity], "Client.UserInitiatedShutdown")
@@ -231,18 +236,22 @@ class Amazon:
             self.world.at(moment + late, lambda: self._fire(key))
 
     def _fire(self, key: tuple[str, str]) -> None:
+        """All of its machines or none: what the API does not know, or forgot, keeps it from ending the others."""
         schedule = self.schedules.pop(key, None)
         if schedule is not None:
-            for identity in json.loads(schedule["Target"]["Input"])["InstanceIds"]:
-                self.terminate(self.instances[identity], "Client.UserInitiatedShutdown")
+            identities = json.loads(schedule["Target"]["Input"])["InstanceIds"]
+            try:
+                self.terminate_instances(key[0], identities)
+            except ClientError:
+                self.world.note(f"amazon: the timer {key[1]} ends none of {', '.join(identities)}")
 
     def get_schedule(self, region: str, Name: str, GroupName: str) -> dict[str, Any]:
         if (region, Name) not in self.schedules:
             raise refused("ResourceNotFoundException", "GetSchedule", 404)
         return self.schedules[region, Name]
 
-    def list_schedules(self, region: str, GroupName: str) -> dict[str, Any]:
-        names = [name for where, name in self.schedules if where == region]
+    def list_schedules(self, region: str, GroupName: str, NamePrefix: str = "") -> dict[str, Any]:
+        names = [name for where, name in self.schedules if where == region and name.startswith(NamePrefix)]
         return {"Schedules": [{"Name": name} for name in sorted(names)]}
 
     def delete_schedule(self, region: str, Name: str, GroupName: str) -> None:

@@ -12,6 +12,7 @@ from simulation.machine import Mishap
 from simulation.script import Job
 from simulation.trial import REAP_EVERY_S, Setting, Trial
 from simulation.verdict import CLOUD_S, ours, overshoot
+from simulation.world import START
 from sojourn.lease import MARGIN_S
 
 ALONE = Setting(job=Job(10_000.0), reaper=False, timers=False, machine_timers=False)
@@ -50,6 +51,14 @@ def test_one_layer_alone_keeps_the_worst_bound(where: str, layer: str) -> None:
     (machine,) = ours(trial)
     assert machine.ended_at is not None
     assert overshoot(trial) <= (MARGIN_S + REAP_EVERY_S + CLOUD_S if layer == "reaper" else CLOUD_S)
+
+
+def test_one_machine_that_died_hours_before_the_deadline_keeps_no_other_from_its_end() -> None:
+    dying = {0: Mishap("agent dies", 60), 1: Mishap("freezes", 50), 2: Mishap("freezes", 50)}
+    trial = ended_by(replace(LEFT["cloud timer"], nodes=3, deadline_s=3 * 3600.0, mishaps=dying))
+    first, *others = sorted(ours(trial), key=lambda one: one.ended_at or float("inf"))
+    assert first.ended_at is not None and first.ended_at < START + 600.0
+    assert not trial.broken and len(others) == 2 and overshoot(trial) <= CLOUD_S
 
 
 @pytest.mark.parametrize("where", LAYERS)

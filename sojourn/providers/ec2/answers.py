@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal
 
 from sojourn.providers.ec2 import cluster
@@ -57,26 +58,37 @@ def volume_parts(lease: str, volumes: list[dict[str, Any]]) -> Iterator[Part]:
         yield Part(kind="volume", name=f"{lease}-n{number}", identity=one["VolumeId"], created_at=created)
 
 
-def armed(schedule: dict[str, Any] | None) -> list[str]:
-    """The machines that a schedule ends."""
-    return [] if schedule is None else list(json.loads(schedule["Target"]["Input"])["InstanceIds"])
+def armed(schedules: Iterable[dict[str, Any]]) -> set[str]:
+    """The machines that these schedules end."""
+    return {identity for one in schedules for identity in json.loads(one["Target"]["Input"])["InstanceIds"]}
 
 
-def not_shown_yet(lease: str, schedule: dict[str, Any] | None, shown: set[str | None], now: float) -> list[Machine]:
-    """Machines that the timer knows and the list of machines does not, because they are so new."""
-    if schedule is None or now - schedule["CreationDate"].timestamp() > VISIBLE_AFTER_S:
-        return []
-    return [
-        Machine(name=f"{lease}-n{node}", state="starting", identity=identity)
-        for node, identity in enumerate(armed(schedule))
-        if identity not in shown
-    ]
+def too_new(schedules: Iterable[dict[str, Any]], shown: set[str], now: float) -> list[str]:
+    """Machines that their timers know and the list of machines does not, because they are so new."""
+    young = [one for one in schedules if now - one["CreationDate"].timestamp() <= VISIBLE_AFTER_S]
+    return sorted(armed(young) - shown)
 
 
-def machine(lease: str, instance: dict[str, Any]) -> Machine:
+def numbered(instances: Iterable[dict[str, Any]], others: Iterable[str] = ()) -> dict[str, int]:
+    """The number of each machine within its lease, by its id: the launch index where that tells them apart.
+
+    Amazon does not say whether several spot machines of one request have indexes of their own, and has none
+    for `others`; those get what numbers are left, in the order of their ids.
+    """
+    index = {one["InstanceId"]: one["AmiLaunchIndex"] for one in instances}
+    found: dict[str, int] = {}
+    for identity in sorted(index):
+        if index[identity] not in found.values():
+            found[identity] = index[identity]
+    for identity in sorted({*index, *others} - set(found)):
+        found[identity] = next(number for number in count() if number not in found.values())
+    return found
+
+
+def machine(name: str, instance: dict[str, Any]) -> Machine:
     state = _STATES[instance["State"]["Name"]]
     return Machine(
-        name=f"{lease}-n{instance['AmiLaunchIndex']}",
+        name=name,
         state=state,
         identity=instance["InstanceId"],
         created_at=instance["LaunchTime"].timestamp(),

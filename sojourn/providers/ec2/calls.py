@@ -26,7 +26,7 @@ TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
 
 
 def request(boot: Boot, offer: Offer, agent: Archive) -> Request:
-    """The whole RunInstances call, and the schedule's but for the ids that are not known yet.
+    """The whole RunInstances call, and that of each machine's schedule but for the id that is not known yet.
 
     Raises SpecError for a lease whose name is not one.
     """
@@ -41,12 +41,12 @@ def request(boot: Boot, offer: Offer, agent: Archive) -> Request:
         "machines": [name.machine(node) for node in range(boot.nodes)],
         "parts": [
             *({"kind": "volume", "name": name.machine(node)} for node in range(boot.nodes)),
-            {"kind": "schedule", "name": boot.lease},
+            *({"kind": "schedule", "name": name.machine(node)} for node in range(boot.nodes)),
             *([{"kind": cluster.KIND, "name": boot.lease}] if near else []),
         ],
         **({"create_placement_group": cluster.creation(boot.lease, tags)} if near else {}),
         "run_instances": _run_instances(boot, offer, agent, tags),
-        "create_schedule": _create_schedule(boot, offer),
+        "create_schedules": [_create_schedule(boot, offer, name.machine(node)) for node in range(boot.nodes)],
     }
 
 
@@ -107,6 +107,7 @@ def _tags(boot: Boot) -> Tags:
         f"{TAG}project": boot.project,
         f"{TAG}run": boot.run,
         f"{TAG}attempt": str(boot.attempt),
+        f"{TAG}nodes": str(boot.nodes),
         f"{TAG}deadline": str(int(boot.deadline_at)),
         f"{TAG}grace": str(math.ceil(boot.grace_s)),
         f"{TAG}store": boot.store,
@@ -114,12 +115,13 @@ def _tags(boot: Boot) -> Tags:
     return [{"Key": key, "Value": value} for key, value in values.items()]
 
 
-def _create_schedule(boot: Boot, offer: Offer) -> dict[str, Any]:
+def _create_schedule(boot: Boot, offer: Offer, machine: str) -> dict[str, Any]:
+    """One for each machine: a call that names several ends all of them or, where one is gone, none."""
     return {
-        "Name": boot.lease,
+        "Name": machine,
         "GroupName": SCHEDULE_GROUP,
-        "ClientToken": boot.lease,
-        "Description": f"ends the machines of {boot.run}, whatever else happens",
+        "ClientToken": machine,
+        "Description": f"ends a machine of {boot.run}, whatever else happens",
         "ScheduleExpression": ends_at(math.ceil(boot.deadline_at + boot.grace_s)),
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ActionAfterCompletion": "DELETE",

@@ -1,10 +1,10 @@
 """What of a lease stands in a region, and what only looks like it.
 
 Tags are copied: by "launch more like this", by a template, with a restored backup. A machine is ours
-when it shows the token of our request, or when the lease's own schedule names it, which is armed
-with exactly the machines that Amazon answered that request with. Whether a spot machine shows the
-token its page does not say, so one without a schedule that would tell is ours by its tags: a machine
-of ours that nobody ends is worse. A volume is whose machine has it.
+when it shows the token of our request, or when one of the lease's own schedules names it, which are
+armed with exactly the machines that Amazon answered that request with. Whether a spot machine shows the
+token its page does not say, so one without schedules that would tell, one for each machine of the lease,
+is ours by its tags: a machine of ours that nobody ends is worse. A volume is whose machine has it.
 https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html
 """
 
@@ -19,7 +19,7 @@ from sojourn.providers.ec2 import answers, calls, cluster
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import code_of, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP
-from sojourn.records import Lease, Lookalike, Part
+from sojourn.records import Lease, Lookalike, Machine, Part
 from sojourn.waiting import Clock
 
 Instance = dict[str, Any]
@@ -42,26 +42,29 @@ class Inventory:
         """The lease of this name as it stands in a region; None where nothing of it does."""
         named = [{"Name": f"tag:{calls.TAG}lease", "Values": [name]}]
         instances, _ = self._parted(name, region, self._instances(region, named))
-        machines = [answers.machine(name, one) for one in instances]
         tagged = instances
         parts: list[Part] = []
-        if all(one.state == "gone" for one in machines):
+        unseen: list[str] = []
+        if all(one["State"]["Name"] == "terminated" for one in instances):
             # While machines stand, what belongs to them does too: there is no need to ask.
-            schedule = self._schedule(name, region)
+            schedules = self._schedules_of(name, region)
             volumes = self._volumes_of(name, region, instances, named)
             groups = [one for one in cluster.find(self.clients, region, named) if one["GroupName"] == name]
             parts = [
                 *answers.volume_parts(name, volumes),
-                *([answers.schedule_part(schedule)] if schedule else []),
+                *map(answers.schedule_part, schedules),
                 *map(answers.group_part, groups),
             ]
-            machines += answers.not_shown_yet(name, schedule, {one.identity for one in machines}, self.clock.now())
+            unseen = answers.too_new(schedules, {one["InstanceId"] for one in instances}, self.clock.now())
             tagged = [*instances, *groups, *volumes]
-        if not machines and not parts:
+        if not instances and not parts:
             return None
         tags = answers.read_tags(tagged[0]["Tags"]) if tagged else {}
         parsed = LeaseName.parse(name)
         assert parsed is not None
+        numbers = answers.numbered(instances, unseen)
+        machines = [answers.machine(parsed.machine(numbers[one["InstanceId"]]), one) for one in instances]
+        machines += [Machine(name=parsed.machine(numbers[one]), state="starting", identity=one) for one in unseen]
         return Lease(
             name=name,
             project=tags.get("project", ""),
@@ -69,7 +72,7 @@ class Inventory:
             attempt=parsed.attempt,
             deadline_at=float(tags.get("deadline", 0.0)),
             grace_s=float(tags.get("grace", 0.0)),
-            machines=tuple(sorted(machines, key=lambda one: one.name)),
+            machines=tuple(sorted(machines, key=lambda one: LeaseName.node_of(one.name))),
             parts=tuple(parts),
             store=tags.get("store"),
         )
@@ -79,9 +82,8 @@ class Inventory:
         running = self._instances(region, [*TAGGED, STANDING])
         tagged = [*running, *self._volumes(TAGGED, region), *cluster.find(self.clients, region, TAGGED)]
         words = [_tags(one).get("lease", "") for one in tagged]
-        with translated(f"look for what is left in {region}"):
-            words += self._schedules(region)
-        return set(filter(is_lease, words))
+        timed = map(LeaseName.parse, self._schedules(region))
+        return {*filter(is_lease, words), *(str(one) for one in timed if one is not None)}
 
     def lookalikes(self, region: str) -> list[Lookalike]:
         """Machines in a region with the tags of a lease that its request did not make."""
@@ -102,9 +104,8 @@ class Inventory:
         instances = list(found)
         others = [one for one in instances if one.get("ClientToken") != name]
         if others:
-            schedule = self._schedule(name, region)
-            armed = answers.armed(schedule)
-            others = [one for one in others if one["InstanceId"] not in armed and (schedule or not _is_spot(one))]
+            armed = answers.armed(self._schedules_of(name, region))
+            others = [one for one in others if one["InstanceId"] not in armed and not _may_be(one, len(armed))]
         return [one for one in instances if one not in others], others
 
     def _volumes_of(self, name: str, region: str, instances: list[Instance], named: Filters) -> list[dict[str, Any]]:
@@ -134,6 +135,13 @@ class Inventory:
             ]
         return sorted(found, key=lambda one: str(one["VolumeId"]))
 
+    def _schedules_of(self, name: str, region: str) -> list[dict[str, Any]]:
+        """Those that end a lease's machines, one for each."""
+        listed = [one for one in self._schedules(region, name) if str(LeaseName.parse(one)) == name]
+        # Amazon does not promise that a list shows at once what was made: the first is asked for by its name.
+        found = [self._schedule(one, region) for one in listed or [f"{name}-n0"]]
+        return [one for one in found if one is not None]
+
     def _schedule(self, name: str, region: str) -> dict[str, Any] | None:
         try:
             with translated(f"look for the schedule of {name}"):
@@ -146,17 +154,21 @@ class Inventory:
             return None
         return found
 
-    def _schedules(self, region: str) -> list[str]:
+    def _schedules(self, region: str, prefix: str | None = None) -> list[str]:
+        """The names of ours, all of them or those that begin with the prefix."""
         client = self.clients.client("scheduler", region)
-        try:
-            pages = client.get_paginator("list_schedules").paginate(GroupName=SCHEDULE_GROUP)
-            return [one["Name"] for page in pages for one in page["Schedules"]]
-        except client.exceptions.ResourceNotFoundException:
-            return []  # nothing was ever set up in this region
+        below = {"NamePrefix": prefix} if prefix else {}
+        with translated(f"look for what is left in {region}"):
+            try:
+                pages = client.get_paginator("list_schedules").paginate(GroupName=SCHEDULE_GROUP, **below)
+                return [one["Name"] for page in pages for one in page["Schedules"]]
+            except client.exceptions.ResourceNotFoundException:
+                return []  # nothing was ever set up in this region
 
 
-def _is_spot(instance: Instance) -> bool:
-    return instance.get("InstanceLifecycle") == "spot"
+def _may_be(instance: Instance, armed: int) -> bool:
+    """Whether a machine without our token is ours all the same, where not all timers of its lease were armed."""
+    return instance.get("InstanceLifecycle") == "spot" and armed < int(_tags(instance).get("nodes", "1"))
 
 
 def is_lease(word: str) -> bool:

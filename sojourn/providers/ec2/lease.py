@@ -1,4 +1,4 @@
-"""Machines of Amazon EC2: one RunInstances for a lease, and one schedule that ends it.
+"""Machines of Amazon EC2: one RunInstances for a lease, and a schedule for each machine that ends it.
 
 Everything is found again by its tags, in whatever region it stands; of what was created we
 remember only the region, and can do without. The lease's name is the ClientToken, so the
@@ -68,11 +68,10 @@ class Ec2Provider:
             layers={
                 "agent timer": "the agent stops the script at the deadline and switches the machine off",
                 "machine timer": "the machine switches itself off at deadline + grace, which terminates it",
-                "cloud timer": "an EventBridge schedule terminates it at deadline + grace, whatever runs on it",
+                "cloud timer": "an EventBridge schedule for it alone ends it at deadline + grace, whatever runs there",
                 "reaper": "by tag, in every region of the account",
             },
-            makes_each=("instance", "volume"),
-            makes_once=("schedule",),
+            makes_each=("instance", "volume", "schedule"),
             shares_host=False,
             ask_every_s=ASK_EVERY_S,
             visible_after_s=answers.VISIBLE_AFTER_S,
@@ -94,30 +93,30 @@ class Ec2Provider:
         return found.model_copy(update={"remarks": (*said, *found.remarks)})
 
     def request(self, boot: Boot, offer: Offer) -> Request:
-        """The whole RunInstances call, and the schedule's but for the ids that are not known yet."""
+        """The whole RunInstances call, and that of each machine's schedule but for the id that is not known yet."""
         return calls.request(boot, offer, self._agent or pack())
 
     def create(self, request: Request) -> None:
-        """Rent the machines, then arm the timer that ends them; either may have been done before."""
+        """Rent the machines, then arm the timers that end them; either may have been done before."""
         region = request["region"]
         self._regions[request["token"]] = region
-        ends_at = request["create_schedule"]["ScheduleExpression"]
+        ends_at = request["create_schedules"][0]["ScheduleExpression"]
         if ends_at <= calls.ends_at(self.clock.now()):
             raise LostError(f"aws: {request['token']} must end by {ends_at[3:-1]} UTC, for its time or its budget")
         group = request.get("create_placement_group")
         if group:
             cluster.make(self.clients, region, group)
-        standing: list[str] = []
         try:
             with translated(f"rent {request['run_instances']['InstanceType']} in {region}"):
                 answer = self.clients.client("ec2", region).run_instances(**request["run_instances"])
-            standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
         except (CapacityError, QuotaError):
             self._forgo(group, region)
             raise
-        if standing:
-            self._arm(request, standing)
-        else:
+        numbers = answers.numbered(answer["Instances"])
+        standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
+        for identity in standing:
+            self._arm(region, request["create_schedules"][numbers[identity]], [identity])
+        if not standing:
             self._forgo(group, region)
 
     def observe(self, name: str) -> Lease | None:
@@ -133,9 +132,7 @@ class Ec2Provider:
             return True
         # Again for what is shutting down: it does no harm, and what was merely stopped needs it.
         standing = [one for one in lease.machines if one.state != "gone" and one.identity]
-        # What is not shown yet cannot always be ended yet, and would keep the others from being ended.
-        for some in ([one for one in standing if one.created_at], [one for one in standing if not one.created_at]):
-            self._terminate([str(one.identity) for one in some], region)
+        self._terminate([str(one.identity) for one in standing], region)
         if not any(one.state in ("starting", "running") for one in standing):
             self._remove(lease, region)
         return lease.gone
@@ -195,12 +192,11 @@ class Ec2Provider:
             with suppress(SojournError):
                 self._delete("ec2", "delete_placement_group", region, GroupName=group["GroupName"])
 
-    def _arm(self, request: Request, identities: list[str]) -> None:
-        call = json.loads(json.dumps(request["create_schedule"]))
-        call["Target"]["Input"] = json.dumps({"InstanceIds": identities})
+    def _arm(self, region: str, call: dict[str, Any], identities: list[str]) -> None:
+        target = {**call["Target"], "Input": json.dumps({"InstanceIds": identities})}
         try:
-            with translated(f"arm the timer of {request['token']}"):
-                self.clients.client("scheduler", request["region"]).create_schedule(**call)
+            with translated(f"arm the timer {call['Name']}"):
+                self.clients.client("scheduler", region).create_schedule(**{**call, "Target": target})
         except SojournError as error:
             if code_of(error.__cause__ or error) != "ConflictException":  # it was armed before
                 raise
@@ -230,14 +226,32 @@ class Ec2Provider:
     # -- release --
 
     def _terminate(self, identities: list[str], region: str) -> None:
+        """End these machines; what keeps one of them from its end keeps no other.
+
+        A call ends all of its machines or none, and refuses those that are not shown yet or long gone.
+        https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html
+        """
         if not identities:
             return
         try:
             with translated(f"terminate {', '.join(identities)}"):
                 self.clients.client("ec2", region).terminate_instances(InstanceIds=identities)
-        except TransientError as error:
-            if code_of(error.__cause__ or error) != "InvalidInstanceID.NotFound":
+        except SojournError as error:
+            is_unknown = (code_of(error.__cause__ or error) or "").startswith("InvalidInstanceID.")
+            if len(identities) > 1 and (is_unknown or not isinstance(error, TransientError)):
+                self._terminate_each(identities, region)
+            elif not is_unknown:
                 raise
+
+    def _terminate_each(self, identities: list[str], region: str) -> None:
+        failed: list[SojournError] = []
+        for identity in identities:
+            try:
+                self._terminate([identity], region)
+            except SojournError as error:
+                failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _remove(self, lease: Lease, region: str) -> None:
         """What the end of the machines did not take with it."""

@@ -46,6 +46,7 @@ class Timing:
     visible_after_s: float = 0.0  # until DescribeInstances shows a new instance
     grace_s: float = 2.0  # that a host has to shut down in order
     credentials_s: float = 6 * 3600.0  # that a machine's keys are good for
+    remembered_s: float = 3600.0  # that an instance is known after its end
 
 
 @dataclass
@@ -152,9 +153,11 @@ class Machines:
             raise InvalidInstanceIdError(instance_id) from None
 
     def seen(self, instance_id: str) -> bool:
-        """Whether the API shows it yet: a new instance takes a while to be known everywhere."""
+        """Whether the API knows it: a new instance takes a while to be known everywhere, an old one is forgotten."""
         machine = self._known.get(instance_id)
-        return machine is not None and machine.visible
+        if machine is None or not machine.visible:
+            return False
+        return machine.ended_at is None or time.time() < machine.ended_at + self.timing.remembered_s
 
     def is_up(self, machine: Machine) -> None:
         with self._lock:

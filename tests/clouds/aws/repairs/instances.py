@@ -32,7 +32,7 @@ utils.filter_dict_attribute_mapping.update(
 
 @repair(EC2Response, "describe_instances")
 def describe_instances(world: World, response: EC2Response, original: Any) -> ActionResult:
-    _check_known(world, response.params.get("InstanceIds", []))
+    check_known(world, response.params.get("InstanceIds", []))
     try:
         result = original().result
     except NotImplementedError:
@@ -46,7 +46,7 @@ def describe_instances(world: World, response: EC2Response, original: Any) -> Ac
 
 @repair(EC2Response, "describe_instance_status")
 def describe_instance_status(world: World, response: EC2Response, original: Any) -> ActionResult:
-    _check_known(world, response.params.get("InstanceIds", []))
+    check_known(world, response.params.get("InstanceIds", []))
     result = original().result
     result["InstanceStatuses"] = [one for one in result["InstanceStatuses"] if world.machines.seen(one.id)]
     return ActionResult(result)
@@ -55,10 +55,15 @@ def describe_instance_status(world: World, response: EC2Response, original: Any)
 @repair(EC2Response, "terminate_instances")
 def terminate_instances(world: World, response: EC2Response, original: Any) -> ActionResult:
     machines = _machines(world, response)
+    check_unprotected(machines)
+    return _changed("TerminatingInstances", machines, world.machines.terminate)
+
+
+def check_unprotected(machines: list[Machine]) -> None:
+    """Raises as EC2 for the first that may not be terminated; then none of them is."""
     for machine in machines:
         if machine.instance.disable_api_termination:
             raise OperationNotPermitted4(machine.id)
-    return _changed("TerminatingInstances", machines, world.machines.terminate)
 
 
 @repair(EC2Response, "stop_instances")
@@ -88,12 +93,13 @@ def get_console_output(world: World, response: EC2Response, original: Any) -> Ac
 
 def _machines(world: World, response: EC2Response) -> list[Machine]:
     wanted = response.params.get("InstanceIds", [])
-    _check_known(world, wanted)
+    check_known(world, wanted)
     response.error_on_dryrun()
     return [world.machines.get(one) for one in wanted]
 
 
-def _check_known(world: World, wanted: list[str]) -> None:
+def check_known(world: World, wanted: list[str]) -> None:
+    """Raises as EC2 when one of them is not shown yet, or forgotten."""
     unknown = [one for one in wanted if not world.machines.seen(one)]
     if unknown:
         raise InvalidInstanceIdError(unknown)

@@ -83,6 +83,8 @@ def _launched(world: World, response: EC2Response, original: Any) -> Any:
         for instance in reservation.instances:
             _mend(response, instance, profile)
             if market == "spot":
+                # No page of Amazon's says that a spot machine shows the token of its request: here none does.
+                instance.client_token = None
                 open_request(world, response, instance)
             role = next(iter(profile.roles), None) if profile else None
             world.machines.launched(instance, backend, role.arn if role else None, market)

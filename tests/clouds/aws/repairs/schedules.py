@@ -26,6 +26,7 @@ from moto.scheduler.responses import EventBridgeSchedulerResponse
 from clouds.aws.iam.rules import Request
 from clouds.aws.machines import ACCOUNT
 from clouds.aws.repairs import repair
+from clouds.aws.repairs.instances import check_known, check_unprotected
 from clouds.aws.world import World
 
 TERMINATE = "arn:aws:scheduler:::aws-sdk:ec2:terminateInstances"
@@ -96,6 +97,20 @@ def due(expression: str, timezone: str | None) -> float | None:
         return None
 
 
+def _terminate(world: World, role: str, wanted: list[str]) -> None:
+    """TerminateInstances ends all that it was told to, or none of them."""
+    check_known(world, wanted)
+    machines = [world.machines.get(one) for one in wanted]
+    for machine in machines:
+        arn = f"arn:aws:ec2:{machine.region}:{ACCOUNT}:instance/{machine.id}"
+        tags = {f"aws:ResourceTag/{key}": value for key, value in machine.tags.items()}
+        if not world.guard.may(role, Request("ec2:TerminateInstances", arn, tags)):
+            raise ValidationException("UnauthorizedOperation")
+    check_unprotected(machines)
+    for machine in machines:
+        world.machines.terminate(machine)
+
+
 def _instances(target: dict[str, Any]) -> list[str]:
     try:
         return list(json.loads(target.get("Input") or "{}").get("InstanceIds", []))
@@ -125,12 +140,7 @@ def _fire_if_due(world: World, group: Any, schedule: Any) -> None:
     record: dict[str, Any] = {"schedule": schedule.name, "at": time.time(), "error": None}
     try:
         _check_role(schedule.target.get("RoleArn", ""))
-        for machine in [world.machines.get(one) for one in _instances(schedule.target)]:
-            arn = f"arn:aws:ec2:{machine.region}:{ACCOUNT}:instance/{machine.id}"
-            tags = {f"aws:ResourceTag/{key}": value for key, value in machine.tags.items()}
-            if not world.guard.may(schedule.target["RoleArn"], Request("ec2:TerminateInstances", arn, tags)):
-                raise ValidationException("UnauthorizedOperation")
-            world.machines.terminate(machine)
+        _terminate(world, schedule.target["RoleArn"], _instances(schedule.target))
     except (ValidationException, ServiceException) as error:
         record["error"] = str(error)
     world.fired.append(record)
