@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from sojourn import bundle, homecoming
+from sojourn import bundle, homecoming, programs
 from sojourn.agent.patterns import Patterns
 from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
@@ -257,7 +257,7 @@ def _run_later(dataset: Dataset, stages: tuple[str, ...], echo: Callable[[str], 
         except Exception as error:
             because = error.message if isinstance(error, SojournError) else first_line(error)
             later = f"; {', '.join(stages[at + 1 :])} did not run" if stages[at + 1 :] else ""
-            return [f"{because}{later}; run it again: dvc repro {stages[-1]}"]
+            return [f"{because}{later}; run it again: {programs.dvc(f'repro {stages[-1]}')}"]
     return []
 
 

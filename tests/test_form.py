@@ -41,8 +41,9 @@ def test_prefect_takes_a_request_with_every_field_absent_or_null(fields: dict[st
     from prefect.utilities.schema_tools.validation import validate
 
     schema = {"type": "object", "properties": fields, "additionalProperties": False}
-    times = {name: "1h" for name in ("wait", "deadline", "grace", "hold_on_failure")}  # a number has no unit
-    for asked in ({}, {"command": None, "stage": "train"}, {**Launch().model_dump(mode="json"), **times}):
+    whole = Launch().model_dump(mode="json")
+    units = {name: "1" for name, value in whole.items() if isinstance(value, float)}  # written with a unit, as text
+    for asked in ({}, {"command": None, "stage": "train"}, {**whole, **units}):
         assert validate(asked, schema, raise_on_error=True) == [], asked  # type: ignore[arg-type]
     wrong = validate({"nodse": 2}, schema, raise_on_error=False)  # type: ignore[arg-type]
     assert len(wrong) == 1
