@@ -24,6 +24,7 @@ from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
 from sojourn.spec import Launch
 from sojourn.storage import Store
+from sojourn.travelling import does_not_travel
 
 METRICS_FILE = "metrics.json"
 CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors")
@@ -377,12 +378,8 @@ def _check_travels(started: Command, directory: Path, project: Project, travels:
         named.append(program)
     for name in named:
         path = PurePosixPath(os.path.relpath(directory / name, project.root))
-        why = "an absolute path" if name.startswith("/") else "ignored, or outside the project"
         if name.startswith("/") or travels.isdisjoint({str(path), *map(str, path.parents)}):
-            raise SpecError(
-                f"command: {name!r} does not travel to the machine: it is {why}",
-                hint="name a file that travels by its relative path: sojourn train -- python train.py",
-            )
+            raise does_not_travel(name, directory, project)
 
 
 def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:

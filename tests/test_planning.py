@@ -201,7 +201,7 @@ def test_a_program_that_does_not_travel_is_refused(project: Path) -> None:
 
     with pytest.raises(SpecError, match=r"'\.venv/bin/python' does not travel") as caught:
         plan(project, command=(".venv/bin/python", "train.py"))
-    assert "python train.py" in (caught.value.hint or "")
+    assert "write python for it" in (caught.value.hint or "")
 
 
 def test_a_script_that_does_not_travel_is_refused(project: Path) -> None:
