@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,7 +45,7 @@ def reap(
     from cli.world import open_stores
     from sojourn.errors import SpecError
     from sojourn.providers import configured
-    from sojourn.reap import kept_stores, raise_for_failed
+    from sojourn.reap import forget_stores, kept_stores, raise_for_failed
     from sojourn.runs import data_home
 
     if region and all_regions:
@@ -60,6 +61,7 @@ def reap(
         typer.echo(json.dumps([finding.model_dump(mode="json") for finding in findings], indent=2))
     elif not findings:
         out.print("Nothing stands: no machine carries our name.")
+    forget_stores(data_home(), findings)
     raise_for_failed(findings)
 
 
@@ -95,9 +97,11 @@ def _mended(store: Store, api: str | None, dry_run: bool, found: list[Finding]) 
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from sojourn.errors import SojournError
     from tasks.mend import mend
 
-    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+    # The sweep has told of a store that cannot be asked.
+    with suppress(SojournError), temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
         yield from mend(client, store, now=time.time(), dry_run=dry_run, found=found)
 
 

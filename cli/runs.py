@@ -14,6 +14,9 @@ from cli import options
 def runs(
     store: options.StoreUrl = None,
     limit: Annotated[int, typer.Option(help="Show at most this many.")] = 20,
+    forget: Annotated[
+        str | None, typer.Option(metavar="URL", help="Look no more into this store; what it keeps stays there.")
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """List runs, newest first; above them those whose machines may stand with nobody to give them back.
@@ -22,20 +25,25 @@ def runs(
     """
     from cli.console import err, out, show_runs
     from cli.world import open_stores
+    from sojourn import runs as kept
     from sojourn.errors import SojournError
     from sojourn.runs import in_order, list_runs
 
-    stores, silent = open_stores(store), []
+    if forget is not None:
+        kept.forget(kept.data_home(), forget)
+        out.print(f"Forgotten: {forget}. What it keeps stays there; look again: sojourn runs --store {forget}")
+        return
+    stores, silent = open_stores(store), list[tuple[str, SojournError]]()
     lines = []
     for one in stores:
         try:
             lines += list_runs([one])
         except SojournError as error:  # a store that was used once must not hide the others
-            silent.append(error)
+            silent.append((one.url, error))
     if len(silent) == len(stores):
-        raise silent[0]
-    for why in silent:
-        err.print(f"! {why.message}", markup=False, soft_wrap=True)
+        raise silent[0][1]
+    for url, why in silent:
+        err.print(f"! {why.message}; forget it: sojourn runs --forget {url}", markup=False, soft_wrap=True)
     orphans = sum(line.orphan is not None for line in lines)
     lines = in_order(lines)[: max(limit, orphans)]
     if as_json:

@@ -118,6 +118,7 @@ def _make(running: typer.Context, changes: list[Change], needed: int, cost: str,
 def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
     from cli.again import again
     from cli.console import out
+    from sojourn.runs import data_home, forget_bucket
 
     for piece in found.going:
         out.print(f"- {piece.title}", markup=False)
@@ -127,6 +128,8 @@ def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
         out.print("Nothing to remove.")
     elif yes or _accepted("Remove it?"):
         found.apply()
+        for bucket in found.buckets:
+            forget_bucket(data_home(), bucket)
         out.print(f"[green]✓[/] {len(found.going)} removed")
     else:
         out.print(f"Nothing was removed. Do it: {again(running, '--yes')}", markup=False)

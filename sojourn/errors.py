@@ -2,6 +2,7 @@
 
 SojournError
 ├── SpecError        tell the user, never try again
+│   └── GoneError    the store itself is not there any more; what it kept is over
 ├── AccessError      a permission is missing; a human grants it
 ├── QuotaError       a limit is too low; a human raises it
 ├── CapacityError    this offer has no machines; take the next one
@@ -48,6 +49,10 @@ class SpecError(SojournError):
     """The request cannot be honoured as written."""
 
     exit_code = ExitCode.BAD_INPUT
+
+
+class GoneError(SpecError):
+    """A store that was there is not there any more, and nothing that it kept can be asked."""
 
 
 class AccessError(SojournError):

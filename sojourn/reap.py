@@ -12,9 +12,10 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
-from sojourn.errors import AccessError, SojournError, SpecError, SupersededError, TeardownError, first_line
+from sojourn.errors import AccessError, GoneError, SojournError, SpecError, SupersededError, TeardownError, first_line
 from sojourn.journey import Journey, bring_home
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
@@ -23,7 +24,7 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider
 from sojourn.records import Lease, Lookalike, Outcome, Record
 from sojourn.report import Report
-from sojourn.runs import all_mailboxes, entries_of
+from sojourn.runs import all_mailboxes, entries_of, forget, remembered
 from sojourn.shorthand import format_duration
 from sojourn.storage import Store
 from sojourn.waiting import Clock, SystemClock
@@ -35,7 +36,8 @@ GONE_EVERY_S = 2.0
 NAMELESS = "it does not show whose it is: reap without --project"
 
 Action = Literal[
-    "ended", "closed", "left", "failed", "unseen", "mended", "would end", "would close", "would mend"
+    "ended", "closed", "left", "failed", "unseen", "mended", "forgotten", "would end", "would close", "would mend",
+    "would forget",
 ]  # fmt: skip
 NEWS = ("ended", "closed", "failed")  # what somebody should hear of, for each of these outlived whoever had it in hand
 
@@ -65,10 +67,13 @@ def reap(
     """End every lease that outlived its run, then close the runs that are over and that nobody continues.
 
     A lease is judged by the ledger in its own store; what stands in stores that are met so is closed too.
-    With `project`, what is another project's is neither touched nor told.
+    With `project`, what is another project's is neither touched nor told. The first of the stores is this host's own,
+    or the one that was named: that it cannot be asked is a failure. Another that cannot be asked is told of, and one
+    that is gone is "forgotten" unless a lease names it; `forget_stores` acts on that.
     """
     clock = clock or SystemClock()
     known = {store.url: store for store in stores}
+    own, standing = next(iter(known), None), set[str | None]()
     sent: list[_Sent] = []
     for provider, found in _look(providers, clock):
         if isinstance(found, Finding):
@@ -76,6 +81,7 @@ def reap(
             continue
         leases, lookalikes = found
         yield from (_spared(one) for one in lookalikes if project in (None, one.project))
+        standing |= {lease.store for lease in leases}
         for lease in leases:
             if project is not None and lease.project not in ("", project):
                 continue
@@ -85,9 +91,9 @@ def reap(
             else:
                 yield _found(lease.name, lease.run, "would end" if end else "left", why)
     yield from _ended(sent, clock)
-    for mailbox in _mailboxes(known.values()):
+    for mailbox in _mailboxes(known.values(), own):
         if isinstance(mailbox, Finding):
-            yield mailbox
+            yield _forgotten(mailbox, standing, dry_run)
         elif project in (None, mailbox.project) and (finding := _close(mailbox, journey_of, now, dry_run)):
             yield finding
 
@@ -138,13 +144,33 @@ def _spared(one: Lookalike) -> Finding:
     return _found(one.identity, "", "left", why)
 
 
-def _mailboxes(stores: Iterable[Store]) -> Iterator[Mailbox | Finding]:
+def _mailboxes(stores: Iterable[Store], own: str | None) -> Iterator[Mailbox | Finding]:
     """Every run of every store; what one store keeps is closed though another does not answer."""
     for store in stores:
         try:
             yield from all_mailboxes(store)
+        except GoneError as error:
+            yield _found(store.url, "", "forgotten", error.message)
         except SojournError as error:
-            yield _found(store.url, "", "failed", error.message)
+            advice = "" if store.url == own else f"; if it is of no use any more: sojourn runs --forget {store.url}"
+            yield _found(store.url, "", "failed" if store.url == own else "unseen", error.message + advice)
+
+
+def _forgotten(about: Finding, standing: set[str | None], dry_run: bool) -> Finding:
+    """A store that is gone is remembered no more, unless something still stands that names it."""
+    if about.action != "forgotten":
+        return about
+    if about.name in standing:
+        return about.model_copy(update={"action": "unseen"})
+    return about.model_copy(update={"action": "would forget" if dry_run else "forgotten"})
+
+
+def forget_stores(home: Path, findings: Iterable[Finding]) -> None:
+    """Look no more into the stores that a sweep found to be gone."""
+    known = remembered(home)
+    for finding in findings:
+        if finding.action == "forgotten" and finding.name in known:
+            forget(home, finding.name)
 
 
 def _judged(lease: Lease, known: dict[str, Store], now: float) -> tuple[str, bool]:

@@ -92,6 +92,22 @@ def remembered(home: Path) -> list[str]:
     return list(found["stores"]) if found else []
 
 
+def forget(home: Path, url: str) -> None:
+    """Look there no more. Raises SpecError for a store that this host does not look at."""
+    known = remembered(home)
+    if url.rstrip("/") not in known:
+        raise SpecError(f"store: this host remembers no {url!r}, {nearest(url, known)}", hint="sojourn runs")
+    files.write(str(home / STORES), {"stores": [one for one in known if one != url.rstrip("/")]})
+
+
+def forget_bucket(home: Path, bucket: str) -> None:
+    """Look no more into a bucket that was removed, under whatever prefix."""
+    whole = f"s3://{bucket}"
+    for url in remembered(home):
+        if url == whole or url.startswith(f"{whole}/"):
+            forget(home, url)
+
+
 def list_runs(stores: Iterable[Store]) -> list[RunLine]:
     """Every run of the stores that can be read: those whose machines may be orphans, then the others, newest first."""
     with ThreadPoolExecutor(READERS) as pool:

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 import obstore.exceptions
 import obstore.store
 
-from sojourn.errors import AccessError, SojournError, SpecError, TransientError, first_line
+from sojourn.errors import AccessError, GoneError, SojournError, SpecError, TransientError, first_line
 from sojourn.providers.ec2.clients import SOMEWHERE, Clients
 from sojourn.providers.ec2.errors import CREDENTIALS_HINT, DEAD_CREDENTIALS, DECISIONS, code_of, translated
 
@@ -99,9 +99,9 @@ class Bucket:
             return AccessError(text, hint=self._rights())
         return DECISIONS.get(code or "", TransientError)(text)
 
-    def missing(self) -> SpecError:
+    def missing(self) -> GoneError:
         """There is no such bucket."""
-        return SpecError(
+        return GoneError(
             f"store: there is no bucket {self.name!r}",
             hint=f"make it: sojourn setup aws, or aws s3 mb s3://{self.name}",
         )

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import obstore.exceptions
 
-from sojourn.errors import AccessError, SojournError, SpecError, TransientError, first_line
+from sojourn.errors import AccessError, GoneError, SojournError, SpecError, TransientError, first_line
 
 _ERRNO = re.compile(r"\(os error (\d+)\)")
 _MOVE = "export SOJOURN_HOME=DIRECTORY, or name another store: --store file:///absolute/path"
@@ -58,5 +58,5 @@ def cloud_refusal(url: str, error: Exception, doing: str) -> SojournError:
     if any(sign in words for sign in _NO_LOGIN):
         return AccessError(f"store: {url} wants credentials: {words}", hint=login)
     if isinstance(error, (obstore.exceptions.NotFoundError, FileNotFoundError)):
-        return SpecError(f"store: {url}: there is no such bucket", hint="name one that is there: --store URL")
+        return GoneError(f"store: {url}: there is no such bucket", hint="name one that is there: --store URL")
     return TransientError(f"the store did not answer: could not {doing}: {words}")

@@ -14,7 +14,7 @@ from sojourn.journey import Journey
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.providers import Provider, open_provider
-from sojourn.reap import Finding, kept_stores
+from sojourn.reap import Finding, forget_stores, kept_stores
 from sojourn.reap import reap as find
 from sojourn.runs import data_home, default_store, remembered
 from sojourn.storage import Store
@@ -40,6 +40,7 @@ def sweep(stores: list[Store], providers: Sequence[Provider], dry_run: bool, pro
         return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, listener)
 
     found = _told(list(find(stores, providers, journey_of, now=time.time(), dry_run=dry_run, project=project)))
+    forget_stores(home, found)
     notice.tell(found)
     return found
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clouds.aws_cloud import AwsCloud
 
+from sojourn.errors import SpecError, TeardownError
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.reap import SETTLING_S, reap
+from sojourn.reap import SETTLING_S, Finding, forget_stores, raise_for_failed, reap
 from sojourn.records import Hold, Lease, Lookalike, Machine, Outcome
+from sojourn.runs import forget, forget_bucket, remember, remembered
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock
 
@@ -20,15 +23,15 @@ NAME = str(LeaseName(RUN, 1, 0))
 
 
 class Cloud:
-    """A provider that has this one lease."""
+    """A provider that has these leases."""
 
     name = "cloud"
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    def __init__(self, *leases: Lease) -> None:
+        self._leases = list(leases)
 
     def leases(self) -> list[Lease]:
-        return [self._lease]
+        return self._leases
 
     def lookalikes(self) -> list[Lookalike]:
         return []
@@ -54,3 +57,57 @@ def test_held_machines_are_left_until_their_hold_is_over(tmp_path: Path, held: H
 
     assert found(late + SETTLING_S - 1) == ["left"]
     assert found(late + SETTLING_S + 1) == ["would end"]
+
+
+def sweep(stores: list[Store], *leases: Lease, dry_run: bool = False) -> dict[str, Finding]:
+    """What a sweep finds, by name."""
+    cloud: Any = Cloud(*leases)
+    found = reap(stores, [cloud], lambda *_: pytest.fail("no plan"), now=0.0, dry_run=dry_run)
+    return {one.name: one for one in found}
+
+
+def test_a_store_that_is_gone_is_told_once_and_forgotten(aws: AwsCloud, tmp_path: Path) -> None:
+    own, gone = Store((tmp_path / "own").as_uri()), Store("s3://no-such-bucket/runs")
+    remember(tmp_path, own)
+    remember(tmp_path, gone)
+    assert sweep([own, gone], dry_run=True)[gone.url].action == "would forget"
+    assert remembered(tmp_path) == [own.url, gone.url]
+    found = sweep([own, gone])
+    assert found[gone.url].action == "forgotten" and "no bucket 'no-such-bucket'" in found[gone.url].reason
+    raise_for_failed(found.values())
+    forget_stores(tmp_path, found.values())
+    assert remembered(tmp_path) == [own.url]
+
+
+def test_a_store_that_is_gone_is_remembered_while_anything_stands_that_names_it(aws: AwsCloud, tmp_path: Path) -> None:
+    gone = Store("s3://no-such-bucket")
+    lease = Lease(name=NAME, project="digits", run=RUN, attempt=1, deadline_at=1e4, machines=(), store=gone.url)
+    assert sweep([Store(tmp_path.as_uri()), gone], lease)[gone.url].action == "unseen"
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_store_that_cannot_be_asked_fails_a_sweep_only_when_it_is_this_host_s_own(
+    aws: AwsCloud, tmp_path: Path, position: int
+) -> None:
+    closed, files = Store("s3://not-ours"), Store(tmp_path.as_uri())
+    aws.fault("s3", "HeadBucket", "error", code="AccessDenied", status=403, message="Forbidden", count=None)
+    stores = [files]
+    stores.insert(position, closed)
+    found = sweep(stores)[closed.url]
+    if position == 0:
+        with pytest.raises(TeardownError, match="could not be looked at: s3://not-ours"):
+            raise_for_failed([found])
+    else:
+        raise_for_failed([found])
+        assert found.action == "unseen" and found.reason.endswith("sojourn runs --forget s3://not-ours")
+
+
+def test_a_store_is_forgotten_by_its_url_alone(tmp_path: Path) -> None:
+    for url in ("s3://one", "s3://one/runs", "s3://one-more"):
+        remember(tmp_path, Store(url))
+    forget_bucket(tmp_path, "one")
+    assert remembered(tmp_path) == ["s3://one-more"]
+    with pytest.raises(SpecError, match="remembers no 's3://one', did you mean 's3://one-more'"):
+        forget(tmp_path, "s3://one")
+    forget(tmp_path, "s3://one-more/")
+    assert remembered(tmp_path) == []

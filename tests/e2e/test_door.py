@@ -128,7 +128,14 @@ def test_a_store_that_does_not_answer_hides_no_other(world: World) -> None:
     assert "of-old" in listed.stderr or "credentials" in listed.stderr
     assert world.sojourn("show", "last", **nobody).returncode == 0
     reaped = world.sojourn("reap", **nobody)
-    assert "s3://of-old" in reaped.stdout and "failed" in reaped.stdout, reaped.stdout + reaped.stderr
+    assert reaped.returncode == 0, reaped.stderr
+    assert "unseen      s3://of-old" in reaped.stdout and "runs --forget s3://of-old" in reaped.stdout, reaped.stdout
+
+    forgotten = world.sojourn("runs", "--forget", "s3://of-old")
+    assert forgotten.returncode == 0, forgotten.stderr
+    assert world.sojourn("runs", **nobody).stderr == ""
+    again = world.sojourn("runs", "--forget", "s3://of-old")
+    assert again.returncode == 2 and "remembers no 's3://of-old'" in again.stderr
 
 
 @pytest.mark.timeout(300)  # the first start of a server makes its database

@@ -16,8 +16,11 @@ from sojourn.providers.ec2 import administrator
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.foundation import Names
 from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.providers.ec2.setup.removal import Removal, removal
+from sojourn.runs import remember, remembered
+from sojourn.storage import Store
 
 NAMES = Names(ACCOUNT, REGION, "digits")
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
@@ -95,6 +98,22 @@ def test_a_bucket_that_keeps_results_goes_only_when_that_is_said(clients: Client
     assert aws.client("s3").list_buckets()["Buckets"] == []
 
 
+def test_a_bucket_that_went_is_looked_for_no_more_and_the_secrets_that_stay_are_named(
+    clients: Clients, aws: AwsCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path))
+    (tmp_path / "params.yaml").write_text("launch: {project_name: digits}\n")
+    make(clients)
+    Secrets(clients, "digits").set("WANDB_API_KEY", "x")
+    for url in (f"s3://{NAMES.bucket}", "s3://another"):
+        remember(tmp_path, Store(url))
+    words = ["setup", "aws", "--project", str(tmp_path), "--remove", "--delete-results", "--yes"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "stays: secret WANDB_API_KEY: yours; to remove it too: sojourn secret remove WANDB_API_KEY" in done.output
+    assert remembered(tmp_path) == ["s3://another"]
+
+
 def test_what_cannot_go_keeps_no_other_from_going(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
     body = "RoleName=sojourn-machine-digits"
@@ -135,4 +154,6 @@ def test_who_sets_up_needs_the_printed_rights_and_no_others(aws: AwsCloud, monke
     used = {action for who, action in aws.used() if who == "user/root"}
     assert actions(administrator.policy(NAMES)) - used == ELSEWHERE
     refused = {one["action"] for one in aws.decisions("user/root") if not one["allowed"]}
-    assert refused <= {"ssm:GetParameter", "ec2:RunInstances"}, "of whoever may not rent, setup asks no more"
+    assert refused <= {"ssm:GetParameter", "ssm:DescribeParameters", "ec2:RunInstances"}, (
+        "of whoever may not rent, setup asks no more"
+    )

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sojourn.errors import SojournError, SpecError, TeardownError
+from sojourn.errors import AccessError, SojournError, SpecError, TeardownError
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
 from sojourn.providers.ec2.foundation import Names
 from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import Piece, pieces
 from sojourn.providers.ec2.setup.bucket import Bucket
 from sojourn.providers.ec2.setup.roles import SpotRole
@@ -25,6 +26,11 @@ class Removal:
 
     going: tuple[Piece, ...]
     staying: tuple[str, ...]
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """The names of the buckets that go."""
+        return tuple(piece.title.removeprefix("bucket ") for piece in self.going if isinstance(piece, Bucket))
 
     def apply(self) -> None:
         """Remove each; what cannot go keeps no other from going. Raises TeardownError naming it."""
@@ -57,7 +63,16 @@ def removal(provider: Ec2Provider, project: str, regions: Iterable[str] = (), re
             staying.append(f"{piece.title}: it keeps results; to delete them too: --delete-results")
         else:
             going.append(piece)
-    return Removal(tuple(going), tuple(staying))
+    return Removal(tuple(going), (*staying, *_secrets(clients, project)))
+
+
+def _secrets(clients: Clients, project: str) -> list[str]:
+    """The user's own values, which setup did not make; nothing about them where they may not be listed."""
+    try:
+        names = [one.name for one in Secrets(clients, project).list()]
+    except AccessError:
+        return []
+    return [f"secret {name}: yours; to remove it too: sojourn secret remove {name}" for name in names]
 
 
 def _check_idle(provider: Ec2Provider) -> None:
