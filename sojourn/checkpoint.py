@@ -7,13 +7,19 @@ number is there. A manifest without a commit is a checkpoint that was never fini
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
 
+from sojourn.agent import checkpoint_files
+from sojourn.collect import newest_files
 from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName, is_run_id
 from sojourn.records import Checkpoint, FileEntry, Order
 from sojourn.spec import Launch
 from sojourn.storage import Store
+
+NEWER = "newer than the checkpoint that is restored"
 
 
 def newest(mailbox: Mailbox) -> Checkpoint | None:
@@ -52,7 +58,7 @@ def to_resume(launch: Launch, store: Store, project: str, now: float) -> Checkpo
             hint=f"start afresh: sojourn train {_words(launch)}   (launch.checkpoint says which files are checkpoints)",
         )
     check_stored(found, store)
-    return found
+    return found.model_copy(update={"without": not_restored(mailbox, found)})
 
 
 def check_stored(found: Checkpoint | None, store: Store) -> None:
@@ -65,24 +71,69 @@ def check_stored(found: Checkpoint | None, store: Store) -> None:
         )
 
 
+def folders(files: Iterable[FileEntry]) -> tuple[str, ...]:
+    """The folders that are restored whole: whatever else would lie in them was never part of the checkpoint."""
+    return tuple(sorted({folder for entry in files if (folder := checkpoint_files.folder_of(entry.path))}))
+
+
+def newer_beside(found: Checkpoint | None, root: Path) -> dict[str, str]:
+    """Folders of the tree that a library would take for newer than what is restored, with the reason to leave them."""
+    newest: dict[str, int] = {}
+    for folder in folders(found.files) if found else ():
+        series, number = checkpoint_files.family(folder)
+        newest[series] = max(number, newest.get(series, 0))
+    beside = {parent for series in newest if (parent := (root / series).parent).is_dir()}
+    return {
+        path: NEWER
+        for parent in beside
+        for entry in parent.iterdir()
+        if entry.is_dir() and not entry.is_symlink()
+        for path in [entry.relative_to(root).as_posix()]
+        for series, number in [checkpoint_files.family(path)]
+        if number > newest.get(series, number)
+    }
+
+
+def not_restored(mailbox: Mailbox, found: Checkpoint) -> tuple[str, ...]:
+    """What rank 0's machine wrote into the folders of the checkpoint's files and that is no part of it."""
+    held = {entry.path for entry in found.files}
+    beside = {str(PurePosixPath(path).parent) for path in held} - {"."}
+    written = newest_files(mailbox, found.attempt, 0, "out")
+    return tuple(e.path for e in written if e.path not in held and str(PurePosixPath(e.path).parent) in beside)
+
+
 def _read(mailbox: Mailbox, attempt: int, nodes: list[int], sequence: int) -> Checkpoint:
     """All nodes' files; where several committed one path, rank 0's counts.
 
-    What a node carried on from the attempt before gives way to what another has written since.
+    What a node carried on from the attempt before gives way to what another has written since, and
+    is there only while every node has it: what one removed, its library has rotated away.
     """
+    found = (mailbox.manifest(attempt, node, "ckpt", sequence) for node in nodes)
+    manifests = [manifest for manifest in found if manifest is not None]
+    ours = f"{mailbox.machine}/{attempt}/"
+    everywhere = set[str].intersection(*({entry.path for entry in one.files} for one in manifests))
     carried: dict[str, FileEntry] = {}
     files: dict[str, FileEntry] = {}
-    ours = f"{mailbox.machine}/{attempt}/"
-    at = 0.0
-    for node in reversed(nodes):
-        manifest = mailbox.manifest(attempt, node, "ckpt", sequence)
-        if manifest is not None:
-            files.update({entry.path: entry for entry in manifest.files if entry.source.startswith(ours)})
-            carried.update({entry.path: entry for entry in manifest.files if not entry.source.startswith(ours)})
-            at = manifest.at
+    lead = {folder for entry in manifests[0].files if (folder := checkpoint_files.folder_of(entry.path))}
+    for manifest in reversed(manifests):
+        for entry in manifest.files:
+            if not entry.source.startswith(ours):
+                if entry.path in everywhere:
+                    carried[entry.path] = entry
+            elif not _is_unfinished(entry.path, lead):
+                files[entry.path] = entry
     files = carried | files
     ordered = tuple(files[path] for path in sorted(files))
-    return Checkpoint(run=mailbox.run, attempt=attempt, sequence=sequence, at=at, files=ordered)
+    return Checkpoint(run=mailbox.run, attempt=attempt, sequence=sequence, at=manifests[0].at, files=ordered)
+
+
+def _is_unfinished(path: str, lead: set[str]) -> bool:
+    """Whether a file lies in a folder that rank 0's node did not count as whole, while it has others of that series."""
+    folder = checkpoint_files.folder_of(path)
+    if folder is None or folder in lead:
+        return False
+    series, _ = checkpoint_files.family(folder)
+    return any(checkpoint_files.family(other)[0] == series for other in lead)
 
 
 def _words(launch: Launch) -> str:

@@ -412,6 +412,7 @@ class Journey:
         resume = (checkpoint.newest(self.mailbox) if attempt > 1 else None) or plan.resume
         restored = resume.files if resume else ()
         paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
+        whole = checkpoint.folders(restored)
         script = environment.variables(plan.environment, self.home) | plan.context() | plan.launch.variables
         return Order(
             run=plan.run,
@@ -422,7 +423,8 @@ class Journey:
             master_port=hellos[0].port,
             command=plan.command if plan.resume or not resume else plan.resuming_command(),
             bundle=sent,
-            inputs=(*(entry for entry in inputs.files if entry.path not in paths), *restored),
+            inputs=(*(e for e in inputs.files if e.path not in paths and not _is_in(e.path, whole)), *restored),
+            clear=whole,
             remove=_removed(plan.stage.remove if plan.stage else (), restored),
             path=environment.search_path(plan.environment, self.home),
             setup=environment.setup_for(plan.environment, self._setups, self._offer),
@@ -550,6 +552,10 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
     tail = "\n".join([*([outcome.tail] if outcome and outcome.tail else []), *report.missing])
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
+
+
+def _is_in(path: str, folders: tuple[str, ...]) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in folders)
 
 
 def _removed(outputs: tuple[str, ...], restored: tuple[FileEntry, ...]) -> tuple[str, ...]:

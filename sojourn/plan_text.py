@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sojourn.omissions import in_a_line
+from sojourn.omissions import in_a_line, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Left, Offer
 from sojourn.requirements import Lock
@@ -113,7 +113,9 @@ def _inputs(plan: Plan) -> str:
 def _resume(found: Checkpoint) -> str:
     files = f"{counted(len(found.files), 'file')}, {format_bytes(found.bytes)}"
     made = f"checkpoint {found.sequence} of {found.run}, made {format_clock(found.at)}: {files}"
-    return f"{made}; resumes if the script loads it"
+    names = ", ".join(map(printable, found.without[:NEXT])) + (" …" if len(found.without) > NEXT else "")
+    without = f"; without {counted(len(found.without), 'file')} beside it: {names}" if names else ""
+    return f"{made}{without}; resumes if the script loads it"
 
 
 def _environment(plan: Plan) -> str:

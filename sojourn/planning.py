@@ -27,7 +27,11 @@ from sojourn.storage import Store
 from sojourn.travelling import does_not_travel
 
 METRICS_FILE = "metrics.json"
-CHECKPOINTS = ("*.pt", "*.pth", "*.ckpt", "*.safetensors")
+CHECKPOINTS = (
+    "*.pt", "*.pth", "*.ckpt", "*.safetensors", "*.distcp", "training_args.bin", "random_states_*.pkl",
+    "trainer_state.json", "pytorch_model*.bin", "adapter_model.bin", "optimizer.bin", "checkpoint_[0-9]*", "*.keras",
+    "*.weights.h5", "*.data-[0-9]*-of-[0-9]*", "_CHECKPOINT_METADATA", "manifest.ocdbt", "*.nemo",
+)  # fmt: skip
 
 
 class StagePlan(Record):
@@ -217,7 +221,8 @@ def make_plan(
     travel_otherwise: dict[str, str | None] = dict.fromkeys((*_inputs(launch, project), *restored))
     ours = dict.fromkeys(_our_own(store, home, project), contents.STORE)
     placed = earlier_results(home, project, work.reads)
-    left_out = {**placed, **work.left_out, **travel_otherwise, **ours}
+    newer = checkpoint.newer_beside(resume, project.root)
+    left_out = {**placed, **newer, **work.left_out, **travel_otherwise, **ours}
     tree = bundle.survey(project, left_out, work.needed, inputs)
     bundle.check_size(tree, accepted=accept_size)
     large = {one.path: project.root / one.path for one in tree.files if one.size >= bundle.BLOB_FROM}

@@ -118,6 +118,7 @@ class Order(Record):
     command: Command
     bundle: Bundle
     inputs: tuple[FileEntry, ...] = ()
+    clear: tuple[str, ...] = Field(default=(), description="Folders emptied before the inputs come: restored whole")
     remove: tuple[str, ...] = Field(default=(), description="Paths removed before the start: outputs of an older run")
     path: tuple[str, ...] = Field(
         default=(), description="Directories put before the machine's own PATH; relative ones begin at the tree's root"
@@ -246,6 +247,7 @@ class Checkpoint(Record):
     sequence: int
     at: float
     files: tuple[FileEntry, ...] = Field(description="With paths from the root of the tree")
+    without: tuple[str, ...] = Field(default=(), description="Written beside these files, and no part of it")
 
     @property
     def bytes(self) -> int:

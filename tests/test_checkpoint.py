@@ -12,7 +12,7 @@ from sojourn.command import from_words, with_arguments
 from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.records import Bundle, Command, FileEntry, Manifest, Order, Outcome, Record
+from sojourn.records import Bundle, Checkpoint, Command, FileEntry, Manifest, Order, Outcome, Record
 from sojourn.spec import Launch, make_launch, resuming
 from sojourn.storage import Store
 
@@ -42,7 +42,8 @@ class Run:
         """A node's manifest of one checkpoint; each file's blob is in the store."""
         files = []
         for path in paths:
-            source = f"{self.mailbox.machine}/blob/{attempt}-{node}-{sequence}-{path}"
+            name = path.replace("/", "+")
+            source = f"{self.mailbox.machine}/{attempt}/{node}/blob/{attempt}-{node}-{sequence}-{name}"
             self.mailbox.store.put(source, b"x")
             files.append(FileEntry(path=path, hash="sha256:0", size=1, source=source))
         self._put(attempt, node, "ckpt", sequence, Manifest(sequence=sequence, at=100.0 + sequence, files=tuple(files)))
@@ -65,7 +66,10 @@ def sources(run: Run) -> dict[str, str]:
     """The newest checkpoint's files, each as `attempt-node-sequence`."""
     found = checkpoint.newest(run.mailbox)
     assert found is not None
-    return {entry.path: entry.source.rpartition("/")[2].removesuffix(f"-{entry.path}") for entry in found.files}
+    return {
+        entry.path: entry.source.rpartition("/")[2].removesuffix(f"-{entry.path.replace('/', '+')}")
+        for entry in found.files
+    }
 
 
 def test_a_checkpoint_that_not_every_node_finished_is_passed_over(run: Run) -> None:
@@ -97,6 +101,60 @@ def test_an_attempt_that_left_none_falls_back_on_the_one_before(run: Run) -> Non
     assert sources(run) == {"a.pt": "1-0-7"}
 
 
+def test_what_one_node_removed_of_a_restored_checkpoint_was_rotated_away_and_does_not_come_back(run: Run) -> None:
+    run.order(1, 0, 1)
+    for node, paths in ((0, ("out/checkpoint-16/a.pt",)), (1, ("out/checkpoint-16/b.pt",))):
+        run.commit(1, node, 1, *paths)
+        manifest = run.mailbox.manifest(1, node, "ckpt", 1)
+        assert manifest is not None
+        held = ("shared.pt", "out/checkpoint-8/b.pt") if node else ("shared.pt",)
+        carried = [FileEntry(path=path, hash="", size=1, source=f"machine/digits/earlier/{path}") for path in held]
+        body = manifest.model_copy(update={"files": (*manifest.files, *carried)}).to_bytes()
+        run.mailbox.store.put(f"{run.mailbox.machine}/1/{node}/ckpt/00000001.json", body)
+    run.complete(1, 0, 1)
+
+    assert set(sources(run)) == {"out/checkpoint-16/a.pt", "out/checkpoint-16/b.pt", "shared.pt"}
+
+
+def test_a_directory_that_rank_0_did_not_finish_is_not_restored_by_halves_from_another_node(run: Run) -> None:
+    run.order(1, 0, 1)
+    run.commit(1, 0, 1, "out/checkpoint-8/a.pt")
+    run.commit(1, 1, 1, "out/checkpoint-8/b.pt", "out/checkpoint-16/b.pt", "own/step_3/b.pt", "plain.pt")
+    run.complete(1, 0, 1)
+
+    assert set(sources(run)) == {
+        "out/checkpoint-8/a.pt", "out/checkpoint-8/b.pt", "own/step_3/b.pt", "plain.pt",
+    }  # fmt: skip
+
+
+def test_folders_that_a_library_would_take_for_newer_stay_and_are_named(run: Run, tmp_path: Path) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 1, "out/checkpoint-8/model.pt", "out/checkpoint-8/trainer_state.json", "best.pt")
+    run.complete(1, 0, 1)
+    found = checkpoint.newest(run.mailbox)
+    assert found is not None
+    for name in ("out/checkpoint-4", "out/checkpoint-8", "out/checkpoint-16", "out/other-99", "checkpoint-99"):
+        (tmp_path / name).mkdir(parents=True)
+
+    assert checkpoint.folders(found.files) == ("out/checkpoint-8",)
+    assert checkpoint.newer_beside(found, tmp_path) == {"out/checkpoint-16": checkpoint.NEWER}
+    assert checkpoint.newer_beside(None, tmp_path) == {}
+
+
+def test_what_lies_beside_a_checkpoint_and_is_no_part_of_it_is_told(run: Run) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 1, "out/checkpoint-8/model.pt")
+    run.complete(1, 0, 1)
+    written = ("out/checkpoint-8/model.pt", "out/checkpoint-8/train.log", "elsewhere/x.txt")
+    files = tuple(FileEntry(path=path, hash="", size=1, source="x") for path in written)
+    run.mailbox.store.put(
+        f"{run.mailbox.machine}/1/0/out/00000001.json", Manifest(sequence=1, at=0.0, files=files).to_bytes()
+    )
+
+    found = resume(run)
+    assert isinstance(found, Checkpoint) and found.without == ("out/checkpoint-8/train.log",)
+
+
 def resume(run: Run, name: str = RUN, now: float = NOW + 200.0) -> object:
     launch = Launch(command=("python", "my train.py"), resume=name)
     return checkpoint.to_resume(launch, run.mailbox.store, "digits", now)
@@ -126,7 +184,7 @@ def test_a_checkpoint_whose_files_are_gone_is_refused_before_anything_is_rented(
     run.commit(1, 0, 1, "a.pt", "b.pt")
     run.complete(1, 0, 1)
     assert resume(run)
-    run.mailbox.store.delete(f"{run.mailbox.machine}/blob/1-0-1-b.pt")
+    run.mailbox.store.delete(f"{run.mailbox.machine}/1/0/blob/1-0-1-b.pt")
 
     with pytest.raises(SpecError, match=r"checkpoint 1 of calm-panda-a2e3 is no longer in the store: b\.pt"):
         resume(run)

@@ -10,6 +10,7 @@ DeepSpeed 0.17, Lightning 2, TensorFlow 2, Keras 3, orbax and NeMo 2.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import posixpath
 import re
 from collections.abc import Collection, Iterator
@@ -47,7 +48,7 @@ def members(paths: Collection[str], matches: Callable[[str], bool]) -> set[str]:
     by_folder: dict[str, list[str]] = {}
     for path in paths:
         by_folder.setdefault(posixpath.dirname(path), []).append(path)
-    wholes = {whole for whole in (_whole(path, by_folder) for path in matched) if whole is not None}
+    wholes = {whole for path in matched for whole in _wholes(path, by_folder)}
     inside = {
         path
         for folder, held in by_folder.items()
@@ -83,14 +84,24 @@ def half(paths: Collection[str], look: Look, lives: bool) -> set[str]:
     return found
 
 
-def _whole(path: str, by_folder: dict[str, list[str]]) -> str | None:
-    """The nearest folder above the path that is one checkpoint as a whole."""
-    for folder in _and_above(posixpath.dirname(path)):
-        if _is_numbered(folder):
-            return folder
-        if any(posixpath.basename(held) in _WHOLE for held in by_folder.get(folder, ())):
-            return folder
-    return None
+def folder_of(path: str) -> str | None:
+    """The folder above a path that is one numbered checkpoint, the outermost of several in one another."""
+    folder = posixpath.dirname(path)
+    return whole if folder and _is_numbered(whole := _outermost(folder)) else None
+
+
+def family(folder: str) -> tuple[str, int]:
+    """What the numbered folders of one series have in common (`out/checkpoint-`), and this one's number."""
+    above, name = posixpath.split(folder)
+    return posixpath.join(above, re.sub(r"\d+", "#", name)), _number(name)
+
+
+def _wholes(path: str, by_folder: dict[str, list[str]]) -> Iterator[str]:
+    """The nearest folders above the path that are one checkpoint as a whole, by what they hold and by their name."""
+    above = _and_above(posixpath.dirname(path))
+    marked = (one for one in above if any(posixpath.basename(held) in _WHOLE for held in by_folder.get(one, ())))
+    for found in (marked, filter(_is_numbered, above)):
+        yield from itertools.islice(found, 1)
 
 
 def _outermost(folder: str) -> str:

@@ -53,6 +53,9 @@ class Fetcher:
             os.makedirs(os.path.join(inside(self._root, folder), ""), exist_ok=True)
         for link in bundle["links"]:
             self._link(link["path"], link["target"])
+        for path in order.get("clear", ()):
+            _remove(inside(self._root, path))
+        self._folders.clear()
         self._all(order["inputs"])
         for path in order["remove"]:
             _remove(inside(self._root, path))
