@@ -34,8 +34,9 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
     if records.report is not None:
         show_report(records.report)
         show_series(records.report)
-    elif records.outcome is not None and records.outcome.tail:
-        out.print(records.outcome.tail, markup=False)
+    outcome = records.outcome
+    if outcome is not None and outcome.tail and (records.report is None or outcome.state != "succeeded"):
+        out.print(outcome.tail, markup=False)
 
 
 def _plain(records: Any) -> dict[str, Any]:

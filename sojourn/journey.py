@@ -330,7 +330,7 @@ class Journey:
 
     def _leave(self, error: BaseException) -> None:
         if self.orchestrator.state.ordered_at is None and isinstance(error, Exception):
-            self.orchestrator.give_up(first_line(error))
+            self.orchestrator.give_up(error)
             with proving(self.orchestrator):
                 self.orchestrator.release()
                 self.orchestrator.confirm()

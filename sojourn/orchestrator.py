@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from sojourn import lease
-from sojourn.errors import CapacityError, QuotaError, SojournError, TransientError
+from sojourn.errors import CapacityError, QuotaError, SojournError, SpecError, TransientError, first_line
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
@@ -110,13 +110,17 @@ class Orchestrator:
         assert outcome is not None
         return outcome
 
-    def give_up(self, message: str) -> None:
-        """End an attempt whose order was never posted, because of an error of our own."""
+    def give_up(self, error: Exception) -> None:
+        """End an attempt whose order was never posted, because of an error of the request or of our own."""
         if self.state.outcome is None:
-            now = self.clock.now()
-            self.ledger.append(
-                "outcome", **Outcome(state="lost", message=message, ended_at=now).model_dump(mode="json")
+            message = first_line(error)
+            ended = Outcome(
+                state="refused" if isinstance(error, SpecError) else "lost",
+                message=message,
+                tail=str(error) if str(error).strip() != message else "",
+                ended_at=self.clock.now(),
             )
+            self.ledger.append("outcome", **ended.model_dump(mode="json"))
 
     def release(self) -> None:
         """Send every delete, now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from sojourn.errors import SpecError, TransientError
 
 LIMIT_S = 1800
+_FRAME = re.compile(r"^\s*(×|╰─▶|├─▶|│|error:|cause:)\s?")
 SAID_LINES = 80  # a resolver's whole reasoning; a compiler may say more, and its end matters
 
 
@@ -19,9 +21,10 @@ def run_uv(
     """Run uv to its end. Raises SpecError with all that it says, and TransientError when it takes too long."""
     done = ask_uv(*arguments, cwd=cwd, variables=variables)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        said = "\n  ".join([*(["…"] if len(lines) > SAID_LINES else []), *lines[-SAID_LINES:]])
-        raise SpecError(f"environment: uv could not do it: {said}", hint=f"mend {source}, or use  environment: current")
+        raise SpecError(
+            f"environment: uv could not do it: {_said(done.stderr)}",
+            hint=f"mend {source}, or use  environment: current",
+        )
 
 
 def ask_uv(
@@ -37,3 +40,14 @@ def ask_uv(
         )
     except subprocess.TimeoutExpired:
         raise TransientError(f"environment: uv {arguments[0]} took longer than {limit_s:g} s") from None
+
+
+def _said(text: str) -> str:
+    """All that uv says, what it concludes first, and without the frame that it draws around it."""
+    plain = [_FRAME.sub("", line).rstrip() for line in text.strip().splitlines()]
+    lines = [line for line in plain if line]
+    because = next((at for at, line in enumerate(lines) if line.startswith("Because ")), None)
+    if because is not None:
+        lines.insert(0, lines.pop(because))
+    kept = lines if len(lines) <= SAID_LINES else [lines[0], "…", *lines[1 - SAID_LINES :]]
+    return "\n  ".join(kept)

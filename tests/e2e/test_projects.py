@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import World
+from dvc_project import TRAIN, Project, dvc
 from wheels import make_wheel
 
 pytestmark = pytest.mark.local
@@ -345,7 +346,8 @@ def test_a_pyproject_gives_its_dependencies_and_its_own_package(world: World) ->
 
 
 def test_dependencies_that_cannot_be_had_end_the_run_before_a_machine_is_rented(world: World) -> None:
-    world.script("--no-index\ntiny==3.0\n", "requirements.txt")
+    make_wheel(world.project / "wheels", "tiny", "1.0")
+    world.script("--no-index\n--find-links wheels\ntiny==3.0\n", "requirements.txt")
     world.script("pass")
 
     done = world.train()
@@ -353,3 +355,30 @@ def test_dependencies_that_cannot_be_had_end_the_run_before_a_machine_is_rented(
     assert done.returncode == 2
     assert "tiny==3.0" in done.stderr and "environment: current" in done.stderr
     assert world.leases() == []
+    shown = world.show()
+    assert shown["report"]["state"] == "refused" and "tiny==3.0" in shown["report"]["message"]
+    everything = " ".join(world.sojourn("show", "last").stdout.split())
+    assert "No solution found" in everything and "mend requirements.txt" in everything
+
+
+def test_a_stage_that_imports_a_package_of_the_project_is_recorded_with_the_code_that_ran(
+    world: World, dvc_template: Project
+) -> None:
+    project = dvc_template.copy(world.root / "dvc")
+    world.project = project.root
+    make_wheel(project.root / "wheels", "tiny", "1.0")
+    project.write("lib/pyproject.toml", '[project]\nname = "net"\nversion = "1"\ndependencies = ["tiny"]\n')
+    project.write("requirements.txt", "--no-index\n--find-links wheels\n-e ./lib\n")
+    project.write("train.py", "import net, tiny\nprint('layers', net.LAYERS, tiny.VERSION)\n" + TRAIN)
+    project.save()
+    words = ("train", "--no-prefect", "--stage", "train")
+    said = []
+    for layers in (2, 3):
+        project.write("lib/net.py", f"LAYERS = {layers}\n")
+        done = world.sojourn(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said.append(world.sojourn("logs", "last").stdout)
+        assert dvc(project.root, "status", "train").strip().endswith("up to date.")
+
+    assert "layers 2 1.0" in said[0] and "layers 3 1.0" in said[1]
+    assert not list(project.root.glob("**/*.egg-info")) and len(list(world.home.glob("environments/*/ready"))) == 1
