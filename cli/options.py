@@ -37,7 +37,7 @@ Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`."
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:
-    return Annotated[str | None, typer.Option(*names, help=text, **more)]
+    return Annotated[str | None, typer.Option(*names, help=text, **{"metavar": "TEXT", **more})]
 
 
 def _options(name: str, text: str) -> Any:
@@ -92,7 +92,7 @@ _METAVARS = {
     "NAME": ("stage", "where", "machine", "image", "market", "regions", "network", "secrets"),
     "GPU": ("gpu",),
     "N": ("nodes", "cpus", "processes"),
-    "SIZE": ("memory", "disk"),
+    "SIZE": ("memory", "disk", "keep"),
     "TIME": ("wait", "deadline", "grace", "hold_on_failure"),
     "DOLLARS": ("budget",),
     "PATH": ("environment", "inputs", "outputs"),
@@ -111,7 +111,7 @@ def _flag(name: str) -> Any:
     """The annotation of a field's flag; a program and its arguments have a panel of their own."""
     kind = _LAUNCH[name] if name == "command" else _in_panel(_LAUNCH[name], group_of(name))
     told = get_args(kind)[1]
-    told.metavar = told.metavar or next((shown for shown, names in _METAVARS.items() if name in names), None)
+    told.metavar = next((shown for shown, names in _METAVARS.items() if name in names), told.metavar)
     return kind
 
 
