@@ -106,7 +106,7 @@ def check_size(tree: Survey, accepted: bool) -> None:
     largest = _largest(tree)
     names = ", ".join(f"{name} ({counted(count, 'file')}, {size / 1e6:,.0f} MB)" for name, count, size in largest)
     raise SpecError(
-        f"{len(tree.files):,} files, {tree.bytes / 1e6:,.0f} MB are too much for a bundle; largest: {names}",
+        f"{counted(len(tree.files), 'file')}, {tree.bytes / 1e6:,.0f} MB are too much for a bundle; largest: {names}",
         hint=f"name data in launch:, like  inputs: [{largest[0][0]}]  , "
         f"add a line to {IGNORE_FILE}, or pass --yes-upload",
     )

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from sojourn import programs
 from sojourn.dvc_refusals import remote_refusal
 from sojourn.errors import SojournError, SpecError, nearest
+from sojourn.shorthand import counted
 
 _OF_ITS_OWN = (  # what of a remote's configuration means that a machine's own identity does not open it
     "access_key_id", "secret_access_key", "session_token", "profile", "credentialpath", "configpath",
@@ -111,7 +112,9 @@ class Remote:
                     )
             if failures:
                 refused = self._refusal(failures[0])
-                taken = f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {len(oids)} files"
+                taken = (
+                    f"DVC remote {self.name!r} took only {len(oids) - len(failures)} of {counted(len(oids), 'file')}"
+                )
                 raise type(refused)(f"{taken}: {refused.message}", hint=programs.dvc(f"push --remote {self.name}"))
 
     @property

@@ -123,7 +123,7 @@ def report_page(report: Report, outcome: Outcome | None = None) -> str:
         "time": f"{format_seconds(report.seconds)}, ended {_clock(report.ended_at)}",
         "cost": f"${report.cost:.2f}",
         "results": f"{counted(report.files, 'file')}, {format_bytes(report.bytes)}",
-        "commit": f"{report.commit} (+{report.changed} changed files)" if report.commit else "not in git",
+        "commit": f"{report.commit} (+{counted(report.changed, 'changed file')})" if report.commit else "not in git",
     }
     if report.held_s:
         facts["held"] = f"{format_duration(report.held_s)} after it had failed, ${report.held_cost:.2f} of the cost"

@@ -34,6 +34,7 @@ def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
         name=name,
         task_run_name=name,
         cache_policy=NO_CACHE,
+        persist_result=False,  # a journey is a hold on a run, and none of its like can be written down
         retries=RETRIES,
         retry_delay_seconds=exponential_backoff(FIRST_DELAY_S),
         retry_jitter_factor=0.5,
