@@ -118,8 +118,7 @@ class Follower:
     def _begin(self, state: State) -> None:
         self._attempt = state.attempt
         self._next = {}
-        patterns = self._plan.launch.metrics
-        self._reader = LogReader(patterns, self._audience.warn) if patterns else None
+        self._reader = LogReader(self._plan.launch.metrics, self._audience.warn)
         if state.ordered_at is not None and self._clock.now() - state.ordered_at > HISTORY_S:
             for node in range(self._plan.launch.nodes):
                 self._recount(node)

@@ -1,4 +1,7 @@
-"""Finds numbers in what a script prints, by the regular expressions of `launch.metrics`.
+"""Finds numbers in what a script prints: by the regular expressions of `launch.metrics`, and in the lines of a dict.
+
+`{'loss': '3.9', 'epoch': 1.0}` is how transformers prints its numbers, as text in version 5 and as
+numbers before; such a line says the names itself, so nothing is guessed.
 
 A pattern is the user's and may be pathological: `(a+)+$` can take longer over one line than
 the training. Python's own `re` cannot be interrupted, so `regex` is used, which keeps a
@@ -17,7 +20,11 @@ BUDGET_S = 0.5  # of processor time that one pattern may spend on one piece of l
 STRIKES = 2  # so many times over the budget; a busy host may be the cause of one
 LINE_LIMIT = 2000  # characters of a line that are looked at
 STEP = "step"
-_NAME = re.compile(r"[A-Za-z_][\w./-]{0,39}")
+STEPS = "steps"  # how many there will be: only the user's own pattern says so
+_NAME = re.compile(r"[A-Za-z_][\w./:@-]{0,39}")
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_VALUE = rf"(?:'({_NUMBER}|nan|-?inf)'|({_NUMBER}|nan|-?inf)|'[^'\n]{{0,100}}'|None|True|False)"
+_PAIR = re.compile(rf"(?:\{{|, )'([A-Za-z_][\w./:@ -]{{0,60}})': {_VALUE}(?=, '|\}}$)")
 _BREAK = re.compile(r"[\r\n]")
 _RANK = re.compile(r"\[rank (\d+)\] ")  # put before each line by the agent when several ranks share a log
 
@@ -33,7 +40,7 @@ class Found(NamedTuple):
 def check_name(name: str) -> str:
     """The name of a metric. Raises ValueError for what would not print well."""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"{name!r} is not a name of letters, digits and _ . / -, 40 at most")
+        raise ValueError(f"{name!r} is not a name of letters, digits and _ . / : @ -, 40 at most")
     return name
 
 
@@ -47,6 +54,7 @@ class LogReader:
     """Reads rank 0's lines as they come and yields the numbers that the patterns find in them."""
 
     def __init__(self, patterns: Mapping[str, str], warn: Callable[[str], None]) -> None:
+        self._asked = frozenset(patterns)
         self._patterns = {name: _compiled(pattern) for name, pattern in patterns.items()}
         self._warn = warn
         self._strikes: dict[str, int] = {}
@@ -70,6 +78,7 @@ class LogReader:
         matches = {name: self._search(name, of_rank_0) for name in list(self._patterns)}
         for at in range(len(of_rank_0)):
             found = {name: values[at] for name, values in matches.items() if at in values}
+            found.update((name, value) for name, value in _told(of_rank_0[at]) if name not in self._asked)
             self._step = found.pop(STEP, self._step)
             for name, value in found.items():
                 yield Found(name, value, self._step)
@@ -104,6 +113,22 @@ class LogReader:
         if self._strikes[name] >= STRIKES:
             pattern = self._patterns.pop(name).pattern
             self._warn(f"launch.metrics.{name} is no longer looked for: {pattern!r} takes too long on this log")
+
+
+def _told(line: str) -> Iterator[tuple[str, float]]:
+    """The numbers of a line that is a dict as Python prints it, of plain values alone."""
+    text = line.strip()
+    if text.startswith("{'") and text.endswith("}"):
+        at = 0
+        found = []
+        for pair in _PAIR.finditer(text):
+            if pair.start() != at:
+                return  # something else is in it
+            at = pair.end()
+            if pair[1] != STEPS and (number := pair[2] or pair[3]):
+                found.append((pair[1], float(number)))
+        if text[at:] == "}":
+            yield from found
 
 
 def _of_rank_0(line: str) -> str:

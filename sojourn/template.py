@@ -51,7 +51,7 @@ def draft(project: Project, gpus: int) -> Draft:
     lines.append(_inputs(project.directory, bool(stage)))
     lines += [
         _line("# outputs: [results/]", "what comes home even though git ignores it"),
-        _line('# checkpoint: ["ckpt/*.bin"]', "what to resume from, instead of *.pt, *.pth, *.ckpt, *.safetensors"),
+        _line('# checkpoint: ["ckpt/*.bin"]', "what to resume from, instead of *.pt, *.ckpt, checkpoint-8/ and kin"),
         _line("# resume_args: --resume", "added to the command by `sojourn train --from RUN`"),
         _line("# metrics: {loss: 'loss=([0-9.]+)'}", "numbers to find in its log, and show while it runs"),
         _line("# secrets: [WANDB_API_KEY]", "names of environment variables that the script needs"),

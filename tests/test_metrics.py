@@ -81,6 +81,48 @@ def test_what_a_pattern_finds_that_is_no_number_is_said_once() -> None:
     assert log.warnings == ["launch.metrics.loss found '?', which is not a number"]
 
 
+@pytest.mark.parametrize(
+    ("line", "numbers"),
+    [
+        ("{'loss': '3.9', 'grad_norm': '1.5e-03', 'epoch': '1'}", {"loss": 3.9, "grad_norm": 0.0015, "epoch": 1}),
+        ("{'loss': 3.9, 'learning_rate': 5e-05, 'epoch': 1.0}", {"loss": 3.9, "learning_rate": 5e-05, "epoch": 1}),
+        ("  {'eval/acc@1': 0.5, 'best': True, 'name': 'bert', 'none': None}  ", {"eval/acc@1": 0.5}),
+        ("{'train:loss': -1}", {"train:loss": -1}),
+        ("{'loss': 1, 'nested': {'a': 1}}", {}),
+        ("{'loss': 1, 'list': [1]}", {}),
+        ("{'loss': 93%}", {}),
+        ("{'loss': '93%'}", {}),
+        ("loss {'loss': 1}", {}),
+        ("{'loss': 1} and more", {}),
+        ('{"loss": 1}', {}),
+        ("{'loss': tensor(1.)}", {}),
+        ("{'steps': 10}", {}),
+        ("{", {}),
+        ("{'" + "a" * 1900, {}),
+    ],
+)
+def test_the_dict_that_a_trainer_prints_tells_its_numbers_without_being_asked(
+    line: str, numbers: dict[str, float]
+) -> None:
+    assert {name: value for name, value, _ in Log().read(f"before\n{line}\nafter\n")} == numbers
+
+
+def test_what_a_pattern_is_asked_for_is_not_read_from_a_dict_too() -> None:
+    found = Log(loss="loss': '([0-9.]+)").read("{'loss': '3.9', 'epoch': 1.0, 'step': 7}\n")
+    assert found == [("loss", 3.9, 7.0), ("epoch", 1.0, 7.0)]
+
+
+def test_numbers_that_are_none_come_from_a_dict_as_such() -> None:
+    ((_, value, _),) = Log().read("{'loss': nan}\n")
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize("name", ["train:loss", "val/acc@1", "a.b-c_d"])
+def test_a_metric_may_be_named_as_other_services_name_it(name: str) -> None:
+    launch = make_launch({"command": "python x.py", "metrics": {name: "x=([0-9.]+)"}}, origin="params.yaml")
+    assert list(launch.metrics) == [name]
+
+
 def test_a_pattern_without_end_holds_nobody_up_and_leaves_the_others_alone() -> None:
     log = Log(slow="(?:a|aa)+$(b)", loss="loss ([0-9.]+)")
     begun = time.monotonic()

@@ -8,6 +8,8 @@ megabyte at most: a script that logs without end gets its points thinned, never 
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import json
 import math
 import os
@@ -31,6 +33,7 @@ SHARE = 50  # a walk through the tree takes at most one part in so many of the t
 READ_LIMIT = 1 << 20
 FILE_LIMIT = 1 << 20  # a larger file holds no metrics
 NAMES = 64
+GUESSED = 40  # names of a file that nobody called one of metrics; with more it is one of predictions
 POINTS = 50  # of one name, from one look
 TRIES = 10
 
@@ -38,6 +41,8 @@ _METRICS = re.compile(
     r"(?:.*[_.-])?metrics(?:[_.-].*)?\.(?:jsonl?|ya?ml|toml|csv|tsv)|(?:.*[_.-])?(?:results|scores)\.json",
     re.IGNORECASE,
 )
+_TABLES = (".csv", ".tsv", ".jsonl")  # a record a line, and more lines as time goes on
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 
 # source, folder, name, step, value, at: sojourn.records.Scalar
 Point = Tuple[str, str, str, Union[float, None], Union[float, None], float]
@@ -54,6 +59,9 @@ class Scalars:
         self._known = self._files() if place.rank == 0 else {}
         self._found = self._known
         self._offsets = {path: sign.size for path, sign in self._known.items()}
+        self._lines = {path: self._count(path) for path in self._known if path.lower().endswith(_TABLES)}
+        self._declared: set[str] = set()  # names that a declared file has
+        self._owners: dict[str, str] = {}
         self._names: dict[tuple[str, str], bool] = {}
         self._waiting: list[Point] = []
         self._pieces = 0
@@ -98,7 +106,11 @@ class Scalars:
         points, budget = list(self._waiting), READ_LIMIT
         for path in sorted(self._found):
             if path in self._metrics:
-                points += self._metric_file(path)
+                own = self._metric_file(path)
+                self._declared.update(point[2] for point in own)
+                points += own
+            elif looks_like_metrics(path):
+                points += self._owned(path, self._metric_file(path))
             elif budget > 0:
                 new, read = self._event_file(path, budget)
                 points += new
@@ -113,7 +125,7 @@ class Scalars:
         return {
             path: sign
             for path, sign in found.items()
-            if "tfevents" in posixpath.basename(path) or path in self._metrics
+            if "tfevents" in posixpath.basename(path) or path in self._metrics or looks_like_metrics(path)
         }
 
     def _event_file(self, path: str, budget: int) -> tuple[list[Point], int]:
@@ -135,7 +147,7 @@ class Scalars:
         return new, after - offset
 
     def _metric_file(self, path: str) -> list[Point]:
-        """The numbers of a metric file that has changed."""
+        """The numbers of a metric file that has changed; of one with a record a line, those of the new lines."""
         full = os.path.join(self._root, path)
         try:
             state = os.stat(full)
@@ -143,13 +155,34 @@ class Scalars:
             if sign == self._known.get(path) or sign.size > FILE_LIMIT:
                 return []
             with open(full, encoding="utf-8") as file:
-                content = json.load(file)
-        except (OSError, ValueError, RecursionError):
+                records = _records(path, file.read())
+        except (OSError, ValueError, RecursionError, csv.Error):
             return []  # gone, or in the middle of being written
         self._known[path] = sign
-        values = dict(flat(content))
-        step = values.pop("step", None)
-        return [("file", path, name, step, finite(value), state.st_mtime) for name, value in values.items()]
+        seen, self._lines[path] = self._lines.get(path, 0), len(records)
+        if not path.lower().endswith(_TABLES) or len(records) < seen:
+            seen = 0  # written anew
+        points: list[Point] = []
+        for record in records[seen:]:
+            values = dict(flat(record))
+            step = values.pop("step", None)
+            points += [("file", path, name, step, finite(value), state.st_mtime) for name, value in values.items()]
+        return points
+
+    def _count(self, path: str) -> int:
+        """The records of a table that lay there before the script."""
+        try:
+            with open(os.path.join(self._root, path), encoding="utf-8") as file:
+                return len(_records(path, file.read(FILE_LIMIT)))
+        except (OSError, ValueError, csv.Error):
+            return 0
+
+    def _owned(self, path: str, points: list[Point]) -> list[Point]:
+        """Of files that nobody declared, the first that has a name gives its curve; the report has the others too."""
+        if len({point[2] for point in points}) > GUESSED:
+            return []
+        points = [point for point in points if point[2] not in self._declared]
+        return [point for point in points if self._owners.setdefault(point[2], path) == path]
 
     def _thinned(self, points: list[Point]) -> Iterator[Point]:
         """Of each name at most so many points, evenly spaced, with the last; of the names the first so many."""
@@ -185,6 +218,16 @@ def looks_like_metrics(path: str) -> bool:
     return _METRICS.fullmatch(posixpath.basename(path)) is not None
 
 
+def _records(path: str, text: str) -> list[Any]:
+    """The records of a file of metrics; while it is being written, its last line may be half of one."""
+    if path.lower().endswith((".csv", ".tsv")):
+        whole = text[: text.rfind("\n") + 1]
+        return list(csv.DictReader(io.StringIO(whole), delimiter="\t" if path.lower().endswith(".tsv") else ","))
+    if path.lower().endswith(".jsonl"):
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+    return [json.loads(text)]  # a file of YAML or TOML waits for the report
+
+
 def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers of a JSON value by dotted name."""
     if isinstance(value, dict):
@@ -193,6 +236,8 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
     elif prefix and isinstance(value, (int, float)) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):
             yield prefix, float(value)
+    elif prefix and isinstance(value, str) and _NUMBER.fullmatch(value):
+        yield prefix, float(value)
 
 
 def finite(value: float) -> float | None:

@@ -187,6 +187,50 @@ def test_numbers_are_told_while_they_are_written(desk: Desk) -> None:
     assert [(one.name, one.value) for one in desk.told()] == [("loss", 0.5), ("eval.accuracy", 0.75), ("loss", None)]
 
 
+def test_files_of_metrics_are_found_wherever_they_lie_with_numbers_as_text(desk: Desk) -> None:
+    reader = desk.reader("metrics.json")
+    reader.start()
+    files = {
+        "out/eval_results.json": '{"eval_loss": "3.9", "eval_accuracy": 1e-3, "note": "93%", "gone": null}',
+        "logs/metrics.csv": "epoch,step,train_loss,val_loss\n0,1,0.5,\n0,2,,0.25\n",
+        "logs/metrics.jsonl": '{"f1": 0.5, "step": 1}\n{"f1": 0.75, "step": 2}\n{"f1": 0.',
+        "fold_1/metrics.json": '{"auc": 0.5}',
+        "fold_2/metrics.json": '{"auc": 0.75}',
+        "results.json": json.dumps({f"image {at}": at for at in range(100)}),
+        "broken/metrics.json": "{",
+        "bytes/metrics.json": "\0\1",
+        "deep/metrics.json": "[" * 100_000,
+        "other.json": '{"x": 1}',
+    }
+    for name, text in files.items():
+        (desk.tree / name).parent.mkdir(exist_ok=True)
+        (desk.tree / name).write_text(text)
+    desk.wait(lambda told: {one.name for one in told} >= {"eval_loss", "f1", "auc", "val_loss"})
+    with (desk.tree / "logs/metrics.csv").open("a") as file:
+        file.write("1,3,0.125,\n")
+    reader.finish(10)
+    assert [(one.name, one.step, one.value) for one in desk.told() if one.name in ("train_loss", "val_loss", "f1")] == [
+        ("train_loss", 1.0, 0.5), ("val_loss", 2.0, 0.25), ("f1", 1.0, 0.5), ("f1", 2.0, 0.75),
+        ("train_loss", 3.0, 0.125),
+    ]  # fmt: skip
+    assert {(one.name, one.value) for one in desk.told() if one.name.startswith(("eval", "auc"))} == {
+        ("eval_loss", 3.9), ("eval_accuracy", 0.001), ("auc", 0.5),
+    }  # fmt: skip
+    assert {one.name for one in desk.told()} == {
+        "eval_loss", "eval_accuracy", "train_loss", "val_loss", "epoch", "f1", "auc",
+    }  # fmt: skip
+
+
+def test_the_lines_of_a_table_from_before_the_script_are_not_its_own(desk: Desk) -> None:
+    (desk.tree / "metrics.csv").write_text("loss\n9\n8\n")
+    reader = desk.reader()
+    reader.start()
+    with (desk.tree / "metrics.csv").open("a") as file:
+        file.write("1\n")
+    reader.finish(10)
+    assert [one.value for one in desk.told()] == [1.0]
+
+
 def test_what_lay_there_before_the_script_is_not_its_own(desk: Desk) -> None:
     old = SummaryWriter(str(desk.tree))
     old.add_scalar("loss", 9.0, 1)
