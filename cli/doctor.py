@@ -68,7 +68,7 @@ def _checks(project: Path, where: str | None, region: str | None, store: str | N
 def _asked(project: Path) -> object:
     """Where the project's params.yaml rents; a file that cannot be read is told of later."""
     from sojourn.errors import SpecError
-    from sojourn.spec import read_section
+    from sojourn.params import read_section
 
     try:
         return read_section(project).get("where")

@@ -13,11 +13,11 @@ def init(project: options.Directory = Path(".")) -> None:
     Example: sojourn init
     """
     from cli.console import out
+    from sojourn.params import PARAMS
     from sojourn.project import Project
     from sojourn.providers import open_provider
     from sojourn.records import Need
     from sojourn.runs import data_home
-    from sojourn.spec import PARAMS
     from sojourn.template import append, draft
 
     here = Project.at(project)

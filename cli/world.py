@@ -12,6 +12,7 @@ from typing import Any
 from sojourn import catalogue
 from sojourn.errors import AccessError, SpecError
 from sojourn.names import is_project_name, mint_run_id, project_name
+from sojourn.params import read_section
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers import open_provider
@@ -25,7 +26,7 @@ from sojourn.runs import (
     store_for,
     usual_seconds,
 )
-from sojourn.spec import Launch, read_launch, read_section, resuming
+from sojourn.spec import Launch, read_launch, resuming
 from sojourn.storage import Store
 
 

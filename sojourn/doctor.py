@@ -24,12 +24,12 @@ from packaging.requirements import Requirement
 from sojourn.agent.namespace import namespace
 from sojourn.errors import SojournError
 from sojourn.journey import CLOCK_LIMIT_S
+from sojourn.params import PARAMS, read_section
 from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Need, Record
 from sojourn.shorthand import counted
-from sojourn.spec import PARAMS, read_section
 from sojourn.storage import Store
 
 DISK_WANTED = 5e9  # bytes; below this an environment with torch does not fit

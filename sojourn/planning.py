@@ -18,6 +18,7 @@ from sojourn.errors import SpecError
 from sojourn.inputs import BRING, InputTree, sparse
 from sojourn.names import LeaseName, project_name
 from sojourn.omissions import Omission
+from sojourn.params import unread
 from sojourn.placing import earlier_results
 from sojourn.project import Project
 from sojourn.providers import Provider
@@ -266,6 +267,7 @@ def make_plan(
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
         notes=(
             *project.notes,
+            *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
             *sparse({**inputs.files, **large}),
         ),

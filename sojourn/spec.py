@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,8 +21,9 @@ from pydantic import (
 
 from sojourn import form
 from sojourn.dependencies import Wanted
-from sojourn.errors import SpecError, first_line, nearest
+from sojourn.errors import SpecError, nearest
 from sojourn.names import is_project_name, project_name
+from sojourn.params import PARAMS, read_section
 from sojourn.patterns import check_name, check_pattern
 from sojourn.records import Need, Network
 from sojourn.shorthand import (
@@ -41,7 +41,6 @@ from sojourn.shorthand import (
     parse_gpu,
 )  # fmt: skip
 
-PARAMS = "params.yaml"
 COMMAND_LINE = "command line"
 # Of each pair a request names one side; a flag for one side replaces the other side in a file.
 _EITHER = ((("command",), ("stage",)), (("machine",), ("gpu", "cpus", "memory")))
@@ -251,29 +250,6 @@ def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] =
             hint="a machine type has its GPUs, CPUs and memory: keep one of the two",
         )
     return launch
-
-
-def read_section(directory: Path) -> Mapping[str, Any]:
-    """The `launch:` section of a directory's params.yaml as it stands, empty without one."""
-    path = directory / PARAMS
-    if not path.is_file():
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{PARAMS}: not valid YAML: {_where(error)}", hint=f"mend that line: {path}") from None
-    section = content.get("launch") if isinstance(content, dict) else None
-    if section is not None and not isinstance(section, dict):
-        raise SpecError(f"{PARAMS}: launch: {section!r} is not a mapping", hint="write fields below it, like  nodes: 1")
-    return {str(key): value for key, value in (section or {}).items()}
-
-
-def _where(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return first_line(error)
-    problem = getattr(error, "problem", None) or "cannot be read"
-    return f"{problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _sentence(error: ValidationError, origin: str, flags: Collection[str]) -> SpecError:

@@ -19,8 +19,9 @@ import yaml
 
 from sojourn import environment
 from sojourn.errors import SpecError, first_line
+from sojourn.params import PARAMS
 from sojourn.project import Project
-from sojourn.spec import PARAMS, make_launch
+from sojourn.spec import make_launch
 
 _TRAINS = re.compile(r"(?<![a-z])(pre|fine)?[_-]?(train|training|tune|tuning|fit)(?![a-z])", re.IGNORECASE)
 _LIBRARIES = re.compile(
@@ -69,7 +70,8 @@ def append(before: bytes, section: str) -> bytes:
         text = before.decode("utf-8")
         content = yaml.safe_load(text)
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{PARAMS}: not valid YAML: {first_line(error)}", hint="mend it first") from None
+        hint = f"mend it, or put this into it yourself:\n{section}"
+        raise SpecError(f"{PARAMS}: not valid YAML: {first_line(error)}", hint=hint) from None
     if not isinstance(content, dict | None):
         raise SpecError(f"{PARAMS} is not a mapping, so no section fits into it", hint="write `name: value` lines")
     if "launch" in (content or {}):

@@ -223,7 +223,7 @@ def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, message
 
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_bytes(b"\xff\xfe")
+    (tmp_path / "params.yaml").write_bytes(b"launch: \xff\xfe")
 
     with pytest.raises(SpecError, match="not valid YAML"):
         read_launch(tmp_path, COMMAND)

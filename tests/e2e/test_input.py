@@ -245,3 +245,14 @@ def test_a_plan_is_printed_as_json(world: World, project: Path) -> None:
     assert plan["command"]["argv"] == ["python", "train.py", "--json"]
     assert (plan["launch"]["nodes"], plan["launch"]["deadline"]) == (2, 1800)
     assert not any(world.home.iterdir())
+
+
+def test_a_params_file_of_one_s_own_that_is_no_plain_yaml_is_a_note_and_breaks_no_run(
+    world: World, project: Path, typed: Typed
+) -> None:
+    (project / "params.yaml").write_text("model: !include model.yaml\n---\nlr: {{ lr }}\n")
+    done = typed("plan", "--", "python", "train.py")
+    assert done.returncode == 0, done.stderr
+    assert "params.yaml is not plain YAML (" in done.stdout
+    assert "no launch: section is read from it" in done.stdout
+    assert typed("plan").returncode == BAD_INPUT, "and without a command there is nothing to run"
