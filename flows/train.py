@@ -8,7 +8,6 @@ from prefect.states import Cancelled
 from pydantic.json_schema import SkipJsonSchema
 
 from blocks.provider import LocalProvider, ProviderBlock, load_provider
-from sojourn.journey import raise_for
 from sojourn.report import Report
 from sojourn.shorthand import Duration
 from sojourn.spec import Launch
@@ -18,6 +17,7 @@ from tasks.run import collect, publish
 from tasks.run import train as follow
 from tasks.session import guarded
 from tasks.source import build, bundle, push, upstream
+from tasks.step import over
 from tasks.timetable import too_late
 
 FROM_PARAMS = Launch()  # nothing asked for here: the project's own launch: section
@@ -56,7 +56,4 @@ def train(
             release(journey)
         confirm(journey)
         report = publish(journey)
-    if report.state == "stopped":
-        return Cancelled(message=report.message)
-    raise_for(report, journey.outcome)
-    return report
+    return report if report.state == "succeeded" else over(report, journey.outcome)

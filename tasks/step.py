@@ -19,8 +19,10 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Cancelled, Failed
 from prefect.tasks import exponential_backoff
 
-from sojourn.errors import TransientError
-from sojourn.journey import Journey
+from sojourn.errors import SojournError, StoppedError, TransientError
+from sojourn.journey import Journey, raise_for
+from sojourn.records import Outcome
+from sojourn.report import Report
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,3 +58,17 @@ def ended(journey: Journey) -> State[Journey]:
     assert outcome is not None
     made = Cancelled if outcome.state == "stopped" else Failed
     return made(message=outcome.message, data=journey)
+
+
+def over(report: Report, outcome: Outcome | None) -> State[Any]:
+    """What a flow run is whose script did not succeed.
+
+    Whoever called the flow meets the error; the flow run's log has its sentence and no traceback of Prefect's.
+    """
+    try:
+        raise_for(report, outcome)
+    except StoppedError as stopped:
+        return Cancelled(message=stopped.message)
+    except SojournError as error:
+        return Failed(message=error.message, data=error)
+    raise AssertionError(f"a run that {report.state} is no failure")

@@ -135,7 +135,8 @@ def test_a_failed_script_is_a_failed_flow_run(world: World, server: Server) -> N
     done = train(world, server, "bad.py")
     assert done.returncode == 1
     run = server.flow_run(world.show()["run"])
-    assert run["state"]["type"] == "FAILED"
+    assert (run["state"]["type"], run["state"]["message"]) == ("FAILED", "the script ended with exit code 3")
+    assert "Traceback" not in server.logs(run["id"])
     assert "closed" in done.stdout and "exit code 3" in done.stderr
     tasks = all_tasks(server, run["id"])
     assert {name for name, task in tasks.items() if task["type"] != "COMPLETED"} == {"train"}
@@ -167,13 +168,19 @@ def test_without_a_server_the_run_goes_on_and_says_so(world: World) -> None:
 
 
 def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) -> None:
+    world.script("raise SystemExit(3)", "bad.py")
     world.script(
         """
         import sys
         from flows.train import train
         from sojourn.spec import Launch
+        from sojourn.errors import TrainingError
         report = train(Launch(command=("python", "train.py")), sys.argv[1])
         print("REPORT", report.state, report.run)
+        try:
+            train(Launch(command=("python", "bad.py")), sys.argv[1])
+        except TrainingError as error:
+            print("ERROR", error.message)
         """,
         "launch_it.py",
     )
@@ -187,7 +194,8 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
     )
     assert done.returncode == 0, done.stderr
     run = done.stdout.split("REPORT succeeded ")[1].split()[0]
-    assert server.flow_run(run)["name"] == run and world.show()["run"] == run
+    assert server.flow_run(run)["name"] == run and world.show(run)["run"] == run
+    assert "ERROR the script ended with exit code 3\n" in done.stdout
 
 
 def test_the_process_that_records_a_stage_never_loads_dvc(
