@@ -1,8 +1,8 @@
 """The source tree as it goes to the machine: listed, vetted, packed, content-addressed.
 
 What is in the tree and what stays is for `contents` to say; what stays is told in the plan.
-Small files travel as one archive and large ones as a blob each, both named by their
-hash, so a second run uploads only what changed. Secrets are refused by name.
+Small files travel in archives and large ones as a blob each, both named by their hash, so a
+second run uploads only what changed. Secrets are refused by name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import stat
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -35,7 +36,8 @@ from sojourn.records import Bundle, FileEntry, Link
 from sojourn.secret_files import refuse_secret
 from sojourn.shorthand import counted
 
-BLOB_FROM = 1_000_000  # bytes; smaller files share the archive
+BLOB_FROM = 1_000_000  # bytes; smaller files share an archive
+ARCHIVE = 1_000_000  # of these bytes, about, each archive is made
 T = TypeVar("T")
 LANES = 8  # files on their way at once: a store in a cloud is far, not slow
 SEND_AGAIN_AFTER_S = 7 * 86400.0  # the shortest that `sojourn setup aws` lets a bucket keep things is twice that
@@ -156,12 +158,14 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
     large = [found for found in tree.files if _travels_alone(found)]
     small = [found for found in tree.files if not _travels_alone(found)]
     blobs, sent = _send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
-    body, entries = _archive(project.root, small)
-    archive, size = _send_archive(body, mailbox) if body else (None, 0)
+    with ThreadPoolExecutor(LANES) as pool:
+        groups = list(pool.map(lambda group: _send_group(project.root, group, mailbox), _groups(small)))
+    entries = [entry for _, group, _ in groups for entry in group]
+    size = sum(size for _, _, size in groups)
     past = history.pack(project)
     kept, kept_size = _send_archive(past, mailbox) if past else (None, 0)
     bundle = Bundle(
-        archive=archive,
+        archives=tuple(archive for archive, _, _ in groups),
         files=tuple(blobs),
         listing=tuple(sorted([*blobs, *entries], key=lambda entry: entry.path)),
         links=tuple(Link(path=found.path, target=found.target) for found in small if found.target is not None),
@@ -183,10 +187,10 @@ def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tu
 
 def unpack(bundle: Bundle, mailbox: Mailbox, directory: Path) -> None:
     """Lay the bundle out in an empty directory, as an agent does on its machine."""
-    if bundle.archive is not None:
-        body = mailbox.store.get(bundle.archive.source)
-        if f"sha256:{hashlib.sha256(body).hexdigest()}" != bundle.archive.hash:
-            raise SojournError(f"the store's copy of the bundle does not have the hash sent, {bundle.archive.hash}")
+    for archive in bundle.archives:
+        body = mailbox.store.get(archive.source)
+        if f"sha256:{hashlib.sha256(body).hexdigest()}" != archive.hash:
+            raise SojournError(f"the store's copy of the bundle does not have the hash sent, {archive.hash}")
         with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
             # Set, not passed as `filter=`: Python knows that argument from 3.11.4 on only, and Debian 12 has 3.11.2.
             tar.extraction_filter = getattr(tarfile, "data_filter", None)
@@ -317,21 +321,44 @@ def _link_target(root: Path, file: Path, path: str) -> str:
     return os.path.relpath(target, folder) if os.path.isabs(said) else said
 
 
-def _archive(root: Path, small: list[Found]) -> tuple[bytes, list[FileEntry]]:
+def _groups(small: list[Found]) -> Iterator[list[Found]]:
+    """Files that share an archive. Names alone say where a group begins, so that an edit, a new file or one that
+    is gone leaves all other archives as they were, and they are not sent again."""
+    files = [found for found in small if found.target is None]
+    size = sum(found.size for found in files)
+    each = max(1, len(files) * ARCHIVE // size) if size > 2 * ARCHIVE else len(files)
+    sparse = 1 << max(0, each.bit_length() - 1)  # a power of two, which seldom becomes another one
+    group: list[Found] = []
+    for found in files:
+        begins = size > 2 * ARCHIVE and zlib.crc32(os.fsencode(found.path)) % sparse == 0
+        if group and (begins or sum(one.size for one in group) > 4 * ARCHIVE):
+            yield group
+            group = []
+        group.append(found)
+    if group:
+        yield group
+
+
+def _send_group(root: Path, group: list[Found], mailbox: Mailbox) -> tuple[FileEntry, list[FileEntry], int]:
+    body, entries = _archive(root, group)
+    archive, sent = _send_archive(body, mailbox)
+    return archive, entries, sent
+
+
+def _archive(root: Path, group: list[Found]) -> tuple[bytes, list[FileEntry]]:
     """A deterministic .tar.gz, and an entry for each file with the hash of the very bytes packed."""
     entries = []
     packed = io.BytesIO()
     zipped = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0)
     with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for found in small:
-            if found.target is None:
-                content = _content(root / found.path, found.path)
-                info = tarfile.TarInfo(found.path)
-                info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
-                tar.addfile(info, io.BytesIO(content))
-                digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-                entries.append(FileEntry(path=found.path, hash=digest, size=len(content), mode=found.mode, source=""))
-    return (packed.getvalue() if entries else b""), entries
+        for found in group:
+            content = _content(root / found.path, found.path)
+            info = tarfile.TarInfo(found.path)
+            info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
+            tar.addfile(info, io.BytesIO(content))
+            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            entries.append(FileEntry(path=found.path, hash=digest, size=len(content), mode=found.mode, source=""))
+    return packed.getvalue(), entries
 
 
 def _content(file: Path, path: str) -> bytes:

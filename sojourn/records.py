@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Record(BaseModel):
@@ -49,7 +49,7 @@ class Link(Record):
 class Bundle(Record):
     """The source tree that a run sees, content-addressed."""
 
-    archive: FileEntry | None = Field(description="A .tar.gz of every file up to 1 MB and every link, if any")
+    archives: tuple[FileEntry, ...] = Field(default=(), description="A .tar.gz each, of the files up to 1 MB")
     files: tuple[FileEntry, ...] = Field(description="The larger files, one blob each")
     listing: tuple[FileEntry, ...] = Field(description="Every file with its own hash, in the archive or not")
     links: tuple[Link, ...] = ()
@@ -58,6 +58,16 @@ class Bundle(Record):
     commit: str | None = Field(default=None, description="The git commit the tree stood on")
     changed: int = Field(default=0, description="Files that differ from that commit")
     history: FileEntry | None = Field(default=None, description="A .tar of a `.git` that holds that commit alone")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_archive(cls, written: Any) -> Any:
+        """Bundles of versions that had a single archive can be read too."""
+        if isinstance(written, dict) and "archive" in written:
+            one = written["archive"]
+            rest = {name: value for name, value in written.items() if name != "archive"}
+            return {**rest, "archives": (one,) if one else ()}
+        return written
 
     @property
     def bytes(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import stat
 import subprocess
 import time
@@ -183,7 +185,7 @@ def test_executable_bits_and_links_survive_the_round_trip(tree: Path, tmp_path: 
 def test_an_empty_tree_is_an_empty_bundle(tree: Path, tmp_path: Path, mailbox: Mailbox) -> None:
     packed = round_trip(tree, mailbox, tmp_path / "machine")
 
-    assert (packed.bundle.archive, packed.uploaded, packed.bundle.bytes) == (None, 0, 0)
+    assert (packed.bundle.archives, packed.uploaded, packed.bundle.bytes) == ((), 0, 0)
 
 
 def test_a_second_time_nothing_is_sent_and_after_an_edit_only_the_archive(tree: Path, mailbox: Mailbox) -> None:
@@ -198,10 +200,48 @@ def test_a_second_time_nothing_is_sent_and_after_an_edit_only_the_archive(tree: 
     third = pack(survey(project), project, ".", mailbox)
 
     assert first.uploaded > 3 * LARGE
-    assert first.bundle.archive
-    assert mailbox.store.get(first.bundle.archive.source)[4:8] == bytes(4)  # gzip's own date
+    (archive,) = first.bundle.archives
+    assert mailbox.store.get(archive.source)[4:8] == bytes(4)  # gzip's own date
     assert (second.uploaded, second.bundle) == (0, first.bundle)
     assert 0 < third.uploaded < 1000
+
+
+def test_of_many_small_files_an_edit_sends_only_its_neighbours_again(
+    tree: Path, tmp_path: Path, mailbox: Mailbox
+) -> None:
+    letters = random.Random(1)
+    for number in range(600):
+        write(tree, f"data/{number % 7}/{number}.txt", text=letters.randbytes(15_000).hex())
+    project = Project.at(tree)
+
+    def sent() -> bundle.Packed:
+        return pack(survey(project), project, ".", mailbox)
+
+    first = sent()
+    write(tree, "data/3/10.txt", text="edited")
+    edited = sent()
+    write(tree, "data/0/new.txt", text=letters.randbytes(15_000).hex())
+    added = sent()
+    (tree / "data/5/5.txt").unlink()
+    removed = sent()
+
+    assert 5 < len(first.bundle.archives) < 60
+    sizes = [entry.size for entry in first.bundle.archives]
+    assert max(sizes) < 5_000_000
+    for again in (edited, added, removed):
+        assert 0 < again.uploaded < first.uploaded / 4
+    unpack(removed.bundle, mailbox, tmp_path / "machine")
+    assert content(tmp_path / "machine") == content(tree)
+
+
+def test_a_bundle_of_one_archive_as_earlier_versions_wrote_it_can_be_read(tree: Path, mailbox: Mailbox) -> None:
+    write(tree, "train.py")
+    sent = pack(survey(Project.at(tree)), Project.at(tree), ".", mailbox).bundle
+    old = json.loads(sent.to_bytes())
+    (old["archive"],) = old.pop("archives")
+
+    assert bundle.Bundle.model_validate_json(json.dumps(old)) == sent
+    assert bundle.Bundle.model_validate_json(json.dumps({**old, "archive": None})).archives == ()
 
 
 def test_a_blob_that_is_not_what_was_committed_is_refused(tree: Path, tmp_path: Path, mailbox: Mailbox) -> None:
@@ -219,8 +259,7 @@ def test_an_archive_that_is_not_what_was_sent_is_refused(tree: Path, tmp_path: P
     sent = pack(survey(Project.at(tree)), Project.at(tree), ".", mailbox).bundle
     write(tree, "train.py", text="other")
     other = pack(survey(Project.at(tree)), Project.at(tree), ".", mailbox).bundle
-    assert sent.archive and other.archive
-    mailbox.store.put(sent.archive.source, mailbox.store.get(other.archive.source))
+    mailbox.store.put(sent.archives[0].source, mailbox.store.get(other.archives[0].source))
 
     with pytest.raises(SojournError, match="does not have the hash sent"):
         unpack(sent, mailbox, tmp_path / "machine")

@@ -34,7 +34,7 @@ class Run:
         order = Order(
             run=RUN, project="digits", attempt=attempt, nodes=tuple(lease.machine(node) for node in nodes),
             master_address="127.0.0.1", master_port=1, command=Command(argv=("python", "train.py")), deadline_at=0.0,
-            bundle=Bundle(archive=None, files=(), listing=(), directory="."), grace_s=1.0,
+            bundle=Bundle(files=(), listing=(), directory="."), grace_s=1.0,
         )  # fmt: skip
         self.mailbox.post_order(order)
 

@@ -49,7 +49,7 @@ def said(root: Path, tail: str, home: Path) -> tuple[str, ...]:
     """The hints for a log that ends with `tail`."""
     tree = survey(Project.at(root))
     listing = tuple(FileEntry(path=one.path, hash="", size=0, source="") for one in tree.files)
-    sent = Bundle(archive=None, files=(), listing=listing, folders=tree.folders, directory=".")
+    sent = Bundle(files=(), listing=listing, folders=tree.folders, directory=".")
     return missing(plan(root, home), tail, sent, ())
 
 

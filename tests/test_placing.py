@@ -42,7 +42,7 @@ class World:
         """A run's results into the project; `a__b` stands for `a/b`, and `_txt` for `.txt`."""
         entries = [self.entry(_path(name), text) for name, text in files.items()]
         listing = tuple(FileEntry(path=path, hash="", size=0, source="") for path in self.sent)
-        sent = Bundle(archive=None, files=(), listing=listing, directory=".")
+        sent = Bundle(files=(), listing=listing, directory=".")
         plan = Plan.model_construct(run=run, created_at=planned_at)
         project = Project.at(self.root)
         mailbox = Mailbox(self.store, "p", run)

@@ -118,7 +118,7 @@ class House:
         """Whether everything that a run names is in the store."""
         sent = mailbox.read("bundle", bundle.Bundle)
         assert sent is not None
-        entries = [*sent.files, *([sent.archive] if sent.archive else [])]
+        entries = [*sent.files, *sent.archives]
         return all(self.store.exists(entry.source) for entry in entries)
 
     def ids(self) -> set[str]:

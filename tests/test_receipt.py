@@ -134,7 +134,7 @@ def test_what_stays_in_the_store_is_counted_by_what_it_is(tmp_path: Path) -> Non
         mailbox.store.put(f"{node}/{what}/00000001.json", Manifest(sequence=1, at=0.0, files=files).to_bytes())
     mailbox.store.put(f"{node}/log/00000000", b"y" * 3)
     sent = FileEntry(path="big", hash="sha256:b", size=1000, source=mailbox.blob_key("b"))
-    mailbox.write("bundle", Bundle(archive=None, files=(sent,), listing=(sent,), directory="."))
+    mailbox.write("bundle", Bundle(files=(sent,), listing=(sent,), directory="."))
     far = sent.model_copy(update={"source": "s3://acme-data/dvc/files/md5/aa", "size": 10**9})
     mailbox.write("inputs", Inputs(files=(far,)))
 

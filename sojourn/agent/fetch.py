@@ -11,7 +11,8 @@ import shutil
 import tarfile
 import threading
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from typing import BinaryIO
+from functools import partial
+from typing import BinaryIO, Callable
 
 from sojourn.agent import history
 from sojourn.agent.errors import Late, Refused, StoreError
@@ -40,14 +41,13 @@ class Fetcher:
     def fetch(self, order: Json) -> None:
         """Everything the order names, then without what it wants removed."""
         bundle = order["bundle"]
-        archive = bundle["archive"]
+        archives = bundle["archives"]
         entries = [*bundle["files"], *order["inputs"]]
-        self.bytes_total = sum(entry["size"] for entry in [*entries, *([archive] if archive else [])])
+        self.bytes_total = sum(entry["size"] for entry in [*entries, *archives])
         os.makedirs(self._root, exist_ok=True)
-        if archive:
-            self._unpack(archive)
+        self._unpack(archives)
         if bundle.get("history"):
-            self._unpack(bundle["history"])
+            self._unpack([bundle["history"]])
         self._all(bundle["files"])
         for folder in bundle.get("folders", ()):
             os.makedirs(os.path.join(inside(self._root, folder), ""), exist_ok=True)
@@ -69,9 +69,13 @@ class Fetcher:
         os.makedirs(self._root, exist_ok=True)
         self._all(entries)
 
-    def _unpack(self, archive: Json) -> None:
-        name = os.path.join(self._scratch, "bundle.tar.gz")
-        self._copy(archive, name)
+    def _unpack(self, archives: list[Json]) -> None:
+        names = [os.path.join(self._scratch, f"bundle-{number}.tar.gz") for number in range(len(archives))]
+        self._together([partial(self._copy, archive, name) for archive, name in zip(archives, names)])
+        for archive, name in zip(archives, names):
+            self._unpack_one(archive, name)
+
+    def _unpack_one(self, archive: Json, name: str) -> None:
         try:
             with tarfile.open(name) as tar:
                 for member in tar:
@@ -111,8 +115,11 @@ class Fetcher:
     def _all(self, entries: list[Json]) -> None:
         for entry in entries:  # one thread makes the folders, so that eight need not agree
             self._folder(entry["path"])
+        self._together([partial(self._place, entry) for entry in entries])
+
+    def _together(self, works: list[Callable[[], None]]) -> None:
         with ThreadPoolExecutor(self._store.fetchers) as pool:
-            jobs = [pool.submit(self._place, entry) for entry in entries]
+            jobs = [pool.submit(work) for work in works]
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             self._failed.set()
             for job in jobs:

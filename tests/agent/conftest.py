@@ -111,7 +111,7 @@ class Lab:
                 member.size = len(body)
                 tar.addfile(member, io.BytesIO(body))
         archive = self.entry("bundle.tar.gz", buffer.getvalue())
-        return Bundle(archive=archive, files=(), listing=(), directory=directory)
+        return Bundle(archives=(archive,), files=(), listing=(), directory=directory)
 
     def entry(self, path: str, body: bytes, kind: str = "sha256") -> FileEntry:
         """A blob in the store and the line that asks for it."""

@@ -156,7 +156,7 @@ def test_an_archive_cannot_write_outside_the_tree(lab: Lab, path: str) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, ".." if path.startswith("way") else "."
         tar.addfile(link)
         tar.addfile(tarfile.TarInfo(path), io.BytesIO())
-    bundle = Bundle(archive=lab.entry("b", buffer.getvalue()), files=(), listing=(), directory=".")
+    bundle = Bundle(archives=(lab.entry("b", buffer.getvalue()),), files=(), listing=(), directory=".")
     lab.order(bundle=bundle)
     end = lab.exit()
     assert end.reason == "refused" and "would leave" in (end.message or "")

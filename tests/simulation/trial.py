@@ -143,7 +143,7 @@ class Trial:
         plan = Plan.model_validate(content)
         self.plans[plan.run] = plan
         self.settings[plan.run] = setting
-        nothing = Bundle(archive=None, files=(), listing=(), directory=".")
+        nothing = Bundle(files=(), listing=(), directory=".")
         self.disk.objects[f"control/{PROJECT}/{plan.run}/bundle.json"] = nothing.to_bytes(), now
         self.disk.objects[f"control/{PROJECT}/{plan.run}/inputs.json"] = Inputs(files=()).to_bytes(), now
         return plan
