@@ -40,12 +40,12 @@ def test_a_client_token_with_other_parameters_is_refused(account: Account) -> No
         account.run(ClientToken="t1", InstanceType="t3.small")
 
 
-def test_a_client_token_answers_with_the_ended_instance(account: Account) -> None:
-    (first,) = account.run(ClientToken="t1")
+def test_a_client_token_of_which_an_instance_has_ended_is_refused(account: Account) -> None:
+    first, _ = account.run(ClientToken="t1", MinCount=2, MaxCount=2)
     account.ec2.terminate_instances(InstanceIds=[first["InstanceId"]])
     account.until(first["InstanceId"], "terminated")
-    (again,) = account.run(ClientToken="t1")
-    assert (again["InstanceId"], again["State"]["Name"]) == (first["InstanceId"], "terminated")
+    with refused("IdempotentInstanceTerminated"):
+        account.run(ClientToken="t1", MinCount=2, MaxCount=2)
 
 
 def test_a_client_token_over_64_characters_is_refused(account: Account) -> None:

@@ -135,6 +135,23 @@ class TestAmazon(Amazon):
         self.release(world)
         assert world.billable() == 0
 
+    def test_of_a_half_made_lease_that_lost_a_machine_the_others_are_armed_by_the_same_create(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        request = request_for(nodes=3)
+        world.half_make(request)
+        self.wait_until_running(world)
+        dead = str(world.ours()[0]["id"])
+        world.cloud.end_from_inside(dead)
+        world.cloud.wait_for(dead, "terminated")
+        for _ in range(2):
+            world.provider().create(request)
+        targets = [
+            world.cloud.client("scheduler").get_schedule(Name=one, GroupName="sojourn") for one in world.schedules()
+        ]
+        armed = sorted(json.loads(one["Target"]["Input"])["InstanceIds"][0] for one in targets)
+        assert armed == sorted(world.cloud.running()) and len(armed) == 2 and world.rented() == 3
+
     def test_a_spot_machine_whose_own_timer_was_not_armed_is_of_its_lease_by_its_tags(
         self, world: Ec2World, request_for: MakeRequest
     ) -> None:

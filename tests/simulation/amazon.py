@@ -141,6 +141,8 @@ class Amazon:
             before, made = self.tokens[key]
             if before != call:
                 raise refused("IdempotentParameterMismatch", "RunInstances", 400)
+            if any(self.instances[one].state(self.world.now) == "terminated" for one in made):
+                raise refused("IdempotentInstanceTerminated", "RunInstances", 400)
             return self._reservation(made)
         code = self.refuses(region)
         if code:

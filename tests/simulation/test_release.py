@@ -38,6 +38,19 @@ def test_machines_that_are_not_shown_yet_are_not_called_gone_and_keep_their_time
     assert len(ours(trial)) == 1
 
 
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_request_of_which_a_machine_has_ended_is_sent_again_and_rents_nothing(nodes: int) -> None:
+    create = next(point for point in recorded(Setting(nodes=nodes)) if point.name == "ec2.run_instances")
+    setting = Setting(nodes=nodes, job=Job(1000.0), deadline_s=900.0, mishaps={0: Mishap("agent dies", 10)})
+    trial = Trial(0, setting, Faults([Fault(ORCHESTRATOR, create.number, "crash", "after")]))
+    plan = trial.plan()
+    trial.train(plan)
+    trial.attach(plan, after=150.0, take_over=True)
+    assert not trial.finish()
+    made = {one.identity for one in ours(trial)}
+    assert len(made) == nodes and len(trial.amazon.armed & made) == nodes - 1
+
+
 def test_what_a_run_gave_back_is_ended_by_the_sweep_though_its_owner_cannot_end_it() -> None:
     closed = Outage(0, 1000, of=f"{ORCHESTRATOR}: ec2.terminate_instances")
     setting = Setting(job=Job(1000.0), deadline_s=900.0, mishaps={0: Mishap("agent hangs", 60)})

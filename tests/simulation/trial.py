@@ -128,7 +128,7 @@ class Trial:
         }  # fmt: skip
         content |= {
             "run": mint_run_id(f"{seed} {self.seed}"), "project": PROJECT, "created_at": now, "store": STORE,
-            "store_region": "us-east-1", "deadline_at": now + setting.deadline_s, "directory": "/nowhere",
+            "store_region": "us-east-1", "deadline_at": now + setting.deadline_s, "directory": str(home()),
             "named_outputs": [], "left_out": [], "host": socket.gethostname(),
         }  # fmt: skip
         details = {

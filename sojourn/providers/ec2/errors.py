@@ -15,6 +15,7 @@ from urllib.request import getproxies
 from sojourn.errors import (
     AccessError,
     CapacityError,
+    LostError,
     QuotaError,
     SojournError,
     SpecError,
@@ -55,6 +56,7 @@ _MEANINGS: dict[type[SojournError], str] = {
         ConcurrentModification ConflictException OperationAborted
         InvalidPlacementGroup.Unknown InvalidPlacementGroup.InUse
         """,
+    LostError: "IdempotentInstanceTerminated",
     SpecError: """
         IdempotentParameterMismatch InvalidParameterValue InvalidParameterCombination InvalidParameter
         MissingParameter InvalidAMIID.NotFound InvalidAMIID.Malformed InvalidAMIID.Unavailable

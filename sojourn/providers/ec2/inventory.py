@@ -47,7 +47,7 @@ class Inventory:
         unseen: list[str] = []
         if all(one["State"]["Name"] == "terminated" for one in instances):
             # While machines stand, what belongs to them does too: there is no need to ask.
-            schedules = self._schedules_of(name, region)
+            schedules = self.schedules(name, region)
             volumes = self._volumes_of(name, region, instances, named)
             groups = [one for one in cluster.find(self.clients, region, named) if one["GroupName"] == name]
             parts = [
@@ -97,6 +97,13 @@ class Inventory:
             for one in self._parted(name, region, instances)[1]
         ]
 
+    def schedules(self, name: str, region: str) -> list[dict[str, Any]]:
+        """Those that end a lease's machines, one for each."""
+        listed = [one for one in self._schedules(region, name) if str(LeaseName.parse(one)) == name]
+        # Amazon does not promise that a list shows at once what was made: the first is asked for by its name.
+        found = [self._schedule(one, region) for one in listed or [f"{name}-n0"]]
+        return [one for one in found if one is not None]
+
     # -- whose it is --
 
     def _parted(self, name: str, region: str, found: Iterable[Instance]) -> tuple[list[Instance], list[Instance]]:
@@ -104,7 +111,7 @@ class Inventory:
         instances = list(found)
         others = [one for one in instances if one.get("ClientToken") != name]
         if others:
-            armed = answers.armed(self._schedules_of(name, region))
+            armed = answers.armed(self.schedules(name, region))
             others = [one for one in others if one["InstanceId"] not in armed and not _may_be(one, len(armed))]
         return [one for one in instances if one not in others], others
 
@@ -134,13 +141,6 @@ class Inventory:
                 "Volumes"
             ]
         return sorted(found, key=lambda one: str(one["VolumeId"]))
-
-    def _schedules_of(self, name: str, region: str) -> list[dict[str, Any]]:
-        """Those that end a lease's machines, one for each."""
-        listed = [one for one in self._schedules(region, name) if str(LeaseName.parse(one)) == name]
-        # Amazon does not promise that a list shows at once what was made: the first is asked for by its name.
-        found = [self._schedule(one, region) for one in listed or [f"{name}-n0"]]
-        return [one for one in found if one is not None]
 
     def _schedule(self, name: str, region: str) -> dict[str, Any] | None:
         try:

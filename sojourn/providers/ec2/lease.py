@@ -2,7 +2,8 @@
 
 Everything is found again by its tags, in whatever region it stands; of what was created we
 remember only the region, and can do without. The lease's name is the ClientToken, so the
-same request twice is one lease, and a request whose machines have ended starts none.
+same request twice is one lease. A request of whose machines one has ended starts none, and is
+refused with a word of its own: what is left of it is found by its tags then.
 https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
 """
 
@@ -107,15 +108,16 @@ class Ec2Provider:
         if group:
             cluster.make(self.clients, region, group)
         try:
-            with translated(f"rent {request['run_instances']['InstanceType']} in {region}"):
-                answer = self.clients.client("ec2", region).run_instances(**request["run_instances"])
+            made = self._rent(request)
         except (CapacityError, QuotaError):
             self._forgo(group, region)
             raise
-        numbers = answers.numbered(answer["Instances"])
-        standing = [one["InstanceId"] for one in answer["Instances"] if one["State"]["Name"] != "terminated"]
+        numbers = answers.numbered(made or [])
+        standing = [one["InstanceId"] for one in made or [] if one["State"]["Name"] != "terminated"]
         for identity in standing:
             self._arm(region, request["create_schedules"][numbers[identity]], [identity])
+        if made is None:
+            standing = self._arm_rest(request)
         if not standing:
             self._forgo(group, region)
 
@@ -185,6 +187,30 @@ class Ec2Provider:
             return False
 
     # -- create --
+
+    def _rent(self, request: Request) -> list[dict[str, Any]] | None:
+        """The machines of a request, whenever it was sent first; None when one of them has ended since."""
+        region, call = request["region"], request["run_instances"]
+        try:
+            with translated(f"rent {call['InstanceType']} in {region}"):
+                made: list[dict[str, Any]] = self.clients.client("ec2", region).run_instances(**call)["Instances"]
+        except LostError as error:
+            if code_of(error.__cause__ or error) != "IdempotentInstanceTerminated":
+                raise
+            return None
+        return made
+
+    def _arm_rest(self, request: Request) -> list[str]:
+        """Arm what stands without a timer of a request that Amazon does not answer any more; all that stands."""
+        name, region = request["token"], request["region"]
+        lease = self._inventory.lease(name, region)
+        standing = [str(one.identity) for one in lease.machines if one.state != "gone"] if lease else []
+        schedules = self._inventory.schedules(name, region)
+        armed, used = answers.armed(schedules), {one["Name"] for one in schedules}
+        free = [call for call in request["create_schedules"] if call["Name"] not in used]
+        for identity, call in zip(sorted({*standing} - armed), free, strict=False):
+            self._arm(region, call, [identity])
+        return standing
 
     def _forgo(self, group: dict[str, Any] | None, region: str) -> None:
         """Nothing stands in the group that was made for it; where it cannot go now, the reaper finds it alone."""

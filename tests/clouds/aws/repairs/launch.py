@@ -55,6 +55,12 @@ def run_instances(world: World, response: EC2Response, original: Any) -> ActionR
                     "IdempotentParameterMismatch",
                     "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
                 )
+            if any(world.machines.get(one.id).state == "terminated" for one in reservation.instances):
+                raise EC2ClientError(  # since January 2025; until then it answered with what had ended
+                    "IdempotentInstanceTerminated",
+                    "The client token you have provided is associated with a terminated instance. Please use a "
+                    "different client token.",
+                )
             return ActionResult(reservation)
         reservation = _launched(world, response, original)
         world.launches[key] = asked, reservation
