@@ -15,13 +15,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from packaging.requirements import Requirement
 
 from sojourn.agent.namespace import namespace
+from sojourn.dependencies import Dependencies
 from sojourn.errors import SojournError
 from sojourn.journey import CLOCK_LIMIT_S
 from sojourn.params import PARAMS, read_section
@@ -30,6 +31,7 @@ from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Need, Record
 from sojourn.shorthand import counted
+from sojourn.sources import choose, shown
 from sojourn.storage import Store
 
 DISK_WANTED = 5e9  # bytes; below this an environment with torch does not fit
@@ -73,7 +75,7 @@ def examine_project(directory: Path, plan: Callable[[], Plan]) -> Iterator[Check
     if not section:
         found = f"{PARAMS} says nothing of it, so each `sojourn train` needs the program: -- python train.py"
         yield Check(what="launch", state="weak", found=found, mend="sojourn init")
-        yield python(os.environ.get("PATH", os.defpath))
+        yield _auto_python(project)
         return
     try:
         made = plan()
@@ -83,6 +85,8 @@ def examine_project(directory: Path, plan: Callable[[], Plan]) -> Iterator[Check
     yield Check(what="launch", state="good", found=f"{made.shown_command()} on {made.launch.where}")
     if made.environment.kind == "current":
         yield from _script_python(made)
+    else:
+        yield _built(str(made.environment.source), made.environment.notes)
 
 
 # --- the host -----------------------------------------------------------------------------
@@ -223,6 +227,20 @@ def python(path: str) -> Check:
     other = shutil.which("python3", path=path)
     mend = "write python3 for python, or activate your environment" if other else "activate your environment"
     return Check(what="python", state="weak", found="no `python` on your PATH", mend=mend)
+
+
+def _auto_python(project: Project) -> Check:
+    """What a run gets that names no environment."""
+    path = os.environ.get("PATH", os.defpath)
+    chosen = choose(Dependencies(), project.directory, project.root, script=None, path=path, away=False)
+    if chosen.source is None:
+        return python(path)
+    return _built(shown(chosen.source.file, project.directory), chosen.notes)
+
+
+def _built(source: str, notes: Iterable[str]) -> Check:
+    said = "; ".join([f"an environment built from {source} is what `python` means to your scripts", *notes])
+    return Check(what="python", state="good", found=said)
 
 
 def _script_python(plan: Plan) -> Iterator[Check]:

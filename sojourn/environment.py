@@ -8,6 +8,7 @@ makes the environment there.
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 import hashlib
 import json
@@ -24,7 +25,7 @@ from pydantic import Field
 from sojourn import current
 from sojourn.agent.venv import bundled, open_to_packages, switched_on
 from sojourn.dependencies import Dependencies, wanted
-from sojourn.errors import SpecError, TransientError
+from sojourn.errors import SpecError, TransientError, nearest
 from sojourn.fingerprint import find_packages, fingerprint, named_paths
 from sojourn.local_packages import Found, describe, is_package
 from sojourn.mailbox import Mailbox
@@ -32,7 +33,7 @@ from sojourn.project import Project
 from sojourn.reading import desk, directories, outside, read, without_directories
 from sojourn.records import LocalPackage, Network, Offer, Record, Setup
 from sojourn.requirements import Lock, lock
-from sojourn.sources import EXPORTS, Kind, Source, choose
+from sojourn.sources import EXPORTS, Kind, Source, choose, not_used, requirement_files, shown
 from sojourn.target import targets
 from sojourn.uv import ask_uv, run_uv
 
@@ -40,6 +41,7 @@ READY = "ready"
 CACHE = "wheels"  # beside the environments, and as old as its last use
 SERVED = "served.json"
 CHECK_LIMIT_S = 60.0
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
 class Environment(Record):
@@ -281,10 +283,48 @@ def variables(environment: Environment, home: Path) -> dict[str, str]:
     return {**on, **environment.variables}
 
 
-def find_program(program: str, environment: Environment) -> bool:
-    """Whether the program can be started on this host; another environment is not looked into."""
-    path = environment.path
-    return not path or shutil.which(program, path=os.pathsep.join(path)) is not None
+def find_program(program: str, environment: Environment, home: Path | None = None, path: str = "") -> bool:
+    """Whether the program can be started, as far as that can be known here; `path` is that of whoever asks."""
+    own = own_programs(environment)
+    if program in own:
+        return True
+    if environment.kind == "current":
+        folders = environment.path
+        return not folders or shutil.which(program, path=os.pathsep.join(folders)) is not None
+    if environment.kind == "built" and home is not None and ready(environment, home):
+        return shutil.which(program, path=os.pathsep.join([*search_path(environment, home), path])) is not None
+    # What else the packages bring is known when they are there; a slip in one of the project's own names is seen now.
+    slip = difflib.get_close_matches(program, own, n=1, cutoff=0.8)
+    return not slip or shutil.which(program, path=path) is not None
+
+
+def not_installed(environment: Environment, tail: str, directory: Path) -> tuple[str, ...]:
+    """What may have the package that a script missed, by the end of its log: a file here that is not used."""
+    found = _NO_MODULE.search(tail)
+    if found is None or not directory.is_dir():
+        return ()
+    name = found[1].split(".")[0]
+    known = [file for file in requirement_files(directory) if shown(file, directory) != environment.source]
+    naming = [file for file in known if re.search(rf"(?im)^{re.escape(name)}\b", file.read_text(errors="replace"))]
+    notes = environment.notes or tuple(not_used(directory, away=environment.kind == "sent"))
+    if naming or (known and not notes):
+        file = shown((naming or known)[0], directory)
+        return (f"no module named {name}: {file} is not used: --environment {file}",)
+    return tuple(f"no module named {name}: {note}" for note in notes[:1])
+
+
+def own_programs(environment: Environment) -> tuple[str, ...]:
+    """The console scripts of the project's own packages."""
+    return tuple(name for one in environment.packages for name in (*one.scripts, *one.files))
+
+
+def no_program(program: str, environment: Environment) -> SpecError:
+    """What is said of a program that the environment does not have."""
+    own = own_programs(environment)
+    return SpecError(
+        f"command: {program!r} is not a program of the environment from {environment.source}, nor on your PATH",
+        hint=f"{nearest(program, own)}" if own else "name the interpreter: sojourn train -- python FILE",
+    )
 
 
 def _of(source: Source, asked: str | Dependencies, directory: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ way without Prefect; `flows/train.py` takes the same steps as Prefect tasks.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from sojourn import bundle, checkpoint, environment, publish
+from sojourn import bundle, checkpoint, command, environment, publish
 from sojourn.agent.pack import pack
 from sojourn.collect import Collected, collect
 from sojourn.dataset import Dataset
@@ -163,7 +164,15 @@ class Journey:
             made = environment.build(
                 self.plan.environment, Path(self.plan.directory), self.home, root=self._project.root
             )
+            self._check_program()
             say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
+
+    def _check_program(self) -> None:
+        """Refuse a program that the environment turned out not to have, before anything is rented."""
+        program, python = command.program_of(self.plan.command), self.plan.environment
+        path = os.environ.get("PATH", os.defpath)
+        if program and "/" not in program and not environment.find_program(program, python, self.home, path):
+            raise environment.no_program(program, python)
 
     def _send_environment(self) -> str:
         wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
@@ -491,7 +500,8 @@ class Journey:
         inputs = self.mailbox.read("inputs", Inputs)
         if outcome.state != "failed" or self._sent is None or inputs is None:
             return ()
-        return missing(self.plan, outcome.tail, self._sent, inputs.files)
+        not_installed = environment.not_installed(self.plan.environment, outcome.tail, Path(self.plan.directory))
+        return missing(self.plan, outcome.tail, self._sent, inputs.files) or not_installed
 
     @contextmanager
     def _step(self, name: str, ago: float = 0.0) -> Iterator[Say]:

@@ -214,7 +214,7 @@ def make_plan(
             script=_script(work),
         )
     )
-    _check_program(work.command, python, work.where)
+    _check_program(work.command, python, work.where, home, surroundings)
     inputs = InputTree(project, launch.inputs)
     input_bytes = work.data.bytes + inputs.bytes
     outputs = _outputs(launch, project)
@@ -358,7 +358,9 @@ def _check_ranks(started: Command, offers: tuple[Offer, ...]) -> None:
         )
 
 
-def _check_program(started: Command, python: Environment, directory: Path) -> None:
+def _check_program(
+    started: Command, python: Environment, directory: Path, home: Path, surroundings: Mapping[str, str]
+) -> None:
     program = command.program_of(started)
     if python.path:
         command.check_shell(started, os.pathsep.join(python.path))
@@ -367,7 +369,9 @@ def _check_program(started: Command, python: Environment, directory: Path) -> No
     if "/" in program and not os.access(directory / program, os.X_OK):
         what = "cannot be executed" if (directory / program).exists() else f"is not a file in {directory}"
         raise SpecError(f"command: {program!r} {what}", hint="name the interpreter: sojourn train -- python FILE")
-    if "/" not in program and not environment.find_program(program, python):
+    if "/" in program or environment.find_program(program, python, home, surroundings.get("PATH", os.defpath)):
+        return
+    if python.kind == "current":
         other = "python3" if program == "python" and environment.find_program("python3", python) else None
         raise SpecError(
             f"command: {program!r} is not a program on your PATH",
@@ -375,6 +379,7 @@ def _check_program(started: Command, python: Environment, directory: Path) -> No
             if other
             else "name the interpreter: sojourn train -- python FILE",
         )
+    raise environment.no_program(program, python)
 
 
 def _check_travels(started: Command, directory: Path, project: Project, travels: set[str]) -> None:

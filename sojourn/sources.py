@@ -108,7 +108,7 @@ def shown(file: Path, directory: Path) -> str:
     return os.path.relpath(file, directory)
 
 
-def unused(directory: Path, away: bool, path: str = "") -> list[str]:
+def not_used(directory: Path, away: bool, path: str = "") -> list[str]:
     """What names packages here and below, and is not read without being named; one line each."""
     lines = [_not_built(directory / name, directory, away) for name in _present(directory, (*_BY_HAND, *_OTHERS))]
     below = [shown(file, directory) for file in requirement_files(directory)]
@@ -253,7 +253,7 @@ def _passed_over(candidates: list[Source], level: Path, directory: Path, away: b
 
 
 def _nothing(directory: Path, root: Path, away: bool) -> Iterator[str]:
-    lines = unused(directory, away)
+    lines = not_used(directory, away)
     for above in _levels(directory, root)[1:]:
         lines += [_not_built(above / name, directory, away) for name in _present(above, (*_BY_HAND, *_OTHERS))]
     if away:

@@ -7,6 +7,7 @@ and the result is read back by our own parser before it is written.
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import shutil
@@ -17,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from sojourn import environment
+from sojourn import sources
+from sojourn.dependencies import Dependencies
 from sojourn.errors import SpecError, first_line
 from sojourn.params import PARAMS
 from sojourn.project import Project
@@ -32,7 +34,6 @@ _RANKS = re.compile(r"torch\.distributed|DistributedDataParallel|fully_shard|\b(
 _NOT_RUN = re.compile(r"test_.*|.*_test|conftest|setup|__init__")
 _NOT_SEARCHED = {"tests", "test", "docs", "runs"}
 _DATA = ("data", "datasets", "dataset")
-_NOT_BUILT = ("environment.yml", "environment.yaml", "Pipfile", "poetry.lock", "pixi.toml")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def draft(project: Project, gpus: int) -> Draft:
     stage = _stage(project)
     script = None if stage else _script(project.directory)
     code = _text(project.directory / script) if script else stage.command if stage else ""
-    lines = [_what(stage, script), _ranks(code, gpus), *_fixed(), _environment(project.directory)]
+    lines = [_what(stage, script), _ranks(code, gpus), *_fixed(), _environment(project)]
     lines.append(_inputs(project.directory, bool(stage)))
     lines += [
         _line("# outputs: [results/]", "what comes home even though git ignores it"),
@@ -137,15 +138,18 @@ def _fixed() -> Iterator[str]:
     yield _line("deadline: 2h", "everything is stopped and given back after this long, whatever happens")
 
 
-def _environment(directory: Path) -> str:
-    source = environment.resolve("auto", directory, {}).source
-    if source:
-        return _line("environment: auto", f"built once from {source}; `current` is the python on your PATH")
-    other = next((path.name for path in sorted(directory.glob("requirements*.txt"))), None)
+def _environment(project: Project) -> str:
+    directory = project.directory
+    chosen = sources.choose(
+        Dependencies(), directory, project.root, script=None, path=os.environ.get("PATH", os.defpath), away=False
+    )
+    if chosen.source:
+        file = sources.shown(chosen.source.file, directory)
+        return _line("environment: auto", f"built once from {file}; `current` is the python on your PATH")
+    other = next((sources.shown(file, directory) for file in sources.requirement_files(directory)), None)
     if other:
         return _line(_field("environment", other), "built once from it; `current` is the python on your PATH")
-    unknown = next((name for name in _NOT_BUILT if (directory / name).is_file()), None)
-    why = f"{unknown} is not built from: activate it" if unknown else "no requirements.txt or the like is here"
+    why = chosen.notes[0] if chosen.notes else "no requirements.txt or the like is here"
     return _line("environment: current", f"the python on your PATH; {why}")
 
 

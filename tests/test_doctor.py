@@ -131,6 +131,16 @@ def test_a_project_without_a_section_is_told_of_init(tmp_path: Path) -> None:
     assert (check.state, check.mend) == ("weak", "sojourn init")
 
 
+def test_the_python_of_a_project_is_the_one_that_a_run_would_get(tmp_path: Path) -> None:
+    assert "built from" not in look(tmp_path, None)["python"].found
+    (tmp_path / "requirements.txt").write_text("torch\n")
+    (tmp_path / "poetry.lock").touch()
+
+    found = look(tmp_path, None)["python"].found
+
+    assert "an environment built from requirements.txt" in found and "poetry.lock is not used" in found
+
+
 @pytest.mark.parametrize(
     ("params", "found"),
     [

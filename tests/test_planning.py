@@ -14,6 +14,7 @@ import pytest
 from wheels import make_wheel
 
 from sojourn import plan_text
+from sojourn.environment import build
 from sojourn.errors import SpecError
 from sojourn.planning import Plan, format_bytes, make_plan
 from sojourn.project import Project
@@ -172,6 +173,43 @@ def test_the_command_runs_where_the_user_stands_in_the_git_tree(project: Path) -
 def test_a_program_that_cannot_start_is_refused(project: Path, program: tuple[str, ...], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         plan(project, command=program)
+
+
+SEQLAB = """
+[project]
+name = "seqlab"
+version = "1"
+dependencies = []
+scripts = {seqlab-train = "seqlab.cli:main"}
+"""
+
+
+@pytest.mark.parametrize("shares_host", [True, False])
+def test_a_console_script_of_the_project_can_be_the_command(project: Path, shares_host: bool) -> None:
+    (project / "pyproject.toml").write_text(SEQLAB)
+    provider = Catalogue(shares_host=shares_host)
+
+    assert plan(project, provider=provider, command=("seqlab-train", "--lr", "1")).program() == "seqlab-train"
+    with pytest.raises(SpecError, match="'seqlab-trian' is not a program") as caught:
+        plan(project, provider=provider, command=("seqlab-trian",))
+    assert "did you mean 'seqlab-train'?" in (caught.value.hint or "")
+
+
+def test_a_program_that_the_built_environment_does_not_have_is_refused(project: Path) -> None:
+    (project / "pyproject.toml").write_text(SEQLAB)
+    made = plan(project)
+    build(made.environment, project, project.parent / "home")
+
+    assert plan(project, command=("pip", "list")).environment_ready
+    with pytest.raises(SpecError, match="'torchrunner' is not a program of the environment from pyproject.toml"):
+        plan(project, command=("torchrunner", "x.py"))
+
+
+def test_a_console_script_of_a_project_that_is_not_installed_is_refused(project: Path) -> None:
+    (project / "pyproject.toml").write_text(SEQLAB)
+
+    with pytest.raises(SpecError, match="'seqlab-train' is not a program on your PATH"):
+        plan(project, environment="current", command=("seqlab-train",))
 
 
 @pytest.mark.parametrize("wanted", ["auto", "current"])

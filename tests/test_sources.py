@@ -11,7 +11,7 @@ from machine import PLAIN, Machine
 from wheels import make_wheel
 
 from sojourn.dependencies import Dependencies
-from sojourn.environment import resolve, resolve_away
+from sojourn.environment import not_installed, resolve, resolve_away
 from sojourn.errors import SpecError
 from sojourn.project import Project
 from sojourn.sources import Chosen, choose
@@ -265,3 +265,24 @@ def test_a_name_that_is_not_there_is_refused_with_the_nearest(
 def test_the_words_of_before_mean_what_they_meant() -> None:
     for text in ("auto", "current", "requirements/dev.txt"):
         assert make_launch({"command": ["x"], "environment": text}, "test").environment == text
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"src/requirements.txt": "timm\n", "requirements-dev.txt": "pytest\n"}, "--environment src/requirements.txt"),
+        ({"requirements-gpu.txt": "torch\n"}, "requirements-gpu.txt is not used: --environment requirements-gpu.txt"),
+        ({"environment.yml": ""}, "environment.yml is not built from"),
+        ({"train.py": ""}, None),
+    ],
+)
+def test_beside_a_module_that_is_missing_stands_the_file_that_may_have_it(
+    tmp_path: Path, files: dict[str, str], words: str | None
+) -> None:
+    current = resolve("auto", write(tmp_path, files), PLAIN)
+    tail = "Traceback …\nModuleNotFoundError: No module named 'timm.models'"
+
+    said = " ".join(not_installed(current, tail, tmp_path))
+
+    assert (words in said and "no module named timm" in said) if words else said == ""
+    assert not_installed(current, "ValueError: x", tmp_path) == ()

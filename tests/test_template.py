@@ -84,7 +84,11 @@ def test_ranks_are_for_scripts_that_know_them_on_hosts_with_gpus(
     [
         ({"requirements.txt": ""}, "auto"),
         ({"requirements-gpu.txt": ""}, "requirements-gpu.txt"),
+        ({"src/requirements.txt": "", "src/x.py": ""}, "src/requirements.txt"),
+        ({"requirements/train.txt": ""}, "requirements/train.txt"),
+        ({"pylock.toml": ""}, "auto"),
         ({"environment.yml": ""}, "current"),
+        ({"poetry.lock": ""}, "current"),
         ({"pyproject.toml": "[tool.ruff]\n"}, "current"),
         ({}, "current"),
     ],

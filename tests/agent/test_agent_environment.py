@@ -16,7 +16,7 @@ import pytest
 from uv import find_uv_bin
 from wheels import make_wheel
 
-from sojourn.records import FileEntry, Network, Setup
+from sojourn.records import FileEntry, LocalPackage, Network, Setup
 from tests.agent.conftest import Lab, old_python, wait_for
 
 pytestmark = pytest.mark.local
@@ -112,6 +112,61 @@ def build_wheel(directory, settings=None, metadata=None):
     lab.order("import mine; print(mine.VERSION)", argv=PYTHON, files=dict(files), setup=sent(lab, "./tree/lib\n"))
 
     assert lab.exit().exit_code == 0 and lab.log() == b"1\n" and lab.outputs() == {}
+
+
+def own_package() -> LocalPackage:
+    """A package of the project with a src layout and a program."""
+    return LocalPackage(
+        name="seq-lab",
+        version="1.2",
+        directory="lib",
+        paths=("lib/src",),
+        metadata="Metadata-Version: 2.1\nName: seq-lab\nVersion: 1.2\n",
+        entry_points="[console_scripts]\nseq = seqlab:main\n",
+        scripts={"seq": "seqlab:main"},
+    )
+
+
+MAIN = """
+import importlib.metadata, sys
+def main():
+    print(importlib.metadata.version("seq-lab"), "PYTHONPATH" in __import__("os").environ, *sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["an environment made here", "the image's own Python"])
+def test_a_package_of_the_project_is_as_if_installed(lab: Lab, made: bool) -> None:
+    line, wheel = tiny(lab)
+    lab.boot(environment=PLAIN)
+    lab.order(
+        argv=("seq", "--lr", "1"),
+        files={"lib/src/seqlab.py": MAIN},
+        setup=sent(lab, line, wheel) if made else None,
+        packages=(own_package(),),
+    )
+
+    end = lab.exit()
+
+    assert end.exit_code == 0, end.tail
+    assert lab.log().decode().split() == ["1.2", str(not made), "--lr", "1"]
+    assert lab.outputs() == {}
+
+
+def test_a_machine_s_environment_has_pip_as_a_plain_one_has(lab: Lab) -> None:
+    line, wheel = tiny(lab)
+    lab.boot(environment=PLAIN)
+    lab.order(argv=("python", "-m", "pip", "--version"), setup=sent(lab, line, wheel))
+
+    assert lab.exit().exit_code == 0 and lab.log().startswith(b"pip ")
+
+
+def test_no_directory_is_twice_on_the_search_path(lab: Lab) -> None:
+    lab.boot(environment=PLAIN)
+    lab.order("import os; print(os.environ['PATH'])", argv=PYTHON, path=(*PLAIN["PATH"].split(os.pathsep), "tools"))
+
+    lab.exit()
+
+    assert lab.log().decode().strip() == os.pathsep.join([PLAIN["PATH"], str(lab.tree() / "tools")])
 
 
 def test_a_wheel_with_the_wrong_bytes_starts_nothing(lab: Lab) -> None:

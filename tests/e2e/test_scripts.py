@@ -164,7 +164,7 @@ def test_an_error_of_ours_before_the_start_closes_the_run(world: World) -> None:
 
     assert done.returncode not in (0, ExitCode.SCRIPT_FAILED), done.stdout
     assert "error:" in done.stderr
-    assert_ended(world, "lost")
+    assert_ended(world, "refused")
     assert not world.leases()
     attached = world.sojourn("attach")
     assert attached.returncode == 0 and "home already" in attached.stdout
