@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from sojourn.agent import remains, tree
 from sojourn.collect import Collected
-from sojourn.omissions import PATHS, Account, Omission, in_words, printable
+from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
 from sojourn.records import Remainder
@@ -58,10 +58,7 @@ def _line(one: Omission) -> str:
 
 def _omission(plan: Plan, one: Remainder) -> Omission:
     pulled = f"sojourn pull {plan.run} --to DIR"
-    # The option is relative to where the user stands, the path to the root of what travels.
-    path = os.path.relpath(one.paths[0], plan.work_directory) if one.paths else "PATH"
-    again = "" if path.startswith("..") else f", or next time --output {shlex.quote(path)}"
-    remedy = pulled + again if one.kept else _REMEDIES.get(one.reason)
+    remedy = f"{pulled}, or next time {_options(plan, one.paths)}" if one.kept else _REMEDIES.get(one.reason)
     return Omission(
         reason=one.reason,
         paths=tuple(map(printable, one.paths)),
@@ -70,6 +67,20 @@ def _omission(plan: Plan, one: Remainder) -> Omission:
         trivial=one.reason in QUIET,
         remedy=remedy,
     )
+
+
+def _options(plan: Plan, paths: Iterable[str]) -> str:
+    """The `--output` of next time: folders at the top, for what is in them has another name each time."""
+    tops = dict.fromkeys(_top(os.path.relpath(path, plan.work_directory)) for path in paths)
+    named = " ".join(f"--output {shlex.quote(top)}" for top in list(tops)[:NAMED])
+    return f"{named} …" if len(tops) > NAMED else named or "--output PATH"
+
+
+def _top(path: str) -> str:
+    """Of a path as the user stands to it, the first part that is a name."""
+    parts = PurePosixPath(path).parts
+    above = next((at for at, part in enumerate(parts) if part != ".."), len(parts) - 1)
+    return "/".join(parts[: above + 1])
 
 
 def _unplaced(plan: Plan, collected: Collected, published: Published) -> tuple[Omission, ...]:

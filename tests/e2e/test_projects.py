@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -87,11 +88,13 @@ def test_the_same_run_again_sends_nothing_and_names_the_first(world: World) -> N
 
 def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files_do_not(world: World) -> None:
     world.git("init", "-q")
-    world.script("*.pt\nwandb/\n", ".gitignore")
+    world.script("*.pt\nwandb/\n*.log\n", ".gitignore")
     world.script("""
         import pathlib, torch_like
-        pathlib.Path("wandb/run").mkdir(parents=True)
-        pathlib.Path("wandb/run/junk.bin").write_text("junk")
+        pathlib.Path("wandb/run-1").mkdir(parents=True)
+        pathlib.Path("wandb/run-1/junk.bin").write_text("junk")
+        pathlib.Path("wandb/run-1/best.pt").write_text("best")
+        pathlib.Path("a.log").write_text("log")
         pathlib.Path("model.pt").write_text("weights")
         pathlib.Path("result.txt").write_text("result")
     """)
@@ -103,13 +106,13 @@ def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files
 
     assert (world.project / "model.pt").read_text() == "weights"
     assert (world.project / "result.txt").read_text() == "result"
-    assert not (world.project / "wandb").exists()
-    kept = "1 file, 4 B ignored by git: wandb/    sojourn pull"
-    assert kept in printed and "or next time --output wandb" in printed
+    assert os.listdir(world.project / "wandb/run-1") == ["best.pt"]
+    assert "2 files, 7 B ignored by git: wandb/run-1/junk.bin, a.log    sojourn pull" in printed
+    assert "or next time --output wandb --output a.log" in printed  # the next one may be wandb/run-2
     (line,) = world.show()["report"]["kept"]
-    assert (line["reason"], line["files"], line["bytes"]) == ("ignored by git", 1, 4)
+    assert (line["reason"], line["files"], line["bytes"]) == ("ignored by git", 2, 7)
     assert world.sojourn("pull", "last", "--to", str(world.root / "all")).returncode == 0
-    assert (world.root / "all/wandb/run/junk.bin").read_text() == "junk"
+    assert (world.root / "all/wandb/run-1/junk.bin").read_text() == "junk"
     assert world.git("status", "--porcelain").split() == ["??", "result.txt"]
 
 
