@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from deployments.timetable import Change
+    from deployments.rehearsal import Doubt
+    from deployments.timetable import Change, Timed
+    from sojourn.errors import SpecError
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[DEPLOYMENT]…", help="Only these, like train/manual.")]
 Source = Annotated[
@@ -47,16 +49,23 @@ def deploy(
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from deployments import notice
+    from deployments.rehearsal import doubts
     from deployments.timetable import OURS, apply, differences, read_timetable
+    from sojourn.runs import data_home
 
     values = {"SOJOURN_SOURCE": _absolute(source), "SOJOURN_POOL": pool}
     timetable = read_timetable(file or OURS, values, tuple(names or ()))
     with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+        certain = _tell(list(doubts(timetable, data_home())))
         changes = list(differences(client, timetable))
         for timed, change in changes:
             _show(change)
+            if certain:
+                continue
             if not dry_run:
                 apply(client, timed)
+        if certain:
+            raise _never_runs(certain, timetable)
         told = notice.difference(client, notify) if notify else None
         if told is not None:
             wanted, change = told
@@ -69,6 +78,28 @@ def deploy(
     if changes and not dry_run:
         command = f"sojourn prefect worker start --pool {shlex.quote(pool)} --type process"
         out.print(f"They run while a worker does: {command}", markup=False)
+
+
+def _tell(found: list[Doubt]) -> list[Doubt]:
+    """Say what may keep a worker from running it; what would keep any worker from it is returned."""
+    from cli.console import show_warning
+
+    for one in found:
+        if not one.certain:
+            mend = f"\n  {one.why.hint}" if one.why.hint else ""
+            show_warning(f"{one.deployment}: on this host its runs would be refused: {one.why.message}{mend}")
+    return [one for one in found if one.certain]
+
+
+def _never_runs(found: list[Doubt], timetable: list[Timed]) -> SpecError:
+    from sojourn.errors import SpecError
+
+    named = {one.deployment for one in found}
+    others = " ".join(shlex.quote(one.full_name) for one in timetable if one.full_name not in named)
+    leave = f"; or leave it out: sojourn deploy {others}" if others else ""
+    first = found[0]
+    said = f"{' and '.join(sorted(named))} would be refused each time: {first.why.message}"
+    return SpecError(said, hint=f"say what to run: sojourn init, or launch: in the timetable's parameters{leave}")
 
 
 def _absolute(source: str) -> str:

@@ -48,7 +48,7 @@ def _clone(url: str, ref: str | None, folder: Path) -> Path:
     repository.set_base_path(folder)
     try:
         asyncio.run(repository.pull_code())
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, OSError) as error:  # OSError: git itself is not there
         shown = _LOGIN.sub("//", url)  # no user, no token
         raise SpecError(
             f"project: {shown!r} cannot be cloned: {first_line(error)}",

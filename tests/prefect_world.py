@@ -25,6 +25,7 @@ def submit(world: World, server: Server, deployment: str = "train/manual") -> st
 
 def under_a_worker(world: World, server: Server, deployment: str = "train/manual") -> tuple[Worker, str]:
     """A worker in whose hands a run of this project is, its script running; and the flow run's id."""
+    (world.project / "params.yaml").write_text("launch: {command: python train.py}\n")  # or no night would be made
     done = world.sojourn("deploy", PREFECT_API_URL=server.url)
     assert done.returncode == 0, done.stderr
     worker = Worker(server, world.environment, world.root / "worker.log")

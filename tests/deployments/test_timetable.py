@@ -35,6 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A user whose project is in a bare git repository, on a host where no project stands."""
     world = World(tmp_path_factory.mktemp("world"))
     world.script(SCRIPT.replace("SIGNS", str(world.signs)))
+    (world.project / "params.yaml").write_text("launch: {command: python train.py}\n")
     # Folders of the user's that are named like ours must not get in our way.
     world.script("raise RuntimeError('the tasks of somebody else')", "tasks/__init__.py")
     world.git("init", "-q", "-b", "main")
@@ -114,6 +115,40 @@ def test_deploy_says_what_differs_and_applied_twice_changes_nothing(
 
     moved = deploy(world, server, "train/manual", "--source", source, "--pool", "elsewhere", cwd=tmp_path)
     assert re.search(r"~ train/manual\n +work_pool +twice → elsewhere\n1 changed", moved), moved
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_night_that_could_never_run_is_refused_and_nothing_is_made(
+    world: World, server: Server, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "train.py").touch()
+    before = server.ask("/deployments/filter")
+    asked = ("deploy", "--source", str(tmp_path), "--pool", "never", *words)
+    done = world.sojourn(*asked, PREFECT_API_URL=server.url)
+    assert done.returncode == 2 and "train/nightly would be refused each time: " in done.stderr, done.stderr
+    assert "nothing to run" in done.stderr
+    assert "sojourn init" in done.stderr and "sojourn deploy train/manual reap/every-10-minutes" in done.stderr
+    (tmp_path / "params.yaml").write_text("launch: {command: python train.py, nodse: 2}\n")
+    assert "did you mean 'nodes'" in world.sojourn(*asked, PREFECT_API_URL=server.url).stderr
+    assert server.ask("/deployments/filter") == before
+    # By its form, somebody says each time what to run.
+    assert "1 would change" in deploy(
+        world, server, "train/manual", "--source", str(tmp_path), "--pool", "never", "--dry-run"
+    )
+
+
+def test_what_only_this_host_may_lack_is_told_and_deployed(world: World, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("launch: {command: program-of-the-worker --x}\n")
+    words = ("deploy", "train/nightly", "--source", str(tmp_path), "--pool", "told", "--dry-run")
+    done = world.sojourn(*words, PREFECT_API_URL=server.url)
+    assert done.returncode == 0, done.stderr
+    assert "! train/nightly: on this host its runs would be refused: " in done.stderr
+    assert "'program-of-the-worker' is not a program on your PATH" in done.stderr
+    away = world.sojourn(
+        "deploy", "train/nightly", "--source", "git:file:///nowhere.git", "--dry-run", PREFECT_API_URL=server.url
+    )
+    assert away.returncode == 0 and "cannot be cloned" in away.stderr
+    assert not list((world.home / "checkouts").glob("*"))
 
 
 def test_a_schedule_that_was_switched_off_stays_off(world: World, deployed: Server, source: str) -> None:
