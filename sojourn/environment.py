@@ -26,7 +26,7 @@ from sojourn import current
 from sojourn.agent.venv import bundled, open_to_packages, switched_on
 from sojourn.dependencies import Dependencies, wanted
 from sojourn.errors import SpecError, TransientError, nearest
-from sojourn.fingerprint import find_packages, fingerprint, named_paths
+from sojourn.fingerprint import find_packages, fingerprint, logins, named_paths, unpinned
 from sojourn.local_packages import Found, describe, is_package
 from sojourn.mailbox import Mailbox
 from sojourn.project import Project
@@ -40,6 +40,7 @@ from sojourn.uv import ask_uv, run_uv
 READY = "ready"
 CACHE = "wheels"  # beside the environments, and as old as its last use
 SERVED = "served.json"
+INSTALLED = "installed"
 CHECK_LIMIT_S = 60.0
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
@@ -104,7 +105,7 @@ def resolve(
         kind="built",
         digest=fingerprint(chosen.source, wanted(asked), packages, root, surroundings),
         packages=tuple(one.package for one in packages if one.built is None),
-        notes=(*chosen.notes, *stale(chosen.source, packages)),
+        notes=(*chosen.notes, *stale(chosen.source, packages), *unpinned(chosen.source)),
         **_of(chosen.source, asked, directory),
     )
 
@@ -155,9 +156,26 @@ def resolve_away(
 
 
 def ready(environment: Environment, home: Path) -> bool:
-    """Whether nothing needs to be built."""
-    place = _place(environment, home)
-    return environment.kind == "current" or ((place / READY).exists() and (place / "bin" / "python").exists())
+    """Whether nothing needs to be built: it stands, as it was built."""
+    return environment.kind == "current" or _stands(_place(environment, home))
+
+
+def _stands(place: Path) -> bool:
+    """Whether it is there with its Python, and holds what it was built with: a run may have installed something."""
+    if not (place / READY).exists():
+        return False
+    record = place / INSTALLED
+    return not record.exists() or ((place / "bin" / "python").exists() and record.read_text() == _installed(place))
+
+
+def _installed(place: Path) -> str:
+    """Names all that is installed; a package that was replaced by the same version is another one."""
+    found: list[tuple[str, int]] = []
+    for folder in (place / "bin", *place.glob("lib/python*/site-packages")):
+        for entry in sorted(os.scandir(folder), key=lambda one: one.name):
+            if entry.name != "__pycache__":
+                found.append((entry.name, entry.stat().st_mtime_ns if entry.name.endswith(".dist-info") else 0))
+    return hashlib.sha256(json.dumps(found).encode()).hexdigest()
 
 
 def build(environment: Environment, directory: Path, home: Path, root: Path | None = None) -> bool:
@@ -173,10 +191,22 @@ def build(environment: Environment, directory: Path, home: Path, root: Path | No
         if ready(environment, home):
             (place / READY).touch()  # its date is that of its last use
             return False
-        shutil.rmtree(place, ignore_errors=True)
-        _make(environment, source_of(environment, directory), (root or directory).resolve(), place)
+        with _moved_away(place):
+            _make(environment, source_of(environment, directory), (root or directory).resolve(), place)
+        (place / INSTALLED).write_text(_installed(place))
         (place / READY).touch()
     return True
+
+
+@contextmanager
+def _moved_away(place: Path) -> Iterator[None]:
+    """What stands there goes when its successor is made: a run that goes on may still read from it."""
+    former = place.with_name(f"{place.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
+    if place.is_dir():
+        place.rename(former)
+    yield
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _make(environment: Environment, source: Source, root: Path, place: Path) -> None:
@@ -197,7 +227,7 @@ def _make(environment: Environment, source: Source, root: Path, place: Path) -> 
         others = without_directories(text)
         lock.write_text(others, encoding="utf-8")
         if "[[packages]]" in others:
-            run_uv(*install, "-r", str(lock), cwd=source.folder, source=source.file.name)
+            run_uv(*install, "-r", str(lock), cwd=source.folder, source=source.file.name, variables=logins(source))
         built = [folder for _, folder in own if (one := describe(folder, root)) is None or one.built]
         for folder in built:
             run_uv(*install, str(at.at(folder)), cwd=at.at(source.folder), source=folder.name, variables=at.variables)

@@ -13,6 +13,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from sojourn import local_packages
 from sojourn.dependencies import Dependencies
@@ -23,6 +24,9 @@ from sojourn.target import ASKED
 
 _INCLUDE = re.compile(r"^\s*(-r|-c|--requirement|--constraint)[ =]?\s*(?P<path>[^\s#]+)", re.MULTILINE)
 _LINKS = re.compile(r"^\s*(-f|--find-links)[ =]\s*(?P<path>[^\s#]+)", re.MULTILINE)
+_INDEX = re.compile(r"^\s*(-i|--index-url|--extra-index-url|--index|--default-index)[ =]\s*(?P<url>\S+)", re.MULTILINE)
+_REPOSITORY = re.compile(r"(?:git|hg|svn|bzr)\+[^\s\"'#,;]+")
+_COMMIT = re.compile(r"@[0-9a-f]{7,40}$")
 # Settings of uv that change how it works and not what it finds.
 _NO_MATTER = re.compile(
     r"UV|UV_(CACHE_DIR|NO_CACHE|CONCURRENT_.*|HTTP_.*|REQUEST_.*|NO_PROGRESS|LINK_MODE|COMPILE_.*|TOOL_.*|PUBLISH_.*|"
@@ -65,6 +69,29 @@ def requirement_texts(file: Path) -> list[Path]:
             if included.is_file() and included not in files:
                 files.append(included)
     return files
+
+
+def logins(source: Source) -> dict[str, str]:
+    """Indexes whose addresses in the requirements hold a login, as a variable of uv: its lock names files without."""
+    texts = requirement_texts(source.file) if source.kind == "requirements" else []
+    lines = (file.read_text(encoding="utf-8", errors="replace") for file in texts)
+    found = [expanded(match["url"]) for text in lines for match in _INDEX.finditer(text)]
+    known = [os.environ["UV_INDEX"]] if os.environ.get("UV_INDEX") else []
+    with_login = [url for url in found if urlsplit(url).username]
+    return {"UV_INDEX": " ".join([*with_login, *known])} if with_login else {}
+
+
+def unpinned(source: Source) -> list[str]:
+    """A remark on packages from a repository of which no commit is named: the environment keeps the one it got."""
+    if source.kind not in ("requirements", "pyproject", "script"):
+        return []
+    texts = requirement_texts(source.file) if source.kind == "requirements" else [source.file]
+    lines = "\n".join(file.read_text(encoding="utf-8", errors="replace") for file in texts)
+    urls = [url for url in _REPOSITORY.findall(lines) if not _COMMIT.search(url)]
+    sources = table(read_toml(source.file), "tool", "uv", "sources").values() if source.kind == "pyproject" else ()
+    urls += [str(one["git"]) for one in sources if isinstance(one, dict) and "git" in one and "rev" not in one]
+    shown = [re.sub(r"//[^/@]*@", "//", url) for url in dict.fromkeys(urls)]
+    return [f"{url} names no commit: the environment keeps the one that it was built with; pin it" for url in shown]
 
 
 def expanded(text: str) -> str:

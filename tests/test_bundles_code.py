@@ -12,7 +12,7 @@ from machine import PLAIN, Machine
 from wheels import make_wheel
 
 from sojourn.dependencies import Dependencies
-from sojourn.environment import Environment
+from sojourn.environment import Environment, resolve
 from sojourn.errors import SpecError
 from sojourn.uv import run_uv
 
@@ -237,6 +237,21 @@ def test_a_wheel_that_is_built_anew_under_its_name_is_installed_anew(root: Path,
     assert seen == ["first", "second"]
 
 
+def test_what_a_run_installs_into_its_environment_is_not_there_for_the_next(root: Path, machine: Machine) -> None:
+    package(root, "seqlab", 'dependencies = ["tiny==1.0"]\n' + UV.format(up=""))
+    found = machine.prepare()
+    offline = ("python", "-m", "pip", "install", "-q", "--no-index", "--find-links", str(root / "wheels"))
+    machine.prints(found, *offline, "--no-deps", "--no-build-isolation", ".", directory=".")
+    machine.prints(found, *offline, "tiny==2.0")
+    edit(root, "src/seqlab/__init__.py", "new")
+
+    again = machine.prepare()
+
+    assert again.digest == found.digest
+    assert value_of(machine, again, "seqlab") == "new"
+    assert machine.prints(again, "python", "-c", "import tiny; print(tiny.VERSION)") == "1.0"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -258,15 +273,28 @@ def test_all_that_decides_an_environment_is_in_its_key(root: Path, machine: Mach
 
     change(root)  # type: ignore[operator]
 
-    from sojourn.environment import resolve
-
     assert resolve("auto", root, PLAIN).digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("line", "remarked"),
+    [
+        ("lib @ git+https://me:key@example.com/lib", True),
+        ("-e git+https://example.com/lib.git@main#egg=lib", True),
+        (f"lib @ git+ssh://git@example.com/lib@{'0' * 40}", False),
+        ("lib==1", False),
+    ],
+)
+def test_a_branch_that_may_have_moved_is_remarked_on(root: Path, line: str, remarked: bool) -> None:
+    (root / "requirements.txt").write_text(line + "\n")
+
+    notes = resolve("auto", root, PLAIN).notes
+
+    assert bool(notes) == remarked and all("names no commit" in one and "key" not in one for one in notes)
 
 
 @pytest.mark.parametrize("name", ["UV_INDEX_STRATEGY", "UV_EXTRA_INDEX_URL", "UV_RESOLUTION", "UV_PYTHON"])
 def test_a_variable_that_uv_reads_is_in_the_key(root: Path, name: str) -> None:
-    from sojourn.environment import resolve
-
     (root / "requirements.txt").write_text("tiny\n")
 
     assert resolve("auto", root, PLAIN).digest != resolve("auto", root, {**PLAIN, name: "x"}).digest

@@ -344,3 +344,16 @@ def test_another_platform_gets_uv_from_its_own_wheel(project: Path, monkeypatch:
     setups, _ = environment.send(found, "none", mailbox, project.parent / "home")
 
     assert gzip.decompress(mailbox.store.get(setups.setups[0].tool.source)) == b"a program"
+
+
+def test_a_login_in_a_requirements_file_is_used_on_this_host(project: Path, index: Index) -> None:
+    index.login = "me:s3cret"
+    (project / "requirements.txt").write_text(by_index(index).replace("http://", "http://me:s3cret@"))
+    home = project.parent / "home"
+
+    found = environment.resolve("auto", project, {"PATH": ""})
+    assert environment.build(found, project, home)
+
+    kept = [path for path in (home / "environments").rglob("*.toml") if b"s3cret" in path.read_bytes()]
+    assert list((home / "environments").glob("*/lib/python*/site-packages/tiny.py"))
+    assert kept == [], "no login is kept"
