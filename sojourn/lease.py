@@ -16,8 +16,8 @@ Between outcome and release machines may be held, for somebody to look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sojourn.ledger import Entry
@@ -46,6 +46,7 @@ class State:
     intended_at: float | None = None
     created_at: float | None = None
     ordered_at: float | None = None
+    names: Mapping[str, str] = field(default_factory=dict)  # what its machines call themselves, by their ids
     lost: Outcome | None = None  # how this attempt ended, where the run goes on with another
     outcome: Outcome | None = None
     released_at: float | None = None
@@ -210,7 +211,7 @@ def _apply(state: State, entry: Entry) -> State:
         case "created":
             return replace(state, created_at=entry.at)
         case "ordered":
-            return replace(state, ordered_at=entry.at)
+            return replace(state, ordered_at=entry.at, names=body.get("machines", {}))
         case "lost":
             return replace(state, lost=Outcome.model_validate(body))
         case "outcome":

@@ -6,7 +6,7 @@ that dies between the two is continued by the next one, from the ledger alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -156,10 +156,11 @@ class Orchestrator:
         observed = self._observe(state) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
         exits = tuple(self.mailbox.exit(state.attempt, node) for node in nodes)
+        hellos = tuple(self.mailbox.hello(state.attempt, node) for node in nodes) if not state.ordered_at else ()
         return lease.Seen(
             now=self.clock.now(),
-            lease=observed,
-            hellos=tuple(self.mailbox.hello(state.attempt, node) for node in nodes) if not state.ordered_at else (),
+            lease=observed.named({**state.names, **_names(hellos)}) if observed else None,
+            hellos=hellos,
             exits=exits,
             stop=self._stop_request(at_once=any(exits)),
             release_now=self.release_now,
@@ -235,12 +236,16 @@ class Orchestrator:
         self.ledger.append("created", name=state.name)
 
     def _post_order(self, state: lease.State) -> None:
-        self.ledger.append("ordered", attempt=state.attempt)
+        hellos = self._hellos(state.attempt)
+        self.ledger.append("ordered", attempt=state.attempt, machines=_names(hellos))
         self._tell_machines(state.attempt)
 
     def _tell_machines(self, attempt: int) -> None:
+        self.mailbox.post_order(self._order(attempt, self._hellos(attempt)))
+
+    def _hellos(self, attempt: int) -> tuple[Hello, ...]:
         hellos = (self.mailbox.hello(attempt, node) for node in range(self.plan.launch.nodes))
-        self.mailbox.post_order(self._order(attempt, tuple(hello for hello in hellos if hello is not None)))
+        return tuple(hello for hello in hellos if hello is not None)
 
     def _release(self, state: lease.State) -> None:
         if state.released_at is None:
@@ -263,3 +268,8 @@ class Orchestrator:
                     ) from error
                 self.clock.sleep(pause)
                 pause = min(pause * 2, 15.0)
+
+
+def _names(hellos: Iterable[Hello | None]) -> dict[str, str]:
+    """What machines call themselves, by their ids at their provider."""
+    return {one.identity: one.name for one in hellos if one is not None and one.identity}

@@ -7,7 +7,7 @@ its creation until it was found gone, at most.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sojourn.ledger import Entry
 from sojourn.planning import Plan
@@ -31,6 +31,7 @@ class _Rented:
     released_at: float | None = None
     gone_at: float | None = None
     ended: Outcome | None = None
+    names: dict[str, str] = field(default_factory=dict)  # what its machines call themselves, by their ids
 
 
 def write_receipt(plan: Plan, entries: list[Entry], observed: dict[str, Lease | None]) -> Receipt:
@@ -80,6 +81,8 @@ def _note(lease: _Rented, entry: Entry) -> None:
         case "refused":
             lease.refused = entry.body["reason"]
             lease.gone_at = entry.at
+        case "ordered":
+            lease.names = entry.body.get("machines", {})
         case "lost" | "outcome":
             lease.ended = Outcome.model_validate(entry.body)
         case "release":
@@ -98,7 +101,7 @@ def _resources(plan: Plan, rented: _Rented, lease: Lease | None) -> Iterable[Res
             ended_by=NEVER,
         )
         return
-    known = {machine.name: machine for machine in lease.machines} if lease else {}
+    known = {machine.name: machine for machine in lease.named(rented.names).machines} if lease else {}
     for node in range(plan.launch.nodes):
         name = f"{rented.name}-n{node}"
         yield _machine(rented, name, known.get(name), forgotten=lease is None)

@@ -7,6 +7,8 @@ and use forward slashes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import count
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -182,6 +184,7 @@ class Hello(Record):
 
     name: str
     node: int
+    identity: str | None = Field(default=None, description="The provider's own id, where the machine knows it")
     address: str
     port: int = Field(description="A free port for the rendezvous, should this node become rank 0")
     clock: float
@@ -469,6 +472,16 @@ class Lease(Record):
     def ends_at(self) -> float:
         """When its own timers end it."""
         return self.deadline_at + self.grace_s
+
+    def named(self, names: Mapping[str, str]) -> Lease:
+        """The same, with its machines called as they call themselves, by their ids; the others as far as that goes."""
+        kept = {one.name for one in self.machines if one.identity not in names} - set(names.values())
+        free = (name for node in count() if (name := f"{self.name}-n{node}") not in {*kept, *names.values()})
+        called = [
+            names.get(one.identity or "") or (one.name if one.name in kept else next(free)) for one in self.machines
+        ]
+        machines = [one.model_copy(update={"name": name}) for one, name in zip(self.machines, called, strict=True)]
+        return self.model_copy(update={"machines": tuple(sorted(machines, key=lambda one: (len(one.name), one.name)))})
 
     @property
     def gone(self) -> bool:

@@ -89,6 +89,32 @@ def test_a_volume_that_still_stands_keeps_the_receipt_from_closing() -> None:
     assert [one.identity for one in receipt.resources if one.gone_at is None and one.kind == "volume"] == ["vol-1"]
 
 
+def test_machines_are_called_as_they_called_themselves_whatever_their_provider_calls_them() -> None:
+    """A cloud that forgot one of three, and numbers what it remembers anew."""
+    names = {f"i-{number}": f"{FIRST}-n{2 - number}" for number in range(3)}
+    entries = ledger(
+        intent(1, 0),
+        ("created", {}),
+        ("ordered", {"machines": names}),
+        ("outcome", DONE),
+        ("release", {}),
+        ("gone", {}),
+    )
+    two = plan().model_copy(update={"launch": plan().launch.model_copy(update={"nodes": 3})})
+    seen = [lease(FIRST, "gone").machines[0].model_copy(update={"identity": f"i-{number}"}) for number in (1, 2)]
+    found = lease(FIRST, "gone").model_copy(update={"machines": tuple(seen)})
+    lines = [one for one in write_receipt(two, entries, {FIRST: found}).resources if one.kind == "g6.xlarge"]
+    assert [(one.name[-2:], one.identity) for one in lines] == [("n0", "i-2"), ("n1", "i-1"), ("n2", None)]
+
+
+def test_a_lease_whose_machines_did_not_all_say_their_names_has_each_name_once() -> None:
+    three = lease(FIRST, "running").machines * 3
+    machines = [one.model_copy(update={"name": f"{FIRST}-n{n}", "identity": f"i-{n}"}) for n, one in enumerate(three)]
+    named = lease(FIRST, "running").model_copy(update={"machines": tuple(machines)}).named({"i-0": f"{FIRST}-n1"})
+    assert [one.name[-2:] for one in named.machines] == ["n0", "n1", "n2"]
+    assert {one.identity: one.name[-2:] for one in named.machines} == {"i-0": "n1", "i-1": "n0", "i-2": "n2"}
+
+
 def test_what_was_never_released_is_open() -> None:
     entries = ledger(intent(1, 0), ("created", {}), ("ordered", {}))
     assert write_receipt(plan(), entries, {FIRST: lease(FIRST, "running")}).state == "open"

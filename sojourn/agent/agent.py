@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable
 
 from sojourn.agent import files, hold, host, parameters
+from sojourn.agent.claim import claim
 from sojourn.agent.clock import HOST, Clock, Deadline, Grace
 from sojourn.agent.commit import Committer
 from sojourn.agent.diagnosis import diagnosis
@@ -50,13 +51,23 @@ LEAVE_S = 5.0  # between our last word and the moment the cloud ends the machine
 
 
 def run(program: str, boot: str, node: int, scratch: str, address: str) -> int:
-    """Be the agent of machine `node`, as `boot` (a file) says; 0 when its last words are in the store."""
+    """Be the agent of machine `node`, as `boot` (a file) says; 0 when its last words are in the store.
+
+    A cloud's number for a machine is what it asks for among the machines of its lease.
+    """
     told = files.read(boot)
     if told is None:
         say(f"{boot} cannot be read")
         return 2
     store = open_store(told["store"], told.get("store_region"))
     metadata = Imds() if told.get("metadata") == "ec2" else None
+    if metadata is not None:
+        try:
+            told["identity"] = metadata.instance_id()
+            node = claim(store, told, node, told["identity"])
+        except (OSError, Refused) as error:
+            say(str(error))
+            return 2
     return Agent(program, told, node, scratch, address, store, metadata).run()
 
 
@@ -126,6 +137,7 @@ class Agent:
         hello = {
             "name": self._place.name,
             "node": self._place.node,
+            "identity": self._boot.get("identity"),
             "address": self._address,
             "clock": self._clock.now(),
             "version": VERSION,

@@ -53,6 +53,15 @@ def test_a_client_token_over_64_characters_is_refused(account: Account) -> None:
         account.run(ClientToken="t" * 65)
 
 
+def test_no_spot_instance_has_a_launch_index_of_its_own(account: Account) -> None:
+    spot = {"InstanceMarketOptions": {"MarketType": "spot"}}
+    for more, indexes in ((spot, [0, 0, 0]), ({}, [0, 1, 2])):
+        made = account.run(MinCount=3, MaxCount=3, **more)
+        assert (
+            sorted(one["AmiLaunchIndex"] for one in account.describe(*(one["InstanceId"] for one in made))) == indexes
+        )
+
+
 def test_an_ended_instance_is_forgotten_and_keeps_others_from_being_ended_with_it(account: Account) -> None:
     account.cloud.timing(remembered_s=0.2)
     dead, alive = (one["InstanceId"] for one in account.run(MinCount=2, MaxCount=2))

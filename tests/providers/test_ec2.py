@@ -135,6 +135,15 @@ class TestAmazon(Amazon):
         self.release(world)
         assert world.billable() == 0
 
+    def test_several_spot_machines_have_names_of_their_own(self, world: Ec2World, request_for: MakeRequest) -> None:
+        world.provider().create(request_for(nodes=3, market="spot"))
+        names = [(one.name, one.identity) for one in self.lease(world).machines]
+        assert [name for name, _ in names] == [NAME.machine(node) for node in range(3)]
+        for name, identity in names:
+            schedule = world.cloud.client("scheduler").get_schedule(Name=name, GroupName="sojourn")
+            assert json.loads(schedule["Target"]["Input"]) == {"InstanceIds": [identity]}
+        self.release(world)
+
     def test_of_a_half_made_lease_that_lost_a_machine_the_others_are_armed_by_the_same_create(
         self, world: Ec2World, request_for: MakeRequest
     ) -> None:

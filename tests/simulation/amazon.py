@@ -60,6 +60,11 @@ class Instance:
         return "InstanceMarketOptions" in self.call
 
     @property
+    def launch_index(self) -> int:
+        """Each spot machine has a request of its own, and Amazon does not promise that it is numbered among others."""
+        return 0 if self.is_spot else self.index
+
+    @property
     def lease(self) -> str:
         return self.tags.get("sojourn:lease", "")
 
@@ -76,7 +81,7 @@ class Instance:
         """As DescribeInstances tells it."""
         found: dict[str, Any] = {
             "InstanceId": self.identity,
-            "AmiLaunchIndex": self.index,
+            "AmiLaunchIndex": self.launch_index,
             # Amazon does not promise that a spot machine shows it.
             "ClientToken": "" if self.is_spot else self.call["ClientToken"],
             "State": {"Name": self.state(now)},

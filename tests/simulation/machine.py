@@ -21,6 +21,7 @@ from simulation.script import Job, Script
 from simulation.store import Disk, MachineStore
 from simulation.world import World
 from sojourn.agent.agent import Agent
+from sojourn.agent.claim import claim
 from sojourn.agent.commit import Committer
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
@@ -79,9 +80,13 @@ class Machine:
 
     def _run(self) -> None:
         self.process.sleep(self.world.chance.uniform(*STARTING_S))
-        agent = SimulatedAgent(self)
-        code = agent.live()
-        self.world.note(f"{self.name}: {agent.last_words()} ({code})")
+        try:
+            agent = SimulatedAgent(self)
+        except Refused as refusal:
+            self.world.note(f"{self.name}: {refusal}")
+        else:
+            code = agent.live()
+            self.world.note(f"{self.name}: {agent.last_words()} ({code})")
         self._end("agent")
 
     def _end(self, by: str) -> None:
@@ -116,9 +121,12 @@ class SimulatedAgent(Agent):
     """The agent over a machine that is simulated: its facts, its script. Its files are real, and so are its commits."""
 
     def __init__(self, machine: Machine) -> None:
-        clock = machine.process.clock
-        metadata: Any = Metadata(machine) if machine.boot.get("metadata") else None
-        super().__init__("agent", machine.boot, machine.node, "/", "10.0.0.1", machine.store, metadata, clock)
+        clock, boot, node = machine.process.clock, machine.boot, machine.node
+        metadata: Any = None
+        if boot.get("metadata"):
+            metadata, boot = Metadata(machine), {**boot, "identity": machine.name}
+            node = claim(machine.store, boot, node, machine.name, clock)  # type: ignore[arg-type]
+        super().__init__("agent", boot, node, "/", "10.0.0.1", machine.store, metadata, clock)
         self._machine = machine
 
     def last_words(self) -> str:

@@ -56,7 +56,7 @@ def test_a_former_owner_that_cannot_see_its_machines_leaves_the_receipt_of_who_c
     run = whole.plan().run
     whole.train(whole.plans[run])
     assert not whole.finish()
-    released = next(int(at - START) for at, entry in written(whole, run) if entry.kind == "release")
+    released = next(int(at - START) + 1 for at, entry in written(whole, run) if entry.kind == "release")
     trial = Trial(0, Setting(), Faults(outages=[Outage(released, 1000, of=f"{ORCHESTRATOR}: ec2")]))
     plan = trial.plan()
     trial.train(plan)

@@ -246,7 +246,7 @@ class Trial:
             self.amazon.run_instances(instance.region, **call)
         boot, timer = read_user_data(instance.call["UserData"])
         self._power(
-            instance.identity, boot, instance.index, timer,
+            instance.identity, boot, instance.launch_index, timer,
             lambda by: self.amazon.terminate(instance, "Client.InstanceInitiatedShutdown"),
             lambda: instance.notice_at, lambda: self.amazon.take_back(instance),
         )  # fmt: skip

@@ -91,6 +91,8 @@ def _launched(world: World, response: EC2Response, original: Any) -> Any:
             if market == "spot":
                 # No page of Amazon's says that a spot machine shows the token of its request: here none does.
                 instance.client_token = None
+                # Nor that several have indexes of their own: each has a request of its own, so here each is its first.
+                instance.ami_launch_index = 0
                 open_request(world, response, instance)
             role = next(iter(profile.roles), None) if profile else None
             world.machines.launched(instance, backend, role.arn if role else None, market)
