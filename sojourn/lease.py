@@ -326,10 +326,14 @@ def _failed_at(one: Exit) -> float:
     return min((rank.at for rank in one.ranks if rank.rank == one.failed_rank), default=one.ended_at)
 
 
+# What the agent says of a reason that `_sentence` gives in its own words.
+_ECHOES = ("stop was requested: ", "the deadline came", "the machine was asked to end by ")
+
+
 def _sentence(one: Exit, seen: Seen, terms: Terms) -> str:
     who = "the script" if one.failed_rank is None else f"rank {one.failed_rank}"
     if one.reason == "stopped":
-        how = f"stopped: {seen.stop.reason}" if seen.stop else "stopped"
+        how = seen.stop.reason if seen.stop else one.message or "asked to end"
     elif one.reason == "deadline":
         how = f"ended at its deadline{_by_budget(seen, terms)}"
     elif one.reason == "preempted":
@@ -341,7 +345,13 @@ def _sentence(one: Exit, seen: Seen, terms: Terms) -> str:
     else:
         died = one.signal is not None
         how = f"{who} was killed by {one.signal}" if died else f"{who} ended with exit code {one.exit_code}"
-    return f"{how}; {one.message}" if one.message and one.reason not in ("refused", "fault") else how
+    more = _news(one.message or "") if one.reason not in ("refused", "fault") else ""
+    return f"{how}; {more}" if more else how
+
+
+def _news(message: str) -> str:
+    """What an agent says beyond what the reason has said already."""
+    return "; ".join(part for part in message.split("; ") if part and not part.startswith(_ECHOES))
 
 
 def _outcome(state: RunState, message: str, seen: Seen, exits: list[Exit], last: Exit | None = None) -> Outcome:

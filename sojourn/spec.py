@@ -21,10 +21,11 @@ from pydantic import (
 
 from sojourn import form
 from sojourn.dependencies import Wanted
-from sojourn.errors import SpecError, nearest
+from sojourn.errors import SpecError
 from sojourn.names import is_project_name, project_name
 from sojourn.params import PARAMS, read_section
 from sojourn.patterns import check_name, check_pattern
+from sojourn.peers import meant
 from sojourn.records import Need, Network
 from sojourn.shorthand import (
     CommandText,
@@ -258,7 +259,7 @@ def _sentence(error: ValidationError, origin: str, flags: Collection[str]) -> Sp
     field = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return SpecError(
-            f"{origin}: launch: unknown key {field!r}, {nearest(field, Launch.model_fields)}", hint=_all_fields()
+            f"{origin}: launch: unknown key {field!r}, {meant(field, Launch.model_fields)}", hint=_all_fields()
         )
     name = str(first["loc"][0])
     says = first["msg"].removeprefix("Value error, ")

@@ -26,7 +26,7 @@ from sojourn.lease import (
     step,
 )
 from sojourn.ledger import Entry, Kind
-from sojourn.records import Exit, Hello, Hold, Lease, Machine, Outcome, Part, RankExit, Stop
+from sojourn.records import Exit, ExitReason, Hello, Hold, Lease, Machine, Outcome, Part, RankExit, Stop
 
 NAME = "sojourn-quiet-heron-7f3a-1-0-abcd"
 TERMS = Terms(nodes=2, offers=2, deadline_at=1000.0, grace_s=60.0)
@@ -295,6 +295,23 @@ def test_a_stop_between_two_attempts_ends_the_run() -> None:
     between = replace(ORDERED, lost=LOST, released_at=101.0, gone_at=103.0)
     assert outcome(step(between, Seen(now=104.0, stop=Stop(reason="enough", at=103.5)), CLOUD)).state == "stopped"
     assert outcome(step(between, Seen(now=1000.0), CLOUD)).state == "deadline"
+
+
+@pytest.mark.parametrize(
+    ("reason", "said", "stop", "message"),
+    [
+        ("stopped", "stop was requested: sojourn stop", "sojourn stop", "sojourn stop"),
+        ("stopped", "stop was requested: Ctrl-C; 2 files were not kept", "Ctrl-C", "Ctrl-C; 2 files were not kept"),
+        ("stopped", "the machine was asked to end by SIGTERM", None, "the machine was asked to end by SIGTERM"),
+        ("stopped", None, None, "asked to end"),
+        ("deadline", "the deadline came", None, "ended at its deadline"),
+    ],
+)
+def test_how_a_run_ended_is_said_once(reason: ExitReason, said: str | None, stop: str | None, message: str) -> None:
+    ends = tuple(Exit(node=node, reason=reason, message=said, ended_at=50.0) for node in range(2))
+    asked = Stop(reason=stop, at=40.0) if stop else None
+    action = step(ORDERED, Seen(now=51.0, lease=machines("running", "running"), exits=ends, stop=asked), TERMS)
+    assert outcome(action).message == message
 
 
 def test_machines_that_their_budget_ended_say_so_and_are_not_replaced() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sojourn import peers
 from sojourn.errors import ExitCode, SpecError
 from sojourn.records import GpuNeed, Need
 from sojourn.shorthand import format_duration, parse_duration, parse_gpu, parse_money, parse_size
@@ -127,6 +128,17 @@ def test_numbers_in_variables_are_text_for_the_script() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"timeout": "2h"}, "params.yaml: launch: unknown key 'timeout', did you mean 'deadline'?"),
+        ({"cloud": "aws"}, "params.yaml: launch: unknown key 'cloud', did you mean 'where'?"),
+        ({"script": "python x.py"}, "params.yaml: launch: unknown key 'script', did you mean 'command'?"),
+        ({"disk_size": 30}, "params.yaml: launch: unknown key 'disk_size', did you mean 'disk'?"),
+        ({"num_nodes": 2}, "params.yaml: launch: unknown key 'num_nodes', did you mean 'nodes'?"),
+        ({"use_spot": True}, "params.yaml: launch: unknown key 'use_spot', did you mean 'market'?"),
+        ({"Max-Duration": "2h"}, "params.yaml: launch: unknown key 'Max-Duration', did you mean 'deadline'?"),
+        ({"resources": {"gpu": "L4"}}, "params.yaml: launch: unknown key 'resources', "
+         "write gpu:, cpus:, memory: and disk: directly below launch:"),
+        ({"workdir": "."}, "params.yaml: launch: unknown key 'workdir', "
+         "the directory is where you stand, or: --project DIR"),
         ({"nods": 2}, "params.yaml: launch: unknown key 'nods', did you mean 'nodes'?"),
         ({"nodes": 0}, "params.yaml: launch.nodes: 0 is not a number from 1 to 1024"),
         ({"nodes": "two"}, "params.yaml: launch.nodes: 'two' is not a number from 1 to 1024"),
@@ -227,3 +239,10 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(SpecError, match="not valid YAML"):
         read_launch(tmp_path, COMMAND)
+
+
+def test_the_words_of_other_tools_are_none_of_ours_and_lead_to_ours() -> None:
+    words = [word for words in peers._OURS.values() for word in words.split()]
+    assert set(peers._OURS) <= set(Launch.model_fields)
+    assert not {*words, *peers._OTHERWISE} & set(Launch.model_fields)
+    assert len(words) == len(set(words)), "one word, one meaning"
