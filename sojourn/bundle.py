@@ -285,19 +285,28 @@ def _follow(root: Path, found: list[Found], elsewhere: set[str]) -> tuple[list[F
 
     What is at or below `elsewhere` gets there in another way.
     """
+    if all(one.target is None for one in found):
+        return found, []
     there = {above for path in (*elsewhere, *(one.path for one in found)) for above in _and_above(path)}
     files, left = [], []
     for one in found:
-        real = Path(os.path.realpath(root / one.path))
-        if one.target is not None and real.exists():
-            target = real.relative_to(root).as_posix()
-            if target not in there and elsewhere.isdisjoint(_and_above(target)):
-                if real.is_dir():
-                    left.append(Left(one.path, contents.LINK))
-                    continue
-                one = _look_into(real, target)._replace(path=one.path)
-        files.append(one)
+        stays = _staying(root, one, there, elsewhere) if one.target is not None else None
+        if stays is None:
+            files.append(one)
+        elif stays.is_dir():
+            left.append(Left(one.path, contents.LINK))
+        else:
+            files.append(_look_into(stays, stays.relative_to(root).as_posix())._replace(path=one.path))
     return files, left
+
+
+def _staying(root: Path, link: Found, there: set[str], elsewhere: set[str]) -> Path | None:
+    """What a link leads to, where that stands here and would not be on the machine."""
+    real = Path(os.path.realpath(root / link.path))
+    target = real.relative_to(root).as_posix()
+    if not real.exists() or target in there or not elsewhere.isdisjoint(_and_above(target)):
+        return None
+    return real
 
 
 def _and_above(path: str) -> set[str]:

@@ -20,7 +20,7 @@ from pathspec import GitIgnoreSpec
 
 from sojourn import git, ignoring
 from sojourn.names import is_run_id
-from sojourn.omissions import Account, Left, Look, Omission
+from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission
 from sojourn.project import Project
 
 IGNORE_FILE = ".sojournignore"
@@ -95,9 +95,9 @@ def contents(project: Project, skip: Mapping[str, str | None], needed: Iterable[
 
 def account(project: Project, left: Iterable[Left], look: Look | None = None) -> tuple[Omission, ...]:
     """What stays, with its size: what a script may need first, and looked into first."""
-    look = look or Look(project.root)
+    look, glance = look or Look(project.root), look or Look(project.root, GLANCE_S)
     told = Account()
-    counted = [(one, *look.into(one.path)) for one in sorted(left, key=lambda one: one.reason in TRIVIAL)]
+    counted = [(one, *(glance if one.reason in TRIVIAL else look).into(one.path)) for one in left]
     for one, files, size, whole in sorted(counted, key=lambda line: -line[2]):
         remedy = _remedy(project, one)
         told.add(one.reason, one.path, files, size, remedy, at_least=not whole, trivial=one.reason in TRIVIAL)

@@ -7,6 +7,7 @@ print the account in a line or two and `--json` has all of it, so nothing is dro
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ from sojourn.shorthand import counted
 
 PATHS = 20  # named of each reason; the counts are of all
 NAMED = 3  # of a reason in one line
-LOOK_S = 0.5  # for which folders that stay are looked into, to say how much is in them
+LOOK_S = 0.3  # for which folders that stay are looked into, to say how much is in them
+GLANCE_S = 0.1  # for those that hold nothing a script reads
 LOOK_ENTRIES = 60_000
 
 
@@ -116,18 +118,24 @@ class Look:
 
     def __init__(self, root: Path, seconds: float = LOOK_S, entries: int = LOOK_ENTRIES) -> None:
         self._root = root
-        self._until = time.monotonic() + seconds
+        self._seconds = seconds
         self._entries = entries
 
     def into(self, path: str) -> tuple[int, int, bool]:
         """Files and bytes of a file or folder, and whether that is all of it."""
         if not path.endswith("/"):
-            size = _size(self._root / path)
-            return 1, size, True
+            return 1, _size(self._root / path), True
+        begun = time.monotonic()
+        try:
+            return self._count(self._root / path, until=begun + self._seconds)
+        finally:
+            self._seconds -= time.monotonic() - begun
+
+    def _count(self, folder: Path, until: float) -> tuple[int, int, bool]:
         files = size = 0
-        todo = [self._root / path]
+        todo = [folder]
         while todo:
-            if self._entries <= 0 or time.monotonic() > self._until:
+            if self._entries <= 0 or time.monotonic() > until:
                 return files, size, False
             for entry in _listing(todo.pop()):
                 self._entries -= 1
@@ -135,7 +143,7 @@ class Look:
                     todo.append(Path(entry.path))
                 else:
                     files += 1
-                    size += _size(Path(entry.path))
+                    size += _size(entry)
         return files, size, True
 
 
@@ -153,8 +161,10 @@ def _listing(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _size(file: Path) -> int:
+def _size(file: Path | os.DirEntry[str]) -> int:
+    """The bytes of a regular file; a link and a pipe have none."""
     try:
-        return file.stat().st_size if file.is_file() and not file.is_symlink() else 0
+        info = os.lstat(file) if isinstance(file, Path) else file.stat(follow_symlinks=False)
     except OSError:
         return 0
+    return info.st_size if stat.S_ISREG(info.st_mode) else 0
