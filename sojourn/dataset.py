@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -158,9 +158,7 @@ class Dataset:
         """What `dvc repro --allow-missing` asks before it runs a stage; the run itself may not miss anything."""
         with dvc_errors():
             stage = self._at(address)
-            return exclusively(
-                self._repo, f"read the state of {address}", lambda: bool(stage.changed(allow_missing=True))
-            )
+            return exclusively(self._repo, f"read the state of {address}", lambda: _has_changed(stage))
 
     def survey(self, stage: Stage, this_host: bool = True) -> Survey:
         """Count a stage's input files and bytes, those that the remote lacks, and those that no machine can fetch.
@@ -176,7 +174,10 @@ class Dataset:
                     unknown.add(self._relative(out.fs_path))
                 else:
                     known.append((dep, out))
-            self._verify(stage, known)
+            later = {self._relative(out.fs_path) for name in made for out in self._at(name).outs}
+            missing = {dep.path for dep in stage.dependencies if not (self.root / dep.path).exists()}
+            unknown |= {path for path in missing if not later.isdisjoint(_with_above(path))}
+            self._verify(stage, known, later=unknown)
             objects = self._sized(self._objects(known))
             files, lacking = only_files(objects), only_files(self._lacking(objects))
             far, near = self._far(objects, this_host), self._by_remote(files)
@@ -402,14 +403,15 @@ class Dataset:
 
     # --- pushing ---
 
-    def _verify(self, stage: Stage, producers: Iterable[tuple[Any, Any]]) -> None:
+    def _verify(self, stage: Stage, producers: Iterable[tuple[Any, Any]], later: Container[str] = ()) -> None:
         for dependency in stage.dependencies:
             if dependency.kind == "external":
                 raise SpecError(
                     f"{stage.address}: its dependency {dependency.path} lies outside the project",
                     hint=shlex.join(["dvc", "import-url", dependency.path]),
                 )
-            if dependency.kind == "source" and not (self.root / dependency.path).exists():
+            there = dependency.path in later or (self.root / dependency.path).exists()
+            if dependency.kind == "source" and not there:
                 raise SpecError(
                     f"{stage.address}: its dependency {dependency.path} does not exist", hint=programs.dvc("status")
                 )
@@ -471,10 +473,20 @@ class Dataset:
         return Pushed(files=len(files), bytes=sum(item.size or 0 for item in files))
 
 
+def _has_changed(stage: Any, **more: Any) -> bool:
+    """What `dvc repro --allow-missing` asks, but for a stage that never ran: DVC takes its outputs for missing."""
+    never_ran = bool(stage.cmd) and not stage.frozen and any(not out.hash_info for out in stage.outs)
+    return never_ran or bool(stage.changed(allow_missing=True, **more))
+
+
+def _with_above(path: str) -> list[str]:
+    return [path, *map(str, PurePosixPath(path).parents)]
+
+
 def _stale(upstream: list[tuple[Any, list[Any]]]) -> list[Any]:
     """Those of the stages, each given with the ones above it, that changed or follow one that did."""
     stale: list[Any] = []
     for stage, above in upstream:
-        if any(other in stale for other in above) or stage.changed(allow_missing=True, upstream=above):
+        if any(other in stale for other in above) or _has_changed(stage, upstream=above):
             stale.append(stage)
     return stale

@@ -236,6 +236,19 @@ def test_metrics_of_an_earlier_stage_that_git_ignores_travel(project: Project) -
     home(project)
 
 
+def test_what_a_stale_stage_will_write_outside_the_cache_need_not_be_there_yet(project: Project) -> None:
+    earlier = "  earlier:\n    cmd: mkdir src; echo 1 > src/a.txt\n    outs: [src: {cache: false}]\n"
+    stage(project, "[src]", more=earlier)
+    project.write(".gitignore", project.read(".gitignore") + "/src/\n")
+    dataset = project.dataset()
+    found = dataset.stage("read")
+
+    assert dataset.stale_before(found) == ["earlier"]
+    assert dataset.survey(found).unknown == ("src",)
+    dataset.reproduce(["earlier"], lambda line: None)
+    home(project)
+
+
 def test_of_data_and_sources_in_one_folder_all_is_as_dvc_sees_it(project: Project) -> None:
     stage(project, "[mixed]", reads="mixed")
     project.write("mixed/readme.txt", "source")
