@@ -78,11 +78,17 @@ def _asked(project: Path) -> object:
 
 def _amazon(project: Path, region: str | None) -> Iterator[Check]:
     from cli.world import name_of
+    from sojourn.errors import SojournError
+    from sojourn.names import project_name
     from sojourn.project import Project
     from sojourn.providers.ec2.checkup import examine
     from sojourn.providers.ec2.clients import Clients
 
-    yield from examine(Clients(region), name_of(Project.at(project)))
+    try:
+        name = name_of(Project.at(project))
+    except SojournError:  # what is wrong with the project is told after the account
+        name = project_name(project.resolve().name)
+    yield from examine(Clients(region), name)
 
 
 def _show(check: Check) -> None:

@@ -107,7 +107,16 @@ def _run() -> None:
     except Exception as error:  # code 1 says that the script failed, so nothing else may end with it
         from cli.faults import told
 
-        typer.echo(f"error: {told(error, sys.argv[1:])}", err=True)
+        typer.echo(f"error: {_of_prefect(error) or told(error, sys.argv[1:])}", err=True)
         sys.exit(ExitCode.INFRASTRUCTURE)
     finally:
         gc.freeze()  # else the interpreter's last collections walk all of Prefect once more, for 0.2 s
+
+
+def _of_prefect(error: Exception) -> SojournError | None:
+    """What a Prefect server refused in the middle of a command, if that is what went wrong."""
+    if "prefect" not in sys.modules:
+        return None
+    from cli.refusals import call_refusal
+
+    return call_refusal(error)

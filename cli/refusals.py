@@ -23,6 +23,7 @@ from sojourn.errors import AccessError, SojournError, SpecError, TransientError,
 
 ASK_LIMIT_S = 8.0
 FORGET = "look at your settings: sojourn prefect config view"
+_OF_OBJECTS = ("ObjectNotFound", "ObjectAlreadyExists", "ObjectLimitReached", "ObjectUnsupported")
 _KNOWN_BY_CLOUD = "/block_types/slug/secret"  # every workspace has it; Cloud has no version to ask for
 
 
@@ -80,7 +81,7 @@ def call_refusal(error: BaseException) -> SojournError | None:
         asked = getattr(error, "request", None)
         url = f"{urlsplit(str(asked.url)).scheme}://{urlsplit(str(asked.url)).netloc}" if asked else "its address"
         return _of_code(url, status, first_line(error))
-    if module in ("httpx", "httpcore", "prefect", "websockets"):
+    if module in ("httpx", "httpcore", "websockets") or type(error).__name__ in _OF_OBJECTS:
         return TransientError(f"Prefect: {first_line(error)}", hint=FORGET)
     if isinstance(error, RuntimeError) and "incompatible versions" in str(error):
         return _version(first_line(error))

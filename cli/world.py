@@ -67,6 +67,7 @@ def prepare_plan(
     project, home = Project.at(directory), data_home()
     if from_run is None:
         launch = read_launch(project.directory, {**flags, "store": store or flags.get("store")})
+        _ = project.root  # what git refuses has nothing to do with prices
         with _telling_prices(launch):
             provider = open_provider(launch.where, home, launch.regions or None)
             where = Store(store_for(launch, provider, project, home))

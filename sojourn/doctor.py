@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 
 from sojourn.agent.namespace import namespace
 from sojourn.dependencies import Dependencies
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, first_line
 from sojourn.journey import CLOCK_LIMIT_S
 from sojourn.params import PARAMS, read_section
 from sojourn.planning import Plan, format_bytes
@@ -253,7 +253,10 @@ def _script_python(plan: Plan) -> Iterator[Check]:
 
 def _torch(interpreter: str) -> Check:
     code = "import importlib.util as u; print(u.find_spec('torch') is not None)"
-    done = subprocess.run([interpreter, "-I", "-c", code], capture_output=True, text=True, timeout=ASK_LIMIT_S)
+    try:
+        done = subprocess.run([interpreter, "-I", "-c", code], capture_output=True, text=True, timeout=ASK_LIMIT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check(what="torch", state="weak", found=f"{interpreter} could not be asked: {first_line(error)}")
     if done.stdout.strip() == "True":
         return Check(what="torch", state="good", found=f"{interpreter} has it, and so torchrun")
     found = f"{interpreter} has no torch, which starts several processes"

@@ -225,6 +225,15 @@ def test_a_run_is_not_lost_by_a_server_that_refuses_it_at_its_first_call(
 
 
 @pytest.mark.local
+def test_what_a_server_refuses_in_the_middle_of_a_command_is_no_fault_of_ours(world: World, stand_in: StandIn) -> None:
+    stand_in.otherwise = (403, "")
+    done = world.sojourn("deploy", "reap/every-10-minutes", PREFECT_API_URL=stand_in.url)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert done.stderr.startswith("error: the Prefect server at http://127.0.0.1:") and "(403)" in done.stderr
+    assert "PREFECT_API_AUTH_STRING" in done.stderr and "fault" not in done.stderr
+
+
+@pytest.mark.local
 @pytest.mark.slow
 def test_a_server_of_one_s_own_that_wants_a_login_is_told_of_and_costs_no_run(
     world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

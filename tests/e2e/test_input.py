@@ -84,7 +84,7 @@ def test_a_wrong_word_costs_a_sentence_and_leaves_nothing(world: World, project:
         ("plan --deadline 5parsecs python train.py", "'5parsecs' is not a duration, write it like 45s", "deadline"),
         ("plan --deadline 90 python train.py", "'90' is not a duration", "deadline"),
         ("plan --where lcoal python train.py", "no provider 'lcoal', did you mean 'local'?", "--where local"),
-        ("plan --machine this-hots python train.py", "has no 'this-hots', did you mean 'this-host'?", "this-host"),
+        ("plan --machine this-hots python train.py", "has no 'this-hots', did you mean 'this-host'?", "leave it out"),
         ("plan --stage train", "'train': no DVC project at ", "sojourn train -- python train.py"),
         ("plan --stage train python train.py", "both a command and a stage", "sojourn train -- python train.py"),
         ("plan", "nothing to run", "sojourn train -- python train.py"),
