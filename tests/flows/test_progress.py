@@ -46,5 +46,5 @@ def test_a_run_of_some_seconds_has_one_progress_artifact_and_a_curve_in_its_repo
     (progress,) = [one for one in found if one["type"] == "progress"]
     assert (progress["data"], progress["description"]) == (100, "the script ended with exit code 0")
     assert progress["task_run_id"]
-    (report,) = [one for one in found if one["type"] == "markdown"]
+    (report,) = [one for one in found if one["key"].endswith("-report")]
     assert "![loss](data:image/svg+xml;base64," in report["data"]
