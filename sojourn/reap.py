@@ -150,7 +150,7 @@ def _mailboxes(stores: Iterable[Store], own: str | None) -> Iterator[Mailbox | F
         try:
             yield from all_mailboxes(store)
         except GoneError as error:
-            yield _found(store.url, "", "forgotten", error.message)
+            yield _found(store.url, "", "unseen" if store.url == own else "forgotten", error.message)
         except SojournError as error:
             advice = "" if store.url == own else f"; if it is of no use any more: sojourn runs --forget {store.url}"
             yield _found(store.url, "", "failed" if store.url == own else "unseen", error.message + advice)

@@ -13,7 +13,7 @@ import platformdirs
 from pydantic import Field
 
 from sojourn.agent import files
-from sojourn.errors import SojournError, SpecError, nearest
+from sojourn.errors import GoneError, SojournError, SpecError, nearest
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
@@ -134,6 +134,9 @@ def find_run(stores: Sequence[Store], name: str) -> Mailbox:
                 known |= {line.run: Mailbox(store, line.project, line.run) for line in newest}
             else:
                 known |= {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
+        except GoneError:  # it has no run any more
+            if len(stores) == 1:
+                raise
         except SojournError as error:
             silent.append(error)
         if name in known:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,6 +40,9 @@ def ask_uv(
         return subprocess.run(
             [find_uv_bin(), *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=limit_s
         )
+    except OSError as error:
+        said = f"environment: uv, which comes with Sojourn, could not be started: {error.strerror or error}"
+        raise SpecError(said, hint=f"{shlex.quote(sys.executable)} -m pip install --force-reinstall uv") from error
     except subprocess.TimeoutExpired:
         raise TransientError(f"environment: uv {arguments[0]} took longer than {limit_s:g} s") from None
 

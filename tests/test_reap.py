@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from clouds.aws_cloud import AwsCloud
 
-from sojourn.errors import SpecError, TeardownError
+from sojourn.errors import GoneError, SpecError, TeardownError
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
 from sojourn.reap import SETTLING_S, Finding, forget_stores, raise_for_failed, reap
 from sojourn.records import Hold, Lease, Lookalike, Machine, Outcome
-from sojourn.runs import forget, forget_bucket, remember, remembered
+from sojourn.runs import find_run, forget, forget_bucket, remember, remembered
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock
 
@@ -83,6 +83,15 @@ def test_a_store_that_is_gone_is_remembered_while_anything_stands_that_names_it(
     gone = Store("s3://no-such-bucket")
     lease = Lease(name=NAME, project="digits", run=RUN, attempt=1, deadline_at=1e4, machines=(), store=gone.url)
     assert sweep([Store(tmp_path.as_uri()), gone], lease)[gone.url].action == "unseen"
+
+
+def test_a_run_is_not_looked_for_in_a_store_that_is_gone(aws: AwsCloud, tmp_path: Path) -> None:
+    gone, files = Store("s3://no-such-bucket"), Store(tmp_path.as_uri())
+    with pytest.raises(SpecError, match="there is no run yet"):
+        find_run([gone, files], "last")
+    with pytest.raises(GoneError):
+        find_run([gone], "last")
+    assert sweep([gone])[gone.url].action == "unseen", "a store that is named each time cannot be forgotten"
 
 
 @pytest.mark.parametrize("position", [0, 1])
