@@ -32,7 +32,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
 from sojourn.agent.imds import Imds
 from sojourn.agent.interrupts import Interrupts
-from sojourn.agent.launch import command_line, environment, own_secrets
+from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
 from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
@@ -205,10 +205,9 @@ class Agent:
         env["PATH"] = search_path(env["PATH"], self._root)
         env.update(self._prepare(order.get("setup"), env["PATH"]))
         env.update(serve(order.get("packages", []), order.get("python_path", []), self._root, self._scratch, env))
-        inside(self._root, posixpath.join(order["bundle"]["directory"], "outputs"))
-        os.makedirs(env["SOJOURN_OUTPUT_DIR"], exist_ok=True)
-        output = os.path.relpath(env["SOJOURN_OUTPUT_DIR"], self._root)
-        committer = Committer(self._store, self._place, order, self._root, output, self._grace.latest())
+        homes = [posixpath.normpath(posixpath.join(order["bundle"]["directory"], name)) for name in HOMES]
+        os.makedirs(inside(self._root, homes[0]), exist_ok=True)
+        committer = Committer(self._store, self._place, order, self._root, homes, self._grace.latest())
         scalars = Scalars(self._store, self._place, order, self._root)
         mask = Mask(secrets.values())
         log = Log(self._store, self._place.key("log"), mask)

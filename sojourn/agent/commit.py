@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from typing import Callable
+from typing import Callable, Sequence
 
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, LEAVE_LIMIT_S, Clock, Halt
@@ -37,7 +37,7 @@ class Committer:
         place: Place,
         order: Json,
         root: str,
-        output: str,
+        homes: Sequence[str],
         until: float,
         clock: Clock = HOST,
         being_written: Callable[[], set[int]] = being_written,
@@ -51,7 +51,7 @@ class Committer:
         self._keeper = Keeper(store, place, root, until, clock)
         self._outputs = Manifests(store, place, "out", clock)
         self._checkpoints = Checkpoints(store, place, order, self._keeper, being_written, clock)
-        self._sorter = Sorter(order, output, self._checkpoints)
+        self._sorter = Sorter(order, homes, self._checkpoints)
         self._remains = Remains(store, place, order, root, self._keeper, clock)
         self._lock = threading.Lock()
         self._due = self._rest_due = 0.0

@@ -16,6 +16,10 @@ from sojourn.agent.processes import MARK, MARK_DIRECTORY
 PASSED = "PATH HOME USER LOGNAME SHELL LANG TZ TMPDIR LD_LIBRARY_PATH XDG_CACHE_HOME"
 PASSED += " SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE"
 PASSED += " http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY"
+# Made before the start, so by a name that no script makes for itself: `mkdir outputs` works as it does at home.
+OUTPUT_DIR = "sojourn-outputs"
+# In the script's directory, and home whatever git says of them; the second is where Hydra and many templates write.
+HOMES = (OUTPUT_DIR, "outputs")
 PASSED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
 
@@ -33,7 +37,7 @@ def environment(order: Json, place: Place, root: str, secrets: dict[str, str]) -
     env.update(
         SOJOURN_RUN=order["run"],
         SOJOURN_ATTEMPT=str(order["attempt"]),
-        SOJOURN_OUTPUT_DIR=os.path.join(_below(root, order["bundle"]["directory"]), "outputs"),
+        SOJOURN_OUTPUT_DIR=os.path.join(_below(root, order["bundle"]["directory"]), OUTPUT_DIR),
     )
     env[MARK] = place.name
     if MARK_DIRECTORY in os.environ:  # or whoever outlives agent and supervisor would belong to no home

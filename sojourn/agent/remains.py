@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Tuple
 
 from sojourn.agent.checkpoints import Checkpoints, restored
@@ -42,8 +42,8 @@ Sizes = Tuple[int, int]  # files, bytes
 class Sorter:
     """Says of each file of the tree whether it comes home, and if not why."""
 
-    def __init__(self, order: Json, output: str, checkpoints: Checkpoints) -> None:
-        self._output = output
+    def __init__(self, order: Json, homes: Sequence[str], checkpoints: Checkpoints) -> None:
+        self._homes = homes
         self._declared = order["outputs"]
         self._named = Patterns("/" + posixpath.normpath(name) for name in order.get("named", ()))
         self._ignored = Patterns(order["ignore"])
@@ -56,7 +56,7 @@ class Sorter:
     @property
     def wanted(self) -> list[str]:
         """Paths below which even caches and environments come home."""
-        return [self._output, *(self._declared or ())]
+        return [*self._homes, *(self._declared or ())]
 
     def fates(self, found: Collection[str], changed: Collection[str]) -> dict[str, str]:
         """HOME or the reason against it, for each file that the script wrote or that is declared."""
@@ -72,7 +72,7 @@ class Sorter:
         return self._declared is not None and any(below(path, posixpath.normpath(name)) for name in self._declared)
 
     def _fate(self, path: str, member: bool) -> str:
-        if member or below(path, self._output) or self._named.match(path):
+        if member or any(below(path, home) for home in self._homes) or self._named.match(path):
             return HOME
         if path in self._inputs:
             return INPUT

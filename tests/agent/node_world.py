@@ -39,7 +39,7 @@ class Node:
             "commit_every_s": 9,
         }
         self.prefix = f"{RUN}/1/{node}"
-        self._committer = Committer(store, place, {**told, **order}, str(self.tree), "outputs", time.monotonic() + 60)
+        self._committer = Committer(store, place, {**told, **order}, str(self.tree), ["outputs"], time.monotonic() + 60)
 
     def commit(self, torn_at: float | None = None, **files: str | None) -> None:
         """Write these files (None removes one), then commit what is there, perhaps of a writer that was killed."""

@@ -28,7 +28,7 @@ if os.fork():
     os._exit(0)
 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
     signal.signal(number, signal.SIG_IGN)
-open("outputs/daemon", "w").write(str(os.getpid()))
+open("sojourn-outputs/daemon", "w").write(str(os.getpid()))
 time.sleep(300)
 """
 
@@ -84,7 +84,7 @@ def test_the_environment_is_clean_and_holds_what_the_order_says(lab: Lab) -> Non
     assert "LEAK" not in env and "PYTHONPATH" not in env
     assert env["EPOCHS"] == "3" and env["LC_ALL"] == "C" and env["PATH"].startswith("/opt/first:")
     assert env["SOJOURN_MACHINE_DIR"] == str(lab.folder / "0"), "else nobody who outlives the agent is found by it"
-    assert env["SOJOURN_RUN"] == RUN and env["SOJOURN_OUTPUT_DIR"] == str(lab.tree() / "outputs")
+    assert env["SOJOURN_RUN"] == RUN and env["SOJOURN_OUTPUT_DIR"] == str(lab.tree() / "sojourn-outputs")
     assert not [name for name in env if name.startswith(("PET_", "MASTER_")) or "RANK" in name or "WORLD" in name]
 
 
@@ -207,10 +207,10 @@ def test_a_script_for_a_shell_runs_whole_and_stops_at_its_first_error(lab: Lab) 
 
 
 def test_a_script_with_a_first_line_of_its_own_is_read_by_what_that_names(lab: Lab) -> None:
-    text = f"#!{sys.executable} -I\nimport os, sys\nprint(sys.flags.isolated, os.listdir('.'))\n"
+    text = f"#!{sys.executable} -I\nimport os, sys\nprint(sys.flags.isolated, sorted(os.listdir('.')))\n"
     end = lab.run(argv=(text,), command={"shell": True})
     assert end.exit_code == 0
-    assert lab.log() == b"1 ['train.py', 'outputs']\n" or lab.log() == b"1 ['outputs', 'train.py']\n"
+    assert lab.log() == b"1 ['sojourn-outputs', 'train.py']\n"
     assert set(lab.outputs()) == set()
 
 
@@ -340,10 +340,11 @@ def _resident(pid: int) -> int:
 def test_what_the_script_leaves_behind_is_ended(lab: Lab) -> None:
     end = lab.run(
         HOSTILE.replace(
-            "sys.exit(0)", "[time.sleep(0.01) for _ in range(500) if not os.path.exists('outputs/daemon')]; sys.exit(0)"
+            "sys.exit(0)",
+            "[time.sleep(0.01) for _ in range(500) if not os.path.exists('sojourn-outputs/daemon')]; sys.exit(0)",
         )
     )
-    assert "outputs/daemon" in lab.outputs() and end.exit_code == 0
+    assert "sojourn-outputs/daemon" in lab.outputs() and end.exit_code == 0
     assert lab.alive() == []
 
 
@@ -461,12 +462,18 @@ def test_a_script_that_removes_its_own_directory_is_said_so(lab: Lab) -> None:
 # --- outputs and checkpoints ------------------------------------------------------------
 
 
+def test_a_script_may_make_the_usual_folder_of_outputs_itself_and_it_comes_home_though_git_ignores_it(lab: Lab) -> None:
+    end = lab.run("import os; os.mkdir('outputs'); open('outputs/x', 'w').write('x')", ignore=("outputs/",))
+    assert end.exit_code == 0, lab.log()
+    assert lab.outputs() == {"outputs/x": b"x"}
+
+
 def test_outputs_are_in_the_store_before_the_script_ends(lab: Lab) -> None:
     lab.boot()
     script = """
 import os, time
 open("first", "w").write("1")
-while not os.path.exists("outputs/../go"): time.sleep(0.02)
+while not os.path.exists("go"): time.sleep(0.02)
 os.remove("first"); open("second", "w").write("2")
 while not os.path.exists("stop"): time.sleep(0.02)
 """

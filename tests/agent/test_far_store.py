@@ -57,7 +57,7 @@ def test_nothing_is_lost_while_requests_fail_in_every_way(far: Lab, world: S3Wor
 
     assert (end.reason, end.exit_code, end.lost) == ("exited", 0, ())
     assert far.log() == b"".join(b"line %d\n" % number for number in range(20))
-    assert far.outputs() == {f"outputs/{number}.bin": bytes([number]) * 300_000 for number in range(20)}
+    assert far.outputs() == {f"sojourn-outputs/{number}.bin": bytes([number]) * 300_000 for number in range(20)}
     # The order may have been read before its faults were laid.
     left = [fault for fault in world.faults if fault.times and fault.effect != "cut" and fault.path != "order/"]
     assert not left

@@ -45,15 +45,15 @@ def test_every_verb_works_on_a_run_in_a_bucket(world: World, bucket: Store, aws:
     done = world.train()
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "results, logs and bundle in s3://acme-sojourn/team" in done.stdout
-    assert (world.project / "outputs" / "model.pt").read_bytes() == bytes(range(256)) * 4000
+    assert "in s3://acme-sojourn/team" in done.stdout
+    assert (world.project / "sojourn-outputs" / "model.pt").read_bytes() == bytes(range(256)) * 4000
     run = world.run()
     assert run in world.sojourn("runs").stdout
     assert world.show(run)["report"]["state"] == "succeeded"
     assert "loss 0.5" in world.sojourn("logs", run).stdout
     pulled = world.sojourn("pull", run, "--to", "elsewhere")
     assert pulled.returncode == 0, pulled.stderr
-    assert (world.project / "elsewhere" / "outputs" / "model.pt").stat().st_size == 256_000 * 4
+    assert (world.project / "elsewhere" / "sojourn-outputs" / "model.pt").stat().st_size == 256_000 * 4
     assert world.sojourn("reap").returncode == 0
     assert run in json.loads(world.sojourn("purge", "--older-than", "0s", "--yes", "--json").stdout)["runs"][0]["run"]
     assert "No runs yet" in world.sojourn("runs").stdout
