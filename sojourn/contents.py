@@ -19,6 +19,7 @@ from typing import Protocol
 from pathspec import GitIgnoreSpec
 
 from sojourn import git, ignoring
+from sojourn.errors import SpecError
 from sojourn.names import is_run_id
 from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission
 from sojourn.project import Project
@@ -89,8 +90,19 @@ def contents(project: Project, skip: Mapping[str, str | None], needed: Iterable[
     """
     rules: _Rules = _Repository(project.root, "") if project.in_git else _Lines(project.root)
     walk = _Walk(project.root, skip, needed)
-    walk.folder("", rules, ignored=False)
+    try:
+        walk.folder("", rules, ignored=False)
+    except RecursionError:
+        raise too_deep(project.root) from None
     return walk.found
+
+
+def too_deep(folder: Path) -> SpecError:
+    """Folders in folders without end, as a script makes that calls itself."""
+    return SpecError(
+        f"{folder}: folders lie in each other too deep to be walked",
+        hint=f"see where: find {shlex.quote(str(folder))} -type d | awk 'length > 1000'",
+    )
 
 
 def account(project: Project, left: Iterable[Left], look: Look | None = None) -> tuple[Omission, ...]:
@@ -212,7 +224,7 @@ class _Walk:
         self._root = root
         self._skip = {str(PurePosixPath(path)): reason for path, reason in skip.items()}
         self._skips_below = set(_with_parents(self._skip)) - set(self._skip)
-        self._needed = {str(PurePosixPath(path)) for path in needed}
+        self._needed = set(_with_targets(root, needed))
         self._leads_to_needed = set(_with_parents(self._needed))
         self._specs: dict[Path, GitIgnoreSpec] = {}
         self._listed = self._spec(root / IGNORE_FILE)
@@ -240,7 +252,8 @@ class _Walk:
         if reason := self._reason(entry, path, rules, ignored):
             return self._leave(path + "/" * folder, reason)
         if folder:
-            return self._below(path, rules, ignored or rules.ignores(path, folder=True))
+            within = ignored or rules.ignores(path, folder=True) or (not rules.tracks(path) and self._own(path, True))
+            return self._below(path, rules, bool(within))
         if entry.is_symlink() and path in self._skips_below:
             return self._leave(path, LINK)
         if not entry.is_symlink() and not entry.is_file():
@@ -269,11 +282,12 @@ class _Walk:
             return GIT
         if self._listed.patterns and self._listed.match_file(path + "/" * folder):
             return LISTED
-        if is_ours(path):
+        named = path in self._leads_to_needed
+        if is_ours(path) and not named and not self._is_below_needed_ones(path):
             return OURS
-        if not tracked and (own := self._own(path, folder)):
+        if not (tracked or named) and (own := self._own(path, folder)):
             return own
-        kept = tracked or path in self._leads_to_needed or self._is_needed(path, folder)
+        kept = tracked or named or self._is_needed(path, folder)
         if kept or not (ignored or rules.ignores(path, folder)) or (folder and _holds_no_file(self._root / path)):
             return None
         if entry.name in _TOOLS or entry.name.endswith((".pyc", ".egg-info")):
@@ -290,6 +304,10 @@ class _Walk:
         if pure.name in CACHES:
             return CACHE
         return ENVIRONMENT if is_environment(self._root / path) else None
+
+    def _is_below_needed_ones(self, path: str) -> bool:
+        """Whether results of an earlier run are named as what a stage depends on."""
+        return any(is_ours(str(above)) and str(above) in self._needed for above in PurePosixPath(path).parents)
 
     def _is_needed(self, path: str, folder: bool) -> bool:
         """What DVC hashes as part of a dependency: all that is below it but for what `.dvcignore` names."""
@@ -347,6 +365,15 @@ class _Walk:
     def _common(self) -> Path | None:
         said = git.ask(self._root, "rev-parse", "--git-common-dir")
         return (self._root / said.removesuffix("\n")).resolve() if said else None
+
+
+def _with_targets(root: Path, needed: Iterable[str]) -> Iterator[str]:
+    """The paths, and what they lead to by way of links inside the root."""
+    for path in needed:
+        yield str(PurePosixPath(path))
+        real = Path(os.path.realpath(root / path))
+        if real.is_relative_to(root) and real != root:
+            yield real.relative_to(root).as_posix()
 
 
 def _asked(folder: Path, *arguments: str) -> list[str]:

@@ -7,17 +7,21 @@ passed over: a link that leads nowhere, a pipe or a file that cannot be read end
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from sojourn import contents
+from sojourn import contents, programs
 from sojourn.errors import SpecError, nearest
 from sojourn.omissions import Left
 from sojourn.project import Project
 from sojourn.secret_files import refuse_secret
 
-LFS = b"version https://git-lfs.github.com/spec/v1"
+POINTERS = {
+    b"version https://git-lfs.github.com/spec/v1": ("Git LFS", "git lfs pull"),
+    b"/annex/objects/": ("git-annex", "git annex get"),
+}
 BRING = "only what is inside travels: copy it into the project, or link it there"
 SPARSE_FROM = 100_000_000
 _Identity = tuple[int, int]
@@ -35,7 +39,10 @@ class InputTree:
             path = project.root / project.placed(name, "inputs", BRING)
             if not path.exists():
                 raise _not_there(name, path, project)
-            self._add(path, ())
+            try:
+                self._add(path, ())
+            except RecursionError:
+                raise contents.too_deep(path) from None
         self._folders_without_files()
 
     @property
@@ -105,9 +112,10 @@ def check_content(file: Path, path: str, size: int) -> None:
             f"{path}: cannot be read: Permission denied",
             hint=f"look whose it is: ls -l {path}; or leave it out: echo '/{path}' >> {contents.IGNORE_FILE}",
         )
-    pointer = size < 1024 and file.read_bytes().startswith(LFS)
-    if pointer:
-        raise SpecError(f"{path}: is a Git LFS pointer, its content is not here", hint="fetch it: git lfs pull")
+    begins = file.read_bytes() if size < 1024 else b""
+    for sign, (tool, command) in POINTERS.items():
+        if begins.startswith(sign):
+            raise SpecError(f"{path}: is a {tool} pointer, its content is not here", hint=f"fetch it: {command}")
 
 
 def sparse(files: Mapping[str, Path]) -> Iterator[str]:
@@ -138,6 +146,11 @@ def _above(name: str) -> list[str]:
 def _not_there(name: str, path: Path, project: Project) -> SpecError:
     if path.is_symlink():
         return _unreadable(name, path, FileNotFoundError())
+    if path.with_name(path.name + ".dvc").exists():
+        return SpecError(
+            f"inputs: {name!r} is kept by DVC and not here",
+            hint=f"bring it: {programs.dvc(shlex.join(['pull', name]))}",
+        )
     there = (entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else ()
     return SpecError(
         f"inputs: {name!r} is not in {project.directory}, {nearest(path.name, there)}",

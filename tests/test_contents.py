@@ -507,6 +507,10 @@ def broken(tree: Path) -> None:
             "data/odd: is a Git LFS pointer",
         ),
         (
+            lambda tree: write(tree, "data/odd", text="/annex/objects/SHA256E-s4--0123.bin\n"),
+            "data/odd: is a git-annex pointer",
+        ),
+        (
             lambda tree: Path(os.fsdecode(os.fsencode(tree) + b"/data/\xff")).touch(),
             r"data/\\xff: the name is not UTF-8",
         ),
@@ -520,6 +524,29 @@ def test_what_cannot_travel_as_an_input_is_refused_by_name(
 
     with pytest.raises(SpecError, match=message):
         InputTree(Project.at(tree), ["data"])
+
+
+def test_inputs_that_dvc_keeps_and_that_are_not_here_are_told_with_the_command(tree: Path) -> None:
+    write(tree, "data.dvc", "database/x")
+
+    with pytest.raises(SpecError, match="'data' is kept by DVC and not here") as told:
+        InputTree(Project.at(tree), ["data"])
+    assert "dvc pull data" in str(told.value.hint)
+
+
+def test_folders_too_deep_to_be_walked_are_told(tree: Path) -> None:
+    deep = os.getcwd()
+    try:
+        os.chdir(tree)
+        for _ in range(1200):
+            os.mkdir("d")
+            os.chdir("d")
+    finally:
+        os.chdir(deep)
+
+    for look in (lambda: survey(Project.at(tree)), lambda: InputTree(Project.at(tree), ["d"])):
+        with pytest.raises(SpecError, match="folders lie in each other too deep"):
+            look()
 
 
 def test_inputs_are_whole_and_each_file_once(tree: Path, mailbox: Mailbox, tmp_path: Path) -> None:

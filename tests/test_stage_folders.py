@@ -225,6 +225,43 @@ def test_a_dependency_behind_a_link_whose_target_git_ignores_travels(project: Pr
     home(project)
 
 
+def test_a_dependency_that_is_a_link_to_a_folder_which_git_ignores_travels(project: Project) -> None:
+    stage(project, "[far, near/deep/b.txt]", reads="far")
+    project.write(".gitignore", project.read(".gitignore") + "/hidden/\n/other/\n")
+    project.write("hidden/deep/a.txt", "a")
+    project.write("other/deep/b.txt", "b")
+    project.write("other/c.txt", "c")
+    (project.root / "far").symlink_to("hidden/deep")
+    (project.root / "near").symlink_to("other")
+
+    run = project.send("read")
+
+    scratch = run.folder / "scratch" / "ml project's ü"
+    assert (scratch / "far/a.txt").read_text() == "a" and (scratch / "near/deep/b.txt").read_text() == "b"
+    assert not (scratch / "other/c.txt").exists()
+    assert isinstance(run.home(), Applied)
+    clean(project)
+
+
+@pytest.mark.parametrize("dep", ["node_modules", "node_modules/lib/a.txt", "runs/quiet-heron-7f3a", "env"])
+def test_a_cache_an_environment_or_an_earlier_run_that_is_named_travels(project: Project, dep: str) -> None:
+    stage(project, f"[{dep}]", reads="kept")
+    project.write(".gitignore", project.read(".gitignore") + "/node_modules/\n/runs/\n")
+    project.write("kept/a.txt", "a")
+    for name in ("node_modules/lib/a.txt", "runs/quiet-heron-7f3a/a.txt", "env/pyvenv.cfg", "env/lib/a.txt"):
+        project.write(name, "a")
+    project.write("node_modules/lib/other.txt", "b")
+
+    run = project.send("read")
+
+    scratch = run.folder / "scratch" / "ml project's ü"
+    there = {path.relative_to(scratch).as_posix() for path in scratch.rglob("*.txt")}
+    one = {"node_modules/lib/a.txt", "runs/quiet-heron-7f3a/a.txt", "env/lib/a.txt", "node_modules/lib/other.txt"}
+    assert there & one == {path for path in one if path.startswith(dep)}
+    assert isinstance(run.home(), Applied)
+    clean(project)
+
+
 def test_metrics_of_an_earlier_stage_that_git_ignores_travel(project: Project) -> None:
     earlier = "  earlier:\n    cmd: python3 earlier.py\n    deps: [earlier.py]\n"
     stage(project, "[src/scores.txt]", more=earlier + "    metrics: [src/scores.txt: {cache: false}]\n")
