@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from simulation.script import Job
 from simulation.store import BucketStore, Disk
 from simulation.world import START, Process, World
 from sojourn.agent.pack import Archive
-from sojourn.errors import SojournError, SupersededError
+from sojourn.errors import SojournError, SpecError, SupersededError
 from sojourn.journey import Journey, walk
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
@@ -137,6 +138,7 @@ class Trial:
         }  # fmt: skip
         for offer, region in zip(content["offers"], self.amazon.regions, strict=True):
             offer |= {"provider": setting.where, "region": region, "details": details}
+        content["command"]["argv"] = [sys.executable, "train.py"]  # a program that is there, whatever the PATH
         content["offers"][0]["market"] = "spot"
         content["offers"] = content["offers"] if setting.where == "aws" else content["offers"][:1]
         content["capability"] = self.provider(self.world.process("planner")).capability().model_dump(mode="json")
@@ -231,6 +233,9 @@ class Trial:
             self.ends[name] = "done"
         except SupersededError as error:
             self.ends[name] = f"superseded: {error}"
+        except SpecError as error:  # nobody asks for anything wrong here
+            self.ends[name] = f"SpecError: {error}"
+            self.world.surprises.append(f"{name}: {error}")
         except SojournError as error:
             self.ends[name] = f"{type(error).__name__}: {error}"
         self.world.note(f"{name}: {self.ends[name]}")
