@@ -73,6 +73,8 @@ _LAUNCH: dict[str, Any] = {
         "Keep the machines for so long if the script fails, to look; like 20m.", "--hold-on-failure"
     ),
     "environment": _option("auto, current, or a requirements file."),
+    "extras": _options("--extra", "An extra of the project to install."),
+    "groups": _options("--group", "A dependency group of the project to install."),
     "secrets": _options("--secret", "The name of a variable the script needs."),
     "inputs": _options("--input", "A large file or directory to send along."),
     "outputs": _options("--output", "A path that comes home even if git ignores it."),
@@ -89,7 +91,7 @@ _PANELS = {
 }
 _OUTPUT = "Output"
 _METAVARS = {
-    "NAME": ("stage", "where", "machine", "image", "market", "regions", "network", "secrets"),
+    "NAME": ("stage", "where", "machine", "image", "market", "regions", "network", "secrets", "extras", "groups"),
     "GPU": ("gpu",),
     "N": ("nodes", "cpus", "processes"),
     "SIZE": ("memory", "disk", "keep"),

@@ -31,6 +31,13 @@ def wanted(value: str | Dependencies) -> Dependencies:
     return Dependencies(file=value) if isinstance(value, str) else value
 
 
+def with_parts(asked: object, parts: Mapping[str, object]) -> object:
+    """What `environment:` says, as yet unread, with other extras or groups."""
+    if isinstance(asked, Dependencies):
+        return {**asked.model_dump(), **parts}
+    return {**(asked if isinstance(asked, Mapping) else {"file": asked}), **parts}
+
+
 def _read(value: object) -> object:
     if not isinstance(value, Mapping):
         return value

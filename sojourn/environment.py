@@ -104,7 +104,7 @@ def resolve(
     return Environment(
         kind="built",
         digest=fingerprint(chosen.source, wanted(asked), packages, root, surroundings),
-        packages=tuple(one.package for one in packages if one.built is None),
+        packages=_with(packages, _own_folder(chosen.source, root), root),
         notes=(*chosen.notes, *stale(chosen.source, packages), *unpinned(chosen.source)),
         **_of(chosen.source, asked, directory),
     )
@@ -149,7 +149,11 @@ def resolve_away(
         kind="sent",
         digest=digest,
         locks=locks,
-        packages=_with(packages, [folder for one in locks for folder in one.served], root),
+        packages=_with(
+            packages,
+            [*(folder for one in locks for folder in one.served), *_own_folder(chosen.source, root)],
+            root,
+        ),
         notes=(*chosen.notes, *stale(chosen.source, packages)),
         **_of(chosen.source, asked, directory),
     )
@@ -370,6 +374,12 @@ def _packages(source: Source, root: Path) -> list[Found]:
     return find_packages(named_paths(source), root, lambda folder: outside(folder.name, folder, source))
 
 
+def _own_folder(source: Source, root: Path) -> list[str]:
+    """The project around a list of requirements: whoever installs these installs it as well, mostly by hand."""
+    around = source.kind in ("requirements", "pylock", "export") and is_package(source.folder)
+    return [source.folder.relative_to(root).as_posix()] if around and source.folder.is_relative_to(root) else []
+
+
 def _outside(folder: Path) -> SpecError:
     return SpecError(f"environment: {folder} lies outside the project")
 
@@ -381,7 +391,7 @@ def _with(packages: Iterable[Found], folders: Iterable[str], root: Path) -> tupl
 def _with_packages(known: Iterable[LocalPackage], folders: Iterable[str], root: Path) -> tuple[LocalPackage, ...]:
     packages = {one.directory: one for one in known}
     for folder in folders:
-        if folder not in packages and (found := describe(root / folder, root)) is not None:
+        if folder not in packages and (found := describe(root / folder, root)) is not None and found.built is None:
             packages[folder] = found.package
     return tuple(packages.values())
 

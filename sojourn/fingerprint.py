@@ -101,13 +101,12 @@ def expanded(text: str) -> str:
 
 def named_paths(source: Source) -> Iterator[Path]:
     """The folders and files that a source names as packages, its own folder among them where it is a project's."""
-    if source.kind == "requirements" or source.kind == "export":
-        for file in requirement_texts(source.file) if source.kind == "requirements" else []:
-            for line in _logical_lines(file):
-                yield from from_line(line, source.folder, expanded)
-    elif source.kind == "script":
-        return
-    if local_packages.is_package(source.folder):
+    for file in requirement_texts(source.file) if source.kind == "requirements" else []:
+        for line in _logical_lines(file):
+            yield from from_line(line, source.folder, expanded)
+    if source.kind == "export":
+        yield from (one for one in local_packages.from_pyproject(source.folder / "pyproject.toml") if one.is_dir())
+    if source.kind in ("uv", "pyproject") and local_packages.is_package(source.folder):
         yield from local_packages.from_pyproject(source.folder / "pyproject.toml")
     if source.kind == "uv" and source.file.parent != source.folder:
         yield from local_packages.from_pyproject(source.file.parent / "pyproject.toml")
@@ -150,6 +149,8 @@ def _files(source: Source, packages: Iterable[Found], root: Path, surroundings: 
                 yield from (file for file in folder.glob(pattern) if file.is_file())
         if found.built:
             yield from contents(folder)
+    if source.kind == "script":
+        yield from _there(source.file.parent, (f"{source.file.name}.lock",))
     for above in (source.folder, *source.folder.parents):
         if above.is_relative_to(root):
             yield from _there(above, (ASKED, "uv.toml"))

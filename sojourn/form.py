@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 GROUPS = {
-    "What to run": ("command", "stage", "environment", "variables", "secrets"),
+    "What to run": ("command", "stage", "environment", "extras", "groups", "variables", "secrets"),
     "Machines": (
         "where", "gpu", "machine", "nodes", "processes",
         "cpus", "memory", "disk", "image", "market", "regions", "network", "cluster",

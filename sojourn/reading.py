@@ -98,6 +98,10 @@ def read(source: Source, wanted: Dependencies, at: Desk, to: Path, how: Iterable
         words = ("export", "--quiet", "--frozen", "--no-header", "--format=pylock.toml", f"--output-file={to}")
         run_uv(*words, *member, *parts, cwd=folder, source=name, variables=at.variables)
         return to.read_text(encoding="utf-8")
+    if source.kind == "script" and file.with_name(f"{file.name}.lock").is_file():
+        words = ("export", "--quiet", "--frozen", "--no-header", "--format=pylock.toml", f"--output-file={to}")
+        run_uv(*words, "--script", os.path.relpath(file, folder), cwd=folder, source=name, variables=at.variables)
+        return to.read_text(encoding="utf-8")
     if source.kind == "export":
         file = to.with_name("exported.txt")
         exported = _export(source)

@@ -179,8 +179,8 @@ def _candidates(level: Path, root: Path, path: str, notes: list[str]) -> Iterato
     for name in _present(level, EXPORTS):
         if _can_export(name, level, path):
             yield Source(level / name, "export", level, EXPORTS[name])
-    if (level / "requirements.txt").is_file():
-        yield Source(level / "requirements.txt", "requirements", level)
+    for name in _present(level, ("requirements.lock", "requirements.txt")):
+        yield Source(level / name, "requirements", level)
     if has_dependencies(level / "pyproject.toml"):
         yield Source(level / "pyproject.toml", "pyproject", level)
     for name in ("requirements.in", "setup.py", "setup.cfg"):

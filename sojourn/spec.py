@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from sojourn import form
-from sojourn.dependencies import Wanted
+from sojourn.dependencies import Wanted, with_parts
 from sojourn.errors import SpecError
 from sojourn.names import is_project_name, project_name
 from sojourn.params import PARAMS, read_section
@@ -226,6 +226,9 @@ def _overlaid(values: Mapping[str, Any], flags: Mapping[str, Any], origin: str) 
         for one, other in (pair, pair[::-1]):
             if given.keys() & set(one) and not given.keys() & set(other):
                 asked = {key: value for key, value in asked.items() if key not in other}
+    parts: dict[str, object] = {name: given.pop(name) for name in ("extras", "groups") if name in given}
+    if parts:  # of the environment that is asked for anyway
+        given["environment"] = with_parts(given.get("environment", asked.get("environment", "auto")), parts)
     return make_launch({**asked, **given}, origin=origin if asked else COMMAND_LINE, flags=given)
 
 

@@ -190,6 +190,14 @@ def test_the_path_of_imports_is_that_of_an_editable_installation(root: Path, mac
     assert lines[-1] == str(machine.tree / "src") and str(machine.tree) not in lines
 
 
+def test_what_the_requirements_do_not_name_is_no_reason_to_refuse(root: Path, machine: Machine) -> None:
+    package(root, "seqlab", '[tool.uv.sources]\nother = {path = "../other"}\n')
+    package(root.parent / "other", "other")
+    (root / "requirements.txt").write_text(INDEX + "tiny\n")
+
+    assert value_of(machine, machine.prepare(), "seqlab") == "bundle", "the project itself is there all the same"
+
+
 def test_what_only_a_build_backend_knows_is_asked_in_a_copy(root: Path, machine: Machine) -> None:
     package(root / "lib", "lib", project='dynamic = ["version", "dependencies"]\n')
     editable(root)

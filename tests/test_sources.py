@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from sojourn.environment import not_installed, resolve, resolve_away
 from sojourn.errors import SpecError
 from sojourn.project import Project
 from sojourn.sources import Chosen, choose
-from sojourn.spec import make_launch
+from sojourn.spec import make_launch, read_launch
 from sojourn.uv import run_uv
 
 PROJECT = '[project]\nname = "{name}"\nversion = "1"\nrequires-python = ">=3.9"\ndependencies = [{needs}]\n'
@@ -50,6 +51,7 @@ def said(root: Path, **how: str) -> str:
         ({"uv.lock": "", "pyproject.toml": "", "near/requirements.txt": ""}, "near", "near/requirements.txt"),
         ({"pylock.toml": "", "requirements.txt": ""}, ".", "pylock.toml"),
         ({"requirements.in": ""}, ".", "requirements.in"),
+        ({"requirements.lock": "", "pyproject.toml": PROJECT.format(name="x", needs="")}, ".", "requirements.lock"),
         ({"setup.py": "setup(install_requires=['x'])"}, ".", "setup.py"),
         ({"setup.cfg": "[flake8]\n"}, ".", None),
         ({"pyproject.toml": "[tool.poetry.dependencies]\npython = '^3.9'\n"}, ".", "pyproject.toml"),
@@ -260,6 +262,15 @@ def test_a_name_that_is_not_there_is_refused_with_the_nearest(
     with pytest.raises(SpecError, match=words):
         asked = make_launch({"command": ["python"], "environment": {"file": "pyproject.toml", **wanted}}, "test")
         resolve(asked.environment, tmp_path, PLAIN)
+
+
+@pytest.mark.parametrize("written", ["uv.lock", {"file": "uv.lock", "extras": ["old"]}])
+def test_flags_name_extras_and_groups_of_the_environment_in_the_file(tmp_path: Path, written: object) -> None:
+    (tmp_path / "params.yaml").write_text(json.dumps({"launch": {"command": "x", "environment": written}}))
+
+    asked = read_launch(tmp_path, {"extras": ("viz",), "groups": ("train",)}).environment
+
+    assert asked == Dependencies(file="uv.lock", extras=("viz",), groups=("train",))
 
 
 def test_the_words_of_before_mean_what_they_meant() -> None:
