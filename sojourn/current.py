@@ -110,7 +110,7 @@ def _twin(one: _Installed, directory: Path, root: Path) -> Found | None:
     """The project's own package of that name, where what is installed is another checkout of it."""
     if one.name is None:
         return None
-    top = Project(one.place).git("rev-parse", "--show-toplevel") if one.place.is_dir() else None
+    top = Project(one.place).git_if_it_will("rev-parse", "--show-toplevel") if one.place.is_dir() else None
     below = Path(os.path.relpath(one.place, top.strip())) if top else Path(".")
     places = (root / below, directory, *(above for above in directory.parents if above.is_relative_to(root)))
     described = (_described(place, root) for place in dict.fromkeys(places))

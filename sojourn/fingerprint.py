@@ -164,7 +164,7 @@ def _files(source: Source, packages: Iterable[Found], root: Path, surroundings: 
 
 def contents(folder: Path) -> list[Path]:
     """All files of a package that travel."""
-    listed = Project(folder).git("ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    listed = Project(folder).git_if_it_will("ls-files", "--cached", "--others", "--exclude-standard", "-z")
     if listed is None:
         return sorted(file for file in folder.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return sorted(file for name in listed.split("\0") if name and (file := folder / name).is_file())

@@ -45,7 +45,7 @@ _REMEDIES = (
 
 
 def ask(directory: Path, *arguments: str) -> str | None:
-    """What git answers in a directory; None where it keeps nothing or is not installed. Raises SpecError."""
+    """What git answers in a directory; None where it keeps nothing, is not installed, or says no. Raises SpecError."""
     done = _run(directory, *arguments)
     if done is None:
         return None
@@ -55,6 +55,8 @@ def ask(directory: Path, *arguments: str) -> str | None:
     if done.returncode == 128 and "not a git repository" in done.stderr and dot_git(directory) is None:
         return None
     said = passed_over or _SAID.search(done.stderr)
+    if done.returncode == 1 and said is None:  # a plain no: not ignored, not set
+        return None
     raise refusal(directory, said[1] if said else f"git {arguments[0]} ended with {done.returncode}")
 
 

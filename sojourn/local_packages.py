@@ -412,7 +412,7 @@ def _assigned(file: Path) -> str:
 
 def _vcs_version(folder: Path) -> str:
     """What setuptools-scm would make of git's tags, without the day's date."""
-    said = Project(folder).git("describe", "--tags", "--long", "--match", "*[0-9]*")
+    said = Project(folder).git_if_it_will("describe", "--tags", "--long", "--match", "*[0-9]*")
     found = _TAG.match((said or "").strip())
     if found is None:
         return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sojourn import git
 from sojourn.dataset import find_dvc
-from sojourn.errors import SpecError
+from sojourn.errors import SojournError, SpecError
 
 
 @dataclass(frozen=True)
@@ -79,3 +79,10 @@ class Project:
     def git(self, *arguments: str) -> str | None:
         """What git answers here; None where it keeps nothing or is not installed. Raises SpecError when it refuses."""
         return git.ask(self.directory, *arguments)
+
+    def git_if_it_will(self, *arguments: str) -> str | None:
+        """The same where no file hangs on it: None also when git refuses."""
+        try:
+            return self.git(*arguments)
+        except SojournError:
+            return None

@@ -148,6 +148,16 @@ def test_a_repository_before_its_first_commit_has_none_and_works(tmp_path: Path)
     assert (project.in_git, project.commit, bundle.changed_files(project)) == (True, None, 1)
 
 
+def test_a_plain_no_of_git_s_is_no_refusal(tree: Path) -> None:
+    project = Project.at(tree)
+    assert project.git("check-ignore", "--quiet", "train.py") is None
+    assert project.git("check-ignore", "--quiet", "much.log") == ""
+    assert project.git("config", "--get", "no.such") is None
+    with pytest.raises(SpecError, match="No names found"):
+        project.git("describe", "--tags")
+    assert project.git_if_it_will("describe", "--tags") is None
+
+
 def test_a_lock_that_another_git_holds_keeps_nobody_from_reading(tree: Path) -> None:
     (tree / ".git/index.lock").touch()
     look(tree)
