@@ -34,5 +34,5 @@ def plan(
         typer.echo(made.model_dump_json(indent=2))
         return
     show_plan(made, full)
-    more = "" if full else " All of the plan: --full."
-    out.print(f"Nothing was created.{more} Run it: sojourn train with the same words.")
+    more = "" if full else " More: --full"
+    out.print(f"Nothing was created. Run it: sojourn train, the same words.{more}")

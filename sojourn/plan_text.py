@@ -39,6 +39,8 @@ def _shortened(heading: str, text: str, plan: Plan) -> str | None:
             return f"{text}  costs nothing"
         case "money" if free:
             return None
+        case "leaves":
+            return f"results, logs and bundle in {plan.store}"
         case "ends by":
             return None
     return text
@@ -204,9 +206,9 @@ def _cut(plan: Plan) -> str:
 def _makes(plan: Plan) -> str:
     nodes = plan.launch.nodes
     made = [counted(nodes, thing) for thing in plan.capability.makes_each]
-    on = f" {plan.capability.condition}" if plan.capability.condition else ""
+    on = plan.capability.condition or "whatever happens"
     made += [f"1 {thing}" for thing in (*plan.capability.makes_once, *plan.offers[0].makes)]
-    return f"{', '.join(made)}: gone by {_gone_by(plan)} whatever happens{on}"
+    return f"{', '.join(made)}: gone by {_gone_by(plan)} {on}"
 
 
 def _gone_by(plan: Plan) -> str:

@@ -403,7 +403,7 @@ class Capability(Record):
 
     provider: str
     layers: dict[str, str] = Field(description="Each layer that ends the spending, in words")
-    condition: str = Field(default="", description="What its timers need to run, like `while this host is on`")
+    condition: str = Field(default="", description="What its timers need to run, like `if this host is on`")
     warnings: tuple[str, ...] = ()
     makes_each: tuple[str, ...] = Field(default=("machine",), description="What every machine consists of")
     makes_once: tuple[str, ...] = Field(default=(), description="What a lease has beside its machines")

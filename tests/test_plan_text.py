@@ -102,8 +102,8 @@ def test_the_plan_for_this_host_is_eight_lines_that_say_what_the_full_one_says(p
         ("environment", "the python on your PATH"),
         ("machine", "1 × this-host  8 CPUs, 16 GB  pc  costs nothing"),
         ("time", "deadline 2h, 1m more to leave"),
-        ("makes", "1 supervisor, 1 scratch folder: gone by 10:01:00 whatever happens while this host is on"),
-        ("leaves", "results, logs and bundle, and up to 1.0 GB of what git ignores, in file:///srv/runs"),
+        ("makes", "1 supervisor, 1 scratch folder: gone by 10:01:00 if this host is on"),
+        ("leaves", "results, logs and bundle in file:///srv/runs"),
     ], "with the line that nothing was created"
     whole = said(made)
     assert (whole["money"], whole["inputs"], whole["command"]) == ("at most $0.00", "none", "python train.py")

@@ -93,7 +93,7 @@ class LocalProvider:
         return Capability(
             provider=self.name,
             layers=layers,
-            condition="while this host is on",
+            condition="if this host is on",
             warnings=tuple(warnings),
             makes_each=("supervisor", "scratch folder"),
         )
