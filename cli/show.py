@@ -16,7 +16,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
 
     Example: sojourn show last --json
     """
-    from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series
+    from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series, show_warning
     from cli.world import open_stores
     from sojourn.runs import entries_of, find_run, records_of, where_it_stands
 
@@ -33,6 +33,8 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         show_receipt(records.receipt)
     if records.report is not None:
         show_report(records.report)
+        for warning in records.report.published.warnings:
+            show_warning(warning)
         show_series(records.report)
     outcome = records.outcome
     if outcome is not None and outcome.tail and (records.report is None or outcome.state != "succeeded"):

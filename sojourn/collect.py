@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from sojourn.bundle import fetch_file
-from sojourn.errors import SojournError
 from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry, Order, Record, Remainder
+
+PATHS = 20  # named of what is lost
+LOST = "committed and no longer in the store"
 
 
 class Collected(Record):
@@ -26,7 +28,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int) -> Collected:
 
     Where two nodes committed one path, rank 0's file counts. What an earlier attempt wrote and this one,
     which went on from its checkpoint, did not write again belongs to the results too.
-    Raises SojournError when an object that a manifest promises is missing.
+    An object that a manifest promises and that is not there costs itself alone, and is told.
     """
     files = _newest(mailbox, attempt, nodes, "out")
     kept = _newest(mailbox, attempt, nodes, "kept")
@@ -38,7 +40,8 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int) -> Collected:
         for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
             kept.setdefault(path, entry)
     kept = {path: entry for path, entry in kept.items() if path not in files}
-    _check_stored([*files.values(), *kept.values()], mailbox)
+    missing = [path for path, entry in files.items() if not mailbox.store.exists(entry.source)]
+    lost = [files.pop(path) for path in sorted(missing)]
     checkpoints = len(mailbox.manifests(attempt, 0, "ckpt"))
     ordered = tuple(files[path] for path in sorted(files))
     return Collected(
@@ -46,7 +49,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int) -> Collected:
         bytes=sum(entry.size for entry in ordered),
         checkpoints=checkpoints,
         kept=tuple(kept[path] for path in sorted(kept)),
-        account=_accounts(mailbox, attempt, nodes),
+        account=(*_lost(lost), *_accounts(mailbox, attempt, nodes)),
     )
 
 
@@ -78,13 +81,10 @@ def _restored(mailbox: Mailbox, attempt: int) -> Collection[str]:
     return {entry.path for entry in order.inputs if entry.source.startswith("machine/")} if order else ()
 
 
-def _check_stored(entries: list[FileEntry], mailbox: Mailbox) -> None:
-    missing = [entry.path for entry in entries if not mailbox.store.exists(entry.source)]
-    if missing:
-        raise SojournError(
-            f"committed but not in the store: {', '.join(missing[:3])}",
-            hint=f"see what is there: sojourn show {mailbox.run} --json",
-        )
+def _lost(entries: list[FileEntry]) -> Iterator[Remainder]:
+    if entries:
+        paths, size = tuple(entry.path for entry in entries[:PATHS]), sum(entry.size for entry in entries)
+        yield Remainder(reason=LOST, kept=False, paths=paths, files=len(entries), bytes=size)
 
 
 def _accounts(mailbox: Mailbox, attempt: int, nodes: int) -> tuple[Remainder, ...]:

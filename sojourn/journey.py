@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 
 from sojourn import bundle, checkpoint, command, environment, publish
 from sojourn.agent.pack import pack
-from sojourn.collect import Collected, collect
+from sojourn.collect import LOST, Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
 from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TrainingError, first_line
@@ -270,7 +270,9 @@ class Journey:
         with self._step("publish") as say:
             placed, outcome = self._place(outcome, found)
             say(_where(placed), good=not placed.warnings)
-        for warning in placed.warnings:
+        gone = [one for one in found.account if one.reason == LOST]
+        missing = [f"{one.files} of its files, {LOST}: {', '.join(one.paths[:3])}" for one in gone]
+        for warning in (*missing, *placed.warnings):
             self.listener.warn(warning)
         return self._close(outcome, found, placed)
 
@@ -455,19 +457,20 @@ class Journey:
 
     def _place(self, outcome: Outcome, found: Collected) -> tuple[Published, Outcome]:
         """Bring the results home. What fails on the way is told, and keeps no run open: they are in the store."""
-        again = f"sojourn pull {self.plan.run} --apply"
+        again, away = f"sojourn pull {self.plan.run} --apply", f"sojourn pull {self.plan.run} --to DIR"
         try:
             return self._publish(outcome, found), outcome
         except SupersededError:
             raise
         except TrainingError as error:  # a stage that did not write what it declares
-            aside = f"nothing is in place; get what is there: sojourn pull {self.plan.run} --to DIR"
+            aside = f"nothing is in place; get what is there: {away}"
             failed = outcome.model_copy(update={"state": "failed", "message": error.message})
             return Published(note=aside, warnings=(error.message,)), failed
         except Exception as error:
             why = error.message if isinstance(error, SojournError) else f"{type(error).__name__}: {first_line(error)}"
             cure = f" ({error.hint})" if isinstance(error, SojournError) and error.hint else ""
-            said = f"the results are in the store and not in place: {why}{cure}; when that is mended: {again}"
+            said = f"the results are in the store and not in place: {why}{cure}; "
+            said += f"when that is mended: {again}, or at once: {away}"
             return Published(note=f"not in place: {again}", warnings=(said,)), outcome
 
     def _publish(self, outcome: Outcome, found: Collected, asked: bool = False) -> Published:

@@ -116,13 +116,14 @@ def place_files(
         refused = [entry for entry in ours if not _placed(entry, mailbox, placings)]
         placings.settle(ours)
     beside = [*refused, *(entry for entry, _ in others)]
-    fetch(beside, mailbox, aside)
+    stuck = [entry for entry in beside if not _fetched(entry, mailbox, aside)]
+    beside = [entry for entry in beside if entry not in stuck]
     placed = {entry.path for entry in (*ours, *same)} - {entry.path for entry in refused}
     return Published(
         placed=tuple(sorted(placed)),
         beside=tuple(sorted(entry.path for entry in beside)),
         directory=str(aside) if beside else None,
-        warnings=(*_not_writable(refused, aside), *_older_there(others, aside)),
+        warnings=(*_not_writable(refused, aside), *_older_there(others, aside), *_nowhere(stuck, aside, plan.run)),
     )
 
 
@@ -135,6 +136,19 @@ def _placed(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> bool:
     except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError):
         return False
     return True
+
+
+def _fetched(entry: FileEntry, mailbox: Mailbox, aside: Path) -> bool:
+    try:
+        bundle.fetch_file(entry, mailbox, aside / entry.path)
+    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError):
+        return False
+    return True
+
+
+def _nowhere(stuck: list[FileEntry], aside: Path, run: str) -> list[str]:
+    paths = _names([entry.path for entry in stuck])
+    return [f"{paths} cannot be written in {aside} either: sojourn pull {run} --to DIR"] if stuck else []
 
 
 def _not_writable(refused: list[FileEntry], aside: Path) -> list[str]:
@@ -187,8 +201,9 @@ def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Proj
     if not collected.files:
         return Published(note="nothing was committed")
     aside = project.directory / bundle.HOME / plan.run
-    fetch(collected.files, mailbox, aside)
-    return Published(beside=tuple(entry.path for entry in collected.files), directory=str(aside))
+    stuck = [entry for entry in collected.files if not _fetched(entry, mailbox, aside)]
+    beside = tuple(entry.path for entry in collected.files if entry not in stuck)
+    return Published(beside=beside, directory=str(aside), warnings=tuple(_nowhere(stuck, aside, plan.run)))
 
 
 def commit_stage(

@@ -189,6 +189,15 @@ def test_two_runs_that_come_home_at_once_leave_the_newer_results(world: World) -
     assert {world.read(_path(name)) for name in names} == {"newer"}
 
 
+def test_a_result_that_can_be_written_nowhere_is_named_with_the_command_that_brings_it(world: World) -> None:
+    (world.root / "runs").write_text("in the way")
+    (world.root / "a.txt").write_text("mine")
+    done = world.home_comes("first", 1.0, a_txt="result", b_txt="b")
+    assert world.read("b.txt") == "b" and done.placed == ("b.txt",) and not done.beside
+    assert done.warnings[-1].startswith("a.txt cannot be written in ")
+    assert done.warnings[-1].endswith("either: sojourn pull first --to DIR")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_a_folder_that_may_not_be_written_costs_no_result(world: World) -> None:
     (world.root / "out").mkdir(mode=0o555)

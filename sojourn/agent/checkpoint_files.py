@@ -27,6 +27,7 @@ _COMPANIONS = (
     "*preprocessor_config.json", "processor_config.json", "chat_template.*", "optimizer*.bin", "scheduler*.bin",
     "sampler*.bin", "pytorch_model*.bin", "adapter_model.bin", "dl_state_dict*.bin", "scaler.pt",
     "random_states_*.pkl", "custom_checkpoint_*.pkl", "*.index", "*.data-?????-of-?????", ".metadata", "*.distcp",
+    "commit_success.txt",
 )  # fmt: skip
 # Beside a checkpoint or its directory: what says which one is the newest.
 _POINTERS = {

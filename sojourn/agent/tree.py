@@ -50,7 +50,8 @@ def scan(
         entries = _listing(os.path.join(root, folder))
         all_of_it = any(below(folder, name) for name in wanted)
         if not entries:
-            aside[folder + "/"] = CLOSED if entries is None else EMPTY
+            if folder:
+                aside[folder + "/"] = CLOSED if entries is None else EMPTY
             continue
         if folder and not all_of_it and any(entry.name == "pyvenv.cfg" for entry in entries):
             aside[folder + "/"] = ENVIRONMENT

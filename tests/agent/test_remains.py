@@ -144,3 +144,22 @@ def test_what_was_kept_is_replaced_by_its_newer_state(tmp_path: Path) -> None:
         manifest = node.finish()
     assert manifest and manifest.files[0].hash == f"sha256:{sha256('d')}"
     assert node.blobs() == {"c", "d"}
+
+
+def test_home_and_kept_and_left_are_all_that_the_script_wrote(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/", "*.csv", "!keep.csv", "deep/*/x"], keep=500)
+    names = [
+        "a.txt", "keep.csv", "b.csv", "logs/1", "logs/deep/2", "deep/a/x", "deep/a/y", "outputs/c.csv", "m.pt",
+        "pkg/__pycache__/m.pyc", "venv/pyvenv.cfg", "venv/bin/python", "node_modules/y.js", "sub/.git/HEAD", "sp ace/ü",
+        "out/checkpoint-8/model.safetensors", "out/checkpoint-8/trainer_state.json", "out/checkpoint-8/x.csv",
+    ]  # fmt: skip
+    node.write({name: "x" * 40 * at for at, name in enumerate(names)})
+    manifest = node.finish()
+    assert manifest is not None
+    home, kept = set(node.home()), {entry.path for entry in manifest.files}
+    left = sum(one.files for one in manifest.account if not one.kept)
+    assert not home & kept and len(home) + len(kept) + left == len(names)
+    sizes = sum((node.tree / name).stat().st_size for name in names)
+    told = sum(one.bytes for one in manifest.account)
+    assert told + sum(len(text) for text in node.home().values()) == sizes
+    assert kept and left, "each way is gone"
