@@ -132,6 +132,7 @@ class Trial:
             "store_region": "us-east-1", "deadline_at": now + setting.deadline_s, "directory": str(home()),
             "named_outputs": [], "left_out": [], "host": socket.gethostname(),
         }  # fmt: skip
+        content["environment"]["path"] = []  # nobody looks for a program of the simulated host
         details = {
             "image": "ami-1", "profile": "p", "subnet": "s", "group": "g", "root_device": "/dev/sda1", "disk": 8,
             "scheduler_role": "arn:role",
