@@ -14,7 +14,7 @@ from prefect.blocks.core import Block
 from pydantic import Field
 
 from blocks.store import Store
-from sojourn import providers
+from sojourn import programs, providers
 from sojourn.errors import SpecError
 from sojourn.runs import data_home
 from sojourn.spec import Launch
@@ -101,7 +101,7 @@ def load_provider(name: str) -> ProviderBlock:
 def _aws() -> type[ProviderBlock]:
     if find_spec("prefect_aws") is None:
         raise SpecError(
-            "provider: prefect-aws is not installed beside sojourn", hint="add it: uv tool install 'sojourn[aws]'"
+            "provider: prefect-aws is not installed beside sojourn", hint=f"add it: {programs.install_extra('aws')}"
         )
     from blocks.aws import AwsProvider
 

@@ -21,6 +21,7 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
+from sojourn import programs
 from sojourn.agent.namespace import namespace
 from sojourn.dependencies import Dependencies
 from sojourn.errors import SojournError, first_line
@@ -114,8 +115,7 @@ def packages(distribution: str) -> Check:
     needed = [one for one in map(Requirement, lines) if not one.marker or one.marker.evaluate({"extra": ""})]
     wrong = {one: said for one in needed if (said := _wrong(one))}
     if wrong:
-        names = shlex.join(f"{one.name}{one.specifier}" for one in wrong)
-        mend = f"uv pip install --python {shlex.quote(sys.executable)} {names}"
+        mend = programs.install(*(f"{one.name}{one.specifier}" for one in wrong))
         return Check(what="packages", state="missing", found="; ".join(wrong.values()), mend=mend)
     return Check(what="packages", state="good", found=f"all {len(needed)} that {distribution} needs")
 

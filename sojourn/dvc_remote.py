@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -151,7 +150,7 @@ def open_remote(repo: Any, name: str | None) -> Remote:
         scheme = repo.config["remote"][name].get("url", "").partition(":")[0]
         raise SpecError(
             f"DVC remote {name!r}: DVC's package for {scheme} is not installed",
-            hint=f"install dvc-{scheme} into Sojourn's environment: {sys.executable} -m pip install dvc-{scheme}",
+            hint=f"install it into Sojourn's environment: {programs.install(f'dvc-{scheme}')}",
         ) from error
     config = repo.config["remote"][name]
     return Remote(name, odb, config.get("endpointurl"), closed=any(config.get(option) for option in _OF_ITS_OWN))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from sojourn import programs
 from sojourn.errors import SpecError, TransientError
 
 LIMIT_S = 1800
@@ -42,7 +41,7 @@ def ask_uv(
         )
     except OSError as error:
         said = f"environment: uv, which comes with Sojourn, could not be started: {error.strerror or error}"
-        raise SpecError(said, hint=f"{shlex.quote(sys.executable)} -m pip install --force-reinstall uv") from error
+        raise SpecError(said, hint=programs.install("--force-reinstall", "uv")) from error
     except subprocess.TimeoutExpired:
         raise TransientError(f"environment: uv {arguments[0]} took longer than {limit_s:g} s") from None
 

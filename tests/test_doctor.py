@@ -45,7 +45,7 @@ def test_a_package_of_a_version_that_does_not_work_is_named_with_the_one_that_do
 
     assert check.state == state
     assert found in check.found
-    assert state == "good" or "uv pip install --python" in str(check.mend)
+    assert state == "good" or "pip install" in str(check.mend)
 
 
 def test_macos_is_said_to_be_weaker() -> None:

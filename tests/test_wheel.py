@@ -147,6 +147,18 @@ def test_the_programs_that_came_along_run_in_an_installation_that_shows_sojourn_
     assert "data.csv" in installed.run(*shlex.split(hint), cwd=project).stdout
 
 
+def test_what_is_missing_is_added_by_a_command_that_such_an_environment_takes(installed: Installed) -> None:
+    project = installed.folder / "rented"
+    project.mkdir()
+    (project / "train.py").touch()
+    refused = installed.run("sojourn", "plan", "--where", "aws", "--", "python", "train.py", cwd=project)
+    typed = shlex.split(refused.stderr.split("add it: ")[1].splitlines()[0])
+    # Sojourn is on no index yet, and somebody else's package of that name must not be installed.
+    assert typed[:4] == ["uv", "pip", "install", "--python"] and not [word for word in typed[5:] if "sojourn" in word]
+    assert {word.split(">")[0].split("<")[0] for word in typed[5:]} == {"boto3", "dvc-s3", "prefect-aws"}
+    assert installed.run(*typed[:2], "show", *typed[3:5], "prefect", cwd=project).returncode == 0
+
+
 def test_every_installed_module_can_be_imported_without_the_repository(installed: Installed, tmp_path: Path) -> None:
     done = installed.run(installed.python, "-c", IMPORT_ALL, cwd=tmp_path)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sojourn import programs
 from sojourn.doctor import Check, probe
 from sojourn.errors import AccessError, SojournError, first_line
 from sojourn.journey import CLOCK_LIMIT_S
@@ -54,7 +55,7 @@ def packages() -> Check:
         return Check(what="aws", state="good", found="the extra is installed")
     found = f"{', '.join(lacking)} not installed beside sojourn"
     state = "missing" if "boto3" in lacking else "weak"
-    return Check(what="aws", state=state, found=found, mend="uv tool install 'sojourn[aws]'")  # type: ignore[arg-type]
+    return Check(what="aws", state=state, found=found, mend=programs.install_extra("aws"))  # type: ignore[arg-type]
 
 
 def credentials(clients: Clients) -> Check:

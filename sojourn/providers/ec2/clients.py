@@ -20,6 +20,7 @@ from threading import RLock
 from typing import Any
 from urllib.parse import urlsplit
 
+from sojourn import programs
 from sojourn.errors import AccessError, SojournError, SpecError, first_line
 from sojourn.providers.ec2 import login
 from sojourn.providers.ec2.errors import GIVE_HINT, in_credentials, translated
@@ -125,9 +126,8 @@ class Clients:
         try:
             import boto3
         except ImportError:
-            raise SpecError(
-                "aws: boto3 is not installed beside sojourn", hint="add it: uv tool install 'sojourn[aws]'"
-            ) from None
+            hint = f"add it: {programs.install_extra('aws')}"
+            raise SpecError("aws: boto3 is not installed beside sojourn", hint=hint) from None
         with translated("read the credentials"):
             return boto3.Session(region_name=self._wanted)
 
