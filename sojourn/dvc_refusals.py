@@ -37,7 +37,7 @@ _AWAY = {
 }  # fmt: skip
 _AWAY_BY_ERRNO = {errno.EBUSY, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EIO}
 _LOGINS = {
-    "s3": "give some: aws configure, or export AWS_PROFILE=…",
+    "s3": "give some: aws configure, or export AWS_PROFILE=… or AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…",
     "gs": "gcloud auth application-default login",
     "azure": "az login",
     "ssh": "try it: ssh HOST; name the user or key: {modify} user NAME",

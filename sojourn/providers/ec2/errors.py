@@ -25,7 +25,7 @@ from sojourn.errors import (
 )
 
 CREDENTIALS_HINT = "look: aws sts get-caller-identity; renew: aws sso login, or aws configure"
-GIVE_HINT = "give some: aws configure, or export AWS_PROFILE=…"
+GIVE_HINT = "give some: aws configure, or export AWS_PROFILE=… or AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…"
 SETTINGS_HINT = "look at ~/.aws/config, AWS_PROFILE and AWS_DEFAULT_REGION"
 RIGHTS_HINT = "see what is missing: sojourn doctor --where aws"
 
