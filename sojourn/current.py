@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from sojourn.records import LocalPackage
 
 INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH")
 ASK_LIMIT_S = 20.0
+_CONDA = ("conda", "mamba", "micromamba")
 
 
 @dataclass
@@ -46,8 +47,8 @@ class _Installed(NamedTuple):
     editable: bool
 
 
-def look(directory: Path, root: Path, surroundings: Mapping[str, str]) -> Current:
-    """The environment of whoever asks, with the project's own code from the bundle."""
+def look(directory: Path, root: Path, surroundings: Mapping[str, str], own: Path | None = None) -> Current:
+    """The environment of whoever asks, or the command's own, with the project's code from the bundle."""
     path = surroundings.get("PATH", os.defpath).split(os.pathsep)
     found = Current(
         path=[one for entry in path for one in _programs(entry, directory, root)],
@@ -55,7 +56,7 @@ def look(directory: Path, root: Path, surroundings: Mapping[str, str]) -> Curren
     )
     for entry in filter(None, surroundings.get("PYTHONPATH", "").split(os.pathsep)):
         found.python_path += _modules(directory / entry, root)
-    for one in dict.fromkeys(_installed(path, surroundings)):
+    for one in dict.fromkeys(_installed(own, path, surroundings)):
         _take(one, found, directory, root)
     return found
 
@@ -120,8 +121,35 @@ def _twin(one: _Installed, directory: Path, root: Path) -> Found | None:
 # --- what is installed ----------------------------------------------------------------------
 
 
-def _installed(path: list[str], surroundings: Mapping[str, str]) -> Iterator[_Installed]:
-    for site in _site_packages(path, surroundings):
+def named_by(words: Sequence[str], surroundings: Mapping[str, str]) -> Path | None:
+    """The environment that a command names itself: by a program in it, or as `conda run -n NAME` does."""
+    if words and words[0].startswith("/"):
+        prefix = Path(words[0]).parent.parent
+        has_packages = any(prefix.glob("lib/python3*/site-packages"))
+        return prefix if has_packages and (prefix / "bin" / "python").exists() else None
+    if len(words) > 1 and Path(words[0]).name in _CONDA and words[1] == "run":
+        return _conda(words[2:], surroundings)
+    return None
+
+
+def _conda(words: Sequence[str], surroundings: Mapping[str, str]) -> Path | None:
+    asked = {one: words[at + 1] for at, one in enumerate(words[:-1]) if one in ("-n", "--name", "-p", "--prefix")}
+    asked |= dict(one.split("=", 1) for one in words if one.startswith(("--name=", "--prefix=")))
+    place, name = asked.get("-p", asked.get("--prefix")), asked.get("-n", asked.get("--name"))
+    if place is not None:
+        return Path(place)
+    program = surroundings.get("CONDA_EXE") or shutil.which("conda", path=surroundings.get("PATH"))
+    base = Path(program).resolve().parent.parent if program else None
+    folders = [base / "envs"] if base else []
+    folders += [Path(surroundings.get("HOME", "/"), ".conda", "envs")]
+    folders += [Path(one) for one in surroundings.get("CONDA_ENVS_PATH", "").split(os.pathsep) if one]
+    if name == "base":
+        return base
+    return next((folder / name for folder in folders if name and (folder / name).is_dir()), None)
+
+
+def _installed(own: Path | None, path: list[str], surroundings: Mapping[str, str]) -> Iterator[_Installed]:
+    for site in own.glob("lib/python3*/site-packages") if own else _site_packages(path, surroundings):
         for file in site.glob("*.dist-info/direct_url.json"):
             yield from _direct(file)
         for file in site.glob("*.egg-link"):

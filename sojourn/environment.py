@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +33,7 @@ from sojourn.project import Project
 from sojourn.reading import desk, directories, outside, read, without_directories
 from sojourn.records import LocalPackage, Network, Offer, Record, Setup
 from sojourn.requirements import Lock, lock
-from sojourn.sources import EXPORTS, Kind, Source, choose, not_used, requirement_files, shown
+from sojourn.sources import EXPORTS, Chosen, Kind, Source, choose, not_used, requirement_files, shown
 from sojourn.target import targets
 from sojourn.uv import ask_uv, run_uv
 
@@ -42,6 +42,7 @@ CACHE = "wheels"  # beside the environments, and as old as its last use
 SERVED = "served.json"
 INSTALLED = "installed"
 CHECK_LIMIT_S = 60.0
+_NOT_BROUGHT = ("conda", "mamba", "micromamba", "hatch", "pixi", "rye")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
 
@@ -86,12 +87,21 @@ def resolve(
     *,
     root: Path | None = None,
     script: Path | None = None,
+    words: Sequence[str] = (),
 ) -> Environment:
-    """The environment that `launch.environment` means on this host. Raises SpecError for what is not there."""
+    """The environment that `launch.environment` means on this host, for a command of these words.
+
+    Raises SpecError for what is not there.
+    """
     root, path = root or directory, surroundings.get("PATH", os.defpath)
     chosen = choose(wanted(asked), directory, root, script=script, path=path, away=False)
+    own = current.named_by(words, surroundings) if wanted(asked).file in ("auto", "current") else None
+    if own is not None and chosen.source is not None:
+        chosen = Chosen(
+            None, [f"the command names its own Python, {own}: {shown(chosen.source.file, directory)} is not used"]
+        )
     if chosen.source is None:
-        found = current.look(directory, root, surroundings)
+        found = current.look(directory, root, surroundings, own)
         return Environment(
             kind="current",
             path=tuple(found.path),
@@ -118,6 +128,7 @@ def resolve_away(
     *,
     surroundings: Mapping[str, str] = os.environ,
     script: Path | None = None,
+    words: Sequence[str] = (),
 ) -> Environment:
     """The environment that `launch.environment` means on machines to which nothing of this host exists.
 
@@ -126,6 +137,8 @@ def resolve_away(
     directory, root = project.directory, project.root
     path = surroundings.get("PATH", os.defpath)
     chosen = choose(wanted(asked), directory, root, script=script, path=path, away=True)
+    if words and words[0] in _NOT_BROUGHT:
+        chosen.notes.append(f"{words[0]} must be on the machine's image: it and its environments do not travel")
     if chosen.source is None:
         own = find_packages([directory] if is_package(directory) else [], root, _outside)
         return Environment(

@@ -97,6 +97,7 @@ def describe(folder: Path, root: Path) -> Found | None:
     where = folder.resolve().relative_to(root.resolve())
     paths = facts.paths or _declared_paths(pyproject) or _usual_paths(folder, facts.name)
     inside = [path for path in dict.fromkeys(paths) if (folder / path).is_dir()]
+    written = _version_files(pyproject, folder, inside, _line(facts.version))
     scripts = {**facts.points.get("console_scripts", {}), **facts.points.get("gui_scripts", {})}
     return Found(
         LocalPackage(
@@ -108,6 +109,7 @@ def describe(folder: Path, root: Path) -> Found | None:
             entry_points=_entry_points(facts.points),
             scripts={name: target.split("[")[0].strip() for name, target in scripts.items() if _is_program(name)},
             files={Path(file).name: (where / file).as_posix() for file in facts.files if (folder / file).is_file()},
+            generated={(where / file).as_posix(): text for file, text in written.items()},
         ),
         built=facts.built,
         dynamic=facts.dynamic or facts.built is not None,
@@ -351,18 +353,33 @@ def _why_built(pyproject: dict[str, Any], folder: Path) -> str | None:
         return "poetry runs a build script for it"
     if table(tool, "pdm", "build").get("run-setuptools"):
         return "pdm runs its setup.py"
-    written = _version_file(tool)
-    return f"its {written} is written when it is built" if written and not (folder / written).is_file() else None
-
-
-def _version_file(tool: dict[str, Any]) -> str | None:
-    """The module that a version plugin writes into the package; mostly ignored by git, so it does not travel."""
-    for names in (("setuptools_scm",), ("hatch", "build", "hooks", "vcs"), ("pdm", "version")):
-        found = table(tool, *names)
-        for key in ("version_file", "write_to", "version-file", "write_to"):
-            if isinstance(found.get(key), str):
-                return str(found[key])
     return None
+
+
+_VERSION_MODULE = "__version__ = version = {version!r}\n__version_tuple__ = version_tuple = {version_tuple!r}\n"
+
+
+def _version_files(pyproject: dict[str, Any], folder: Path, paths: Iterable[str], version: str) -> dict[str, str]:
+    """The modules that a version plugin writes into the package. git mostly ignores them, so they do not travel."""
+    numbers = tuple(int(part) if part.isdigit() else part for part in re.split(r"[.+]", version))
+    written: dict[str, str] = {}
+    for names in (("setuptools_scm",), ("hatch", "build", "hooks", "vcs"), ("pdm", "version")):
+        found = table(pyproject, "tool", *names)
+        file = next(
+            (found[key] for key in ("version_file", "write_to", "version-file") if isinstance(found.get(key), str)), ""
+        )
+        if not file:
+            continue
+        where = next((one for one in (".", *paths) if (folder / one / file).parent.is_dir()), ".")
+        place = folder / where / file
+        keys = ("version_file_template", "write_to_template", "template", "write_template")
+        template = str(next((found[key] for key in keys if found.get(key)), _VERSION_MODULE))
+        try:
+            text = template.replace("{}", "{version}").format(version=version, version_tuple=numbers)
+        except (KeyError, IndexError, ValueError, AttributeError):
+            text = _VERSION_MODULE.format(version=version, version_tuple=numbers)
+        written[(Path(where) / file).as_posix()] = _text(place) if place.is_file() else text
+    return written
 
 
 # --- versions ------------------------------------------------------------------------------

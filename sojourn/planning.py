@@ -202,7 +202,12 @@ def make_plan(
     _check_ranks(work.command, found.fitting)
     python = (
         environment.resolve(
-            launch.environment, project.directory, surroundings, root=project.root, script=_script(work)
+            launch.environment,
+            project.directory,
+            surroundings,
+            root=project.root,
+            script=_script(work),
+            words=() if work.command.shell else work.command.argv,
         )
         if capability.shares_host
         else environment.resolve_away(
@@ -212,6 +217,7 @@ def make_plan(
             launch.network,
             surroundings=surroundings,
             script=_script(work),
+            words=() if work.command.shell else work.command.argv,
         )
     )
     _check_program(work.command, python, work.where, home, surroundings)

@@ -54,7 +54,7 @@ def desk(root: Path, packages: Iterable[Found]) -> Iterator[Desk]:
     with tempfile.TemporaryDirectory(prefix="sojourn-") as folder:
         copy = Path(folder).resolve() / "tree"
         _copy(root, copy, [one.package.directory for one in known if one.built])
-        yield Desk(copy, root, _versions(known))
+        yield Desk(copy, root, versions(known))
 
 
 def _copy(root: Path, to: Path, whole: list[str]) -> None:
@@ -70,7 +70,7 @@ def _copy(root: Path, to: Path, whole: list[str]) -> None:
             shutil.copy(root / found.path, place)
 
 
-def _versions(packages: Iterable[Found]) -> dict[str, str]:
+def versions(packages: Iterable[Found]) -> dict[str, str]:
     """The copy has no history: plugins that look for the version in git's tags are told it."""
     told: dict[str, str] = {"POETRY_DYNAMIC_VERSIONING_BYPASS": "0"}
     for one in packages:

@@ -104,6 +104,10 @@ class LocalPackage(Record):
     files: dict[str, str] = Field(
         default_factory=dict, description="Programs that are files of the tree: name to path relative to the root"
     )
+    generated: dict[str, str] = Field(
+        default_factory=dict,
+        description="Modules that its build would write, where the tree lacks them: path relative to the root to text",
+    )
 
 
 class Setup(Record):
@@ -116,6 +120,9 @@ class Setup(Record):
     requirements: FileEntry = Field(description="One line for each package; its paths begin where the tree lies")
     files: tuple[FileEntry, ...] = Field(description="What is installed from here instead of an index")
     network: Network = Field(description="Whether the rest may be fetched")
+    variables: dict[str, str] = Field(
+        default_factory=dict, description="For what is built on the machine: the versions that git's tags tell here"
+    )
 
 
 class Order(Record):

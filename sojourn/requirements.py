@@ -24,7 +24,7 @@ from pydantic import Field
 from sojourn.dependencies import Dependencies
 from sojourn.errors import SpecError
 from sojourn.local_packages import Found, describe
-from sojourn.reading import Desk, desk, outside, read
+from sojourn.reading import Desk, desk, outside, read, versions
 from sojourn.records import Record
 from sojourn.sources import Source, named
 from sojourn.target import ASKED, Target
@@ -58,6 +58,7 @@ class Lock(Record):
         default=(), description="Files that travel to the machine; the rest is fetched there"
     )
     built: tuple[str, ...] = Field(default=(), description="Packages without a wheel that fits, built on the machine")
+    variables: dict[str, str] = Field(default_factory=dict, description="For the builds of the project's own packages")
     served: tuple[str, ...] = Field(
         default=(), description="Folders of the project's own packages, relative to the root, served from the tree"
     )
@@ -105,6 +106,7 @@ def lock(
         packages=len(installed),
         sent=tuple(line.sent for line in lines if line.sent is not None),
         built=tuple(package.name for (package, _), line in zip(chosen, lines, strict=True) if line.built),
+        variables=versions(packages) if any(one.built for one in packages) else {},
         served=tuple(line.served for line in lines if line.served is not None),
     )
 

@@ -55,6 +55,7 @@ def send(locked: Lock, network: Network, mailbox: Mailbox, cache: Path) -> tuple
         requirements=requirements[0],
         files=tuple(entry for entry, _ in files),
         network=network,
+        variables=locked.variables,
     )
     return setup, sum(size for _, size in sent)
 

@@ -37,11 +37,17 @@ class Machine:
         return self.folder / "machine" / "tree"
 
     def prepare(
-        self, wanted: str | Dependencies = "auto", directory: str = ".", script: str | None = None
+        self,
+        wanted: str | Dependencies = "auto",
+        directory: str = ".",
+        script: str | None = None,
+        words: tuple[str, ...] = (),
     ) -> Environment:
         """Plan and build, and lay the bundle out."""
         here = (self.root / directory).resolve()
-        found = resolve(wanted, here, self.surroundings, root=self.root, script=self.root / script if script else None)
+        found = resolve(
+            wanted, here, self.surroundings, root=self.root, script=self.root / script if script else None, words=words
+        )
         build(found, here, self.home, root=self.root)
         shutil.rmtree(self.folder / "machine", ignore_errors=True)
         shutil.copytree(self.root, self.tree, symlinks=True, ignore=shutil.ignore_patterns(".git", ".venv", "wheels"))

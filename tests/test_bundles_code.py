@@ -435,3 +435,36 @@ def test_a_program_of_the_tree_on_the_path_is_the_bundles(root: Path, machine: M
     assert found.path[:2] == ("bin", str(root / "bin"))
     machine.surroundings = {"PATH": os.pathsep.join(found.path)}
     assert machine.prints(found, "sh", "-c", "go") == "bundle"
+
+
+def test_a_python_that_the_command_names_gives_way_as_well(root: Path, machine: Machine) -> None:
+    package(root, "seqlab")
+    surroundings = own_environment(machine, root, "-e", str(root))
+    link(machine.folder / "venv", f"{root / 'src'}\n")
+    (root / "requirements.txt").write_text("absent\n")
+    python = str(Path(surroundings["VIRTUAL_ENV"], "bin/python"))
+
+    found = machine.prepare(words=(python, "-c", "pass"))
+    edit(root, "src/seqlab/__init__.py")
+
+    assert found.kind == "current" and "requirements.txt is not used" in found.notes[0]
+    assert machine.prints(found, python, "-c", "import seqlab; print(seqlab.VALUE)") == "bundle"
+
+
+def test_an_environment_of_conda_gives_way_as_well(root: Path, machine: Machine) -> None:
+    package(root, "seqlab")
+    surroundings = own_environment(machine, root, "-e", str(root))
+
+    found = machine.prepare(words=("conda", "run", "-p", surroundings["VIRTUAL_ENV"], "python", "x.py"))
+
+    assert [one.name for one in found.packages] == ["seqlab"]
+
+
+def test_a_version_module_that_git_ignores_is_there_for_the_script(root: Path, machine: Machine) -> None:
+    package(root, "seqlab", '[tool.setuptools_scm]\nversion_file = "src/seqlab/_version.py"\n' + UV.format(up=""))
+    (root / "requirements.txt").write_text(INDEX + "-e .\n")
+
+    found = machine.prepare()
+
+    assert machine.prints(found, "python", "-c", "from seqlab._version import version; print(version)") == "1"
+    assert not (root / "src/seqlab/_version.py").exists()

@@ -150,7 +150,6 @@ def test_the_version_of_a_tag_is_what_its_plugin_would_make_of_it(tmp_path: Path
         ({"pyproject.toml": STATIC + '[build-system]\nbuild-backend = "scikit_build_core.build"\n'}, "compiles it"),
         ({"pyproject.toml": STATIC + "[tool.hatch.build.hooks.cython]\n"}, "hatch makes parts of it"),
         ({"pyproject.toml": STATIC + '[tool.setuptools]\npackage-dir = {s = "code"}\n'}, "folder of another name"),
-        ({"pyproject.toml": STATIC + '[tool.setuptools_scm]\nversion_file = "s/_v.py"\n'}, "is written when"),
     ],
 )
 def test_what_cannot_be_imported_as_it_lies_there_is_told_apart(
@@ -205,3 +204,17 @@ def test_a_requirement_that_is_a_path_is_known_in_every_spelling(tmp_path: Path,
     found = [one.resolve() for one in from_line(line.format(here=tmp_path), tmp_path)]
 
     assert found == ([] if path is None else [(tmp_path / path).resolve()])
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('[tool.setuptools_scm]\nversion_file = "src/seq_lab/_v.py"\n', "__version__ = version = '1.2'"),
+        ('[tool.hatch.build.hooks.vcs]\nversion-file = "src/seq_lab/_v.py"\n', "version_tuple = (1, 2)"),
+        ('[tool.pdm.version]\nwrite_to = "seq_lab/_v.py"\nwrite_template = "V = \'{}\'"\n', "V = '1.2'"),
+    ],
+)
+def test_the_module_that_a_version_plugin_writes_is_there(tmp_path: Path, text: str, written: str) -> None:
+    found = describe(write(tmp_path / "pkg", {"pyproject.toml": STATIC + text, "src/seq_lab/a.py": ""}), tmp_path)
+
+    assert found is not None and written in found.package.generated["pkg/src/seq_lab/_v.py"]

@@ -22,7 +22,7 @@ from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.launch import passed
 from sojourn.agent.processes import MARK, MARK_DIRECTORY, descendants, kill_all, own_proc, processes
 from sojourn.agent.store import MIB
-from sojourn.agent.venv import bundled, open_to_packages, switched_on
+from sojourn.agent.venv import bundled, open_to_packages, runners, switched_on
 
 FOLDER = "environment"
 SAID_LINES = 6
@@ -68,6 +68,7 @@ class Environment:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Refused("environment: the machine's disk is full") from error
             raise Refused(f"environment: cannot be made here: {error}") from error
+        runners(self._place)
         programs = os.pathsep.join([os.path.join(venv, "bin"), path, self._place])
         return {"PATH": programs, **switched_on(venv)}
 
@@ -111,6 +112,7 @@ class Environment:
         env.pop("LD_LIBRARY_PATH", None)
         env.update({mark: os.environ[mark] for mark in (MARK, MARK_DIRECTORY) if mark in os.environ})
         env.setdefault("HOME", self._scratch)
+        env.update(self._setup.get("variables", {}))
         env.update(
             TMPDIR=self._place,
             UV_CACHE_DIR=os.path.join(self._place, "cache"),

@@ -14,6 +14,7 @@ import shlex
 from collections.abc import Iterable
 
 from sojourn.agent.files import Json
+from sojourn.agent.paths import inside
 from sojourn.agent.venv import SITE, is_open_to_packages
 
 FOLDER = "packages"
@@ -51,6 +52,7 @@ def serve(packages: list[Json], first: list[str], root: str, scratch: str, env: 
     modules = _distinct(os.path.normpath(os.path.join(root, one)) for package in packages for one in package["paths"])
     for package in packages:
         _write_metadata(package, site, root)
+        _write_generated(package, root)
         _write_programs(package, programs, root, env)
     variables = {"PATH": os.pathsep.join([programs, env["PATH"]])}
     if env.get("VIRTUAL_ENV") and is_open_to_packages(env["VIRTUAL_ENV"]):
@@ -68,6 +70,13 @@ def _write_metadata(package: Json, site: str, root: str) -> None:
     _write(os.path.join(info, "RECORD"), "")
     if package["entry_points"]:
         _write(os.path.join(info, "entry_points.txt"), package["entry_points"])
+
+
+def _write_generated(package: Json, root: str) -> None:
+    for name, text in package.get("generated", {}).items():
+        path = inside(root, name)
+        if os.path.isdir(os.path.dirname(path)) and not os.path.lexists(path):
+            _write(path, text)
 
 
 def _write_programs(package: Json, folder: str, root: str, env: dict[str, str]) -> None:

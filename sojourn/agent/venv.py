@@ -11,6 +11,15 @@ SITE = "SOJOURN_SITE"  # names a folder of packages, see agent/packages.py
 LINE = f"import os, site; list(map(site.addsitedir, filter(None, os.environ.get({SITE!r}, '').split(os.pathsep))))\n"
 LINE_FILE = "_sojourn.pth"
 SEEDS_LIMIT_S = 60.0
+RUNNER = """\
+#!/bin/sh
+if [ "$1" = run ] && [ $# -gt 1 ]; then
+    shift
+    exec "$@"
+fi
+echo "{name}: this machine has its packages already and can only: {name} run PROGRAM" >&2
+exit 127
+"""
 _BUNDLED = """
 import ensurepip, os, sys, sysconfig
 kept = [sysconfig.get_config_var("WHEEL_PKG_DIR"), os.path.join(os.path.dirname(ensurepip.__file__), "_bundled")]
@@ -28,6 +37,15 @@ for folder in kept:
 def switched_on(venv: str) -> dict[str, str]:
     """What makes uv, poetry, pdm and pipenv run with this environment as it is, instead of making one of their own."""
     return {"VIRTUAL_ENV": venv, "UV_PROJECT_ENVIRONMENT": venv, "UV_NO_SYNC": "1"}
+
+
+def runners(folder: str) -> None:
+    """`poetry run X` and its like for a machine that lacks them: in an environment that is switched on, X itself."""
+    for name in ("poetry", "pdm", "pipenv"):
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(RUNNER.format(name=name))
+        os.chmod(path, 0o755)
 
 
 def bundled(python: str) -> list[str]:

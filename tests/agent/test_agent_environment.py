@@ -86,6 +86,15 @@ def test_uv_run_takes_the_environment_that_was_made(lab: Lab) -> None:
     assert lab.log() == b"1.0\n" and lab.outputs() == {}
 
 
+@pytest.mark.parametrize("runner", ["poetry", "pdm", "pipenv"])
+def test_a_runner_that_the_machine_lacks_runs_the_program_in_what_was_made(lab: Lab, runner: str) -> None:
+    line, wheel = tiny(lab)
+    lab.boot(environment={"PATH": f"{Path(sys.executable).resolve().parent}:/usr/bin:/bin"})
+    lab.order("import tiny; print(tiny.VERSION)", argv=(runner, "run", *PYTHON), setup=sent(lab, line, wheel))
+
+    assert lab.exit().exit_code == 0 and lab.log() == b"1.0\n" and lab.outputs() == {}
+
+
 def test_the_oldest_python_that_a_machine_may_have_makes_it_too(lab: Lab) -> None:
     line, wheel = tiny(lab)
     python = old_python()
