@@ -392,6 +392,15 @@ class TestSchedules:
         account.until(one["InstanceId"], "terminated")
         assert account.cloud.client("scheduler").list_schedules()["Schedules"] == []
 
+    def test_a_schedule_is_exact_to_the_minute_and_may_act_before_its_second(self, account: Account) -> None:
+        role = account.profile("timer", "scheduler.amazonaws.com")
+        (one,) = account.run()
+        while (now := datetime.now(UTC)).second > 50:
+            time.sleep(0.5)
+        self.arm(account, one["InstanceId"], now.replace(second=59), role)
+        account.until(one["InstanceId"], "terminated")
+        assert datetime.now(UTC) < now.replace(second=59)
+
     def test_a_schedule_of_two_instances_ends_neither_where_one_is_forgotten(self, account: Account) -> None:
         account.cloud.timing(remembered_s=0.2)
         role = account.profile("timer", "scheduler.amazonaws.com")

@@ -135,6 +135,10 @@ class Ec2World:
         self.strangers.append(made["Instances"][0]["InstanceId"])
         return self.strangers[-1]
 
+    def let_minute_end(self, moment: float) -> None:
+        """The scheduler acts to the minute; here the next one comes at this moment."""
+        self.cloud.timing(minute_ahead_s=-moment % 60)
+
     def schedules(self) -> list[str]:
         return [one["Name"] for one in self.cloud.client("scheduler").list_schedules()["Schedules"]]
 

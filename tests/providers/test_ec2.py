@@ -39,6 +39,7 @@ class Amazon(ProviderCase):
         def make(nodes: int = 1, seconds: float = 60.0, attempt: int = 1, **changes: object) -> Request:
             offer = provider.offers(self.need(machine="t3.micro", nodes=nodes)).fitting[0]
             boot = self.boot(world.now() + seconds, nodes, attempt)
+            world.let_minute_end(boot.deadline_at + boot.grace_s)
             return provider.request(boot, offer.model_copy(update=changes))
 
         return make
@@ -171,6 +172,11 @@ class TestAmazon(Amazon):
         assert len(world.schedules()) == 1 and len(self.lease(world).machines) == 2
         self.release(world)
         assert world.billable() == 0
+
+    def test_the_timer_is_for_the_first_full_minute_after_deadline_and_grace(self, provider: Provider) -> None:
+        for deadline, said in ((0, "03:34:00"), (38.5, "03:34:00"), (39, "03:34:00"), (40, "03:35:00")):
+            (call,) = provider.request(self.boot(2e9 + deadline), self.offer(provider))["create_schedules"]
+            assert call["ScheduleExpression"] == f"at(2033-05-18T{said})", deadline
 
     def test_a_timer_that_was_armed_before_is_left_as_it_is(self, world: Ec2World, request_for: MakeRequest) -> None:
         request = request_for()

@@ -25,7 +25,7 @@ LATENCY_S = 0.3
 BOOT_S = (5.0, 40.0)  # from RunInstances to running
 SHOWN_AFTER_S = 60.0
 ENDING_S = (3.0, 30.0)  # from shutting-down to terminated
-TIMER_LATE_S = 60.0  # a schedule is exact to the minute
+TIMER_LATE_S = 60.0  # a schedule is exact to the minute, and its seconds count for nothing
 NOTICE_S = 120.0
 REMEMBERED_S = 3600.0  # for how long terminated machines are shown
 
@@ -235,7 +235,7 @@ class Amazon:
         key = region, call["Name"]
         if key in self.schedules:
             raise refused("ConflictException", "CreateSchedule", 409)
-        moment = datetime.fromisoformat(call["ScheduleExpression"][3:-1] + "+00:00").timestamp()
+        moment = datetime.fromisoformat(call["ScheduleExpression"][3:-1] + "+00:00").timestamp() // 60 * 60
         self.schedules[key] = {**call, "Arn": f"arn:{call['Name']}", "CreationDate": self._date()}
         self.armed |= set(json.loads(call["Target"]["Input"])["InstanceIds"])
         if self.timers:

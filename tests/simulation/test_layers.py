@@ -11,7 +11,7 @@ from simulation.faults import Fault, Faults
 from simulation.machine import Mishap
 from simulation.script import Job
 from simulation.trial import REAP_EVERY_S, Setting, Trial
-from simulation.verdict import CLOUD_S, ours, overshoot
+from simulation.verdict import CLOUD_S, TIMER_S, ours, overshoot
 from simulation.world import START
 from sojourn.lease import MARGIN_S
 
@@ -50,7 +50,8 @@ def test_one_layer_alone_keeps_the_worst_bound(where: str, layer: str) -> None:
     trial = ended_by(replace(LEFT[layer], where=where))
     (machine,) = ours(trial)
     assert machine.ended_at is not None
-    assert overshoot(trial) <= (MARGIN_S + REAP_EVERY_S + CLOUD_S if layer == "reaper" else CLOUD_S)
+    bounds = {"reaper": MARGIN_S + REAP_EVERY_S + TIMER_S, "cloud timer": CLOUD_S}
+    assert overshoot(trial) <= bounds.get(layer, TIMER_S)
 
 
 def test_one_machine_that_died_hours_before_the_deadline_keeps_no_other_from_its_end() -> None:
@@ -59,6 +60,12 @@ def test_one_machine_that_died_hours_before_the_deadline_keeps_no_other_from_its
     first, *others = sorted(ours(trial), key=lambda one: one.ended_at or float("inf"))
     assert first.ended_at is not None and first.ended_at < START + 600.0
     assert not trial.broken and len(others) == 2 and overshoot(trial) <= CLOUD_S
+
+
+def test_the_cloud_s_timer_never_comes_before_deadline_and_grace() -> None:
+    for deadline_s in range(420, 480, 5):
+        trial = ended_by(replace(LEFT["cloud timer"], deadline_s=float(deadline_s)))
+        assert not trial.broken and 0 <= overshoot(trial) <= CLOUD_S, deadline_s
 
 
 @pytest.mark.parametrize("where", LAYERS)

@@ -18,7 +18,8 @@ from sojourn.records import Receipt
 if TYPE_CHECKING:
     from simulation.trial import Trial
 
-CLOUD_S = 60.0 + 5.0  # a cloud's timer is exact to the minute; a call takes its time
+TIMER_S = 60.0 + 5.0  # to see that it is over and to go; a call takes its time
+CLOUD_S = 60.0 + TIMER_S  # a cloud's timer acts within the full minute that follows
 SKEW_S = 25.0  # clocks may be that much apart here, and a reaper sweeps by its own
 NORMAL_S = 60.0
 POLL_S = 12.0  # between two looks at a machine that ends by itself
@@ -82,9 +83,9 @@ def allowed(trial: Trial, instance: Any) -> float:
     own = machine is not None and machine.timer is not None and not machine.frozen
     armed = trial.setting.timers and instance.identity in getattr(trial.cloud, "armed", ())
     if own or armed:
-        return CLOUD_S
+        return TIMER_S if own else CLOUD_S
     spoilt = sum(outage.until > _limit(trial, instance) for outage in trial.faults.outages)  # sweeps, one by each
-    return MARGIN_S + (1 + spoilt) * REAP_EVERY_S + CLOUD_S
+    return MARGIN_S + (1 + spoilt) * REAP_EVERY_S + TIMER_S
 
 
 def _early(trial: Trial, run: str) -> Iterator[str]:

@@ -38,6 +38,7 @@ def request(boot: Boot, offer: Offer, agent: Archive) -> Request:
     return {
         "token": boot.lease,
         "region": offer.region,
+        "ends_at": math.ceil(boot.deadline_at + boot.grace_s),
         "machines": [name.machine(node) for node in range(boot.nodes)],
         "parts": [
             *({"kind": "volume", "name": name.machine(node)} for node in range(boot.nodes)),
@@ -50,9 +51,13 @@ def request(boot: Boot, offer: Offer, agent: Archive) -> Request:
     }
 
 
-def ends_at(moment: float) -> str:
-    """EventBridge's word for a moment; two of them compare as their moments do."""
-    return f"at({datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%S})"
+def by(moment: float) -> str:
+    """EventBridge's word for the first full minute that is not before a moment.
+
+    It is exact to the minute alone: what is for 1:00:45 may be done from 1:00:00 on.
+    https://docs.aws.amazon.com/scheduler/latest/UserGuide/schedule-types.html
+    """
+    return f"at({datetime.fromtimestamp(math.ceil(moment / 60) * 60, UTC):%Y-%m-%dT%H:%M:%S})"
 
 
 def _run_instances(boot: Boot, offer: Offer, agent: Archive, tags: Tags) -> dict[str, Any]:
@@ -122,7 +127,7 @@ def _create_schedule(boot: Boot, offer: Offer, machine: str) -> dict[str, Any]:
         "GroupName": SCHEDULE_GROUP,
         "ClientToken": machine,
         "Description": f"ends a machine of {boot.run}, whatever else happens",
-        "ScheduleExpression": ends_at(math.ceil(boot.deadline_at + boot.grace_s)),
+        "ScheduleExpression": by(boot.deadline_at + boot.grace_s),
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "ActionAfterCompletion": "DELETE",
         "Target": {

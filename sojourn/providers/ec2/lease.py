@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
@@ -69,7 +70,7 @@ class Ec2Provider:
             layers={
                 "agent timer": "the agent stops the script at the deadline and switches the machine off",
                 "machine timer": "the machine switches itself off at deadline + grace, which terminates it",
-                "cloud timer": "an EventBridge schedule for it alone ends it at deadline + grace, whatever runs there",
+                "cloud timer": "an EventBridge schedule for it alone ends it in the minute after deadline + grace",
                 "reaper": "by tag, in every region of the account",
             },
             makes_each=("instance", "volume", "schedule"),
@@ -101,9 +102,11 @@ class Ec2Provider:
         """Rent the machines, then arm the timers that end them; either may have been done before."""
         region = request["region"]
         self._regions[request["token"]] = region
-        ends_at = request["create_schedules"][0]["ScheduleExpression"]
-        if ends_at <= calls.ends_at(self.clock.now()):
-            raise LostError(f"aws: {request['token']} must end by {ends_at[3:-1]} UTC, for its time or its budget")
+        if request["ends_at"] <= self.clock.now():
+            end = datetime.fromtimestamp(request["ends_at"], UTC)
+            raise LostError(
+                f"aws: {request['token']} must end by {end:%Y-%m-%dT%H:%M:%S} UTC, for its time or its budget"
+            )
         group = request.get("create_placement_group")
         if group:
             cluster.make(self.clients, region, group)

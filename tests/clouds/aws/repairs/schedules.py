@@ -134,7 +134,11 @@ def ring(world: World) -> None:
 
 def _fire_if_due(world: World, group: Any, schedule: Any) -> None:
     at = due(schedule.schedule_expression, schedule.schedule_expression_timezone)
-    if at is None or at > time.time() or schedule.state != "ENABLED" or getattr(schedule, "fired", False):
+    if at is None:
+        return
+    minute = at // 60 * 60  # what is for 1:00:45 may be done from 1:00:00 on
+    is_early = minute > time.time() + world.timing.minute_ahead_s
+    if is_early or schedule.state != "ENABLED" or getattr(schedule, "fired", False):
         return
     schedule.fired = True
     record: dict[str, Any] = {"schedule": schedule.name, "at": time.time(), "error": None}
