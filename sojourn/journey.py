@@ -35,7 +35,7 @@ from sojourn.publish import Inputs, Published
 from sojourn.purging import wait_until_purged
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
-from sojourn.runs import checkouts, past_reports, remember
+from sojourn.runs import checkouts, past_reports, provide_home, remember
 from sojourn.shorthand import counted, format_clock, format_duration
 from sojourn.waiting import Clock, SystemClock
 
@@ -104,10 +104,11 @@ class Journey:
     @classmethod
     def begin(cls, plan: Plan, mailbox: Mailbox, *rest: object, **options: object) -> Journey:
         """Store the plan, before any side effect. Raises SpecError when the run id is taken or the clock is off."""
+        journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
+        provide_home(journey.home)
         if not mailbox.write_once("plan", plan):
             raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
         written = mailbox.store.modified(f"{mailbox.control}/plan.json")
-        journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
         remember(journey.home, mailbox.store)
         off = abs(written.timestamp() - journey.clock.now()) if written else 0.0
         if off > CLOCK_LIMIT_S:

@@ -62,6 +62,19 @@ def data_home() -> Path:
     return Path(os.environ.get("SOJOURN_HOME") or platformdirs.user_data_dir("sojourn")).absolute()
 
 
+def provide_home(home: Path) -> None:
+    """Make the data directory. Raises SpecError where it cannot be written, before anything is begun that needs it."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = f"{error.filename}: {error.strerror}"
+    else:
+        if os.access(home, os.W_OK | os.X_OK):
+            return
+        why = f"{home} may not be written"
+    raise SpecError(f"the data directory cannot be used: {why}", hint="name another: export SOJOURN_HOME=DIRECTORY")
+
+
 def default_store(home: Path) -> str:
     """The URL of the store when none is named: `SOJOURN_STORE`, or a directory of this user's."""
     return os.environ.get("SOJOURN_STORE") or (home / "store").as_uri()

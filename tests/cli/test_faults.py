@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from cli.faults import KEPT, told
+from sojourn.errors import SpecError
+from sojourn.runs import provide_home
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +80,15 @@ def test_an_error_of_the_system_says_what_was_being_done_and_what_mends_it(
     sentence = told(raised(OSError(number, os.strerror(number), *where)), ["reap", "--dry-run"])
     assert said in sentence and mend in sentence
     assert file_of(sentence).exists()
+
+
+def test_a_data_directory_that_cannot_be_made_is_told_before_a_run_begins(tmp_path: Path) -> None:
+    provide_home(tmp_path / "new/home")
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file/home"):
+        with pytest.raises(SpecError, match="the data directory cannot be used: .*/file") as caught:
+            provide_home(place)
+        assert "export SOJOURN_HOME=DIRECTORY" in str(caught.value.hint)
 
 
 def test_files_of_old_faults_go(home: Path) -> None:
