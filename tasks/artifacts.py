@@ -16,7 +16,6 @@ from uuid import UUID
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
-    create_table_artifact,
     update_progress_artifact,
 )
 
@@ -103,9 +102,15 @@ def _clock(at: float) -> str:
 
 
 def show_findings(findings: list[Finding]) -> None:
-    """What a sweep found, a row for each machine or run."""
-    rows = [finding.model_dump(mode="json") for finding in findings]
-    _try(lambda: create_table_artifact(rows, key="reap", description=f"{counted(len(rows), 'finding')} of a sweep"))
+    """What a sweep found, a line for each machine or run."""
+    page, said = findings_page(findings), f"{counted(len(findings), 'finding')} of a sweep"
+    _try(lambda: create_markdown_artifact(page, key="reap", description=said))
+
+
+def findings_page(findings: Iterable[Finding]) -> str:
+    """What was done about each, and why."""
+    page = _list((one.action, f"{_code(one.name)} of {_code(one.run)}: {_plain(one.reason)}") for one in findings)
+    return page or "Nothing stands that should not.\n"
 
 
 def show_report(report: Report, outcome: Outcome | None) -> None:

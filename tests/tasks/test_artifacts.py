@@ -13,9 +13,10 @@ import pytest
 from sojourn.following import Status
 from sojourn.metrics import Metrics
 from sojourn.publish import Published
+from sojourn.reap import Finding
 from sojourn.records import Outcome, Receipt, Resource
 from sojourn.report import Comparison, Report
-from tasks.artifacts import how_far, receipt_page, report_page
+from tasks.artifacts import findings_page, how_far, receipt_page, report_page
 
 
 def report(**more: Any) -> Report:
@@ -93,6 +94,13 @@ def test_the_report_of_a_failed_run_ends_with_the_last_lines_of_the_rank_that_fa
     page = report_page(report(state="failed", message=ended.message), ended)
     assert f"## Last lines of its log, rank 1\n\n````text\n{tail}\n````\n" in page
     assert "Last lines" not in report_page(report(), ended.model_copy(update={"state": "succeeded"}))
+
+
+def test_a_sweep_tells_what_was_done_about_each_and_why() -> None:
+    done = Finding(name="sojourn-a-1-0-9cc1", run="quiet-heron-7f3a", action="closed", reason="lost: *gone*")
+    told = "- **closed** `sojourn-a-1-0-9cc1` of `quiet-heron-7f3a`: lost: \\*gone\\*\n"
+    assert findings_page([done]) == told
+    assert "Nothing stands" in findings_page([])
 
 
 @pytest.mark.parametrize(
