@@ -29,7 +29,7 @@ FOLDER = "placed"
 HASHES = 3  # known of a path: the one that stands, and one on its way there when we died
 LOCK_WAIT_S = 30.0
 
-Whose = Literal["nobody", "same", "older", "newer", "user"]
+Whose = Literal["nobody", "same", "older", "newer", "user", "elsewhere"]
 
 
 class Mark(Record):
@@ -77,12 +77,13 @@ class Placings:
         target = self.root / entry.path
         if _is_free(target, self.root):
             return Stands("nobody")
-        if target.is_symlink() or not target.is_file() or not target.resolve().is_relative_to(self.root):
+        if not target.resolve().is_relative_to(self.root):
+            return Stands("elsewhere")
+        if target.is_symlink() or not target.is_file():
             return Stands("user", since=_changed_at(target))
         mark = self._mark(entry.path, target)
         if mark is None:
-            same = target.stat().st_size == entry.size and hash_file(target) == entry.hash
-            return Stands("same") if same else Stands("user", since=target.stat().st_mtime)
+            return Stands("same") if holds(target, entry) else Stands("user", since=target.stat().st_mtime)
         if mark.hash == entry.hash:
             return Stands("same", mark.run)
         return Stands("older" if mark.planned_at <= planned_at else "newer", mark.run)
@@ -159,6 +160,15 @@ def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[
         for path in found
         if path not in tracked and read.isdisjoint((PurePosixPath(path), *PurePosixPath(path).parents))
     }
+
+
+def holds(target: Path, entry: FileEntry) -> bool:
+    """Whether this very content is there already, to be executed or not as it should be."""
+    if not target.is_file():
+        return False
+    state = target.stat()
+    alike = state.st_size == entry.size and (state.st_mode ^ entry.mode) & 0o100 == 0
+    return alike and hash_file(target) == entry.hash
 
 
 def _is_free(target: Path, root: Path) -> bool:

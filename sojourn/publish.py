@@ -15,14 +15,15 @@ from sojourn import bundle, homecoming, programs
 from sojourn.agent.patterns import Patterns
 from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
-from sojourn.errors import SojournError, SpecError, first_line
+from sojourn.errors import SojournError, SpecError, TransientError, first_line
 from sojourn.mailbox import Mailbox
-from sojourn.placing import Placings, Stands
+from sojourn.placing import Placings, Stands, holds
 from sojourn.planning import Plan
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Outcome, Record
 
 NAMED = 3  # files of a sentence
+_COSTS_ITSELF = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
 class Inputs(Record):
@@ -131,24 +132,35 @@ def _placed(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> bool:
     """Put a result at its place, whole; False where this user may not write."""
     target = placings.root / entry.path
     try:
-        if not (target.is_file() and target.stat().st_size == entry.size and bundle.hash_file(target) == entry.hash):
+        if not holds(target, entry):
             bundle.fetch_file(entry, mailbox, target)
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError):
+    except _COSTS_ITSELF:
         return False
+    except SojournError as error:
+        return _give_up(error)
     return True
 
 
 def _fetched(entry: FileEntry, mailbox: Mailbox, aside: Path) -> bool:
     try:
         bundle.fetch_file(entry, mailbox, aside / entry.path)
-    except (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError):
+    except _COSTS_ITSELF:
         return False
+    except SojournError as error:
+        return _give_up(error)
     return True
+
+
+def _give_up(error: SojournError) -> bool:
+    """One broken object costs itself; a store that is away costs a second try."""
+    if isinstance(error, TransientError):
+        raise error
+    return False
 
 
 def _nowhere(stuck: list[FileEntry], aside: Path, run: str) -> list[str]:
     paths = _names([entry.path for entry in stuck])
-    return [f"{paths} cannot be written in {aside} either: sojourn pull {run} --to DIR"] if stuck else []
+    return [f"{paths} cannot be brought into {aside} either: sojourn pull {run} --to DIR"] if stuck else []
 
 
 def _not_writable(refused: list[FileEntry], aside: Path) -> list[str]:
@@ -169,6 +181,8 @@ def _older_there(others: list[tuple[FileEntry, Stands]], aside: Path) -> list[st
 def _cause(stands: Stands) -> str:
     if stands.whose == "newer":
         return f"is of the newer run {stands.run}"
+    if stands.whose == "elsewhere":
+        return "would lie behind a link that leads out of the project"
     since = f" since {datetime.fromtimestamp(stands.since):%d %b %H:%M}" if stands.since else ""
     return f"is yours{since} and was kept"
 

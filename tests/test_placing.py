@@ -189,12 +189,50 @@ def test_two_runs_that_come_home_at_once_leave_the_newer_results(world: World) -
     assert {world.read(_path(name)) for name in names} == {"newer"}
 
 
+def test_what_became_executable_is_no_longer_the_same(world: World) -> None:
+    (world.root / "mine.sh").write_text("x")
+    entry = world.entry("mine.sh", "x", 0o755)
+    plan = Plan.model_construct(run="first", created_at=1.0)
+    sent = Bundle(archive=None, files=(), listing=(entry,), directory=".")
+    project = Project.at(world.root)
+    placings = Placings(world.home, project.root)
+    done = place_files(plan, [entry], sent, Mailbox(world.store, "p", "first"), project, placings)
+    assert done.beside == ("mine.sh",) and (world.root / "runs/first/mine.sh").stat().st_mode & 0o100
+
+    for mode in (0o644, 0o755):
+        entry = world.entry("ours.sh", "y", mode)
+        place_files(plan, [entry], sent, Mailbox(world.store, "p", "first"), project, placings)
+        assert (world.root / "ours.sh").stat().st_mode & 0o777 == mode
+
+
+def test_a_folder_that_is_a_link_out_of_the_project_gets_no_result(world: World, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (world.root / "out").symlink_to(tmp_path / "disk")
+    done = world.home_comes("first", 1.0, out__a_txt="a")
+    assert not list((tmp_path / "disk").iterdir()) and world.read("runs/first/out/a.txt") == "a"
+    assert "out/a.txt at its place would lie behind a link that leads out of the project" in done.warnings[0]
+
+
+def test_a_result_whose_object_is_broken_costs_itself_alone(world: World) -> None:
+    broken = world.entry("bad.txt", "good")
+    world.store.put(broken.source, b"oops")
+    plan = Plan.model_construct(run="first", created_at=1.0)
+    sent = Bundle(archive=None, files=(), listing=(), directory=".")
+    project = Project.at(world.root)
+    files = [broken, world.entry("fine.txt", "fine")]
+    done = place_files(
+        plan, files, sent, Mailbox(world.store, "p", "first"), project, Placings(world.home, project.root)
+    )
+    assert done.placed == ("fine.txt",) and world.read("fine.txt") == "fine"
+    assert "bad.txt cannot be brought into " in done.warnings[-1]
+
+
 def test_a_result_that_can_be_written_nowhere_is_named_with_the_command_that_brings_it(world: World) -> None:
     (world.root / "runs").write_text("in the way")
     (world.root / "a.txt").write_text("mine")
     done = world.home_comes("first", 1.0, a_txt="result", b_txt="b")
     assert world.read("b.txt") == "b" and done.placed == ("b.txt",) and not done.beside
-    assert done.warnings[-1].startswith("a.txt cannot be written in ")
+    assert done.warnings[-1].startswith("a.txt cannot be brought into ")
     assert done.warnings[-1].endswith("either: sojourn pull first --to DIR")
 
 

@@ -11,7 +11,7 @@ from sojourn.agent.errors import Late, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
 from sojourn.agent.store import Store
-from sojourn.agent.tree import Sign
+from sojourn.agent.tree import Sign, sign_of
 
 
 class Keeper:
@@ -77,13 +77,13 @@ class Keeper:
         full = os.path.join(self._root, path)
         with open(full, "rb") as file:
             before = os.fstat(file.fileno())
-            if (before.st_size, before.st_mtime_ns, before.st_ino) != sign:
+            if sign_of(before) != sign:
                 return None
             digest, size = self._store.keep(self._place.blobs, file, self._in_time)
         source = f"{self._place.blobs}/{digest}"
         self._stored.add(source)
         after = os.stat(full)
-        if (after.st_size, after.st_mtime_ns, after.st_ino) != sign or size != sign.size:
+        if sign_of(after) != sign or size != sign.size:
             return None
         mode = stat.S_IMODE(before.st_mode)
         line = {"path": path, "hash": f"sha256:{digest}", "size": size, "mode": mode, "source": source}

@@ -25,7 +25,7 @@ from sojourn.agent.errors import Exists, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
 from sojourn.agent.store import Store
-from sojourn.agent.tree import Sign, scan
+from sojourn.agent.tree import Sign, scan, sign_of
 
 LOOK_S = 2.0
 SLOWEST_S = 30.0
@@ -151,7 +151,7 @@ class Scalars:
         full = os.path.join(self._root, path)
         try:
             state = os.stat(full)
-            sign = Sign(state.st_size, state.st_mtime_ns, state.st_ino)
+            sign = sign_of(state)
             if sign == self._known.get(path) or sign.size > FILE_LIMIT:
                 return []
             with open(full, encoding="utf-8") as file:

@@ -17,6 +17,12 @@ class Sign(NamedTuple):
     size: int
     mtime_ns: int
     inode: int
+    mode: int
+
+
+def sign_of(state: os.stat_result) -> Sign:
+    """The sign of a file in this state; its mode is part of it, for a script may make it executable later."""
+    return Sign(state.st_size, state.st_mtime_ns, state.st_ino, stat.S_IMODE(state.st_mode))
 
 
 CACHES = {"__pycache__", ".git", "node_modules", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints"}
@@ -70,7 +76,7 @@ def scan(
             elif not (all_of_it or path in wanted or not _cache(path)):
                 aside[path + "/" * stat.S_ISDIR(state.st_mode)] = CACHE
             elif stat.S_ISREG(state.st_mode):
-                found[path] = Sign(state.st_size, state.st_mtime_ns, state.st_ino)
+                found[path] = sign_of(state)
             elif not stat.S_ISDIR(state.st_mode):
                 aside[path] = SPECIAL
             elif linked and entry.is_symlink():

@@ -12,7 +12,7 @@ from sojourn.agent.commit import Committer
 from sojourn.agent.mailbox import Place
 from sojourn.agent.store import FileStore
 from sojourn.names import LeaseName
-from sojourn.records import Manifest
+from sojourn.records import FileEntry, Manifest
 
 LEASE = LeaseName("calm-heron-7f3a", 1)
 RUN = "machine/digits/calm-heron-7f3a"
@@ -78,6 +78,11 @@ class Node:
         found = {path: path.read_text() for path in (self.root / self.prefix / "blob").iterdir()}
         assert all(path.name == sha256(text) for path, text in found.items())
         return set(found.values())
+
+    def committed(self, what: str, sequence: int) -> tuple[FileEntry, ...]:
+        """The lines of a commit."""
+        body = (self.root / self.prefix / what / f"{sequence:08d}.json").read_bytes()
+        return Manifest.model_validate_json(body).files
 
     def manifest(self, what: str, sequence: int) -> dict[str, str]:
         """The files of a commit as they can be fetched now. Raises FileNotFoundError."""

@@ -206,7 +206,7 @@ def test_a_file_beside_that_grows_keeps_no_checkpoint_waiting(tmp_path: Path) ->
     node.write(dict.fromkeys(WHOLE["transformers"], "8"))
     node.commit_on(well_until=lambda: time.time() + 60)
     until = time.monotonic() + 10
-    while not (node.root / node.prefix / "ckpt").exists() and time.monotonic() < until:
+    while not (node.root / node.prefix / "ckpt/00000001.json").exists() and time.monotonic() < until:
         node.write({"out/checkpoint-8/train.log": str(time.time()), "out/runs/events.out.tfevents.1": str(time.time())})
         time.sleep(0.05)
     assert set(node.manifest("ckpt", 1)) == set(WHOLE["transformers"])

@@ -163,3 +163,17 @@ def test_home_and_kept_and_left_are_all_that_the_script_wrote(tmp_path: Path) ->
     told = sum(one.bytes for one in manifest.account)
     assert told + sum(len(text) for text in node.home().values()) == sizes
     assert kept and left, "each way is gone"
+
+
+def test_a_file_that_is_made_executable_later_comes_home_as_such(tmp_path: Path) -> None:
+    (tmp_path / "tree0").mkdir()
+    (tmp_path / "tree0" / "sent.sh").write_text("x")
+    node = Node(tmp_path, 0, 1, keep=GB)
+    node.write({"made.sh": "y"})
+    node.finish()
+    for name in ("made.sh", "sent.sh"):
+        (node.tree / name).chmod(0o755)
+    node.finish()
+    assert node.home() == {"made.sh": "y", "sent.sh": "x"}
+    modes = {entry.path: entry.mode for entry in node.committed("out", 2)}
+    assert modes == {"made.sh": 0o755, "sent.sh": 0o755}
