@@ -25,6 +25,7 @@ ASK_LIMIT_S = 60.0
 _HEADER = re.compile(r"^# /// script\s*$(?:\n#(?: .*)?)*?\n# ///\s*$", re.MULTILINE)
 _PYLOCK = re.compile(r"pylock(\.[^.]+)?\.toml")
 _REQUIREMENTS = re.compile(r"(.*[-_.])?(requirements?|reqs?)([-_.].*)?\.(txt|in)", re.IGNORECASE)
+_ITSELF = re.compile(r"^\s*(-e\s*|--editable[ =]\s*)?(\.|file:\.)/?(\[[^\]]*\])?\s*([;#].*)?$", re.MULTILINE)
 _NOT_SEARCHED = {
     "node_modules",
     "site-packages",
@@ -241,6 +242,8 @@ def _passed_over(candidates: list[Source], level: Path, directory: Path, away: b
     # A lock and what it was made from are one thing.
     made_of = {"uv.lock": ("pyproject.toml",), "poetry.lock": ("pyproject.toml",), "pdm.lock": ("pyproject.toml",)}
     same = {*made_of.get(first.file.name, ()), "requirements.in", "setup.py", "setup.cfg"}
+    if first.kind == "requirements" and _ITSELF.search(first.file.read_text(encoding="utf-8", errors="replace")):
+        same.add("pyproject.toml")
     others = [shown(one.file, directory) for one in candidates[1:] if one.file.name not in same]
     if others:
         those = ", ".join(others)

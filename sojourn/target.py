@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PYTHON = "3.12"
 PYTHONS = tuple(f"3.{number}" for number in range(8, 16))
 ASKED = ".python-version"
+REQUIRES = re.compile(r"^#\s*requires-python\s*=\s*[\"']([^\"']+)", re.MULTILINE)  # of a script's header
 _MINOR = re.compile(r"(?:cpython-?)?(\d+\.\d+)")
 # glibc 2.28 is what uv means by linux-gnu; all images of the last years have it.
 _GLIBC = 28
@@ -81,14 +83,20 @@ class Target(Record):
         }
 
 
-def targets(offers: Iterable[Offer], directory: Path) -> tuple[Target, ...]:
-    """The kinds of machines on offer, each once, for a project here. Raises SpecError when no Python suits it."""
-    return tuple(dict.fromkeys(_target(offer, directory) for offer in offers))
+def targets(
+    offers: Iterable[Offer], directory: Path, root: Path | None = None, script: Path | None = None
+) -> tuple[Target, ...]:
+    """The kinds of machines on offer, each once, for a project here, or for a script that names its own packages.
+
+    Raises SpecError when no Python suits it.
+    """
+    asked, wanted = _asked(directory, root or directory), _required(directory, script)
+    return tuple(dict.fromkeys(_target(offer, asked, wanted) for offer in offers))
 
 
-def _target(offer: Offer, directory: Path) -> Target:
+def _target(offer: Offer, asked: str | None, wanted: SpecifierSet | None) -> Target:
     architecture, image = _image(offer)
-    return Target(architecture=architecture, python=_python(image, directory), image_python=image)
+    return Target(architecture=architecture, python=asked or _python(image, wanted), image_python=image)
 
 
 def _image(offer: Offer) -> tuple[str, str | None]:
@@ -103,14 +111,11 @@ def _minor(version: str) -> str | None:
     return found[1] if found else None
 
 
-def _python(image: str | None, directory: Path) -> str:
+def _python(image: str | None, required: SpecifierSet | None) -> str:
     """The image's Python if the project can do with it, else the nearest one that it can do with."""
     from packaging.specifiers import SpecifierSet
 
-    asked = _asked(directory)
-    if asked is not None:
-        return asked
-    wanted = _required(directory) or SpecifierSet()
+    wanted = required or SpecifierSet()
     best = image or PYTHON
     # As its latest release: `>=3.12.1` means a 3.12.
     known = [version for version in (best, *PYTHONS) if wanted.contains(f"{version}.99")]
@@ -126,9 +131,11 @@ def _number(version: str) -> int:
     return int(version.split(".")[1])
 
 
-def _asked(directory: Path) -> str | None:
-    file = directory / ASKED
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+def _asked(directory: Path, root: Path) -> str | None:
+    """What the nearest file upward says, as uv looks for it."""
+    above = (one for one in (directory, *directory.parents) if one == directory or one.is_relative_to(root))
+    file = next((one / ASKED for one in above if (one / ASKED).is_file()), None)
+    text = file.read_text(encoding="utf-8", errors="replace") if file else ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if not lines:
         return None
@@ -141,9 +148,14 @@ def _asked(directory: Path) -> str | None:
     return version
 
 
-def _required(directory: Path) -> SpecifierSet | None:
+def _required(directory: Path, script: Path | None) -> SpecifierSet | None:
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
+    if script is not None:
+        found = REQUIRES.search(script.read_text(encoding="utf-8", errors="replace"))
+        with suppress(InvalidSpecifier):
+            return SpecifierSet(found[1]) if found else None
+        return None
     file = directory / "pyproject.toml"
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}

@@ -144,6 +144,7 @@ def test_what_lies_there_and_is_not_used_is_named_with_what_makes_it_usable(
     [
         {"uv.lock": "", "pyproject.toml": PROJECT.format(name="x", needs="")},
         {"requirements.txt": "", "requirements.in": ""},
+        {"requirements.txt": "x\n-e .[viz]  # us\n", "pyproject.toml": PROJECT.format(name="x", needs="")},
         {"requirements.txt": "", "setup.py": "setup(install_requires=[])"},
         {"train.py": ""},
         {"tests/requirements.txt": "", ".venv/pyvenv.cfg": "", ".venv/requirements.txt": ""},
