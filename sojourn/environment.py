@@ -34,7 +34,7 @@ from sojourn.reading import desk, directories, outside, read, without_directorie
 from sojourn.records import LocalPackage, Network, Offer, Record, Setup
 from sojourn.requirements import Lock, lock
 from sojourn.sources import EXPORTS, Chosen, Kind, Source, choose, not_used, requirement_files, shown
-from sojourn.target import targets
+from sojourn.target import REQUIRES, targets
 from sojourn.uv import ask_uv, run_uv
 
 READY = "ready"
@@ -144,7 +144,7 @@ def resolve_away(
         return Environment(
             kind="current", notes=tuple(chosen.notes), packages=tuple(one.package for one in own if one.built is None)
         )
-    packages = _packages(chosen.source, root)
+    packages, is_script = _packages(chosen.source, root), chosen.source.kind == "script"
     locks = tuple(
         lock(
             chosen.source,
@@ -155,7 +155,7 @@ def resolve_away(
             wanted=wanted(asked),
             packages=packages,
         )
-        for kind in targets(offers, chosen.source.folder)
+        for kind in targets(offers, chosen.source.folder, root, chosen.source.file if is_script else None)
     )
     digest = hashlib.sha256("".join(one.digest for one in locks).encode()).hexdigest()[:16]
     return Environment(
@@ -426,9 +426,7 @@ def _asked_python(source: Source) -> tuple[str, ...]:
     """A script's header may ask for a Python; what a project asks for uv sees by itself."""
     if source.kind != "script":
         return ()
-    found = re.search(
-        r"^#\s*requires-python\s*=\s*[\"']([^\"']+)", source.file.read_text(encoding="utf-8"), re.MULTILINE
-    )
+    found = REQUIRES.search(source.file.read_text(encoding="utf-8", errors="replace"))
     return ("--python", found[1]) if found else ()
 
 

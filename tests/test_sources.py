@@ -15,8 +15,10 @@ from sojourn.dependencies import Dependencies
 from sojourn.environment import not_installed, resolve, resolve_away
 from sojourn.errors import SpecError
 from sojourn.project import Project
+from sojourn.records import Offer
 from sojourn.sources import Chosen, choose
 from sojourn.spec import make_launch, read_launch
+from sojourn.target import targets
 from sojourn.uv import run_uv
 
 PROJECT = '[project]\nname = "{name}"\nversion = "1"\nrequires-python = ">=3.9"\ndependencies = [{needs}]\n'
@@ -298,3 +300,12 @@ def test_beside_a_module_that_is_missing_stands_the_file_that_may_have_it(
 
     assert (words in said and "no module named timm" in said) if words else said == ""
     assert not_installed(current, "ValueError: x", tmp_path) == ()
+
+
+def test_a_rented_machine_gets_the_python_that_the_nearest_file_upward_or_the_script_asks_for(tmp_path: Path) -> None:
+    offer = Offer(provider="x", machine="m", place="p", price=1, cpus=1, memory=1, python="3.12")
+    script = write(tmp_path, {".python-version": "3.11\n", "below/x": "", "x/train.py": HEADER.replace("3.9", "3.13")})
+
+    assert targets([offer], tmp_path / "below", tmp_path)[0].python == "3.11"
+    assert targets([offer], tmp_path / "below", tmp_path / "below")[0].python == "3.12"
+    assert targets([offer], script / "x", script / "x", script / "x/train.py")[0].python == "3.13"
