@@ -182,7 +182,8 @@ class _Repository:
 
     reason = IGNORED
 
-    def __init__(self, folder: Path, prefix: str) -> None:
+    def __init__(self, folder: Path, prefix: str, around: _Rules | None = None) -> None:
+        self._around = around  # may track files of this folder too, from before a repository was made in it
         tracked = [line.partition("\t") for line in _asked(folder, "ls-files", "-s", "-z")]
         status = _asked(folder, "status", *_STATUS)
         self._submodules = {prefix + path for mode, _, path in tracked if mode.startswith("160000")}
@@ -190,7 +191,7 @@ class _Repository:
         self._ignored = {prefix + line[3:].rstrip("/") for line in status if line.startswith("!! ")}
 
     def tracks(self, path: str) -> bool:
-        return path in self._tracked
+        return path in self._tracked or (self._around is not None and self._around.tracks(path))
 
     def ignores(self, path: str, folder: bool) -> bool:
         return path in self._ignored
@@ -346,7 +347,7 @@ class _Walk:
         if os.path.lexists(folder / ".git"):
             if self._is_worktree(folder) and not (rules.tracks(path) or path in self._leads_to_needed):
                 return self._leave(path + "/", WORKTREE)
-            inner = _Repository(folder, path + "/") if git.top_of(folder) else rules
+            inner = _Repository(folder, path + "/", rules) if git.top_of(folder) else rules
             return self.folder(path, inner, ignored=False)
         if rules.is_submodule(path) and _holds_no_file(folder):
             self.found.folders.append(path)

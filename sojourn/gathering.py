@@ -9,6 +9,7 @@ from typing import NamedTuple
 from sojourn import bundle, checkpoint
 from sojourn.carrying import carry
 from sojourn.dataset import Dataset
+from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.project import Project
@@ -34,6 +35,11 @@ def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathere
         assert project.dvc is not None
         dataset = Dataset(project.dvc, project.directory)
         stage = dataset.at(plan.stage.name)
+        if plan.stage.lines and stage.command != plan.stage.lines:
+            raise SpecError(
+                f"stage {plan.stage.name!r} has another command by now than the plan: {'; '.join(stage.command)}",
+                hint=f"plan it again: sojourn train --stage {plan.stage.name}",
+            )
         sent += dataset.push(stage, echo).bytes
         carried, carried_bytes = carry(dataset.out_of_reach(stage, plan.capability.shares_host), mailbox)
         sent += carried_bytes

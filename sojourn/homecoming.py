@@ -53,14 +53,22 @@ class Refused(Record):
 
 
 def commit(
-    root: Path, scratch: Path, address: str, *, top: Path, inputs: Sequence[FileEntry], outputs: Path
+    root: Path,
+    scratch: Path,
+    address: str,
+    *,
+    top: Path,
+    inputs: Sequence[FileEntry],
+    outputs: Path,
+    command: tuple[str, ...] = (),
 ) -> Committed:
     """Commit what ran, in a scratch tree, into the user's DVC cache.
 
     `root` is the user's DVC root and `scratch` the same directory of the bundle unpacked again.
     `outputs` holds what came home and `inputs` what DVC's remote gave, both with paths from `top`,
     the root of the bundle. The data is not read: its hashes are those that the machine verified.
-    An input that DVC did not hash must lie in the scratch tree.
+    An input that DVC did not hash must lie in the scratch tree. `command` are the lines that ran: dvc.yaml
+    may have been edited between the plan and the sending of the bundle.
     Raises TrainingError when a declared output is missing.
     """
     below = root.resolve().relative_to(top.resolve())
@@ -79,6 +87,8 @@ def commit(
             entry = exclusively(repo, f"commit {address}", lambda: _commit(stage, known, folders))
         finally:
             repo.close()
+    if command:
+        entry["cmd"] = command[0] if len(command) == 1 and isinstance(entry["cmd"], str) else list(command)
     return Committed(address=address, entry=entry, tree=tree, folders=folders)
 
 

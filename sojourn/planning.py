@@ -39,6 +39,7 @@ class StagePlan(Record):
     """A DVC stage as it will run: what it needs, makes, and what runs here around it."""
 
     name: str
+    lines: tuple[str, ...] = Field(default=(), description="Its command, as DVC read it when the run was planned")
     root: str = Field(default=".", description="The DVC root, relative to the bundle's root")
     outputs: tuple[str, ...] = Field(description="Relative to the bundle's root")
     remove: tuple[str, ...] = Field(description="Outputs of an older run, removed before the start")
@@ -404,6 +405,7 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
     outputs = {_from_root(project, out.path): out for out in stage.outputs}
     return StagePlan(
         name=stage.address,
+        lines=stage.command,
         root=_from_root(project, "."),
         outputs=tuple(outputs),
         remove=tuple(path for path, out in outputs.items() if not out.persist),

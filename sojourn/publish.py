@@ -249,6 +249,7 @@ def commit_stage(
             top=project.root,
             inputs=tuple(entry for entry in inputs.files if _is_dvc(entry)),
             outputs=scratch / "outputs",
+            command=plan.stage.lines,
         )
         applied = homecoming.apply(dataset.root, committed)
     finally:

@@ -200,8 +200,8 @@ class Run:
         """Bring the outputs home."""
         return homecoming.apply(self.project.root, self.commit())
 
-    def commit(self) -> homecoming.Committed:
-        """Commit the stage in its scratch tree."""
+    def commit(self, command: tuple[str, ...] = ()) -> homecoming.Committed:
+        """Commit the stage in its scratch tree; `command` is what ran, if not what stands there."""
         below = self.project.root.relative_to(self.project.top)
         return homecoming.commit(
             self.project.root,
@@ -210,6 +210,7 @@ class Run:
             top=self.project.top,
             inputs=self.inputs,
             outputs=self.folder / "outputs",
+            command=command,
         )
 
     def _send_bundle(self, scratch: Path, inputs: tuple[str, ...]) -> None:

@@ -248,6 +248,14 @@ def test_files_in_a_submodules_place_that_no_repository_keeps_travel(tree: Path,
     assert "third/lib/net.py" in paths(tree)
 
 
+def test_files_that_the_outer_repository_tracks_travel_whatever_the_inner_one_ignores(tree: Path) -> None:
+    repository(tree, "lib/build/made.py")
+    repository(tree / "lib", "net.py", ignored="build/\n")
+    write(tree, "lib/build/more.py")
+
+    assert "lib/build/made.py" in paths(tree) and "lib/build/more.py" not in paths(tree)
+
+
 def test_an_environment_and_caches_stay_in_git_too_unless_tracked(tree: Path) -> None:
     repository(tree, "train.py", "node_modules/kept.js")
     write(tree, "env/pyvenv.cfg", "env/bin/x", "conda/conda-meta/history", "src/__pycache__/x.pyc")

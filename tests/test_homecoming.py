@@ -115,6 +115,17 @@ def test_an_edited_parameter_or_command_is_refused_by_name(
     assert isinstance(run.home(), Applied)
 
 
+def test_a_command_that_was_edited_before_the_bundle_was_sent_is_not_recorded(project: Project) -> None:
+    ran = project.dataset().stage("train").command
+    project.write("dvc.yaml", dvc_project.DVC_YAML.replace("python3 train.py", "python3 -u train.py"))
+    run = project.send()
+    before = project.tree()
+
+    assert homecoming.apply(project.root, run.commit(ran)) == Refused(paths=("dvc.yaml: command",))
+    assert project.tree() == before
+    assert isinstance(homecoming.apply(project.root, run.commit(run.stage.command)), Applied)
+
+
 def test_edits_elsewhere_do_not_matter(project: Project) -> None:
     run = project.send()
     project.write("unrelated.py", "print('edited')\n")
