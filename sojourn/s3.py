@@ -21,7 +21,7 @@ import obstore.store
 
 from sojourn.errors import AccessError, GoneError, SojournError, SpecError, TransientError, first_line
 from sojourn.providers.ec2.clients import SOMEWHERE, Clients
-from sojourn.providers.ec2.errors import CREDENTIALS_HINT, DEAD_CREDENTIALS, DECISIONS, code_of, translated
+from sojourn.providers.ec2.errors import CREDENTIALS_HINT, DEAD_CREDENTIALS, DECISIONS, code_of, region_in, translated
 
 KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 
@@ -41,11 +41,31 @@ class Bucket:
         client = self._clients.client("s3", SOMEWHERE)
         with translated(f"look at the bucket {self.name}"):
             try:
-                found = client.head_bucket(Bucket=self.name)
+                told = client.head_bucket(Bucket=self.name).get("BucketRegion")
             except Exception as error:
-                raise self._unusable(error) from error
+                told = region_in(error) if self._may_list(error) else None
+                if told is None:
+                    raise self._unusable(error) from error
         # Services that only speak S3's language have no regions, and take any.
-        return str(found.get("BucketRegion") or os.environ.get("AWS_DEFAULT_REGION") or SOMEWHERE)
+        return str(told or os.environ.get("AWS_DEFAULT_REGION") or SOMEWHERE)
+
+    def _may_list(self, refused: Exception) -> bool:
+        """Whether somebody who may not look at the whole bucket may list what lies below the prefix.
+
+        A right that is bound to a prefix does not let HeadBucket through, which names none; its refusal says
+        where the bucket lies all the same.
+        """
+        region = region_in(refused)
+        if not self.prefix or region is None or code_of(refused) not in ("403", "AccessDenied"):
+            return False
+        try:
+            client = self._clients.client("s3", region)
+            client.list_objects_v2(Bucket=self.name, Prefix=f"{self.prefix}/", MaxKeys=1)
+        except Exception as error:
+            if code_of(error) is None:
+                raise
+            return False
+        return True
 
     def forgets(self, key: str) -> float | None:
         """When a rule of the bucket removes the object, as S3 says of each object that one meets."""

@@ -95,7 +95,7 @@ class S3World:
         text: bytes = b"",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """After so many, for `times` requests: `refuse-503` and the like, `drop-before`, `drop-after`, `cut`."""
+        """After so many, for `times` requests: `refuse-503` and so on, `drop-before`, `drop-after`, `cut`, `chunk`."""
         with self._lock:
             self.faults.append(Fault(method, path, effect, times, after, text, headers or {}))
 
@@ -176,6 +176,8 @@ class _Handler(BaseHTTPRequestHandler):
         call.status = status
         if effect == "drop-after":
             return self._drop()
+        if effect == "chunk":
+            return self._chunk(headers, text)
         self._answer(status, headers, text, cut=effect == "cut")
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _any
@@ -192,6 +194,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(text[: len(text) // 2] if cut else text)
         if cut:
             self._drop()
+
+    def _chunk(self, headers: list[tuple[str, str]], text: bytes) -> None:
+        """As a proxy on the way may do it."""
+        self.send_response_only(200)
+        for name, value in headers:
+            if name.lower() not in HOP:
+                self.send_header(name, value)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text))
 
     def _drop(self) -> None:
         self.close_connection = True

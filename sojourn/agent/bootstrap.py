@@ -44,10 +44,19 @@ def fetch(bucket: str, key: str, region: str) -> bytes:
     """An object, asked for with a signature of the role that this machine has."""
     role = metadata("iam/security-credentials/").strip()
     keys = json.loads(metadata("iam/security-credentials/" + role))
-    host = f"{bucket}.s3.{region}.amazonaws.com"
-    path = "/" + urllib.parse.quote(key)
+    host, path = place(bucket, key, region)
     headers = signed(host, path, region, keys, datetime.datetime.now(datetime.timezone.utc))
     return ask(urllib.request.Request("https://" + host + path, headers=headers))
+
+
+def place(bucket: str, key: str, region: str) -> tuple[str, str]:
+    """Host and path of an object; a bucket with a dot in its name does not match the certificate of a host of its own.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/VirtualHosting.html
+    """
+    dotted = "." in bucket
+    host = f"{'' if dotted else bucket + '.'}s3.{region}.amazonaws.com"
+    return host, "/" + urllib.parse.quote(f"{bucket}/{key}" if dotted else key)
 
 
 def signed(host: str, path: str, region: str, keys: dict[str, str], now: datetime.datetime) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Blob(io.RawIOBase):
         self._ask = ask
         self._key = key
         self._tag = answer.headers.get("etag", "")
-        self.size = int(answer.headers.get("content-length") or 0)
+        self.size = _length(answer, key)
         self._lanes = ThreadPoolExecutor(LANES) if self.size > LARGE else None
         end = PIECE if self._lanes else self.size
         self._now = self._pieces(0, end, answer)
@@ -112,3 +112,13 @@ class Blob(io.RawIOBase):
             answer.close()
             raise StoreError(errno.EIO, f"{self._key} has changed while it was read (the store says {answer.status})")
         return answer
+
+
+def _length(answer: Answer, key: str) -> int:
+    """How long the object is. An answer that does not say so would be taken for an empty one."""
+    said = answer.headers.get("content-length", "")
+    if not said.isdecimal():
+        answer.close()
+        why = "the store does not say how long it is, perhaps because of a proxy on the way that sends it in chunks"
+        raise StoreError(errno.EIO, f"{key}: {why}")
+    return int(said)

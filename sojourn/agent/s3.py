@@ -18,7 +18,7 @@ import os
 import random
 import re
 import time
-from typing import BinaryIO, Mapping, cast
+from typing import BinaryIO, Mapping, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
 from sojourn.agent import multipart
@@ -37,10 +37,21 @@ ERROR_LIMIT = 64 << 10
 FINE = (200, 204, 206, 304, 404, 412, 416)
 BUSY = (408, 429, 500, 502, 503, 504)
 EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken")
-BUSY_CODES = ("RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted", "InternalError")
+BUSY_CODES = (
+    *("RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted", "InternalError"),
+    *("ThrottlingException", "Throttling"),  # of the service that keeps the keys of a bucket's encryption
+)
 PLACES = ("s3", "s3+http", "s3+https")
 CURES = 3  # of what is ours to mend, in one call
 WORTH_A_LOOK = 1 << 20  # a file of this size is not sent again when it is there
+
+
+class Said(NamedTuple):
+    """Why something was refused, its code, and where the bucket lies as far as that was told."""
+
+    why: str
+    code: str
+    region: str
 
 
 class S3Store:
@@ -179,8 +190,10 @@ class S3Store:
                 if answer.status in FINE:
                     self._heard = time.monotonic()
                     return answer
-                why, code = _said(answer)
-                cured = cures < CURES and self._cure(answer, code, credentials)
+                why, code, region = _said(answer)
+                # A HEAD has no room for words, so what it refuses may be keys that have ended.
+                ended = code in EXPIRED or (method == "HEAD" and answer.status == 400)
+                cured = cures < CURES and self._cure(answer, region, code, credentials if ended else None)
                 if not cured and answer.status not in BUSY and code not in BUSY_CODES:
                     raise _refused(answer.status, f"{method} {key}: {why}")
                 again = again or answer.status in BUSY
@@ -219,18 +232,17 @@ class S3Store:
         except OSError as error:
             raise OSError(errno.EIO, f"this machine has no credentials: {error.strerror}") from error
 
-    def _cure(self, answer: Answer, code: str, used: Credentials) -> bool:
+    def _cure(self, answer: Answer, region: str, code: str, ended: Credentials | None) -> bool:
         """Whether the reason of a refusal was ours to mend, and is mended."""
-        region = answer.headers.get("x-amz-bucket-region", "")
         if answer.status in (301, 307, 400, 403) and region != self._region and re.fullmatch("[a-z0-9-]+", region):
             self._region = region
             if not self._endpoint:
                 self.close()
                 self._pool = Pool(self._home())
             return True
-        if code in EXPIRED:
-            self._identity.expired(used)
-            return self._credentials() != used
+        if ended is not None:
+            self._identity.expired(ended)
+            return self._credentials() != ended
         if code == "RequestTimeTooSkewed":
             with contextlib.suppress(TypeError, ValueError):
                 self._skew = email.utils.parsedate_to_datetime(answer.headers.get("date", "")).timestamp() - time.time()
@@ -252,16 +264,17 @@ class S3Store:
 
 def _done(answer: Answer, fine: tuple[int, ...] = (200, 204)) -> None:
     if answer.status not in fine:
-        raise _refused(answer.status, _said(answer)[0])
+        raise _refused(answer.status, _said(answer).why)
     with contextlib.suppress(OSError):  # it is done, whatever becomes of the rest
         answer.read()
 
 
-def _said(answer: Answer) -> tuple[str, str]:
-    """What the service says about an error, and its code; an error may come with or without a text."""
+def _said(answer: Answer) -> Said:
+    """What the service says about an error, which may come with or without a text."""
     text = answer.whole(ERROR_LIMIT).decode(errors="replace")
     code = _element(text, "Code") or str(answer.status)
-    return f"{_element(text, 'Message') or 'no reason given'} ({code})", code
+    region = answer.headers.get("x-amz-bucket-region") or _element(text, "Region")
+    return Said(f"{_element(text, 'Message') or 'no reason given'} ({code})", code, region)
 
 
 def _element(text: str, name: str) -> str:

@@ -332,6 +332,32 @@ def test_the_bucket_s_region_is_learnt_from_its_answer(world: S3World, opened: C
     assert regions == ["us-east-1", "eu-west-1"]
 
 
+def test_the_bucket_s_region_is_learnt_from_the_words_of_its_answer(
+    world: S3World, opened: Callable[..., S3Store]
+) -> None:
+    store = opened(f"s3://{world.bucket()}", "us-east-1")
+    wrong = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>eu-west-1</Region></Error>"
+    world.reset()
+    world.fault("PUT", "key", "refuse-400", text=wrong)
+    store.put("key", b"")
+    assert "/eu-west-1/s3/" in {k.lower(): v for k, v in world.calls[1].headers.items()}["authorization"]
+
+
+def test_a_service_of_keys_that_is_busy_is_asked_again(world: S3World, bucket: S3Store) -> None:
+    busy = b"<Error><Code>ThrottlingException</Code><Message>Rate exceeded</Message></Error>"
+    world.fault("PUT", "key", "refuse-400", text=busy, times=2)
+    bucket.put("key", b"1")
+    assert bucket.get("key") == b"1"
+
+
+def test_an_answer_of_unknown_length_is_an_error_and_no_empty_object(world: S3World, bucket: S3Store) -> None:
+    bucket.put("key", b"1")
+    world.fault("GET", "key", "chunk")
+    with pytest.raises(StoreError, match="key: the store does not say how long it is"):
+        bucket.get("key")
+    assert bucket.get("key") == b"1"
+
+
 def test_a_clock_that_is_off_is_put_right_by_the_service_s(world: S3World, opened: Callable[..., S3Store]) -> None:
     store = opened(f"s3://{world.bucket()}")
     world.reset()
@@ -409,6 +435,20 @@ def test_keys_that_ended_before_their_time_are_fetched_anew_once(world: S3World,
         for call in world.calls
     ]
     assert signed == ["ASIA1", "ASIA2"]
+    store.close()
+
+
+def test_a_head_that_is_refused_without_a_word_is_asked_again_with_new_keys(world: S3World, tmp_path: Path) -> None:
+    program = (
+        f"echo >> {tmp_path / 'count'}; "
+        f'printf \'{{"Version": 1, "AccessKeyId": "ASIA%s", "SecretAccessKey": "s", "SessionToken": "t"}}\' '
+        f"$(wc -l < {tmp_path / 'count'})"
+    )
+    keys = {**world.environment, KEYS: json.dumps(["sh", "-c", program])}
+    store = S3Store(f"s3://{world.bucket()}", environ={k: v for k, v in keys.items() if "ACCESS_KEY" not in k})
+    store.put("a", b"1")
+    world.fault("HEAD", "/a", "refuse-400")
+    assert store.exists("a")
     store.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from sojourn.agent import bootstrap
 from sojourn.agent.pack import Archive, pack
+from sojourn.agent.s3 import S3Store
 from sojourn.errors import SpecError
 from sojourn.names import LeaseName
 from sojourn.providers.ec2.boot import LIMIT, user_data
@@ -78,6 +79,13 @@ def test_its_signature_is_amazons() -> None:
     now = datetime.datetime.strptime(request.context["timestamp"], "%Y%m%dT%H%M%SZ")
     ours = bootstrap.signed(host, path, "eu-west-1", keys, now)
     assert ours["authorization"] == request.headers["Authorization"]
+
+
+def test_a_bucket_with_a_dot_is_named_in_the_path_as_the_agent_does_it() -> None:
+    for bucket in ("acme-sojourn", "runs.acme.org"):
+        host, path = bootstrap.place(bucket, "team/control/a b.pyz", "eu-west-1")
+        store = S3Store(f"s3://{bucket}/team", "eu-west-1", environ={})
+        assert (f"https://{host}", path) == (store._home(), store._path("control/a b.pyz"))
 
 
 def test_a_machine_past_its_time_switches_itself_off_before_it_does_anything(tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from clouds.aws_cloud import ACCOUNT, AwsCloud
 
 from sojourn.errors import AccessError
 from sojourn.names import LeaseName
-from sojourn.providers.ec2 import checkup, policies
+from sojourn.providers.ec2 import checkup, policies, survey, ways
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.foundation import Foundation, Names, find
 from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.records import Boot, Market, Need
+from sojourn.storage import Store
 
 NAMES = Names(ACCOUNT, "us-east-1", "digits")
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
@@ -87,6 +88,33 @@ def code(call: Callable[[], object]) -> str:
 
 
 # --- whoever runs Sojourn -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bucket", ["acme-own", "runs.acme.org"])
+def test_a_store_below_a_prefix_is_used_with_exactly_the_printed_rights(
+    aws: AwsCloud, foundation: Foundation, monkeypatch: pytest.MonkeyPatch, bucket: str
+) -> None:
+    abroad = {"LocationConstraint": "eu-west-1"}
+    aws.client("s3", "eu-west-1").create_bucket(Bucket=bucket, CreateBucketConfiguration=abroad)
+    names = Names(ACCOUNT, "us-east-1", "digits", store=f"s3://{bucket}/team")
+    for name, value in aws.user("bo", policies.printed(names)["who_runs_sojourn"]).items():
+        monkeypatch.setenv(name, value)
+    aws.enforce()
+    store = Store(f"s3://{bucket}/team")
+    store.create("control/digits/x", b"1")
+    assert store.find("control/digits/x") == b"1" and store.region == "eu-west-1"
+    for other in (f"s3://{bucket}/others", f"s3://{bucket}"):
+        with pytest.raises(AccessError, match="is another account's, or not for these credentials"):
+            Store(other).find("control/digits/x")
+
+
+def test_where_the_bucket_of_a_remote_below_a_prefix_lies_is_known_with_exactly_the_printed_rights(
+    orchestrator: Clients,
+) -> None:
+    need = Need(machine="t3.micro", project="digits", network="none", data=(f"{REMOTE}/files",))
+    assert survey._data(need, orchestrator) == {"s3://acme-data": "us-east-1"}
+    assert ways.are_enough(need, "us-east-1", {"s3://acme-data": "us-east-1"})
+    assert not ways.are_enough(need, "us-east-1", {}), "a bucket that may be anywhere is not near"
 
 
 def lease(clients: Clients, foundation: Foundation, market: Market) -> dict[str, Any]:

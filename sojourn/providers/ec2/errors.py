@@ -120,6 +120,14 @@ def code_of(error: BaseException) -> str | None:
     return str(found) if found is not None else None
 
 
+def region_in(error: BaseException) -> str | None:
+    """Where a bucket lies, as S3 says also of one that it lets nobody look at."""
+    response = getattr(error, "response", None)
+    metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    found = metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region")
+    return str(found) if found else None
+
+
 def in_credentials(error: BaseException) -> bool:
     """Whether it was raised while botocore looked for credentials, also by what it runs and reads for them."""
     return any(module in ("botocore.credentials", "botocore.tokens") for module, _ in _frames(error))

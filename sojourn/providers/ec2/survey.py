@@ -17,7 +17,7 @@ from sojourn.catalogue import MachineType
 from sojourn.errors import AccessError, SojournError, SpecError
 from sojourn.providers.ec2 import cluster, foundation, images, prices, quotas, ways
 from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import translated
+from sojourn.providers.ec2.errors import region_in, translated
 from sojourn.providers.ec2.foundation import Foundation, Ground
 from sojourn.providers.ec2.images import Image
 from sojourn.providers.ec2.quotas import Limit
@@ -139,9 +139,13 @@ def _data(need: Need, clients: Clients) -> dict[str, str]:
     """Where each bucket is, as far as we may ask; that one does not exist is for others to say."""
     found = {}
     for bucket in {urlsplit(url).netloc for url in need.data if url.startswith("s3://")}:
-        with suppress(SojournError), translated("ask where a bucket is"):
-            answer = clients.client("s3").head_bucket(Bucket=bucket)
+        try:
+            with translated("ask where a bucket is"):
+                answer = clients.client("s3").head_bucket(Bucket=bucket)
             home = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region", clients.region)
+        except SojournError as error:  # a right to what lies below a prefix lets nobody ask for the bucket
+            home = region_in(error.__cause__ or error)
+        if home is not None:
             found[f"s3://{bucket}"] = home
     return found
 

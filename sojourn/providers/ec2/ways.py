@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/vpc/latest/privatelink/vpc-endpoints-s3.html
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
@@ -15,8 +16,9 @@ from sojourn.records import Need
 
 
 def are_enough(need: Need, region: str, data: dict[str, str]) -> bool:
-    """Whether a gateway in the region would do: all buckets are there, and nothing but buckets is read."""
-    return need.network == "none" and not need.secrets and set(data.values()) <= {region}
+    """Whether a gateway in the region would do: all buckets are known to be there, and nothing but buckets is read."""
+    near = all(data.get(f"s3://{urlsplit(url).netloc}") == region for url in need.data if url.startswith("s3://"))
+    return need.network == "none" and not need.secrets and near
 
 
 def inward(clients: Clients, region: str, subnets: list[dict[str, Any]]) -> frozenset[str]:

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from moto.iam.models import iam_backends
+from moto.s3.models import s3_backends
 from moto.sts.models import sts_backends
 
 from clouds.aws import answers
-from clouds.aws.calls import Call
+from clouds.aws.calls import Call, place
 from clouds.aws.iam.rights import needed
 from clouds.aws.iam.rules import Document, Request, allowed, matching
 from clouds.aws.iam.signatures import Keys, signed_rightly
@@ -127,7 +128,17 @@ def _short(arn: str) -> str:
 def _refused(call: Call, environ: dict[str, Any], start: answers.Start, said: tuple[str, int, str]) -> Iterable[bytes]:
     answers.drained(environ)
     code, status, message = said
-    return answers.error(start, call.service, code, status, message)
+    return answers.error(_telling_the_region(call, start), call.service, code, status, message)
+
+
+def _telling_the_region(call: Call, start: answers.Start) -> answers.Start:
+    """S3 says where a bucket lies also to whoever may not look at it.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadBucket.html
+    """
+    found = s3_backends[ACCOUNT]["aws"].buckets.get(place(call)[0]) if call.service == "s3" else None
+    told = [("x-amz-bucket-region", found.region_name)] if found else []
+    return lambda status, headers, *rest: start(status, [*headers, *told], *rest)
 
 
 def _denial(service: str) -> tuple[str, int]:
