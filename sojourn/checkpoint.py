@@ -7,10 +7,11 @@ number is there. A manifest without a commit is a checkpoint that was never fini
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from sojourn.agent import checkpoint_files
+from sojourn.agent.patterns import Patterns
 from sojourn.collect import newest_files
 from sojourn.errors import SpecError
 from sojourn.mailbox import Mailbox
@@ -74,6 +75,13 @@ def check_stored(found: Checkpoint | None, store: Store) -> None:
 def folders(files: Iterable[FileEntry]) -> tuple[str, ...]:
     """The folders that are restored whole: whatever else would lie in them was never part of the checkpoint."""
     return tuple(sorted({folder for entry in files if (folder := checkpoint_files.folder_of(entry.path))}))
+
+
+def outdated(paths: Iterable[str], files: Collection[FileEntry], patterns: Iterable[str]) -> set[str]:
+    """Those of the paths that would make a restored folder another checkpoint than the one that was taken."""
+    whole, restored = folders(files), {entry.path for entry in files}
+    inside = [path for path in paths if path not in restored and any(path.startswith(f"{one}/") for one in whole)]
+    return checkpoint_files.core(inside, Patterns(patterns).match)
 
 
 def newer_beside(found: Checkpoint | None, root: Path) -> dict[str, str]:

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from sojourn import bundle, checkpoint, command, environment, publish
 from sojourn.agent.pack import pack
+from sojourn.agent.patterns import Patterns
 from sojourn.collect import LOST, Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
@@ -273,7 +274,7 @@ class Journey:
             say(_where(placed), good=not placed.warnings)
         gone = [one for one in found.account if one.reason == LOST]
         missing = [f"{one.files} of its files, {LOST}: {', '.join(one.paths[:3])}" for one in gone]
-        for warning in (*missing, *placed.warnings):
+        for warning in (*missing, *self._unwritten(outcome, found), *placed.warnings):
             self.listener.warn(warning)
         return self._close(outcome, found, placed)
 
@@ -424,7 +425,8 @@ class Journey:
         resume = (checkpoint.newest(self.mailbox) if attempt > 1 else None) or plan.resume
         restored = resume.files if resume else ()
         paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
-        whole = checkpoint.folders(restored)
+        there = (entry.path for entry in (*sent.listing, *inputs.files))
+        old = checkpoint.outdated(there, restored, plan.checkpoint) - paths
         script = environment.variables(plan.environment, self.home) | plan.context() | plan.launch.variables
         return Order(
             run=plan.run,
@@ -435,8 +437,8 @@ class Journey:
             master_port=hellos[0].port,
             command=plan.command if plan.resume or not resume else plan.resuming_command(),
             bundle=sent,
-            inputs=(*(e for e in inputs.files if e.path not in paths and not _is_in(e.path, whole)), *restored),
-            clear=whole,
+            inputs=(*(e for e in inputs.files if e.path not in paths | old), *restored),
+            clear=tuple(sorted(old)),
             remove=_removed(plan.stage.remove if plan.stage else (), restored),
             path=environment.search_path(plan.environment, self.home),
             setup=environment.setup_for(plan.environment, self._setups, self._offer),
@@ -455,6 +457,13 @@ class Journey:
             grace_s=plan.launch.grace,
             hold_s=plan.launch.hold_on_failure,
         )
+
+    def _unwritten(self, outcome: Outcome, found: Collected) -> list[str]:
+        """What was asked for by name and never written: a slip in the name, as likely as not."""
+        if outcome.state != "succeeded":
+            return []
+        named = [name for name in self.plan.named_outputs if not any(map(Patterns([f"/{name}"]).match, _paths(found)))]
+        return [f"output {name!r} was not written" for name in named]
 
     def _place(self, outcome: Outcome, found: Collected) -> tuple[Published, Outcome]:
         """Bring the results home. What fails on the way is told, and keeps no run open: they are in the store."""
@@ -568,8 +577,8 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
 
 
-def _is_in(path: str, folders: tuple[str, ...]) -> bool:
-    return any(path.startswith(f"{folder}/") for folder in folders)
+def _paths(found: Collected) -> list[str]:
+    return [entry.path for entry in found.files]
 
 
 def _removed(outputs: tuple[str, ...], restored: tuple[FileEntry, ...]) -> tuple[str, ...]:

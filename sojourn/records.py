@@ -137,7 +137,7 @@ class Order(Record):
     command: Command
     bundle: Bundle
     inputs: tuple[FileEntry, ...] = ()
-    clear: tuple[str, ...] = Field(default=(), description="Folders emptied before the inputs come: restored whole")
+    clear: tuple[str, ...] = Field(default=(), description="Paths removed before the inputs come: of older checkpoints")
     remove: tuple[str, ...] = Field(default=(), description="Paths removed before the start: outputs of an older run")
     path: tuple[str, ...] = Field(
         default=(), description="Directories put before the machine's own PATH; relative ones begin at the tree's root"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from sojourn.agent import remains, tree
-from sojourn.collect import Collected
+from sojourn.collect import LOST, Collected
 from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
@@ -16,6 +16,7 @@ from sojourn.records import Remainder
 
 QUIET = (tree.CACHE, tree.EMPTY)  # told to whoever asks for all of it, and to nobody else
 SHOWN = 4  # reasons in a report that people read
+_HEADINGS = {remains.REMOVED: "still here", LOST: "lost"}
 _REMEDIES = {
     remains.BEYOND: "--keep SIZE",
     remains.TOO_MANY: "--output PATH",
@@ -43,7 +44,7 @@ def lines(kept: Iterable[Omission], left: Iterable[Omission]) -> list[tuple[str,
     """Heading and text, a line for each of the first few reasons."""
     shown = [("kept", _line(one)) for one in list(kept)[:SHOWN]]
     loud = [one for one in left if not one.trivial]
-    return [*shown, *(("left there", _line(one)) for one in loud[:SHOWN])]
+    return [*shown, *((_HEADINGS.get(one.reason, "left there"), _line(one)) for one in loud[:SHOWN])]
 
 
 def _together(one: Omission, other: Omission) -> Omission:

@@ -141,6 +141,20 @@ def test_folders_that_a_library_would_take_for_newer_stay_and_are_named(run: Run
     assert checkpoint.newer_beside(None, tmp_path) == {}
 
 
+def test_of_a_folder_that_is_restored_only_what_is_of_another_checkpoint_goes(run: Run) -> None:
+    files = [
+        FileEntry(path=path, hash="", size=1, source="x")
+        for path in ("out/checkpoint-8/model.pt", "step_1/model.pt", "best.pt")
+    ]
+    there = [
+        "out/checkpoint-8/model.pt", "out/checkpoint-8/optimizer.pt", "out/checkpoint-8/trainer_state.json",
+        "out/checkpoint-4/model.pt", "step_1/train.py", "step_1/data.csv", "step_1/old.pt", "other.pt",
+    ]  # fmt: skip
+    assert checkpoint.outdated(there, files, ["*.pt"]) == {
+        "out/checkpoint-8/optimizer.pt", "out/checkpoint-8/trainer_state.json", "step_1/old.pt",
+    }  # fmt: skip
+
+
 def test_what_lies_beside_a_checkpoint_and_is_no_part_of_it_is_told(run: Run) -> None:
     run.order(1, 0)
     run.commit(1, 0, 1, "out/checkpoint-8/model.pt")

@@ -53,6 +53,13 @@ def test_a_size_counts_by_powers_of_ten_unless_it_says_otherwise(text: str, size
     assert parse_size(text) == size
 
 
+@pytest.mark.parametrize(("text", "size"), [("0", 0), (0, 0), ("5GB", 5e9), (1e9, 1e9)])
+def test_what_is_kept_beside_the_results_may_be_nothing(text: object, size: float) -> None:
+    assert make_launch({"command": "python x.py", "keep": text}, origin="params.yaml").keep == size
+    with pytest.raises(SpecError, match="launch.keep"):
+        make_launch({"command": "python x.py", "keep": "-1"}, origin="params.yaml")
+
+
 @pytest.mark.parametrize("text", ["64", "", "GB", "64 bytes", "-1GB", "64GBB", "1e3GB"])
 def test_a_size_without_a_unit_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write it like 64GB or 1TB"):

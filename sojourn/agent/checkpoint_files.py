@@ -62,6 +62,16 @@ def members(paths: Collection[str], matches: Callable[[str], bool]) -> set[str]:
     return matched | inside | companions
 
 
+def core(paths: Collection[str], matches: Callable[[str], bool]) -> set[str]:
+    """Those of a checkpoint's paths that it is none without: what `matches`, its companions, all of a marked folder."""
+    marked = {posixpath.dirname(path) for path in paths if posixpath.basename(path) in _WHOLE | {"trainer_state.json"}}
+    return {
+        path
+        for path in paths
+        if matches(path) or _is_companion(path) or any(above in marked for above in _and_above(posixpath.dirname(path)))
+    }
+
+
 def half(paths: Collection[str], look: Look, lives: bool) -> set[str]:
     """Those of a checkpoint's paths that lack what their library writes last.
 

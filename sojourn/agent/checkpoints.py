@@ -20,6 +20,7 @@ from sojourn.agent.patterns import Patterns
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign
 
+PATIENCE_S = 30.0  # a file beside a checkpoint that is written for longer is a log or the like
 KEPT = 2  # of the complete ones; what is newer and not complete yet is kept besides
 
 
@@ -45,6 +46,7 @@ class Checkpoints:
         self._manifests = Manifests(store, place, "ckpt", clock)
         self._last: tuple[dict[str, Sign], set[str]] = ({}, {entry["path"] for entry in self._resumed})
         self._completed = 0
+        self._written_since: dict[str, float] = {}
         self.behind = False  # whether there is a newer one than was taken at the last look
         self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
 
@@ -66,7 +68,8 @@ class Checkpoints:
         if files and state != self._last:
             entries = self._whole(*state, quiet, now)
             if entries is not None:
-                self._manifests.write(entries)
+                if entries != self._manifests.newest:
+                    self._manifests.write(entries)
                 self._last = state
         self.behind = bool(files) and state != self._last
         self.complete()
@@ -114,16 +117,28 @@ class Checkpoints:
 
     def _whole(self, files: dict[str, Sign], untouched: set[str], quiet: float, now: float | None) -> list[Json] | None:
         """The checkpoint's lines; None while a file of it is being written, or was in the last seconds before `now`."""
-        now_ns = int((now or self._clock.now()) * 1e9)
-        if any(now_ns - sign.mtime_ns < quiet * 1e9 for sign in files.values()):
+        restless = self._restless(files, quiet, now)
+        if restless and not self._can_do_without(restless, files):
             return None
-        if self._being_written() & {sign.inode for sign in files.values()}:
-            return None
+        if not restless:
+            self._written_since = {}
+        files = {path: sign for path, sign in files.items() if path not in restless}
         entries = [self._keeper.entry(path, sign) for path, sign in sorted(files.items())]
         if not all(self._keeper.holds(path, sign) for path, sign in files.items()):
             return None
         # What an earlier attempt left and this one did not touch is part of it.
         return [entry for entry in entries if entry] + [e for e in self._resumed if e["path"] in untouched]
+
+    def _restless(self, files: dict[str, Sign], quiet: float, now: float | None) -> set[str]:
+        now_ns, open_now = int((now or self._clock.now()) * 1e9), self._being_written()
+        return {path for path, sign in files.items() if now_ns - sign.mtime_ns < quiet * 1e9 or sign.inode in open_now}
+
+    def _can_do_without(self, restless: set[str], files: dict[str, Sign]) -> bool:
+        """Whether what is being written has been for so long that it is a log in the same folder, and no part of it."""
+        began = {path: self._written_since.get(path, self._clock.monotonic()) for path in restless}
+        self._written_since = began
+        own = checkpoint_files.core(files, self._patterns.match) | {entry["path"] for entry in self._resumed}
+        return not restless & own and all(self._clock.monotonic() - since > PATIENCE_S for since in began.values())
 
     def _commit(self, number: int) -> bool:
         if not all(node.exists(f"ckpt/{number:08d}.json") for node in self._place.nodes):

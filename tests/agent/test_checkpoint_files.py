@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from node_world import Node, sha256
 
+from sojourn.agent import checkpoints
 from sojourn.agent.checkpoint_files import half, members
 from sojourn.agent.patterns import Patterns
 from sojourn.planning import CHECKPOINTS
@@ -211,3 +212,20 @@ def test_a_file_beside_that_grows_keeps_no_checkpoint_waiting(tmp_path: Path) ->
         time.sleep(0.05)
     assert set(node.manifest("ckpt", 1)) == set(WHOLE["transformers"])
     assert os.listdir(node.tree)
+
+
+def test_a_log_in_a_folder_of_the_scripts_own_delays_a_checkpoint_and_does_not_prevent_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "PATIENCE_S", 1.5)
+    node = Node(tmp_path, 0, 1, checkpoint=["*.pt"], commit_every_s=0.2)
+    node.write({"step_1/model.pt": "1", "step_1/state.json": "1"})
+    node.commit_on(well_until=lambda: time.time() + 60)
+    until = time.monotonic() + 15
+    while not (node.root / node.prefix / "ckpt/00000001.json").exists() and time.monotonic() < until:
+        node.write({"step_1/progress.txt": str(time.time())})
+        time.sleep(0.05)
+    assert set(node.manifest("ckpt", 1)) == {"step_1/model.pt", "step_1/state.json"}
+    time.sleep(1.0)
+    node.write({"step_1/progress.txt": "more"})
+    assert len(list((node.root / node.prefix / "ckpt").iterdir())) == 1

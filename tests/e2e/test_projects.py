@@ -121,9 +121,11 @@ def test_an_ignored_directory_comes_home_when_it_is_named(world: World) -> None:
     world.script("out/\n", ".gitignore")
     world.script("import os; os.mkdir('out'); open('out/x.txt', 'w').write('x')")
 
-    trained(world, "--output", "out")
+    done = world.train("--output", "out", "--output", "uot/*.csv")
 
+    assert done.returncode == 0, done.stderr
     assert (world.project / "out/x.txt").read_text() == "x"
+    assert "output 'uot/*.csv' was not written" in done.stdout + done.stderr
 
 
 def test_the_command_may_stand_in_the_file(world: World) -> None:
