@@ -23,7 +23,9 @@ STEP = "step"
 STEPS = "steps"  # how many there will be: only the user's own pattern says so
 _NAME = re.compile(r"[A-Za-z_][\w./:@-]{0,39}")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_VALUE = rf"(?:'({_NUMBER}|nan|-?inf)'|({_NUMBER}|nan|-?inf)|'[^'\n]{{0,100}}'|None|True|False)"
+_VALUE = rf"(?:'({_NUMBER}|nan|-?inf)'|({_NUMBER}|nan|-?inf))"
+# What is measured while it trains. A dict without any such name, or with more than numbers, is settings: `vars(args)`.
+_MEASURED = re.compile(r"loss|epoch(?!s)|acc|perplexity|ppl|f1|auc|error|score|reward|mse|mae|bleu|iou", re.IGNORECASE)
 _PAIR = re.compile(rf"(?:\{{|, )'([A-Za-z_][\w./:@ -]{{0,60}})': {_VALUE}(?=, '|\}}$)")
 _BREAK = re.compile(r"[\r\n]")
 _RANK = re.compile(r"\[rank (\d+)\] ")  # put before each line by the agent when several ranks share a log
@@ -116,7 +118,7 @@ class LogReader:
 
 
 def _told(line: str) -> Iterator[tuple[str, float]]:
-    """The numbers of a line that is a dict as Python prints it, of plain values alone."""
+    """The numbers of a line that is a dict of measurements as Python prints it: numbers alone."""
     text = line.strip()
     if text.startswith("{'") and text.endswith("}"):
         at = 0
@@ -127,7 +129,7 @@ def _told(line: str) -> Iterator[tuple[str, float]]:
             at = pair.end()
             if pair[1] != STEPS and (number := pair[2] or pair[3]):
                 found.append((pair[1], float(number)))
-        if text[at:] == "}":
+        if text[at:] == "}" and any(_MEASURED.search(name) for name, _ in found):
             yield from found
 
 

@@ -86,7 +86,10 @@ def test_what_a_pattern_finds_that_is_no_number_is_said_once() -> None:
     [
         ("{'loss': '3.9', 'grad_norm': '1.5e-03', 'epoch': '1'}", {"loss": 3.9, "grad_norm": 0.0015, "epoch": 1}),
         ("{'loss': 3.9, 'learning_rate': 5e-05, 'epoch': 1.0}", {"loss": 3.9, "learning_rate": 5e-05, "epoch": 1}),
-        ("  {'eval/acc@1': 0.5, 'best': True, 'name': 'bert', 'none': None}  ", {"eval/acc@1": 0.5}),
+        ("  {'eval/acc@1': 0.5, 'took': 12}  ", {"eval/acc@1": 0.5, "took": 12}),
+        ("{'epochs': 3, 'lr': 0.1, 'seed': 1}", {}),  # settings: a script that prints its arguments
+        ("{'loss': 1, 'best': True}", {}),
+        ("{'work_dir': 'out', 'num_workers': 4, 'resume': False, 'loss_scale': 1.0, 'device': None}", {}),
         ("{'train:loss': -1}", {"train:loss": -1}),
         ("{'loss': 1, 'nested': {'a': 1}}", {}),
         ("{'loss': 1, 'list': [1]}", {}),
