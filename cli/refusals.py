@@ -138,7 +138,7 @@ def _of_answer(api: str, body: bytes) -> SojournError | None:
         answer = json.loads(body)
     except ValueError:
         if "prefect.cloud" in api:  # the address of its pages, from a browser
-            hint = "prefect cloud login, then: prefect cloud workspace set"
+            hint = "sojourn prefect cloud login, then: sojourn prefect cloud workspace set"
             return SpecError(f"{api} is a page of Prefect Cloud and not its API", hint=hint)
         other = f"{api.rstrip('/')}/api"
         page = "a web page" if b"<html" in body[:2000].lower() or b"<!doctype" in body[:2000].lower() else "other data"

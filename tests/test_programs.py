@@ -18,7 +18,8 @@ from sojourn import programs
 ROOT = Path(__file__).parent.parent
 FLOORS = ("cli", "deployments", "flows", "tasks", "blocks", "sojourn")
 TYPED = re.compile(
-    r"(?<!sojourn )\b(dvc (push|pull|fetch|status|init|repro|remote|stage|cache|add|commit|checkout|install|config)|"
+    r"(?<!sojourn )\b"
+    r"(dvc (push|pull|fetch|status|init|repro|remote|stage|cache|add|commit|checkout|install|config|doctor|diff|gc)|"
     r"prefect (worker|block|config|deployment|server|work-pool|flow-run|profile|cloud|version))\b"
 )
 
