@@ -21,7 +21,8 @@ import obstore.store
 
 from sojourn.errors import AccessError, GoneError, SojournError, SpecError, TransientError, first_line
 from sojourn.providers.ec2.clients import SOMEWHERE, Clients
-from sojourn.providers.ec2.errors import CREDENTIALS_HINT, DEAD_CREDENTIALS, DECISIONS, code_of, region_in, translated
+from sojourn.providers.ec2.codes import DEAD_CREDENTIALS, DECISIONS
+from sojourn.providers.ec2.errors import CREDENTIALS_HINT, code_of, region_in, translated
 
 KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 

@@ -359,7 +359,24 @@ class TestAmazon(Amazon):
             ("InsufficientInstanceCapacity", CapacityError),
             ("Unsupported", CapacityError),
             ("VcpuLimitExceeded", QuotaError),
-            ("MaxSpotInstanceCountExceeded", CapacityError),
+            ("InsufficientVolumeCapacity", CapacityError),
+            ("InsufficientCapacity", CapacityError),
+            ("ReservationCapacityExceeded", CapacityError),
+            ("VolumeTypeNotAvailableInZone", CapacityError),
+            ("MaxSpotInstanceCountExceeded", QuotaError),
+            ("RequestResourceCountExceeded", QuotaError),
+            ("ResourceLimitExceeded", QuotaError),
+            ("AuthFailure.ServiceLinkedRoleCreationNotPermitted", AccessError),
+            ("TagPolicyViolation", AccessError),
+            ("PendingVerification", AccessError),
+            ("AccountDisabled", AccessError),
+            ("OptInRequired", AccessError),
+            ("IncompleteSignature", AccessError),
+            ("InvalidSecurity.RequestHasExpired", AccessError),
+            ("ConcurrentTagAccess", TransientError),
+            ("RequestThrottled", TransientError),
+            ("OperationNotPermitted", SpecError),
+            ("DependencyViolation", SpecError),
             ("UnauthorizedOperation", AccessError),
             ("RequestLimitExceeded", TransientError),
             ("InvalidParameterValue", SpecError),
@@ -375,6 +392,25 @@ class TestAmazon(Amazon):
             world.provider().create(request)
         assert type(raised.value) is decision and code in raised.value.message
         assert raised.value.__cause__ is not None and world.rented() == 0
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "Value (p) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
+            "IAM Instance Profile 'arn:aws:iam::1:instance-profile/p' has no associated IAM Roles",
+        ],
+    )
+    def test_a_profile_that_ec2_does_not_know_yet_is_worth_another_call(
+        self, world: Ec2World, request_for: MakeRequest, said: str
+    ) -> None:
+        request = request_for()
+        world.cloud.fault(
+            "ec2", "RunInstances", "error", code="InvalidParameterValue", status=400, message=said, count=1
+        )
+        with pytest.raises(TransientError):
+            world.provider().create(request)
+        world.provider().create(request)
+        assert world.rented() == 1
 
     def test_the_request_asks_for_a_machine_that_listens_to_nobody(self, request_for: MakeRequest) -> None:
         call = request_for()["run_instances"]

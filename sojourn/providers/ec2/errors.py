@@ -12,71 +12,21 @@ from contextlib import contextmanager
 from types import FrameType
 from urllib.request import getproxies
 
-from sojourn.errors import (
-    AccessError,
-    CapacityError,
-    LostError,
-    QuotaError,
-    SojournError,
-    SpecError,
-    TransientError,
-    first_line,
-    nearest,
-)
+from sojourn.errors import AccessError, SojournError, SpecError, TransientError, first_line, nearest
+from sojourn.providers.ec2.codes import DEAD_CREDENTIALS, DECISIONS, HINTS
 
 CREDENTIALS_HINT = "look: aws sts get-caller-identity; renew: aws sso login, or aws configure"
 GIVE_HINT = "give some: aws configure, or export AWS_PROFILE=… or AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…"
 SETTINGS_HINT = "look at ~/.aws/config, AWS_PROFILE and AWS_DEFAULT_REGION"
 RIGHTS_HINT = "see what is missing: sojourn doctor --where aws"
 
-_MEANINGS: dict[type[SojournError], str] = {
-    CapacityError: """
-        InsufficientInstanceCapacity InsufficientHostCapacity InsufficientReservedInstanceCapacity
-        InsufficientCapacityOnOutpost InsufficientFreeAddressesInSubnet InsufficientAddressCapacity
-        MaxSpotInstanceCountExceeded SpotMaxPriceTooLow Unsupported UnsupportedOperation
-        UnfulfillableCapacity PendingVerification
-        """,
-    QuotaError: """
-        InstanceLimitExceeded VcpuLimitExceeded VolumeLimitExceeded MaxIOPSLimitExceeded
-        AddressLimitExceeded NetworkInterfaceLimitExceeded PlacementGroupLimitExceeded
-        ServiceQuotaExceededException LimitExceeded LimitExceededException
-        """,
-    AccessError: """
-        UnauthorizedOperation AccessDenied AccessDeniedException AuthFailure Blocked OptInRequired
-        SignatureDoesNotMatch InvalidClientTokenId UnrecognizedClientException ExpiredToken
-        ExpiredTokenException RequestExpired MissingAuthenticationToken InvalidSignatureException
-        NotAuthorized InvalidAccessKeyId RequestTimeTooSkewed UnauthorizedException InvalidClientTokenIdException
-        InvalidIdentityToken IDPRejectedClaim ForbiddenException
-        """,
-    TransientError: """
-        RequestLimitExceeded Throttling ThrottlingException TooManyRequestsException SlowDown
-        InternalError InternalFailure InternalServerError InternalServerException ServerInternal
-        ServiceUnavailable ServiceUnavailableException Unavailable RequestTimeout
-        RequestTimeoutException InvalidInstanceID.NotFound PriorRequestNotComplete
-        ConcurrentModification ConflictException OperationAborted
-        InvalidPlacementGroup.Unknown InvalidPlacementGroup.InUse
-        """,
-    LostError: "IdempotentInstanceTerminated",
-    SpecError: """
-        IdempotentParameterMismatch InvalidParameterValue InvalidParameterCombination InvalidParameter
-        MissingParameter InvalidAMIID.NotFound InvalidAMIID.Malformed InvalidAMIID.Unavailable
-        InvalidInstanceType InvalidSubnetID.NotFound InvalidGroup.NotFound InvalidGroupId.Malformed
-        InvalidKeyPair.NotFound InvalidBlockDeviceMapping InvalidUserData.Malformed InvalidPermission.Malformed
-        VPCIdNotSpecified InvalidVpcID.NotFound NoSuchBucket NoSuchEntity ParameterNotFound
-        ResourceNotFoundException ValidationError ValidationException InvalidRequest InvalidRegion
-        """,
-}
-DECISIONS: dict[str, type[SojournError]] = {code: kind for kind, codes in _MEANINGS.items() for code in codes.split()}
-# The credentials themselves are of no use, as opposed to a right that they lack.
-DEAD_CREDENTIALS = set(
-    """
-    AuthFailure SignatureDoesNotMatch InvalidClientTokenId UnrecognizedClientException ExpiredToken
-    ExpiredTokenException RequestExpired MissingAuthenticationToken InvalidSignatureException InvalidAccessKeyId
-    RequestTimeTooSkewed UnauthorizedException InvalidIdentityToken IDPRejectedClaim
-    """.split()
-)
 # Signed with the wrong secret, or by a clock that is off: Amazon's words do not always say which.
-_CLOCK = {"SignatureDoesNotMatch", "InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"}
+_CLOCK = {
+    *("SignatureDoesNotMatch", "InvalidSignatureException", "RequestExpired", "RequestTimeTooSkewed"),
+    *("IncompleteSignature", "InvalidSecurity.RequestHasExpired"),
+}
+# Amazon's words of an instance profile that IAM has and EC2 does not know yet, for up to two minutes.
+_NEW_PROFILE = re.compile("iam instance profile|no associated iam roles", re.IGNORECASE)
 _NEW_ROLE = {"AssumeRole", "AssumeRoleWithWebIdentity", "AssumeRoleWithSAML", "GetRoleCredentials"}
 
 # What botocore raises by itself, by the name of its class or of the nearest one above it (botocore/exceptions.py).
@@ -146,13 +96,13 @@ def _decision(error: Exception, doing: str) -> SojournError | None:
     message = error.response["Error"].get("Message") or code  # type: ignore[attr-defined]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)  # type: ignore[attr-defined]
     said = f"aws: could not {doing}: {_sentence(message)} ({code})"
-    kind = DECISIONS.get(code)
+    kind = TransientError if code == "InvalidParameterValue" and _NEW_PROFILE.search(message) else DECISIONS.get(code)
     if kind is None and code.split(".")[-1] in ("NotFound", "Malformed"):
         kind = SpecError
     if kind is None:
         # A code we never heard of: the server's fault is worth another try, ours is not.
         kind = TransientError if status >= 500 or code.isdecimal() and int(code) >= 500 else SojournError
-    return kind(said, hint=_access_hint(error, code) if kind is AccessError else None)
+    return kind(said, hint=HINTS.get(code) or (_access_hint(error, code) if kind is AccessError else None))
 
 
 def _access_hint(error: Exception, code: str) -> str:
