@@ -163,9 +163,9 @@ class Journey:
             if self.plan.environment.kind == "sent":
                 say(self._send_environment())
                 return
-            made = environment.build(
-                self.plan.environment, Path(self.plan.directory), self.home, root=self._project.root
-            )
+            python = self.plan.environment
+            root = self._project.root if python.kind == "built" else None
+            made = environment.build(python, Path(self.plan.directory), self.home, root=root)
             self._check_program()
             say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
 

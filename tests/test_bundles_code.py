@@ -438,9 +438,9 @@ def test_a_program_of_the_tree_on_the_path_is_the_bundles(root: Path, machine: M
 
 
 def test_a_python_that_the_command_names_gives_way_as_well(root: Path, machine: Machine) -> None:
-    package(root, "seqlab")
+    package(root, "seqlab", value="installed")
     surroundings = own_environment(machine, root, "-e", str(root))
-    link(machine.folder / "venv", f"{root / 'src'}\n")
+    edit(root, "src/seqlab/__init__.py", "bundle")
     (root / "requirements.txt").write_text("absent\n")
     python = str(Path(surroundings["VIRTUAL_ENV"], "bin/python"))
 

@@ -86,7 +86,7 @@ def test_uv_run_takes_the_environment_that_was_made(lab: Lab) -> None:
     assert lab.log() == b"1.0\n" and lab.outputs() == {}
 
 
-@pytest.mark.parametrize("runner", ["poetry", "pdm", "pipenv"])
+@pytest.mark.parametrize("runner", ["poetry", pytest.param("pdm", marks=pytest.mark.slow)])
 def test_a_runner_that_the_machine_lacks_runs_the_program_in_what_was_made(lab: Lab, runner: str) -> None:
     line, wheel = tiny(lab)
     lab.boot(environment={"PATH": f"{Path(sys.executable).resolve().parent}:/usr/bin:/bin"})
