@@ -21,8 +21,9 @@ from pathspec import GitIgnoreSpec
 from sojourn import git, ignoring
 from sojourn.errors import SpecError
 from sojourn.names import is_run_id
-from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission
+from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission, printable
 from sojourn.project import Project
+from sojourn.secret_files import is_secret
 
 IGNORE_FILE = ".sojournignore"
 HOME = "runs"  # where results go that must not overwrite anything
@@ -39,6 +40,8 @@ LOOP = "behind a link to a folder above it"
 SUBMODULE = "in submodules that are not fetched"
 WORKTREE = "in other worktrees of this repository"
 IGNORED_BY_DVC = "ignored by DVC"
+SECRET = "that looks like a secret"
+PERSISTED = "that DVC keeps from run to run"
 MADE_ANEW = "made anew by the stage"
 OURS = "of earlier runs"
 PLACED = "placed by an earlier run"
@@ -47,6 +50,11 @@ ENVIRONMENT = "in virtual environments"
 CACHE = "in caches"
 GIT = "of git itself"
 DVC = "of DVC itself"
+_REMEDIES = {
+    SUBMODULE: "git submodule update --init",
+    SECRET: "secrets: [NAME]",
+    PERSISTED: "--from RUN begins with those of a run",
+}
 # Not told of a path itself, whose files DVC's remote has; but what DVC ignores in it does not travel.
 KEPT_BY_DVC = "kept by DVC"
 # Nothing that a script reads: counted, and shown only in `--json`.
@@ -118,9 +126,9 @@ def account(project: Project, left: Iterable[Left], look: Look | None = None) ->
 
 def _remedy(project: Project, left: Left) -> str | None:
     path = os.path.relpath(project.root / left.path, project.directory)
-    if left.reason == SUBMODULE:
-        return "git submodule update --init"
-    if left.reason in TRIVIAL | {LISTED, UNREADABLE, SPECIAL, LOOP}:
+    if left.reason in _REMEDIES:
+        return _REMEDIES[left.reason]
+    if left.reason in TRIVIAL | {LISTED, UNREADABLE, SPECIAL, LOOP} or path != printable(path):
         return None
     return f"--input {shlex.quote(path)}"
 
@@ -293,6 +301,10 @@ class _Walk:
             return None
         if entry.name in _TOOLS or entry.name.endswith((".pyc", ".egg-info")):
             return CACHE
+        if path.endswith(".dvc/config.local"):
+            return DVC
+        if not folder and is_secret(path, self._root / path):
+            return SECRET
         return REPOSITORY if folder and os.path.lexists(self._root / path / ".git") else rules.reason
 
     def _own(self, path: str, folder: bool) -> str | None:

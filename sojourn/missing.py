@@ -17,6 +17,7 @@ from sojourn.omissions import Omission
 from sojourn.planning import Plan
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry
+from sojourn.secret_files import is_secret
 
 TOLD = 3
 _SAYS_SO = re.compile(
@@ -104,6 +105,7 @@ def _sentence(project: Project, path: str, omissions: Iterable[Omission]) -> str
     above = {str(one) for one in (here, *here.parents)}
     reason = next((one.reason for one in omissions if not above.isdisjoint(p.rstrip("/") for p in one.paths)), None)
     why = {contents.IGNORED: "git ignores it", None: "did not travel"}.get(reason, f"did not travel: it is {reason}")
-    typed = os.path.relpath(project.root / path, project.directory)
-    take = "" if typed.startswith("..") else f": --input {shlex.quote(typed)}"
+    take = f": --input {shlex.quote(os.path.relpath(project.root / path, project.directory))}"
+    if is_secret(path, project.root / path):
+        why, take = "secrets stay", ": secrets: [NAME] brings the values of variables"
     return f"{path} exists here and {why}{take}"

@@ -325,7 +325,8 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
         data=dataset.survey(stage, shares_host),
         left_out={
             **dict.fromkeys((_from_root(project, path) for path in later), contents.MADE_ANEW),
-            **dict.fromkeys(plan.outputs, contents.MADE_ANEW),
+            **dict.fromkeys(plan.outputs, contents.PERSISTED),
+            **dict.fromkeys(plan.remove, contents.MADE_ANEW),
             **dict.fromkeys((_from_root(project, path) for path in data), contents.KEPT_BY_DVC),
         },
         needed=tuple(_from_root(project, path) for path in stage.needed),

@@ -314,6 +314,9 @@ def test_a_name_that_is_no_text_is_told(tree: Path) -> None:
 
     assert set(ignored.paths) == {"data/", r"\xfe.log"}
     assert r"\\xfe.log" in ignored.to_bytes().decode()
+    shutil.rmtree(tree / "data")
+    (alone,) = [one for one in told(tree).values() if not one.trivial]
+    assert (alone.remedy, alone.to_bytes().decode().count("xfe")) == (None, 1)
 
 
 def test_a_file_that_git_was_told_not_to_look_at_counts_as_changed(tree: Path) -> None:

@@ -102,6 +102,17 @@ def test_a_clone_that_git_ignores_is_named_with_its_reason(project: Path, tmp_pa
     assert hint.endswith(": --input clone/lib/net.py")
 
 
+def test_a_secret_that_is_missed_is_not_offered_as_an_input(project: Path, tmp_path: Path) -> None:
+    (project / ".env").write_text("KEY=1")
+    (project / ".gitignore").write_text(".env\n")
+
+    (hint,) = said(project, "OSError: .env not found", tmp_path / "home")
+
+    assert hint.startswith(".env exists here and secrets stay: secrets: [NAME]")
+    kept = next(one for one in plan(project, tmp_path / "home").omissions if ".env" in one.paths)
+    assert (kept.reason, kept.remedy) == ("that looks like a secret", "secrets: [NAME]")
+
+
 def test_the_plan_has_what_stays_with_its_size(project: Path, tmp_path: Path) -> None:
     first, *_ = plan(project, tmp_path / "home").omissions
 
