@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from sojourn.agent import checkpoint_files
 from sojourn.bundle import fetch_file
 from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry, Order, Record, Remainder
@@ -23,19 +24,22 @@ class Collected(Record):
     account: tuple[Remainder, ...] = ()
 
 
-def collect(mailbox: Mailbox, attempt: int, nodes: int) -> Collected:
+def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) -> Collected:
     """The newest commit of every node, each of its objects confirmed to be in the store.
 
     Where two nodes committed one path, rank 0's file counts. What an earlier attempt wrote and this one,
-    which went on from its checkpoint, did not write again belongs to the results too.
+    which went on from its checkpoint, did not write again belongs to the results too, but for checkpoints.
+    `declared` outputs of a stage are one attempt's: of two, a directory would be nobody's.
     An object that a manifest promises and that is not there costs itself alone, and is told.
     """
     files = _newest(mailbox, attempt, nodes, "out")
     kept = _newest(mailbox, attempt, nodes, "kept")
     for earlier in range(attempt - 1, 0, -1):
         gone = _restored(mailbox, earlier + 1)  # what its successor got and has no more was removed there
-        for path, entry in _newest(mailbox, earlier, nodes, "out").items():
-            if path not in gone:
+        older = {} if declared and files else _newest(mailbox, earlier, nodes, "out")
+        whole = not files  # machines that came to nothing must not hide what was there before
+        for path, entry in older.items():
+            if whole or not (path in gone or checkpoint_files.folder_of(path)):
                 files.setdefault(path, entry)
         for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
             kept.setdefault(path, entry)

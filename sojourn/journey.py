@@ -293,7 +293,7 @@ class Journey:
     def results(self) -> Collected:
         """What the run has committed so far."""
         nodes, attempt = self.plan.launch.nodes, self.orchestrator.state.attempt
-        return collect(self.mailbox, attempt, nodes)
+        return collect(self.mailbox, attempt, nodes, declared=self.plan.stage is not None)
 
     def apply(self) -> Published:
         """Bring a finished run's results into the project's tree, if what ran is what stands there."""

@@ -46,6 +46,7 @@ class Checkpoints:
         self._manifests = Manifests(store, place, "ckpt", clock)
         self._last: tuple[dict[str, Sign], set[str]] = ({}, {entry["path"] for entry in self._resumed})
         self._completed = 0
+        self._matched: dict[str, bool] = {}
         self._written_since: dict[str, float] = {}
         self.behind = False  # whether there is a newer one than was taken at the last look
         self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
@@ -57,7 +58,7 @@ class Checkpoints:
 
     def members(self, changed: Collection[str]) -> set[str]:
         """Those of the changed files that belong to a checkpoint."""
-        return checkpoint_files.members(changed, self._patterns.match)
+        return checkpoint_files.members(changed, self._match)
 
     def lead(self, found: Collection[str], changed: dict[str, Sign], quiet: float, now: float | None) -> None:
         """On rank 0's node: take a new one if there is one; `found` is all that the tree holds."""
@@ -107,6 +108,12 @@ class Checkpoints:
         """The blobs of those that are kept."""
         return self._manifests.sources_since(self._completed - KEPT + 1)
 
+    def _match(self, path: str) -> bool:
+        """Remembered, since every look asks about every file anew."""
+        if path not in self._matched:
+            self._matched[path] = self._patterns.match(path)
+        return self._matched[path]
+
     def _of(self, changed: dict[str, Sign]) -> dict[str, Sign]:
         chosen = self.members(changed) | {entry["path"] for entry in self._resumed}
         return {path: sign for path, sign in changed.items() if path in chosen}
@@ -137,7 +144,7 @@ class Checkpoints:
         """Whether what is being written has been for so long that it is a log in the same folder, and no part of it."""
         began = {path: self._written_since.get(path, self._clock.monotonic()) for path in restless}
         self._written_since = began
-        own = checkpoint_files.core(files, self._patterns.match) | {entry["path"] for entry in self._resumed}
+        own = checkpoint_files.core(files, self._match) | {entry["path"] for entry in self._resumed}
         return not restless & own and all(self._clock.monotonic() - since > PATIENCE_S for since in began.values())
 
     def _commit(self, number: int) -> bool:
