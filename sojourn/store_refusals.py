@@ -17,8 +17,8 @@ from sojourn.errors import AccessError, GoneError, SojournError, SpecError, Tran
 _ERRNO = re.compile(r"\(os error (\d+)\)")
 _MOVE = "export SOJOURN_HOME=DIRECTORY, or name another store: --store file:///absolute/path"
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-_WRONG = {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR}  # the store, not what was asked for
+_WRONG = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 _LOGINS = {
     "gs": "gcloud auth application-default login, or export GOOGLE_APPLICATION_CREDENTIALS=FILE",
     "az": "export AZURE_STORAGE_ACCOUNT_NAME=… and AZURE_STORAGE_ACCOUNT_KEY=…, or az login",
