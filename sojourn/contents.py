@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Protocol
 
 from pathspec import GitIgnoreSpec
@@ -113,12 +114,22 @@ def too_deep(folder: Path) -> SpecError:
     )
 
 
-def account(project: Project, left: Iterable[Left], look: Look | None = None) -> tuple[Omission, ...]:
-    """What stays, with its size: what a script may need first, and looked into first."""
+def account(
+    project: Project, left: Iterable[Left], look: Look | None = None, carried: Mapping[str, Path] = MappingProxyType({})
+) -> tuple[Omission, ...]:
+    """What stays, with its size: what a script may need first, and looked into first.
+
+    Of a folder that stays, single files may travel as inputs (`carried`); they are not counted.
+    """
     look, glance = look or Look(project.root), look or Look(project.root, GLANCE_S)
     told = Account()
     counted = [(one, *(glance if one.reason in TRIVIAL else look).into(one.path)) for one in left]
     for one, files, size, whole in sorted(counted, key=lambda line: -line[2]):
+        sizes = [path.lstat().st_size for name, path in carried.items() if name.startswith(one.path)]
+        if one.path.endswith("/") and sizes:
+            files, size = max(files - len(sizes), 0), max(size - sum(sizes), 0)
+            if whole and not files:
+                continue
         remedy = _remedy(project, one)
         told.add(one.reason, one.path, files, size, remedy, at_least=not whole, trivial=one.reason in TRIVIAL)
     return told.omissions()

@@ -89,3 +89,16 @@ def test_what_lies_outside_the_repository_is_refused(mnist: Path, tmp_path: Path
 def test_an_input_that_is_not_there_is_named_with_what_is(mnist: Path, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"'\.\./dat' is not in .*, did you mean 'data'"):
         plan(mnist, tmp_path, inputs=["../dat"])
+
+
+def test_an_input_from_a_folder_that_stays_is_not_told_as_left_out(mnist: Path, tmp_path: Path) -> None:
+    (mnist.parent / "data/b.bin").write_text("rest")
+
+    def told(*inputs: str) -> list[tuple[int, int]]:
+        omissions = plan(mnist, tmp_path, inputs=inputs).omissions
+        return [(one.files, one.bytes) for one in omissions if one.reason == "ignored by git"]
+
+    assert told() == [(2, 7)]
+    assert told("../data/a.bin") == [(1, 4)]
+    assert told("../data/a.bin", "../data/b.bin") == []
+    assert told("../data") == []
