@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,12 +96,28 @@ def _take(one: _Installed, found: Current, directory: Path, root: Path) -> None:
         what = "from your tree as it stands" if inside and one.editable else f"from {one.place}"
         found.notes.append(f"{package.name} is imported {what}, not from the bundle: {ours.built}")
         return
+    hides = _hides(root, package)
+    if hides:
+        found.notes.append(
+            f"{package.name} is imported from {one.place}, not from the bundle: {hides} hides Python's own"
+        )
+        return
     if package.directory not in {other.directory for other in found.packages}:
         found.packages.append(package)
     if not inside:
         found.notes.append(f"{package.name} is installed from {one.place}; the run imports it from this project")
     elif not one.editable:
         found.notes.append(f"{package.name} is installed as a copy; the run imports it as it stands in the project")
+
+
+def _hides(root: Path, package: LocalPackage) -> str | None:
+    """A module of Python's own name beside the package, which PYTHONPATH would put before Python's."""
+    for folder in package.paths:
+        for file in sorted((root / folder).iterdir()):
+            is_module = file.suffix == ".py" or (file / "__init__.py").is_file()
+            if is_module and file.stem in sys.stdlib_module_names and file.stem != "test":
+                return (Path(folder) / file.name).as_posix()
+    return None
 
 
 def _described(place: Path, root: Path) -> Found | None:

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable, Iterator
@@ -104,11 +105,12 @@ def read(source: Source, wanted: Dependencies, at: Desk, to: Path, how: Iterable
         return to.read_text(encoding="utf-8")
     if source.kind == "export":
         file = to.with_name("exported.txt")
-        exported = _export(source)
+        exported = _export(source, wanted)
         file.write_text(exported.replace(at.live.as_uri(), at.root.as_uri()), encoding="utf-8")
     words = ("pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", f"--output-file={to}")
     path = os.path.relpath(file, folder) if source.kind != "export" else str(file)
-    run_uv(*words, *how, *parts, *strategy, path, cwd=folder, source=name, variables=at.variables)
+    chosen = parts if source.kind != "export" else ()  # the other tool has heard of them
+    run_uv(*words, *how, *chosen, *strategy, path, cwd=folder, source=name, variables=at.variables)
     return to.read_text(encoding="utf-8")
 
 
@@ -123,21 +125,46 @@ def _moved(folder: Path, file: Path) -> str:
     return text
 
 
-def _export(source: Source) -> str:
+def _export(source: Source, wanted: Dependencies) -> str:
     """The other tool's own word. Raises SpecError with what it says."""
-    try:
-        done = subprocess.run(source.command, cwd=source.folder, capture_output=True, text=True, timeout=LIMIT_S)
-    except OSError as error:
-        raise SpecError(f"environment: {source.command[0]} cannot be started: {error.strerror}") from error
-    except subprocess.TimeoutExpired:
-        raise TransientError(f"environment: {' '.join(source.command)} took longer than {LIMIT_S} s") from None
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).replace("\n", "\n  ")
-        raise SpecError(
-            f"environment: {' '.join(source.command)} could not read {source.file.name}: {said}",
-            hint=f"lock it anew: {source.command[0]} lock",
-        )
-    return done.stdout
+    tool = source.command[0]
+    words = [*source.command, *_parts(tool, wanted)]
+    with _away(source) as folder:
+        # A tool that is in an environment makes none, in the tree least of all.
+        env = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PIPENV_VERBOSITY": "-1"}
+        try:
+            done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT_S)
+        except OSError as error:
+            raise SpecError(f"environment: {tool} cannot be started: {error.strerror}") from error
+        except subprocess.TimeoutExpired:
+            raise TransientError(f"environment: {' '.join(words)} took longer than {LIMIT_S} s") from None
+        if done.returncode != 0:
+            said = (done.stderr.strip() or done.stdout.strip()).replace("\n", "\n  ")
+            raise SpecError(
+                f"environment: {' '.join(words)} could not read {source.file.name}: {said}",
+                hint=f"lock it anew: {tool} lock",
+            )
+        return done.stdout.replace(folder.as_uri(), source.folder.as_uri())
+
+
+def _parts(tool: str, wanted: Dependencies) -> list[str]:
+    flags = {"poetry": ("--extras", "--with"), "pdm": ("--group", "--group"), "pipenv": ("", "--categories")}
+    extra, group = flags[tool]
+    named = [*((extra, one) for one in wanted.extras), *((group, one) for one in wanted.groups)]
+    return [word for pair in named for word in pair]
+
+
+@contextmanager
+def _away(source: Source) -> Iterator[Path]:
+    """Where the tool stands: beside copies, as pdm and pipenv write into the project; poetry must see its packages."""
+    if source.command[0] == "poetry":
+        yield source.folder
+        return
+    with tempfile.TemporaryDirectory(prefix="sojourn-") as folder:
+        for name in (source.file.name, "pyproject.toml", "Pipfile", "README.md"):
+            if (source.folder / name).is_file():
+                shutil.copyfile(source.folder / name, Path(folder, name))
+        yield Path(folder).resolve()
 
 
 def directories(text: str, lock: Path) -> list[tuple[str, Path]]:

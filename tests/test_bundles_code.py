@@ -468,3 +468,15 @@ def test_a_version_module_that_git_ignores_is_there_for_the_script(root: Path, m
 
     assert machine.prints(found, "python", "-c", "from seqlab._version import version; print(version)") == "1"
     assert not (root / "src/seqlab/_version.py").exists()
+
+
+def test_where_the_bundle_would_hide_pythons_own_modules_the_plan_says_whose_code_runs(
+    root: Path, machine: Machine
+) -> None:
+    package(root, "seqlab")
+    (root / "src/random.py").touch()
+    machine.surroundings = own_environment(machine, root, "-e", str(root))
+
+    found = machine.prepare("current")
+
+    assert found.packages == () and "not from the bundle: src/random.py hides Python's own" in found.notes[0]

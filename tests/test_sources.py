@@ -179,7 +179,7 @@ def test_a_lock_that_is_older_than_its_project_is_remarked_on(tmp_path: Path) ->
 def tool(folder: Path, name: str, says: str) -> str:
     """Another tool on the PATH, that prints its lock as requirements."""
     folder.mkdir(exist_ok=True)
-    (folder / name).write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n")
+    (folder / name).write_text(f"#!/bin/sh\necho $* >> {folder}/asked\ntouch .venv\ncat <<'END'\n{says}\nEND\n")
     (folder / name).chmod(0o755)
     return os.pathsep.join([str(folder), PLAIN["PATH"]])
 
@@ -200,6 +200,9 @@ def test_a_lock_of_another_tool_is_read_by_that_tool(
 
     assert found.source == lock and "requirements.txt is not" in found.notes[0]
     assert machine.prints(found, "python", "-c", "import tiny; print(tiny.VERSION)") == "1.0"
+    machine.prepare(Dependencies(file=lock, groups=("train",)))
+    assert (tmp_path / "bin/asked").read_text().split()[-1] == "train"
+    assert name == "poetry" or not (root / ".venv").exists(), "what the tool writes is not in the tree"
 
 
 def test_the_standard_lock_is_installed_to_the_file(tmp_path: Path) -> None:

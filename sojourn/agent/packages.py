@@ -62,7 +62,7 @@ def serve(packages: list[Json], first: list[str], root: str, scratch: str, env: 
 
 
 def _write_metadata(package: Json, site: str, root: str) -> None:
-    name = re.sub(r"[-_.]+", "_", package["name"])
+    name = re.sub(r"[^A-Za-z0-9]+", "_", package["name"])
     info = os.path.join(site, f"{name}-{re.sub('[^A-Za-z0-9.+!_]+', '_', package['version'])}.dist-info")
     os.makedirs(info, exist_ok=True)
     _write(os.path.join(info, "METADATA"), package["metadata"])
