@@ -314,9 +314,9 @@ def _check_parts(wanted: Dependencies, source: Source | None) -> None:
     """Refuse extras, groups and members that the source does not have."""
     if not (wanted.extras or wanted.groups or wanted.package):
         return
-    if source is not None and source.kind == "export" and not wanted.package:
-        if source.file.name != "Pipfile.lock" or not wanted.extras:
-            return  # the other tool knows its names
+    other_tool = source.file.name if source is not None and source.kind == "export" else None
+    if other_tool and not wanted.package and not (other_tool == "Pipfile.lock" and wanted.extras):
+        return  # that tool knows its names
     if source is None or source.kind not in ("uv", "pyproject"):
         what = "extras" if wanted.extras else "groups" if wanted.groups else "package"
         where = source.file.name if source else "the python on your PATH"
