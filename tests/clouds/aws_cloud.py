@@ -195,6 +195,13 @@ class AwsCloud:
     def spot_price(self, type: str, zone: str, dollars: float) -> None:
         self._ask("spot_price", type=type, zone=zone, dollars=dollars)
 
+    def close_region(self, region: str) -> None:
+        """Its organization denies whatever is asked for there, in a region that is enabled all the same."""
+        for service, code in (("ec2", "UnauthorizedOperation"), ("scheduler", "AccessDeniedException")):
+            said = f"User: {service} is not authorized with an explicit deny in a service control policy"
+            refusal: dict[str, Any] = {"code": code, "status": 403, "message": said}
+            self.fault(service, ".*", "error", region=region, count=None, **refusal)
+
     def enforce(self, on: bool = True) -> None:
         """From now on every call needs a policy that allows it, but the administrator's; until the next reset."""
         self._ask("enforce", on=on)

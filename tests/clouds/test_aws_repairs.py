@@ -365,6 +365,11 @@ def test_the_price_list_knows_what_a_machine_costs_on_demand(account: Account) -
     assert price("eu-west-1") > price("us-east-1")
 
 
+def test_regions_of_separate_clouds_are_not_listed(account: Account) -> None:
+    names = [one["RegionName"] for one in account.ec2.describe_regions(AllRegions=True)["Regions"]]
+    assert "eu-west-1" in names and not [one for one in names if one.startswith(("cn-", "us-gov-", "us-iso"))]
+
+
 class TestSchedules:
     """EventBridge Scheduler, as far as it ends instances."""
 

@@ -127,6 +127,18 @@ def test_a_setting_that_is_none_is_named_with_its_value(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("region", ["cn-north-1", "us-gov-west-1", "us-isob-east-1", "eusc-de-east-1"])
+def test_a_region_of_a_separate_cloud_is_refused_in_a_sentence(
+    aws: AwsCloud, monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    said = f"{region} is in .*, which is separate from the rest of Amazon, and Sojourn does not work there"
+    with pytest.raises(SpecError, match=said):
+        Clients().client("ec2", region)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    with pytest.raises(SpecError, match=said):
+        Ec2Provider(Clients()).offers(Need(machine="t3.micro", project="digits"))
+
+
 def test_an_address_that_does_not_answer_says_where_to_look(alone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys(monkeypatch)
     with pytest.raises(TransientError, match="Could not connect") as caught:

@@ -35,7 +35,6 @@ ELSEWHERE = {
     "ec2:DescribeRouteTables",  # only of `network: none`
     "ec2:DescribeVpcEndpoints",
     "ec2:DeleteVolume",  # only of a volume that its machine left behind
-    "ec2:GetConsoleOutput",  # only of a machine that never said hello
     "servicequotas:GetAWSDefaultServiceQuota",  # only of a quota that was never raised
 }
 

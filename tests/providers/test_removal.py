@@ -10,7 +10,7 @@ from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
 from typer.testing import CliRunner
 
 from cli.main import app
-from sojourn.errors import SpecError, TeardownError
+from sojourn.errors import AccessError, SpecError, TeardownError
 from sojourn.names import LeaseName
 from sojourn.providers.ec2 import administrator
 from sojourn.providers.ec2.clients import Clients
@@ -71,6 +71,17 @@ def test_nothing_goes_while_anything_of_ours_stands(clients: Clients, aws: AwsCl
     with pytest.raises(SpecError, match=f"{LEASE} still stands") as caught:
         planned(clients)
     assert "sojourn reap" in str(caught.value.hint)
+
+
+def test_a_region_that_an_organization_closed_keeps_nobody_from_removing(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    aws.close_region("eu-west-1")
+    found = removal(Ec2Provider(clients), "digits")
+    assert found.staying == ("eu-west-1: your organization closed it, so nothing was looked for there",)
+    found.apply()
+    assert len(missing(clients)) == 8
+    with pytest.raises(AccessError, match="service control policy"):
+        removal(Ec2Provider(clients, ["eu-west-1"]), "digits")
 
 
 def test_what_another_project_needs_stays(clients: Clients, aws: AwsCloud) -> None:

@@ -29,6 +29,7 @@ CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
 SOMEWHERE = "us-east-1"  # any region tells which others there are, and where a bucket lies
 _REGION = re.compile(r"[a-z]{2,}(-[a-z]+)+-\d+")
+_APART = re.compile("(cn|us-gov|us-iso[a-z]*|eu-iso[a-z]*|eusc)-")  # partitions, by how their regions begin
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Clients:
     def client(self, service: str, region: str | None = None) -> Any:
         """The client of a service in this region or another; the same one each time."""
         key = service, region or self.region
+        check_partition(key[1])
         with self._making:
             if key not in self._made:
                 with translated(f"open {service}"), _endpoints(service):
@@ -84,6 +86,7 @@ class Clients:
             said = "AWS_DEFAULT_REGION" if region == os.environ.get("AWS_DEFAULT_REGION") else "region"
             hint = "write one like us-east-1, there or in your profile in ~/.aws/config"
             raise SpecError(f"aws: {said}: {region!r} is not the name of a region", hint=hint)
+        check_partition(region)
         return str(region)
 
     @cached_property
@@ -130,6 +133,18 @@ class Clients:
             raise SpecError("aws: boto3 is not installed beside sojourn", hint=hint) from None
         with translated("read the credentials"):
             return boto3.Session(region_name=self._wanted)
+
+
+def check_partition(region: str) -> None:
+    """Raises SpecError for a region of one of Amazon's separate clouds, whose names and prices are their own."""
+    found = _APART.match(region)
+    if found:
+        which = {"cn": "China", "us-gov": "GovCloud", "eusc": "the European Sovereign Cloud"}
+        where = which.get(found[1], "a cloud of its own")
+        raise SpecError(
+            f"aws: {region} is in {where}, which is separate from the rest of Amazon, and Sojourn does not work there",
+            hint="name another region: export AWS_DEFAULT_REGION=us-east-1, or  regions: [us-east-1]  in launch",
+        )
 
 
 @contextmanager

@@ -70,6 +70,14 @@ def code_of(error: BaseException) -> str | None:
     return str(found) if found is not None else None
 
 
+def is_organizations(error: AccessError) -> bool:
+    """Whether it was the account's organization that denies it, to whoever asks.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
+    """
+    return "explicit deny in a service control policy" in error.message
+
+
 def region_in(error: BaseException) -> str | None:
     """Where a bucket lies, as S3 says also of one that it lets nobody look at."""
     response = getattr(error, "response", None)

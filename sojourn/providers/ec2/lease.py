@@ -21,7 +21,7 @@ from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, So
 from sojourn.providers import Request
 from sojourn.providers.ec2 import answers, calls, cluster, login
 from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import code_of, translated
+from sojourn.providers.ec2.errors import code_of, is_organizations, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names, find_bucket
 from sojourn.providers.ec2.inventory import Inventory, is_lease
 from sojourn.providers.ec2.offers import list_offers
@@ -62,6 +62,7 @@ class Ec2Provider:
         self._agent = agent
         self._inventory = Inventory(clients, self.clock)
         self._regions: dict[str, str] = {}  # where a lease stands, once known
+        self.closed: set[str] = set()  # regions that the account's organization lets nobody use, as far as was seen
 
     def capability(self) -> Capability:
         """Three timers of different owners, and a reaper."""
@@ -245,12 +246,25 @@ class Ec2Provider:
         return self._regions[name]
 
     def _everywhere(self, ask: Callable[[str], T]) -> list[tuple[str, T]]:
-        """Each region with its answer, asked side by side; threads may share clients, but not make them."""
+        """Each region with its answer, asked side by side; threads may share clients, but not make them.
+
+        What an organization closed is passed over unless it was named: nobody of the account may rent there.
+        """
         for region in self.regions:
             self.clients.client("ec2", region)
             self.clients.client("scheduler", region)
-        said = self.clock.together([partial(ask, region) for region in self.regions])
-        return list(zip(self.regions, said, strict=True))
+
+        def answer(region: str) -> tuple[str, T] | None:
+            try:
+                return region, ask(region)
+            except AccessError as error:
+                if self._looks_in is not None or not is_organizations(error) or region == self.clients.region:
+                    raise
+                self.closed.add(region)
+                return None
+
+        said = self.clock.together([partial(answer, region) for region in self.regions])
+        return [one for one in said if one is not None]
 
     # -- release --
 

@@ -145,7 +145,7 @@ def _ending(names: Names) -> list[Document]:
     role = names.iam(f"role/{SCHEDULER_ROLE}")
     schedules = names.arn("scheduler", f"schedule/{SCHEDULE_GROUP}/*", "*")
     return [
-        allow("EndOurs", ["ec2:TerminateInstances", "ec2:GetConsoleOutput"], _ec2(names, "instance/*"), _OURS),
+        allow("EndOurs", ["ec2:TerminateInstances"], _ec2(names, "instance/*"), _OURS),
         allow("DeleteOurs", ["ec2:DeleteVolume"], _ec2(names, "volume/*"), _OURS),
         _delete_clusters(names),
         allow(

@@ -47,6 +47,7 @@ class Timing:
     grace_s: float = 2.0  # that a host has to shut down in order
     credentials_s: float = 6 * 3600.0  # that a machine's keys are good for
     remembered_s: float = 3600.0  # that an instance is known after its end
+    profile_known_after_s: float = 0.0  # until EC2 knows an instance profile that IAM has made
     minute_ahead_s: float = 0.0  # by which the scheduler's clock is ahead, so that no test waits for its minute
 
 

@@ -63,7 +63,10 @@ def removal(provider: Ec2Provider, project: str, regions: Iterable[str] = (), re
             staying.append(f"{piece.title}: it keeps results; to delete them too: --delete-results")
         else:
             going.append(piece)
-    return Removal(tuple(going), (*staying, *_secrets(clients, project)))
+    closed = [
+        f"{region}: your organization closed it, so nothing was looked for there" for region in sorted(provider.closed)
+    ]
+    return Removal(tuple(going), (*staying, *closed, *_secrets(clients, project)))
 
 
 def _secrets(clients: Clients, project: str) -> list[str]:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sojourn.errors import SojournError, TransientError
 from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import code_of, translated
+from sojourn.providers.ec2.errors import translated
 from sojourn.providers.ec2.foundation import POLICY, Names, find_policy, find_profile, find_role, unless_absent
 from sojourn.providers.ec2.policies import Document
-from sojourn.waiting import SystemClock, wait_for
-
-VISIBLE_LIMIT_S = 90.0
-_IMAGE = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 
 
 class Role:
@@ -75,7 +70,7 @@ class Profile:
         return {"role": found["Roles"][0]["RoleName"]} if found else None
 
     def make(self, has: dict[str, Any] | None) -> None:
-        """Create it with its role, and wait until EC2 knows it too."""
+        """Create it with its role. EC2 knows it a while later, up to two minutes, for which a run asks again."""
         iam = self._clients.client("iam")
         profile = {"InstanceProfileName": self._name}
         with translated(f"make {self.title}"):
@@ -84,13 +79,6 @@ class Profile:
             if has is not None:
                 iam.remove_role_from_instance_profile(**profile, RoleName=has["role"])
             iam.add_role_to_instance_profile(**profile, RoleName=self._name)
-        wait_for(
-            lambda: _known_to_ec2(self._clients, self._name),
-            what=f"aws: EC2 knows {self.title}",
-            limit_s=VISIBLE_LIMIT_S,
-            clock=SystemClock(),
-            every_s=1.0,
-        )
 
     def remove(self) -> None:
         """Take its role out, then delete it."""
@@ -128,29 +116,6 @@ class SpotRole:
 
     def remove(self) -> None:
         """It is Amazon's own and stays: others' spot machines need it too."""
-
-
-def _known_to_ec2(clients: Clients, profile: str) -> bool | None:
-    """True once EC2 would start a machine with the profile; roles take some ten seconds to get there."""
-    try:
-        with translated("find an image to try with"):
-            image = clients.client("ssm").get_parameter(Name=_IMAGE)["Parameter"]["Value"]
-        with translated(f"try instance profile {profile}"):
-            clients.client("ec2").run_instances(
-                DryRun=True,
-                ImageId=image,
-                InstanceType="t3.nano",
-                MinCount=1,
-                MaxCount=1,
-                IamInstanceProfile={"Name": profile},
-            )
-    except TransientError:
-        return None
-    except SojournError as error:
-        # Whoever sets up may not be allowed to rent; then Amazon's other answers say nothing of the profile.
-        code = code_of(error.__cause__) if error.__cause__ else None
-        return None if code in ("InvalidParameterValue", "InvalidIamInstanceProfile.NotFound") else True
-    return True
 
 
 def _aspects(trust: Document, policy: Document) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.ec2.models.amis import Ami, AmiBackend
+from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend
 from moto.servicequotas.exceptions import NoSuchResource
 from moto.servicequotas.responses import ServiceQuotasResponse
 from moto.ssm.models import Parameter, ParameterDict
+from moto.utilities.utils import get_partition
 
 from clouds.aws import images
 from clouds.aws.market import QUOTA_NAMES
@@ -79,6 +81,12 @@ def check_loading_status(world: World, parameters: Any, original: Any, key: str)
                 data_type="aws:ec2:image",
             )
         ]
+
+
+@repair(RegionsAndZonesBackend, "describe_regions")
+def describe_regions(world: World, backend: Any, original: Any, *names: Any) -> list[Any]:
+    """Those of Amazon's cloud that this one stands in for; China and GovCloud have accounts of their own."""
+    return [one for one in original(*names) if get_partition(one.name) == "aws"]
 
 
 @repair(ServiceQuotasResponse, "get_service_quota")

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import json
 import threading
+import time
 from collections import defaultdict
+from datetime import UTC
 from typing import Any
 
 from moto.core.responses import ActionResult
@@ -78,7 +80,7 @@ def _check_sizes(params: dict[str, Any]) -> None:
 def _launched(world: World, response: EC2Response, original: Any) -> Any:
     params, backend = response.params, response.ec2_backend
     market = (params.get("InstanceMarketOptions") or {}).get("MarketType") or "on-demand"
-    profile = _profile(response)
+    profile = _profile(world, response)
     _check_placement_group(world, response)
     _check_image(response)
     with _room:
@@ -99,18 +101,22 @@ def _launched(world: World, response: EC2Response, original: Any) -> Any:
     return reservation
 
 
-def _profile(response: EC2Response) -> Any:
+def _profile(world: World, response: EC2Response) -> Any:
     wanted = response.params.get("IamInstanceProfile")
     if not wanted:
         return None
     name, arn = wanted.get("Name"), wanted.get("Arn")
     try:
-        return filter_iam_instance_profiles(
+        found = filter_iam_instance_profiles(
             response.current_account,
             partition=response.partition,
             iam_instance_profile_arn=arn,
             iam_instance_profile_name=name,
         )
+        made_at = found.create_date.replace(tzinfo=UTC).timestamp()
+        if time.time() < made_at + world.timing.profile_known_after_s:
+            raise NotFoundException("EC2 does not know it yet")
+        return found
     except NotFoundException:
         field = "iamInstanceProfile.arn" if arn else "iamInstanceProfile.name"
         raise EC2ClientError(
