@@ -11,7 +11,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -57,6 +57,19 @@ class Placings:
         self.root = root.resolve()
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]
         self._file = home / FOLDER / f"{name}.json"
+        if not self._file.exists():
+            self._take_along()
+
+    def _take_along(self) -> None:
+        """Find the record of a directory that was moved here: the same one, and nothing where it was."""
+        if not self.root.is_dir():
+            return
+        for other in self._file.parent.glob("*.json") if self._file.parent.is_dir() else ():
+            body = files.read(str(other)) or {}
+            if body.get("identity") == _identity(self.root) and not os.path.lexists(str(body.get("root"))):
+                with suppress(OSError):
+                    other.replace(self._file)
+                return
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -142,7 +155,7 @@ class Placings:
     def _write(self, marks: dict[str, list[Mark]]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         paths = {path: [mark.model_dump(mode="json") for mark in known] for path, known in sorted(marks.items())}
-        files.write(str(self._file), {"root": os.fsdecode(self.root), "paths": paths})
+        files.write(str(self._file), {"root": os.fsdecode(self.root), "identity": _identity(self.root), "paths": paths})
 
 
 def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[str, str]:
@@ -177,6 +190,11 @@ def _is_free(target: Path, root: Path) -> bool:
         return False
     above = next((folder for folder in target.parents if folder.exists() or folder.is_symlink()), root)
     return above.is_dir()
+
+
+def _identity(root: Path) -> list[int]:
+    state = root.stat()
+    return [state.st_dev, state.st_ino]
 
 
 def _changed_at(target: Path) -> float | None:

@@ -167,6 +167,14 @@ def test_another_directory_knows_nothing_of_these(world: World, tmp_path: Path) 
     assert world.read("a.txt") == "first"
 
 
+def test_a_project_that_was_moved_takes_its_record_along(world: World, tmp_path: Path) -> None:
+    world.home_comes("first", 1.0, a_txt="first")
+    world.root = world.root.rename(tmp_path / "moved")
+    assert set(world.stays()) == {"a.txt"}
+    world.home_comes("second", 2.0, a_txt="second")
+    assert world.read("a.txt") == "second"
+
+
 def test_a_record_that_cannot_be_read_makes_everything_the_users(world: World) -> None:
     world.home_comes("first", 1.0, a_txt="first")
     for file in (world.home / "placed").glob("*.json"):
