@@ -84,10 +84,12 @@ def survey(
 ) -> Survey:
     """List the tree without the paths in `skip` (and what is below them), which may each have a reason to be told.
 
+    One that ends with a slash is a folder that stays once nothing else is in it.
     What lies below `needed` travels although git ignores it. `inputs` travel by themselves, but for
     folders that hold no file. Raises SpecError for a secret, a link that leaves the root, an LFS pointer.
     """
-    reasons = skip if isinstance(skip, Mapping) else dict.fromkeys(skip)
+    asked = skip if isinstance(skip, Mapping) else dict.fromkeys(skip)
+    reasons = {path: why for path, why in asked.items() if not path.endswith("/")}
     tree = contents.contents(project, reasons, needed)
     for path, reason in tree.wanting:
         raise SpecError(
@@ -96,9 +98,19 @@ def survey(
         )
     found = [one for path in sorted(tree.files) if (one := _look(project.root, path)) is not None]
     files, behind = _follow(project.root, found, {*tree.folders, *reasons})
-    folders = sorted({*tree.folders, *(inputs.folders if inputs else ())})
+    stay = {path.rstrip("/") for path in asked if path.endswith("/")}
+    folders = sorted({*_without(stay, tree.folders), *(inputs.folders if inputs else ())})
     left = (*tree.left, *behind, *(inputs.left if inputs else ()))
     return Survey(tuple(files), tuple(contents.all_ignore_lines(project, tree)), tuple(folders), left)
+
+
+def _without(stay: set[str], folders: Iterable[str]) -> Iterator[str]:
+    """The empty folders, in place of one that stays the nearest above it that does not."""
+    for folder in folders:
+        while folder in stay:
+            folder = folder.rpartition("/")[0]
+        if folder:
+            yield folder
 
 
 def check_size(tree: Survey, accepted: bool) -> None:

@@ -103,14 +103,15 @@ class Placings:
 
     def note(self, entries: list[FileEntry], run: str, planned_at: float) -> None:
         """Remember that these are placed: before the first is, so that one of ours is always known as such."""
-        marks = self._read()
+        marks, made = self._read(), {folder for folder in self.made() if (self.root / folder).is_dir()}
+        made |= {folder for entry in entries for folder in _above(entry.path) if not (self.root / folder).exists()}
         for entry in entries:
             known = {mark.hash: mark for mark in marks.get(entry.path, ())}
             before = known.pop(entry.hash, None)
             newest = before if before and before.planned_at > planned_at else None
             mark = newest or Mark(hash=entry.hash, size=entry.size, run=run, planned_at=planned_at)
             marks[entry.path] = [*known.values(), mark.model_copy(update={"seen": None})][-HASHES:]
-        self._write(marks)
+        self._write(marks, made)
 
     def settle(self, entries: list[FileEntry]) -> None:
         """Remember how these look now, so that whoever asks need not read them."""
@@ -124,7 +125,12 @@ class Placings:
             marks[path] = [
                 mark.model_copy(update={"seen": seen if mark.hash == digest else None}) for mark in marks.get(path, ())
             ]
-        self._write(marks)
+        self._write(marks, self.made())
+
+    def made(self) -> set[str]:
+        """The folders that results were placed into and that were not there before."""
+        found = (files.read(str(self._file)) or {}).get("folders")
+        return set(map(str, found)) if isinstance(found, list) else set()
 
     def untouched(self) -> dict[str, int]:
         """The paths that hold what a run placed there, each with its size."""
@@ -152,23 +158,27 @@ class Placings:
         except (KeyError, AttributeError, TypeError, ValidationError):
             return {}  # none yet, or another version's: what stands there is the user's then, and is kept
 
-    def _write(self, marks: dict[str, list[Mark]]) -> None:
+    def _write(self, marks: dict[str, list[Mark]], made: set[str]) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         paths = {path: [mark.model_dump(mode="json") for mark in known] for path, known in sorted(marks.items())}
-        files.write(str(self._file), {"root": os.fsdecode(self.root), "identity": _identity(self.root), "paths": paths})
+        known = {"root": os.fsdecode(self.root), "identity": _identity(self.root)}
+        files.write(str(self._file), {**known, "folders": sorted(made), "paths": paths})
 
 
-def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[str, str]:
+def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[str, str | None]:
     """What stays here although it stands in the tree: results of earlier runs, as they were placed.
 
-    Not what git tracks, for that is the user's by now, nor what a stage `reads`.
+    Not what git tracks, for that is the user's by now, nor what a stage `reads`. With a slash at its end
+    a folder that was made for them: it would be in the way of a script that makes it.
     """
-    found = Placings(home, project.root).untouched()
+    placings = Placings(home, project.root)
+    found = placings.untouched()
     if not found:
-        return {}
+        return {f"{folder}/": None for folder in placings.made()}
     tracked = set((git.ask(project.root, "ls-files", "-z") or "").split("\0"))
     read = {PurePosixPath(path) for path in reads}
-    return {
+    stay: dict[str, str | None] = {f"{folder}/": None for folder in placings.made()}
+    return stay | {
         path: PLACED
         for path in found
         if path not in tracked and read.isdisjoint((PurePosixPath(path), *PurePosixPath(path).parents))
@@ -190,6 +200,10 @@ def _is_free(target: Path, root: Path) -> bool:
         return False
     above = next((folder for folder in target.parents if folder.exists() or folder.is_symlink()), root)
     return above.is_dir()
+
+
+def _above(path: str) -> list[str]:
+    return [str(folder) for folder in PurePosixPath(path).parents if folder.name]
 
 
 def _identity(root: Path) -> list[int]:

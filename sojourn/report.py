@@ -161,9 +161,13 @@ def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str
     wanted = plan.metric_files()
     declared: dict[str, Any] = {}
     guessed: dict[str, dict[str, Any]] = {}
-    for entry in (*collected.files, *collected.kept):
+    seen: set[str] = set()  # a link to a folder of results shows them a second time
+    for entry in sorted((*collected.files, *collected.kept), key=lambda one: (one.path not in wanted, one.path)):
         if entry.size > metric_files.SIZE_LIMIT or not (entry.path in wanted or looks_like_metrics(entry.path)):
             continue
+        if entry.path not in wanted and entry.hash in seen:
+            continue
+        seen.add(entry.hash)
         with suppress(SojournError):  # it has gone from the store, and the report is worth more
             values = metric_files.read(entry.path, mailbox.store.get(entry.source))
             if entry.path in wanted:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sojourn.bundle import survey
 from sojourn.collect import Collected
 from sojourn.contents import PLACED
 from sojourn.mailbox import Mailbox
@@ -52,7 +53,8 @@ class World:
         return (self.root / path).read_text()
 
     def stays(self, *reads: str) -> dict[str, str]:
-        return earlier_results(self.home, Project.at(self.root), reads)
+        found = earlier_results(self.home, Project.at(self.root), reads)
+        return {path: why for path, why in found.items() if why}
 
 
 def _path(name: str) -> str:
@@ -155,6 +157,19 @@ def test_results_stay_unless_git_tracks_them_or_a_stage_reads_them_or_they_were_
     (world.root / "changed.txt").write_text("changes")
     (world.root / "gone.txt").unlink()
     assert world.stays("raw") == {"stays.txt": PLACED}
+
+
+def test_folders_that_were_made_for_results_stay_too_and_those_of_the_user_travel(world: World) -> None:
+    for name in ("empty/inner", "out/mine"):
+        (world.root / name).mkdir(parents=True)
+    world.home_comes("first", 1.0, out__deep__er__a_txt="a", empty__b_txt="b", new__c_txt="c", with__d_txt="d")
+    (world.root / "with/mine.txt").write_text("mine")
+    found = earlier_results(world.home, Project.at(world.root), ())
+    assert {path for path in found if path.endswith("/")} == {"out/deep/", "out/deep/er/", "new/", "with/"}
+    tree = survey(Project.at(world.root), found)
+    assert [one.path for one in tree.files] == ["with/mine.txt"]
+    assert set(tree.folders) == {"empty/inner", "out/mine", "out"}
+    assert survey(Project.at(world.root), tuple(found)).folders == tree.folders
 
 
 def test_another_directory_knows_nothing_of_these(world: World, tmp_path: Path) -> None:
