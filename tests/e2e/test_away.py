@@ -123,6 +123,7 @@ def test_an_environment_that_cannot_be_made_ends_the_run_with_the_words_of_uv(he
     backend = 'requires = []\nbuild-backend = "faulty"\nbackend-path = ["."]\n'
     here.script(f'[build-system]\n{backend}[project]\nname = "slow"\nversion = "1"\n', "slow/pyproject.toml")
     here.script("raise RuntimeError('no compiler here')", "slow/faulty.py")
+    here.script("setup(ext_modules=[Extension('slow.fast', ['fast.c'])])", "slow/setup.py")  # so it must be built
     here.script("--no-index\n./slow\n", "requirements.txt")
 
     report, _, _ = travel(here, plan_for(here))
