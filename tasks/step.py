@@ -23,11 +23,14 @@ from sojourn.errors import SojournError, StoppedError, TransientError
 from sojourn.journey import Journey, raise_for
 from sojourn.records import Outcome
 from sojourn.report import Report
+from tasks.sentences import tell_in_sentences
 
 P = ParamSpec("P")
 R = TypeVar("R")
 RETRIES = 3
 FIRST_DELAY_S = 2.0
+
+tell_in_sentences()
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:

@@ -181,6 +181,8 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
             train(Launch(command=("python", "bad.py")), sys.argv[1])
         except TrainingError as error:
             print("ERROR", error.message)
+        refused = train(Launch(command=("python", "trian.py")), sys.argv[1], return_state=True)
+        print("REFUSED", refused.state_details.flow_run_id)
         """,
         "launch_it.py",
     )
@@ -196,6 +198,9 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
     run = done.stdout.split("REPORT succeeded ")[1].split()[0]
     assert server.flow_run(run)["name"] == run and world.show(run)["run"] == run
     assert "ERROR the script ended with exit code 3\n" in done.stdout
+    refused = done.stdout.split("REFUSED ")[1].split()[0]
+    told = wait(lambda: logs if "trian.py" in (logs := server.logs(refused)) else None)
+    assert "Traceback" not in told and "scripts here: bad.py" in told
 
 
 def test_the_process_that_records_a_stage_never_loads_dvc(
