@@ -95,7 +95,7 @@ def resolve(
     """
     root, path = root or directory, surroundings.get("PATH", os.defpath)
     chosen = choose(wanted(asked), directory, root, script=script, path=path, away=False)
-    own = current.named_by(words, surroundings) if wanted(asked).file in ("auto", "current") else None
+    own = current.named_by(words, surroundings)
     if own is not None and chosen.source is not None:
         chosen = Chosen(
             None, [f"the command names its own Python, {own}: {shown(chosen.source.file, directory)} is not used"]

@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 
 from sojourn import local_packages
 from sojourn.dependencies import Dependencies
+from sojourn.errors import TransientError
 from sojourn.local_packages import DESCRIPTIONS, Found, from_line, read_toml, table
 from sojourn.project import Project
 from sojourn.sources import Source
 from sojourn.target import ASKED
+from sojourn.uv import ask_uv
 
 _INCLUDE = re.compile(r"^\s*(-r|-c|--requirement|--constraint)[ =]?\s*(?P<path>[^\s#]+)", re.MULTILINE)
 _LINKS = re.compile(r"^\s*(-f|--find-links)[ =]\s*(?P<path>[^\s#]+)", re.MULTILINE)
@@ -33,6 +35,7 @@ _NO_MATTER = re.compile(
     r"PYTHON_INSTALL_.*|PYTHON_BIN_DIR|PROJECT_ENVIRONMENT|NO_SYNC|OFFLINE|SYSTEM_CERTS|NATIVE_TLS|LOG.*|INTERNAL.*|"
     r"RUN_.*|ENV_FILE|NO_ENV_FILE|WORKING_DIR.*|UNMANAGED_INSTALL|INSTALL.*|VENV_.*|STACK_SIZE|LOCK_TIMEOUT|FROZEN|LOCKED)"
 )
+ASK_LIMIT_S = 20.0
 _FILES_OF_VARIABLES = ("UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_BUILD_CONSTRAINT", "UV_CONFIG_FILE")
 
 
@@ -45,7 +48,7 @@ def fingerprint(
     def add(label: str, content: bytes) -> None:
         digest.update(f"{label}\0{len(content)}\0".encode(errors="surrogateescape") + content)
 
-    add("for", f"{platform.python_version()}|{platform.platform()}|{source.kind}".encode())
+    add("for", f"{_python(source.folder, surroundings)}|{platform.platform()}|{source.kind}".encode())
     add("wanted", wanted.model_dump_json(exclude={"file"}).encode())
     for file in sorted(set(_files(source, packages, root, surroundings))):
         add(os.path.relpath(file, root), file.read_bytes())
@@ -69,6 +72,16 @@ def requirement_texts(file: Path) -> list[Path]:
             if included.is_file() and included not in files:
                 files.append(included)
     return files
+
+
+def _python(folder: Path, surroundings: Mapping[str, str]) -> str:
+    """The interpreter that uv would take there now, with the version of the one that asks."""
+    path = {"PATH": surroundings.get("PATH", os.defpath)}
+    try:
+        found = ask_uv("python", "find", "--system", cwd=folder, variables=path, limit_s=ASK_LIMIT_S)
+    except TransientError:
+        return platform.python_version()
+    return f"{platform.python_version()}|{os.path.realpath(found.stdout.strip())}"
 
 
 def logins(source: Source) -> dict[str, str]:

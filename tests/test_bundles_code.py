@@ -309,6 +309,17 @@ def test_a_variable_that_uv_reads_is_in_the_key(root: Path, name: str) -> None:
     assert resolve("auto", root, PLAIN).digest == resolve("auto", root, {**PLAIN, "UV_CACHE_DIR": "x"}).digest
 
 
+def test_another_python_on_the_path_is_another_environment(tmp_path: Path, root: Path) -> None:
+    (root / "requirements.txt").write_text("tiny\n")
+    others = sorted(Path.home().glob(".pyenv/versions/3.1[02]*/bin"))
+    if not others:
+        pytest.skip("no other Python here")
+
+    there = {"PATH": os.pathsep.join([str(others[0]), PLAIN["PATH"]])}
+
+    assert resolve("auto", root, there).digest != resolve("auto", root, PLAIN).digest
+
+
 def test_extras_and_groups_are_another_environment(root: Path, machine: Machine) -> None:
     uv_project(root, '[project]\nname = "top"\nversion = "1"\nrequires-python = ">=3.9"\n'
                '[project.optional-dependencies]\nviz = ["tiny==1.0"]\n[dependency-groups]\ntrain = ["tiny==1.0"]\n'
