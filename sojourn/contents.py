@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -70,6 +71,11 @@ CACHES = frozenset({
 # What tools leave behind, where git ignores it.
 _TOOLS = {".DS_Store", "Thumbs.db", ".idea", ".vscode", ".coverage"}
 _ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
+# What a virtual environment consists of: people put their own files beside it, and those travel.
+_PARTS = {
+    "pyvenv.cfg", "bin", "lib", "lib64", "include", "share", "etc", "man", "Scripts", "Lib", "Include", ".gitignore",
+    "CACHEDIR.TAG", ".lock",
+}  # fmt: skip
 _STATUS = (
     "--porcelain",
     "-z",
@@ -170,11 +176,17 @@ def is_cached(path: str) -> bool:
     return not CACHES.isdisjoint(parts) or any(_is_dvcs_own(*two) for two in pairwise(parts))
 
 
-def environment_around(path: str) -> str | None:
-    """The folder that a file tells to be a virtual environment, `.` for the one that paths begin at."""
-    pure = PurePosixPath(path)
-    marks = [at for at in (pure, pure.parent) if at.name in _ENVIRONMENTS]
-    return str(marks[0].parent) if marks else None
+def in_environments(paths: Iterable[str]) -> set[str]:
+    """Those of the files that virtual environments among them are made of."""
+    listed = [PurePosixPath(path) for path in paths]
+    conda = {path.parent.parent for path in listed if path.parent.name == "conda-meta"}
+    venvs = {path.parent for path in listed if path.name == "pyvenv.cfg"}
+    return {
+        str(path)
+        for path in listed
+        if not conda.isdisjoint(path.parents)
+        or any(above in venvs and path.relative_to(above).parts[0] in _PARTS for above in path.parents)
+    }
 
 
 def is_environment(folder: Path) -> bool:
@@ -248,6 +260,7 @@ class _Walk:
         self._leads_to_needed = set(_with_parents(self._needed))
         self._specs: dict[Path, GitIgnoreSpec] = {}
         self._listed = self._spec(root / IGNORE_FILE)
+        self._shared: set[str] = set()
         self.found = Contents()
 
     def folder(self, path: str, rules: _Rules, ignored: bool) -> bool:
@@ -314,20 +327,33 @@ class _Walk:
             return CACHE
         if path.endswith(".dvc/config.local"):
             return DVC
+        if entry.is_symlink():
+            return LINK
         if not folder and is_secret(path, self._root / path):
             return SECRET
         return REPOSITORY if folder and os.path.lexists(self._root / path / ".git") else rules.reason
 
     def _own(self, path: str, folder: bool) -> str | None:
         """Whose a folder is, when a tool made it for itself."""
+        pure = PurePosixPath(path)
+        if str(pure.parent) in self._shared and pure.name in _PARTS:
+            return ENVIRONMENT
         if not folder:
             return None
-        pure = PurePosixPath(path)
         if _is_dvcs_own(pure.parent.name, pure.name):
             return DVC
         if pure.name in CACHES:
             return CACHE
-        return ENVIRONMENT if is_environment(self._root / path) else None
+        return ENVIRONMENT if is_environment(self._root / path) and not self._is_shared(path) else None
+
+    def _is_shared(self, path: str) -> bool:
+        """Whether somebody put files of their own beside a virtual environment; then only its parts stay."""
+        if os.path.exists(self._root / path / "conda-meta"):
+            return False
+        with suppress(OSError):
+            if set(os.listdir(self._root / path)) - _PARTS - CACHES:
+                self._shared.add(path)
+        return path in self._shared
 
     def _is_below_needed_ones(self, path: str) -> bool:
         """Whether results of an earlier run are named as what a stage depends on."""

@@ -200,13 +200,11 @@ def _standing(dep: Any) -> Iterator[tuple[Any, Any, Any]]:
 def _listed(files: Any) -> dict[str, str]:
     """The hash of each file by its path, without those that never travel: caches, environments, earlier runs."""
     listed = {"/".join(key): str(oid.value) for key, _, oid in files}
-    environments = {folder for path in listed if (folder := contents.environment_around(path))}
+    environments = contents.in_environments(listed)
     return {
         path: value
         for path, value in listed.items()
-        if not contents.is_cached(path)
-        and not contents.is_ours(path)
-        and environments.isdisjoint(map(str, PurePosixPath(path).parents))
+        if not (contents.is_cached(path) or contents.is_ours(path) or path in environments)
     }
 
 

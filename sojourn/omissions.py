@@ -97,7 +97,8 @@ def in_words(omission: Omission, size: str) -> str:
     names = ", ".join(omission.paths[:NAMED]) + (f" and {more} more" if more > 0 else "")
     least = "at least " if omission.at_least else ""
     count = counted(omission.files, "file")
-    return f"{least}{count}, {size} {omission.reason}: {names}"
+    size = f", {size}" if omission.bytes else ""
+    return f"{least}{count}{size} {omission.reason}: {names}"
 
 
 def in_a_line(omissions: Iterable[Omission], size: Callable[[float], str]) -> str:

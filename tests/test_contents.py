@@ -265,6 +265,26 @@ def test_an_environment_and_caches_stay_in_git_too_unless_tracked(tree: Path) ->
     assert in_a_line(told(tree).values(), format_bytes) == ""
 
 
+@pytest.mark.parametrize("in_git", [True, False])
+def test_files_of_one_s_own_beside_an_environment_travel(tree: Path, in_git: bool) -> None:
+    write(tree, "exp/pyvenv.cfg", "exp/bin/python", "exp/lib/x.py", "exp/helper.py", "exp/deep/net.py", "train.py")
+    if in_git:
+        git(tree, "init", "-q")
+
+    assert paths(tree) == ["exp/deep/net.py", "exp/helper.py", "train.py"]
+    assert set(told(tree)["in virtual environments"].paths) == {"exp/pyvenv.cfg", "exp/bin/", "exp/lib/"}
+
+
+def test_a_link_that_git_ignores_is_told_as_one(tree: Path, tmp_path: Path) -> None:
+    write(tmp_path / "nas", "1.bin")
+    repository(tree, "train.py", ignored="/data\n")
+    (tree / "data").symlink_to(tmp_path / "nas")
+
+    line = in_a_line(told(tree).values(), format_bytes)
+
+    assert line == "1 file behind a link that leads elsewhere: data (--input data)"
+
+
 def test_the_line_names_what_a_script_may_need_with_the_flag_that_takes_it_along(tree: Path) -> None:
     repository(tree, "train.py", ignored="/data/\n/logs/\n")
     write(tree, "data/train.bin", text="x" * 2_000_000)

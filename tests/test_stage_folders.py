@@ -61,8 +61,13 @@ def test_caches_below_a_dependency_do_not_make_the_tree_another(project: Project
     project.write("src/deep/.ipynb_checkpoints/b.txt.x", "bytes")
     project.write("src/env/pyvenv.cfg", "")
     project.write("src/env/lib/x.py", "")
+    project.write("src/own/pyvenv.cfg", "")
+    project.write("src/own/b.txt", "b")
 
     home(project)
+    run = project.send("read")
+    project.write("src/own/b.txt", "edited")
+    assert run.home() == Refused(paths=("src",))
 
 
 def test_a_cache_that_comes_while_it_trains_does_not_matter(project: Project) -> None:
