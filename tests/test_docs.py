@@ -121,7 +121,7 @@ def test_the_examples_in_the_help_work(aws: AwsCloud, world: World) -> None:
     world.script("pass\n")
     found = examples()
     # Tested elsewhere: they need a server, an account, or a run that goes on.
-    elsewhere = {"deploy", "ui", "doctor", "secret", "exec"}
+    elsewhere = {"deploy", "ui", "doctor", "secret", "exec", "prefect"}
     for name in sorted(found, key=lambda name: name != "train"):
         if name not in elsewhere:
             account = aws.environment if name.startswith(("setup", "secret")) else {}
