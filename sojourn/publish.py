@@ -174,17 +174,20 @@ def _older_there(others: list[tuple[FileEntry, Stands]], aside: Path) -> list[st
     for entry, stands in others:
         causes.setdefault(_cause(stands), []).append(entry.path)
     return [
-        f"{_names(paths)} at its place {cause}: the one of this run is in {aside}" for cause, paths in causes.items()
+        f"{_names(paths)} at its place is {cause}: the one of this run is in {aside}"
+        if len(paths) == 1
+        else f"{_names(paths)} at their places are {cause}: those of this run are in {aside}"
+        for cause, paths in causes.items()
     ]
 
 
 def _cause(stands: Stands) -> str:
     if stands.whose == "newer":
-        return f"is of the newer run {stands.run}"
+        return f"of the newer run {stands.run}"
     if stands.whose == "elsewhere":
-        return "would lie behind a link that leads out of the project"
+        return "behind a link that leads out of the project"
     since = f" since {datetime.fromtimestamp(stands.since):%d %b %H:%M}" if stands.since else ""
-    return f"is yours{since} and was kept"
+    return f"yours{since}, and kept"
 
 
 def _names(paths: list[str]) -> str:

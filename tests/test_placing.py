@@ -233,7 +233,7 @@ def test_a_folder_that_is_a_link_out_of_the_project_gets_no_result(world: World,
     (world.root / "out").symlink_to(tmp_path / "disk")
     done = world.home_comes("first", 1.0, out__a_txt="a")
     assert not list((tmp_path / "disk").iterdir()) and world.read("runs/first/out/a.txt") == "a"
-    assert "out/a.txt at its place would lie behind a link that leads out of the project" in done.warnings[0]
+    assert "out/a.txt at its place is behind a link that leads out of the project" in done.warnings[0]
 
 
 def test_a_result_whose_object_is_broken_costs_itself_alone(world: World) -> None:
@@ -275,3 +275,10 @@ def test_pull_to_a_directory_brings_what_is_kept_too(world: World, tmp_path: Pat
     assert done.placed == ("a.txt", "logs/b.txt")
     assert (tmp_path / "there/logs/b.txt").read_text() == "b"
     assert (tmp_path / "there/logs/b.txt").stat().st_mode & 0o777 == 0o755
+
+
+def test_several_files_that_are_kept_are_told_in_the_plural(world: World) -> None:
+    for name in ("a.txt", "b.txt"):
+        (world.root / name).write_text("mine")
+    (warning,) = world.home_comes("first", 1.0, a_txt="new", b_txt="new").warnings
+    assert warning.startswith("a.txt, b.txt at their places are yours") and "those of this run are in" in warning
