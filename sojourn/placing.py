@@ -141,6 +141,14 @@ class Placings:
                 found[path] = target.stat().st_size
         return found
 
+    def beside(self, paths: Iterable[str], run: str) -> list[str]:
+        """What other runs placed into the folders of these results, and this run did not write: they are a mixture."""
+        written = set(paths)
+        folders = {folder for path in written for folder in _above(path)}
+        alike = {path for path in self._read() if path not in written and not folders.isdisjoint(_above(path))}
+        marks = {path: self._mark(path, self.root / path) for path in alike if (self.root / path).is_file()}
+        return sorted(path for path, mark in marks.items() if mark and mark.run != run)
+
     def _mark(self, path: str, target: Path) -> Mark | None:
         """The mark of what stands there, if it is ours."""
         state = target.stat()

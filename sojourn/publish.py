@@ -116,6 +116,7 @@ def place_files(
         placings.note(ours, plan.run, plan.created_at)
         refused = [entry for entry in ours if not _placed(entry, mailbox, placings)]
         placings.settle(ours)
+        old = placings.beside([entry.path for entry in ours], plan.run)
     beside = [*refused, *(entry for entry, _ in others)]
     stuck = [entry for entry in beside if not _fetched(entry, mailbox, aside)]
     beside = [entry for entry in beside if entry not in stuck]
@@ -124,7 +125,16 @@ def place_files(
         placed=tuple(sorted(placed)),
         beside=tuple(sorted(entry.path for entry in beside)),
         directory=str(aside) if beside else None,
-        warnings=(*_not_writable(refused, aside), *_older_there(others, aside), *_nowhere(stuck, aside, plan.run)),
+        warnings=(
+            *(
+                [f"{_names(old)}: from an earlier run; this one wrote into the same folder and did not write it again"]
+                if old
+                else []
+            ),
+            *_not_writable(refused, aside),
+            *_older_there(others, aside),
+            *_nowhere(stuck, aside, plan.run),
+        ),
     )
 
 

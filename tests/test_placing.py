@@ -172,6 +172,18 @@ def test_folders_that_were_made_for_results_stay_too_and_those_of_the_user_trave
     assert survey(Project.at(world.root), tuple(found)).folders == tree.folders
 
 
+def test_a_mixture_of_two_runs_in_one_folder_is_told(world: World) -> None:
+    world.home_comes(
+        "first", 1.0, out__c100__m_txt="1", out__model_txt="1", other__a_txt="1", top_txt="1", out__mine_txt="1"
+    )
+    (world.root / "out/mine.txt").write_text("!")
+    done = world.home_comes("second", 2.0, out__c50__m_txt="2", out__model_txt="2")
+    assert done.warnings == (
+        "out/c100/m.txt: from an earlier run; this one wrote into the same folder and did not write it again",
+    )
+    assert not world.home_comes("second", 2.0, top_txt="2").warnings
+
+
 def test_another_directory_knows_nothing_of_these(world: World, tmp_path: Path) -> None:
     world.home_comes("first", 1.0, a_txt="first")
     world.root = tmp_path / "clone"
