@@ -120,8 +120,8 @@ def test_every_verb_shows_one_example_in_its_help_that_its_parser_takes() -> Non
 def test_the_examples_in_the_help_work(aws: AwsCloud, world: World) -> None:
     world.script("pass\n")
     found = examples()
-    # Tested elsewhere: they need a server, an account, or a run that goes on.
-    elsewhere = {"deploy", "ui", "doctor", "secret", "exec", "prefect"}
+    # Tested elsewhere: they need a server, an account, a DVC project, or a run that goes on.
+    elsewhere = {"deploy", "ui", "doctor", "secret", "exec", "prefect", "dvc"}
     for name in sorted(found, key=lambda name: name != "train"):
         if name not in elsewhere:
             account = aws.environment if name.startswith(("setup", "secret")) else {}
