@@ -25,18 +25,19 @@ def test_a_gpu_by_name_is_one_of_it_the_cheapest_first() -> None:
 def test_a_number_of_gpus_is_just_that_many() -> None:
     assert names(gpu="L4:4") == ["g6.12xlarge", "g6.24xlarge"]
     assert names(gpu="4") == ["g4dn.12xlarge", "g6.12xlarge", "g5.12xlarge", "g6.24xlarge", "g5.24xlarge",
-                              "g6e.12xlarge", "g6e.24xlarge"]  # fmt: skip
+                              "g6e.12xlarge", "g7.24xlarge", "g6e.24xlarge", "g7e.24xlarge"]  # fmt: skip
 
 
 def test_a_gpu_by_its_memory_is_any_with_at_least_as_much() -> None:
-    assert names(gpu="80GB") == ["p5.4xlarge"]
+    assert names(gpu="80GB") == ["g7e.2xlarge", "g7e.4xlarge", "g7e.8xlarge", "p5.4xlarge"]
+    assert names(gpu="80GB:4") == ["g7e.24xlarge"]
     assert names(gpu="80GB:8")[0] == "p4de.24xlarge"
     assert names(gpu="A100-80GB:8") == ["p4de.24xlarge"]
 
 
 def test_cpus_and_memory_are_minima() -> None:
-    assert names(cpus=8)[0] == "c6i.2xlarge"
-    assert names(cpus=8, memory="60GB")[0] == "r7i.2xlarge"
+    assert names(cpus=8)[0] == "c6a.2xlarge"
+    assert names(cpus=8, memory="60GB")[0] == "r6a.2xlarge"
     assert names(gpu="L4", memory="100GB") == ["gr6.4xlarge", "g6.8xlarge", "gr6.8xlarge", "g6.16xlarge"]
 
 
@@ -49,7 +50,7 @@ def test_what_is_not_asked_for_by_name_is_neither_arm_nor_slowed_down_by_credits
 
 @pytest.mark.parametrize(
     ("size", "first"),
-    [("s", "t3.micro"), ("m", "c6i.2xlarge"), ("l", "c6i.8xlarge"), ("xl", "c6i.16xlarge"), ("m+t4", "g4dn.xlarge"),
+    [("s", "t3.micro"), ("m", "c6a.2xlarge"), ("l", "c6a.8xlarge"), ("xl", "c6a.16xlarge"), ("m+t4", "g4dn.xlarge"),
      ("L+T4", "g4dn.12xlarge"), ("xl+l4", "g6.48xlarge"), ("xl+a100", "p4d.24xlarge"), ("m+h100", "p5.4xlarge")],
 )  # fmt: skip
 def test_a_size_counts_gpus_or_cpus_and_memory(size: str, first: str) -> None:
@@ -67,8 +68,8 @@ def test_any_other_machine_is_a_type() -> None:
     [
         ({"gpu": "H200"}, "no machine has 1 × H200; they come with 8", "write --gpu H200:8"),
         ({"gpu": "A100:16"}, "no machine has 16 × A100; they come with 8", "--gpu A100:8"),
-        ({"gpu": "80GB:2"}, "no machine has 2 × 80GB; they come with 1 or 8", "--gpu 80GB:8"),
-        ({"gpu": "2"}, "no machine has 2 × GPU; they come with 1 or 4 or 8", "--gpu 4"),
+        ({"gpu": "80GB:3"}, "no machine has 3 × 80GB; they come with 1 or 2 or 4 or 8", "--gpu 80GB:4"),
+        ({"gpu": "3"}, "no machine has 3 × GPU; they come with 1 or 2 or 4 or 8", "--gpu 4"),
         ({"gpu": "A100-141GB:8"}, "no A100 has 141 GB", "the largest has 80 GB"),
         ({"gpu": "L40"}, "'L40' is not known, did you mean 'L40S'?", "known: A100, A10G"),
         ({"gpu": "quadro"}, "'quadro' is not known, known: ", "--gpu 24GB"),
@@ -78,7 +79,7 @@ def test_any_other_machine_is_a_type() -> None:
         ({"machine": "m+a100"}, "no machine has 1 × A100; they come with 8", "--gpu A100:8"),
         ({"machine": "s+t4"}, "'s+t4' has no GPU", "m+t4 for one"),
         ({"machine": "m+l44"}, "'l44' is not known, did you mean 'L4'", "known: "),
-        ({"cpus": 1000}, "cpus: no machine of aws has so much", "r7i.48xlarge: 192 CPUs, 1649 GB"),
+        ({"cpus": 1000}, "cpus: no machine of aws has so much", "r8i.96xlarge: 384 CPUs, 3299 GB"),
         ({"gpu": "L4", "memory": "1TB"}, "memory: no machine of aws has so much", "g6.16xlarge: 64 CPUs, 275 GB"),
     ],
 )

@@ -18,10 +18,12 @@ _LISTED = """
     t3.nano 0.0052  t3.micro 0.0104  t3.small 0.0208  t3.medium 0.0416  t3.large 0.0832  t3.xlarge 0.1664
     t3.2xlarge 0.3328  t4g.micro 0.0084  t4g.small 0.0168  t4g.medium 0.0336
     m6i.large 0.096  m6i.xlarge 0.192  m6i.2xlarge 0.384  m7i.large 0.1008  m7i.xlarge 0.2016  m7g.large 0.0816
+    c6a.large 0.0765  c6a.xlarge 0.153  c6a.2xlarge 0.306  m6a.large 0.0864  m6a.xlarge 0.1728  r6a.large 0.1134
     c6i.large 0.085  c6i.xlarge 0.17  c6i.2xlarge 0.34  c7i.4xlarge 0.714  r6i.large 0.126  r6i.xlarge 0.252
     g4dn.xlarge 0.526  g4dn.2xlarge 0.752  g4dn.12xlarge 3.912  g5.xlarge 1.006  g5.2xlarge 1.212
     g5.12xlarge 5.672  g5.48xlarge 16.288  g5g.xlarge 0.42  g6.xlarge 0.8048  g6.2xlarge 0.9776
     g6.12xlarge 4.6016  g6.48xlarge 13.3504  g6e.xlarge 1.861  g6e.12xlarge 10.49264
+    g7.2xlarge 2.52  g7e.2xlarge 3.36312
     p3.2xlarge 3.06  p4d.24xlarge 32.7726  p4de.24xlarge 40.96575  p5.48xlarge 98.32
     """.split()
 ON_DEMAND = {name: float(dollars) for name, dollars in zip(_LISTED[::2], _LISTED[1::2], strict=True)}

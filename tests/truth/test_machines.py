@@ -1,0 +1,34 @@
+"""The catalogue against moto's copy of what EC2 says of its types, and the script that writes it."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+from truth import catalogue
+
+TABLE = """// generated at 2031-02-20T13:44:30Z for us-east-1
+	"us-east-1": {
+		"g6.xlarge": 0.9, "t3.micro": 0.010400,
+	},
+	"us-west-2": {
+		"g6.xlarge": 7.0,
+	},
+"""
+
+
+def test_every_row_is_what_the_script_would_write_but_for_its_price() -> None:
+    with catalogue.FILE.open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    names = sorted(filter(catalogue.wanted, INSTANCE_TYPES), key=catalogue.order)
+    assert [row[1] for row in rows] == names
+    for row in rows:
+        assert row[:8] == [str(one) for one in catalogue.row(row[1], None, "")[:8]], row[1]
+
+
+def test_prices_are_those_of_the_home_region_with_their_month() -> None:
+    assert catalogue.read(TABLE) == ({"g6.xlarge": 0.9, "t3.micro": 0.0104}, "2031-02")
+    assert catalogue.row("g6.xlarge", 0.9, "2031-02")[-2:] == ["0.9", "2031-02"]
+    with pytest.raises(SystemExit, match="not the table"):
+        catalogue.read("something else")
