@@ -26,6 +26,7 @@ from sojourn.records import LocalPackage
 
 INHERITED = ("VIRTUAL_ENV", "CONDA_PREFIX", "LD_LIBRARY_PATH")
 ASK_LIMIT_S = 20.0
+_ACTIVATES = re.compile(r"(?:^|[;&|\s])(?:source|\.)\s+[\"']?([^\s\"';]+/bin/activate)\b")
 _CONDA = ("conda", "mamba", "micromamba")
 
 
@@ -140,13 +141,36 @@ def _twin(one: _Installed, directory: Path, root: Path) -> Found | None:
 
 def named_by(words: Sequence[str], surroundings: Mapping[str, str]) -> Path | None:
     """The environment that a command names itself: by a program in it, or as `conda run -n NAME` does."""
-    if words and words[0].startswith("/"):
+    if words and words[0].startswith("/") and (len(words) > 1 or not set(words[0]) & set(" \n")):
         prefix = Path(words[0]).parent.parent
         has_packages = any(prefix.glob("lib/python3*/site-packages"))
         return prefix if has_packages and (prefix / "bin" / "python").exists() else None
     if len(words) > 1 and Path(words[0]).name in _CONDA and words[1] == "run":
         return _conda(words[2:], surroundings)
     return None
+
+
+def switched_on_by(text: str, surroundings: Mapping[str, str]) -> Path | None:
+    """The environment that lines of shell switch on by its place: `source /home/me/venv/bin/activate`."""
+    home = surroundings.get("HOME", "/")
+    for place in _ACTIVATES.findall(text):
+        prefix = Path(re.sub(r"^(~|\$HOME|\$\{HOME\})(?=/)", lambda _: home, place)).parent.parent
+        if prefix.is_absolute() and (prefix / "pyvenv.cfg").is_file():
+            return prefix
+    return None
+
+
+def ignores_path(words: Sequence[str]) -> bool:
+    """Whether Python is started so that it does not look at PYTHONPATH."""
+    flags = [word for word in words[: _first_argument(words)] if re.fullmatch(r"-[A-Za-z]+", word)]
+    return any("I" in flag or "E" in flag for flag in flags)
+
+
+def _first_argument(words: Sequence[str]) -> int:
+    """Where the script or module stands, behind the interpreter and its flags."""
+    at = next((at for at, word in enumerate(words) if re.fullmatch(r"(.*/)?python[\d.]*", word)), len(words))
+    flags = range(at + 1, len(words))
+    return next((one for one in flags if not words[one].startswith("-") or words[one] in ("-m", "-c")), len(words))
 
 
 def _conda(words: Sequence[str], surroundings: Mapping[str, str]) -> Path | None:

@@ -42,6 +42,7 @@ CACHE = "wheels"  # beside the environments, and as old as its last use
 SERVED = "served.json"
 INSTALLED = "installed"
 CHECK_LIMIT_S = 60.0
+SCRIPT_LIMIT = 1 << 20
 _NOT_BROUGHT = ("conda", "mamba", "micromamba", "hatch", "pixi", "rye")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 
@@ -95,13 +96,19 @@ def resolve(
     """
     root, path = root or directory, surroundings.get("PATH", os.defpath)
     chosen = choose(wanted(asked), directory, root, script=script, path=path, away=False)
-    own = current.named_by(words, surroundings)
+    own = current.named_by(words, surroundings) or current.switched_on_by(_shell(words, script), surroundings)
     if own is not None and chosen.source is not None:
         chosen = Chosen(
             None, [f"the command names its own Python, {own}: {shown(chosen.source.file, directory)} is not used"]
         )
     if chosen.source is None:
         found = current.look(directory, root, surroundings, own)
+        if found.packages and current.ignores_path(words):
+            name = found.packages[0].name
+            raise SpecError(
+                f"command: -I and -E ignore PYTHONPATH, so {name} would be what is installed and not what travels",
+                hint="leave the flag out, or let an environment be built:  environment: auto",
+            )
         return Environment(
             kind="current",
             path=tuple(found.path),
@@ -118,6 +125,15 @@ def resolve(
         notes=(*chosen.notes, *stale(chosen.source, packages), *unpinned(chosen.source)),
         **_of(chosen.source, asked, directory),
     )
+
+
+def _shell(words: Sequence[str], script: Path | None) -> str:
+    """The lines of shell that a command is, or that the file holds which a shell is given."""
+    if len(words) == 1 and " " in words[0]:
+        return words[0]
+    if script is None or script.suffix == ".py" or not script.is_file() or script.stat().st_size > SCRIPT_LIMIT:
+        return ""
+    return script.read_text(encoding="utf-8", errors="replace")
 
 
 def resolve_away(

@@ -208,7 +208,7 @@ def make_plan(
             surroundings,
             root=project.root,
             script=_script(work),
-            words=() if work.command.shell else work.command.argv,
+            words=work.command.argv,
         )
         if capability.shares_host
         else environment.resolve_away(
@@ -218,7 +218,7 @@ def make_plan(
             launch.network,
             surroundings=surroundings,
             script=_script(work),
-            words=() if work.command.shell else work.command.argv,
+            words=work.command.argv,
         )
     )
     _check_program(work.command, python, work.where, home, surroundings)

@@ -491,3 +491,33 @@ def test_where_the_bundle_would_hide_pythons_own_modules_the_plan_says_whose_cod
     found = machine.prepare("current")
 
     assert found.packages == () and "not from the bundle: src/random.py hides Python's own" in found.notes[0]
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_an_environment_that_a_shell_script_switches_on_gives_way_as_well(
+    root: Path, machine: Machine, by_file: bool
+) -> None:
+    package(root, "seqlab", value="installed")
+    surroundings = own_environment(machine, root, "-e", str(root))
+    edit(root, "src/seqlab/__init__.py", "bundle")
+    (root / "requirements.txt").write_text("absent\n")
+    lines = (
+        f"set -e\nsource {surroundings['VIRTUAL_ENV']}/bin/activate\npython -c 'import seqlab; print(seqlab.VALUE)'\n"
+    )
+    (root / "run.sh").write_text(lines)
+
+    found = machine.prepare(words=("bash", "run.sh") if by_file else (lines,), script="run.sh" if by_file else None)
+    edit(root, "src/seqlab/__init__.py")
+
+    assert "requirements.txt is not used" in found.notes[0]
+    assert machine.prints(found, "bash", "run.sh") == "bundle"
+
+
+@pytest.mark.parametrize("flag", ["-I", "-uE"])
+def test_a_flag_that_would_take_the_live_tree_is_refused(root: Path, machine: Machine, flag: str) -> None:
+    package(root, "seqlab")
+    machine.surroundings = own_environment(machine, root, "-e", str(root))
+
+    with pytest.raises(SpecError, match="ignore PYTHONPATH, so seqlab would be what is installed"):
+        machine.prepare("current", words=("python", flag, "train.py"))
+    assert machine.prepare("current", words=("python", "train.py", flag)).packages
