@@ -13,6 +13,7 @@ from clouds.aws_cloud import AwsCloud
 from sojourn.catalogue import known
 from sojourn.errors import AccessError, QuotaError, SpecError
 from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.ec2.images import Image
 from sojourn.providers.ec2.offers import OFFERS, list_offers
 from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.records import Need, Offer, Offers
@@ -55,7 +56,7 @@ def micro(offers: Offers, market: str = "on-demand") -> Offer:
 def test_nothing_asked_for_is_a_small_plain_machine_and_nothing_is_made(find: Find, aws: AwsCloud) -> None:
     offers = find().fitting
 
-    assert {one.machine for one in offers} <= {"m6i.large", "m7i.large", "r7i.large", "c6i.xlarge"}
+    assert {one.machine for one in offers} <= {"m6a.large", "m6i.large", "m7i.large", "m8i.large"}
     assert [one.price for one in offers] == sorted(one.price for one in offers)
     assert {call["action"][:3] for call in aws.calls()} == {"Des", "Get"}
 
@@ -96,6 +97,12 @@ def test_regions_are_compared_by_price(find: Find, aws: AwsCloud) -> None:
     assert len({one.details["image"] for one in offers}) == 2, "an image's id is of one region"
 
 
+def test_the_python_of_an_image_is_told_by_the_release_in_its_name() -> None:
+    releases, name = ("24.04", "26.04", "28.04"), "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu {}) 20260901"
+    names = [name.format(one) for one in releases]
+    assert [Image("ami-1", name, "x86_64", "/dev/sda1", 8).python for name in names] == ["3.12", "3.14", None]
+
+
 def test_a_type_that_the_catalogue_lacks_is_described_by_amazon(find: Find) -> None:
     assert "r6i.large" not in known("aws")
     offer = find(machine="r6i.large").fitting[0]
@@ -111,7 +118,8 @@ def test_the_catalogue_agrees_with_amazon(aws: AwsCloud) -> None:
         assert row.cpus == told[row.name]["VCpuInfo"]["DefaultVCpus"], row
         assert row.memory == told[row.name]["MemoryInfo"]["SizeInMiB"] * 2**20, row
         assert row.architecture in told[row.name]["ProcessorInfo"]["SupportedArchitectures"], row
-        assert (row.gpu, row.gpus) == (gpus[0].get("Name"), gpus[0]["Count"]), row
+        name = gpus[0].get("Name", "").replace("RTX PRO Server 6000", "RTX PRO 6000").replace(" ", "-")
+        assert (row.gpu, row.gpus) == (name or None, gpus[0]["Count"]), row
 
 
 def test_machines_near_each_other_are_of_types_that_amazon_puts_so(find: Find) -> None:

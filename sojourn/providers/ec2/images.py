@@ -18,7 +18,7 @@ from sojourn.providers.ec2.errors import translated
 GIB = 2**30
 _BY_FILTER = re.compile(r"(?P<user>[^@:]+)@(?P<owner>[^@:]+):(?P<architecture>[^@:]+):(?P<name>.+)")
 # Of the releases of Ubuntu, which are in the names of the images.
-_PYTHONS = {"20.04": "3.8", "22.04": "3.10", "24.04": "3.12"}
+_PYTHONS = {"20.04": "3.8", "22.04": "3.10", "24.04": "3.12", "26.04": "3.14"}
 _ALSO = "ubuntu, nvidia, ami-…, or user@owner:architecture:name"
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
 
 HOME = "us-east-1"  # of the catalogue's figures, and one of the few regions with a price list
+CLOCKS_OFF = timedelta(minutes=15)  # by more Amazon refuses the signature
 ADDRESS = 0.005  # dollars an hour, https://aws.amazon.com/vpc/pricing/ (public IPv4 address)
 GP3_GIB_MONTH = 0.08  # dollars, https://aws.amazon.com/ebs/pricing/ (us-east-1)
 HOURS_A_MONTH = 730
@@ -40,7 +41,10 @@ def besides(disk_gib: int, address: bool = True) -> float:
 
 def spot(clients: Clients, region: str, types: Iterable[str]) -> dict[tuple[str, str], float]:
     """Dollars an hour now, by type and zone; a zone without spot machines of a type has no entry."""
-    asked = {"InstanceTypes": list(types), "ProductDescriptions": ["Linux/UNIX"], "StartTime": datetime.now(UTC)}
+    # Without the second a zone that tells only of machines in networks would count as one that has none. A start that
+    # Amazon's clock has not reached is none, so it lies a while back; what came since counts.
+    products, start = ["Linux/UNIX", "Linux/UNIX (Amazon VPC)"], datetime.now(UTC) - CLOCKS_OFF
+    asked = {"InstanceTypes": list(types), "ProductDescriptions": products, "StartTime": start}
     with translated("read the spot prices"):
         pages = clients.client("ec2", region).get_paginator("describe_spot_price_history").paginate(**asked)
         rows = [row for page in pages for row in page["SpotPriceHistory"]]

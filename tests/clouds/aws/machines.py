@@ -62,6 +62,7 @@ class Machine:
     visible_at: float
     launched_at: float = field(default_factory=time.time)
     ended_at: float | None = None
+    asked_at: float | None = None  # to end
     reason: str = ""
     notice_at: float | None = None  # when spot takes the machine back, once it was said
     crashed: bool = False  # its processes are gone, and EC2 has not noticed
@@ -184,8 +185,9 @@ class Machines:
             before = machine.instance._state
             if machine.state in ENDING:
                 return before  # type: ignore[no-any-return]
-            machine.reason = reason
+            machine.reason, machine.asked_at = reason, time.time()
             machine.become("shutting-down")
+            _say_why(machine)
         self.power.off(machine)
         return before  # type: ignore[no-any-return]
 
@@ -237,7 +239,7 @@ class Machines:
 def _say_why(machine: Machine) -> None:
     machine.instance.state_reason = StateReason(machine.reason, machine.reason.partition(":")[0])
     # "User initiated (2026-01-31 12:00:00 GMT)", and nothing when it was not the user.
-    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(machine.asked_at))
     machine.instance._reason = f"User initiated ({now} GMT)" if machine.reason == BY_USER else ""
 
 
