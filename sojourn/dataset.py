@@ -144,15 +144,21 @@ class Dataset:
             order = plan_repro(get_active_graph(self._repo.index.graph), [target], downstream=True)
             return [self._address(other) for other in order if other.cmd and other != target]
 
-    def reproduce(self, addresses: Iterable[str], echo: Echo) -> None:
-        """Run those of these stages that changed here, in this order, each line of their output to `echo`."""
+    def reproduce(self, addresses: Iterable[str], echo: Echo) -> tuple[str, ...]:
+        """Run those of these stages that changed here, in this order; which those were.
+
+        Each line of their output goes to `echo`.
+        """
+        ran: list[str] = []
         for address in addresses:
             self._forget()
             if self._changed(address):
                 reproduce(self.root, address, echo)
+                ran.append(address)
             else:
                 echo(f"stage {address!r} did not change")
         self._forget()
+        return tuple(ran)
 
     def _changed(self, address: str) -> bool:
         """What `dvc repro --allow-missing` asks before it runs a stage; the run itself may not miss anything."""
@@ -224,12 +230,14 @@ class Dataset:
             outs = [out for out in self._at(stage.address).outs if out.use_cache and out.can_push]
             return self._push(self._objects((out, out) for out in outs), echo)
 
-    def push_command(self, address: str) -> str:
-        """What to type to push a stage's outputs."""
+    def push_command(self, addresses: Iterable[str]) -> str:
+        """What to type at the DVC root to push the outputs of these stages."""
+        stages = tuple(addresses)
         with dvc_errors():
-            names = {out.remote or self._repo.config["core"].get("remote") for out in self._at(address).outs}
+            outs = [out for address in stages for out in self._at(address).outs]
+            names = {out.remote or self._repo.config["core"].get("remote") for out in outs}
         remote = ["--remote", name] if len(names) == 1 and (name := next(iter(names))) else []
-        return shlex.join(["dvc", "push", *remote, address])
+        return programs.dvc(shlex.join(["push", *remote, *stages]))
 
     def metrics(self, addresses: Iterable[str]) -> dict[str, Any]:
         """The values in the tree of the metric files that these stages write."""
@@ -408,7 +416,7 @@ class Dataset:
             if dependency.kind == "external":
                 raise SpecError(
                     f"{stage.address}: its dependency {dependency.path} lies outside the project",
-                    hint=shlex.join(["dvc", "import-url", dependency.path]),
+                    hint=programs.dvc(shlex.join(["import-url", dependency.path])),
                 )
             there = dependency.path in later or (self.root / dependency.path).exists()
             if dependency.kind == "source" and not there:
@@ -424,17 +432,17 @@ class Dataset:
         record = self._relative(out.stage.path)
         record = record if out.stage.is_data_source else record.replace("dvc.yaml", "dvc.lock")
         added = out.stage.is_data_source and not out.stage.is_import
-        accept = shlex.join(["dvc", "add", path]) if added else self._commit(out)
+        accept = programs.dvc(shlex.join(["add", path])) if added else self._commit(out)
         return SpecError(
             f"{path} is not what {record} records (md5 {out.hash_info.value})",
-            hint=f"to use it: {accept}; to go back: {shlex.join(['dvc', 'checkout', '--force', path])}",
+            hint=f"to use it: {accept}; to go back: {programs.dvc(shlex.join(['checkout', '--force', path]))}",
         )
 
     def _commit(self, out: Any) -> str:
-        return shlex.join(["dvc", "commit", self._address(out.stage)])
+        return programs.dvc(shlex.join(["commit", self._address(out.stage)]))
 
     def _remake(self, out: Any) -> str:
-        return shlex.join(["dvc", "update" if out.stage.is_import else "repro", self._address(out.stage)])
+        return programs.dvc(shlex.join(["update" if out.stage.is_import else "repro", self._address(out.stage)]))
 
     def _nowhere(self, item: StoredObject) -> SpecError:
         path = self._relative(item.path)

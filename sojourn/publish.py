@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -274,34 +275,53 @@ def commit_stage(
             f"take the results: sojourn pull {plan.run} --to DIR; or restore it, then: sojourn pull {plan.run} --apply",
         )
     stage = plan.stage
-    pushed, warnings = _push(dataset, stage.name, echo)
-    warnings += _run_later(dataset, stage.after, echo)
+    pushed, lost = _push(dataset, (*stage.before, stage.name), echo)
+    later, warnings = _run_later(dataset, stage.after, echo)
+    if lost is None:
+        more, lost = _push(dataset, later, echo)
+        pushed += more
+    if lost is not None:
+        warnings.insert(0, _not_pushed(dataset, lost, (*stage.before, stage.name, *later)))
     metrics = dataset.metrics((stage.name, *stage.after))
     return Published(
         placed=applied.outputs, committed=True, pushed_bytes=pushed, metrics=metrics, warnings=tuple(warnings)
     )
 
 
-def _push(dataset: Dataset, stage: str, echo: Callable[[str], None]) -> tuple[int, list[str]]:
-    """Push a stage's outputs. They are in the tree and in DVC's cache by now, so a failure costs a command."""
+def _push(dataset: Dataset, stages: Iterable[str], echo: Callable[[str], None]) -> tuple[int, Exception | None]:
+    """Push what dvc.lock now says of these stages. All of it is in DVC's cache by now, so a failure costs a command."""
+    pushed = 0
     try:
-        return dataset.push_outputs(dataset.at(stage), echo).bytes, []
+        for stage in stages:
+            pushed += dataset.push_outputs(dataset.at(stage), echo).bytes
     except Exception as error:  # each kind of remote raises its own library's errors
-        because = error.message if isinstance(error, SojournError) else first_line(error)
-        cure = f"{error.hint}; then " if isinstance(error, SpecError) and error.hint else ""
-        return 0, [f"the outputs are not pushed: {because}; when that is mended: {cure}{dataset.push_command(stage)}"]
+        return pushed, error
+    return pushed, None
 
 
-def _run_later(dataset: Dataset, stages: tuple[str, ...], echo: Callable[[str], None]) -> list[str]:
-    """Run the stages that come after, here; one that fails keeps those that follow, and nothing else."""
+def _not_pushed(dataset: Dataset, error: Exception, stages: tuple[str, ...]) -> str:
+    because = error.message if isinstance(error, SojournError) else first_line(error)
+    cure = f"{error.hint}; then " if isinstance(error, SpecError) and error.hint else ""
+    return f"the outputs are not pushed: {because}; when that is mended: {cure}{dataset.push_command(stages)}"
+
+
+def _run_later(
+    dataset: Dataset, stages: tuple[str, ...], echo: Callable[[str], None]
+) -> tuple[tuple[str, ...], list[str]]:
+    """Run the stages that come after, here: those that ran, and a warning.
+
+    One that fails keeps those that follow, and nothing else.
+    """
+    ran: tuple[str, ...] = ()
     for at, address in enumerate(stages):
         try:
-            dataset.reproduce((address,), echo)
+            ran += dataset.reproduce((address,), echo)
         except Exception as error:
             because = error.message if isinstance(error, SojournError) else first_line(error)
             later = f"; {', '.join(stages[at + 1 :])} did not run" if stages[at + 1 :] else ""
-            return [f"{because}{later}; run it again: {programs.dvc(f'repro {stages[-1]}')}"]
-    return []
+            again = programs.dvc(shlex.join(["repro", *stages[at:]]))
+            return ran, [f"{because}{later}; run it again: {again}"]
+    return ran, []
 
 
 def _is_dvc(entry: FileEntry) -> bool:

@@ -35,6 +35,8 @@ def _told(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+        if isinstance(node, ast.List) and node.elts and isinstance(node.elts[0], ast.Constant):  # words for shlex
+            yield " ".join(str(word.value) for word in node.elts if isinstance(word, ast.Constant))
 
 
 def test_no_hint_names_a_program_that_may_not_be_on_the_path() -> None:

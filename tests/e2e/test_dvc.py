@@ -122,6 +122,20 @@ def test_stages_behind_run_here_first_and_those_after_when_the_results_are_home(
     assert not (project.root / "unrelated.txt").exists()
 
 
+def test_what_stages_before_and_after_wrote_here_is_pushed_with_what_the_trained_one_wrote(
+    world: World, project: Project
+) -> None:
+    stages = project.read("dvc.yaml").replace("outs: [prepared.csv]", "outs: [prepared.csv, columns.txt]")
+    project.write("dvc.yaml", stages)
+    project.write("prepare.py", project.read("prepare.py") + "open('columns.txt', 'w').write('2')\n")
+    project.save()
+
+    trained(world)
+
+    everything = ("prepare", "train", "report", "publish")
+    assert dvc(project.root, "status", "--cloud", *everything).strip() == "Cache and remote 'store' are in sync."
+
+
 @pytest.mark.slow
 def test_metrics_are_compared_by_dvc_as_ever(world: World, project: Project) -> None:
     trained(world)
@@ -284,7 +298,7 @@ def test_a_push_that_fails_is_a_warning_that_names_the_command_and_the_run_ends(
 
     printed = let_go(world, cli)
 
-    assert "the outputs are not pushed" in printed and "dvc push --remote store train" in printed
+    assert "the outputs are not pushed" in printed and "dvc push --remote store train report publish" in printed
     assert world.kinds()[-1] == "closed" and world.show()["report"]["state"] == "succeeded"
     assert clean(project) and project.read("model.bin").startswith("lr 0.1")
     project.remote.unlink(), away.rename(project.remote)
