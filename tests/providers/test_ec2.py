@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,20 @@ class Amazon(ProviderCase):
                 "scheduler_role": "arn:aws:iam::123456789012:role/sojourn-scheduler",
             },
         )
+
+
+def one_timer_for_all(request: Request) -> Request:
+    """A request as it stands in the ledger of a run that an earlier version began."""
+    lease = request["token"]
+    timer = {
+        **request["create_schedules"][0],
+        "Name": lease,
+        "ClientToken": lease,
+        "ScheduleExpression": f"at({datetime.fromtimestamp(request['ends_at'], UTC):%Y-%m-%dT%H:%M:%S})",
+    }
+    kept = {name: value for name, value in request.items() if name not in ("ends_at", "create_schedules")}
+    volumes = [one for one in request["parts"] if one["kind"] == "volume"]
+    return {**kept, "parts": [*volumes, {"kind": "schedule", "name": lease}], "create_schedule": timer}
 
 
 class TestContract(Amazon, ProviderContract):
@@ -161,6 +176,35 @@ class TestAmazon(Amazon):
         ]
         armed = sorted(json.loads(one["Target"]["Input"])["InstanceIds"][0] for one in targets)
         assert armed == sorted(world.cloud.running()) and len(armed) == 2 and world.rented() == 3
+
+    def test_a_request_that_an_earlier_version_wrote_is_armed_and_ended_all_the_same(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        written = one_timer_for_all(request_for(nodes=2))
+        for _ in range(2):
+            world.provider().create(written)
+        assert world.schedules() == [NAME.machine(node) for node in range(2)]
+        self.wait_until_running(world)
+        dead = str(world.ours()[0]["id"])
+        world.cloud.end_from_inside(dead)
+        world.cloud.wait_for(dead, "terminated")
+        world.provider().create(written)
+        assert len(self.lease(world).machines) == world.rented() == 2
+        self.release(world)
+        assert world.schedules() == [] and world.billable() == 0
+
+    def test_a_lease_that_an_earlier_version_armed_with_one_timer_goes_with_its_timer(
+        self, world: Ec2World, request_for: MakeRequest
+    ) -> None:
+        written = one_timer_for_all(request_for(nodes=2))
+        made = world.cloud.client("ec2").run_instances(**written["run_instances"])["Instances"]
+        machines = [one["InstanceId"] for one in made]
+        target = {**written["create_schedule"]["Target"], "Input": json.dumps({"InstanceIds": machines})}
+        world.cloud.client("scheduler").create_schedule(**{**written["create_schedule"], "Target": target})
+        assert [one.identity for one in self.lease(world).machines] == machines
+        self.release(world)
+        assert world.schedules() == [] and world.billable() == 0
+        assert world.provider().observe(str(NAME)) is None or self.lease(world).parts == ()
 
     def test_a_spot_machine_whose_own_timer_was_not_armed_is_of_its_lease_by_its_tags(
         self, world: Ec2World, request_for: MakeRequest

@@ -51,6 +51,25 @@ def request(boot: Boot, offer: Offer, agent: Archive) -> Request:
     }
 
 
+def current(written: Request) -> Request:
+    """A request of a run's ledger as this version sends it.
+
+    Earlier versions wrote one timer for all machines of a lease, and when they must end in it alone.
+    """
+    if "ends_at" in written:
+        return written
+    schedules = written.get("create_schedules") or [
+        {**written["create_schedule"], "Name": machine, "ClientToken": machine} for machine in written["machines"]
+    ]
+    ends_at = datetime.strptime(schedules[0]["ScheduleExpression"], "at(%Y-%m-%dT%H:%M:%S)").replace(tzinfo=UTC)
+    timed = {"ScheduleExpression": by(ends_at.timestamp())}
+    return {
+        **written,
+        "ends_at": int(ends_at.timestamp()),
+        "create_schedules": [{**one, **timed} for one in schedules],
+    }
+
+
 def by(moment: float) -> str:
     """EventBridge's word for the first full minute that is not before a moment.
 

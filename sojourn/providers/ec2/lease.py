@@ -101,6 +101,7 @@ class Ec2Provider:
 
     def create(self, request: Request) -> None:
         """Rent the machines, then arm the timers that end them; either may have been done before."""
+        request = calls.current(request)
         region = request["region"]
         self._regions[request["token"]] = region
         if request["ends_at"] <= self.clock.now():
