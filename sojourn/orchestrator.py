@@ -15,7 +15,7 @@ from sojourn.errors import CapacityError, QuotaError, SojournError, SpecError, T
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
-from sojourn.providers import Provider
+from sojourn.providers import Provider, Request
 from sojourn.records import Hello, Lease, Order, Outcome, Stop
 from sojourn.waiting import Clock
 
@@ -216,8 +216,14 @@ class Orchestrator:
 
     def _intend(self, offer: int, attempt: int) -> None:
         boot = self.plan.boot(attempt, offer)
-        request = self.provider.request(boot, self.plan.offers[offer])
+        # A cloud may remember what was asked by this name though it had no machines; another version's bytes differ.
+        request = self._asked(boot.lease) or self.provider.request(boot, self.plan.offers[offer])
         self.ledger.append("intent", attempt=attempt, offer=offer, name=boot.lease, request=request)
+
+    def _asked(self, name: str) -> Request | None:
+        """What was asked for by this name in an earlier round."""
+        bodies = [entry.body for entry in self.ledger.entries() if entry.kind == "intent"]
+        return next((body["request"] for body in bodies if body["name"] == name), None)
 
     def _create(self, state: lease.State) -> None:
         assert state.request is not None

@@ -40,6 +40,16 @@ def test_a_client_token_with_other_parameters_is_refused(account: Account) -> No
         account.run(ClientToken="t1", InstanceType="t3.small")
 
 
+def test_a_client_token_whose_request_found_no_room_is_bound_to_it_all_the_same(account: Account) -> None:
+    account.cloud.capacity(0)
+    with refused("InsufficientInstanceCapacity"):
+        account.run(ClientToken="t1", InstanceType="t3.micro")
+    account.cloud.capacity(5)
+    with refused("IdempotentParameterMismatch"):
+        account.run(ClientToken="t1", InstanceType="t3.small")
+    assert len(account.run(ClientToken="t1", InstanceType="t3.micro")) == 1
+
+
 def test_a_client_token_of_which_an_instance_has_ended_is_refused(account: Account) -> None:
     first, _ = account.run(ClientToken="t1", MinCount=2, MaxCount=2)
     account.ec2.terminate_instances(InstanceIds=[first["InstanceId"]])

@@ -148,7 +148,9 @@ class Amazon:
                 raise refused("IdempotentParameterMismatch", "RunInstances", 400)
             if any(self.instances[one].state(self.world.now) == "terminated" for one in made):
                 raise refused("IdempotentInstanceTerminated", "RunInstances", 400)
-            return self._reservation(made)
+            if made:
+                return self._reservation(made)
+        self.tokens[key] = call, []  # what is refused now is bound to its words all the same
         code = self.refuses(region)
         if code:
             self.faults.injected.append(f"refused: {code}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
 from simulation.faults import Fault, Faults, Outage
 from simulation.machine import Mishap
 from simulation.schedule import Run, Schedule, play
 from simulation.script import Job
-from simulation.trial import Setting, Trial
+from simulation.trial import AGENT, Refusal, Setting, Trial
 from simulation.verdict import entries, ours, written
-from simulation.world import START
+from simulation.world import START, Process
+from sojourn.agent.pack import Archive
+from sojourn.providers import Provider
+from sojourn.providers.ec2.lease import Ec2Provider
 
 # Its first machine is taken back, and it goes on with another; there is time for that also at the next sweep.
 LOSING = Setting(job=Job(200.0), mishaps={0: Mishap("is taken back", 30)}, deadline_s=1500.0)
@@ -76,6 +82,27 @@ def test_an_owner_that_slept_between_two_tries_to_rent_does_not_rent_for_a_run_t
     trial.attach(plan, after=30.0, take_over=True)
     assert not trial.finish()
     assert ours(trial) == [] and trial.ends["adopter"] == "done"
+
+
+class Upgraded(Trial):
+    """Whoever attaches has another version of the product, whose machines run other bytes."""
+
+    def provider(self, process: Process) -> Provider:
+        agent = Archive(b"another version's", "1" * 64) if process.name == "adopter" else AGENT
+        clients: Any = self.amazon.clients(process)
+        return Ec2Provider(clients, agent=agent, clock=process.clock)
+
+
+def test_where_no_machine_was_had_another_version_asks_again_in_the_words_of_the_first() -> None:
+    trial = Upgraded(0, Setting(wait_s=400.0, deadline_s=900.0, refusals=[Refusal(0, 120)]))
+    plan = trial.plan()
+    owner = trial.train(plan)
+    trial.world.later(40.0, owner.kill)
+    trial.attach(plan, after=45.0, take_over=True)
+    assert not trial.finish()
+    assert trial.ends["adopter"] == "done" and len(ours(trial)) == 1
+    asked = [json.dumps(entry.body["request"]) for entry in entries(trial, plan.run) if entry.kind == "intent"]
+    assert len(asked) > len(plan.offers) and len(set(asked)) <= len(plan.offers)
 
 
 def died_at(name: str, after: str) -> Trial:

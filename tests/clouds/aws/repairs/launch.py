@@ -57,13 +57,15 @@ def run_instances(world: World, response: EC2Response, original: Any) -> ActionR
                     "IdempotentParameterMismatch",
                     "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
                 )
-            if any(world.machines.get(one.id).state == "terminated" for one in reservation.instances):
+            if reservation and any(world.machines.get(one.id).state == "terminated" for one in reservation.instances):
                 raise EC2ClientError(  # since January 2025; until then it answered with what had ended
                     "IdempotentInstanceTerminated",
                     "The client token you have provided is associated with a terminated instance. Please use a "
                     "different client token.",
                 )
-            return ActionResult(reservation)
+            if reservation:
+                return ActionResult(reservation)
+        world.launches[key] = asked, None  # a token whose request was refused is bound to it all the same
         reservation = _launched(world, response, original)
         world.launches[key] = asked, reservation
     return ActionResult(reservation)
