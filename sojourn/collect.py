@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from sojourn.agent import checkpoint_files
+from sojourn.agent.paths import below
+from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
 from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry, Order, Record, Remainder
 
 PATHS = 20  # named of what is lost
 LOST = "committed and no longer in the store"
+HALF = "a checkpoint that is not whole"
 
 
 class Collected(Record):
@@ -30,6 +33,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
     Where two nodes committed one path, rank 0's file counts. What an earlier attempt wrote and this one,
     which went on from its checkpoint, did not write again belongs to the results too, but for checkpoints.
     `declared` outputs of a stage are one attempt's: of two, a directory would be nobody's.
+    A checkpoint that is not whole stays in the store: at home it would be loaded as the newest.
     An object that a manifest promises and that is not there costs itself alone, and is told.
     """
     files = _newest(mailbox, attempt, nodes, "out")
@@ -43,7 +47,8 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
                 files.setdefault(path, entry)
         for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
             kept.setdefault(path, entry)
-    kept = {path: entry for path, entry in kept.items() if path not in files}
+    half = {path: files.pop(path) for path in sorted(_half(files, mailbox, attempt))}
+    kept = {path: entry for path, entry in kept.items() if path not in files} | half
     missing = [path for path, entry in files.items() if not mailbox.store.exists(entry.source)]
     lost = [files.pop(path) for path in sorted(missing)]
     checkpoints = len(mailbox.manifests(attempt, 0, "ckpt"))
@@ -53,7 +58,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
         bytes=sum(entry.size for entry in ordered),
         checkpoints=checkpoints,
         kept=tuple(kept[path] for path in sorted(kept)),
-        account=(*_lost(lost), *_accounts(mailbox, attempt, nodes)),
+        account=(*_lost(lost), *_not_whole(half), *_accounts(mailbox, attempt, nodes)),
     )
 
 
@@ -85,10 +90,38 @@ def _restored(mailbox: Mailbox, attempt: int) -> Collection[str]:
     return {entry.path for entry in order.inputs if entry.source.startswith("machine/")} if order else ()
 
 
+def _half(files: dict[str, FileEntry], mailbox: Mailbox, attempt: int) -> set[str]:
+    """The parts of checkpoints that are not whole over all nodes, but for the declared outputs of a stage.
+
+    One node may rotate a folder away on its own disk and leave the others' parts on theirs.
+    """
+    order = mailbox.read(f"order/{attempt}", Order)
+    if order is None:
+        return set()
+
+    def look(path: str) -> str:
+        return (mailbox.store.find(files[path].source) or b"").decode(errors="replace") if path in files else ""
+
+    parts = checkpoint_files.members(files, Patterns(order.checkpoint).match)
+    found = checkpoint_files.half(parts, look, lives=False)
+    return {path for path in found if not any(below(path, declared) for declared in order.outputs or ())}
+
+
+def _not_whole(half: dict[str, FileEntry]) -> Iterator[Remainder]:
+    folders = {path: checkpoint_files.folder_of(path) for path in half}
+    return _remainder(HALF, True, [f"{folder}/" if folder else path for path, folder in folders.items()], half.values())
+
+
 def _lost(entries: list[FileEntry]) -> Iterator[Remainder]:
+    return _remainder(LOST, False, [entry.path for entry in entries], entries)
+
+
+def _remainder(why: str, kept: bool, named: Iterable[str], entries: Collection[FileEntry]) -> Iterator[Remainder]:
+    paths, size = tuple(dict.fromkeys(named)), sum(entry.size for entry in entries)
     if entries:
-        paths, size = tuple(entry.path for entry in entries[:PATHS]), sum(entry.size for entry in entries)
-        yield Remainder(reason=LOST, kept=False, paths=paths, files=len(entries), bytes=size)
+        yield Remainder(
+            reason=why, kept=kept, paths=paths[:PATHS], unnamed=len(paths[PATHS:]), files=len(entries), bytes=size
+        )
 
 
 def _accounts(mailbox: Mailbox, attempt: int, nodes: int) -> tuple[Remainder, ...]:

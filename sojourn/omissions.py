@@ -38,6 +38,7 @@ class Omission(Record):
 
     reason: str = Field(description="As people say it: `ignored by git`, `nested repository`")
     paths: tuple[str, ...] = Field(description="The topmost ones, the largest first; a folder ends with / and is whole")
+    unnamed: int = Field(default=0, description="How many more paths there are")
     files: int
     bytes: int
     at_least: bool = Field(default=False, description="Not all of it was looked at: it is more")
@@ -83,6 +84,7 @@ class Account:
         return Omission(
             reason=reason,
             paths=tuple(ordered[:PATHS]),
+            unnamed=len(ordered[PATHS:]),
             files=sum(files for files, _ in paths.values()),
             bytes=sum(size for _, size in paths.values()),
             at_least=reason in self._more,
@@ -93,7 +95,7 @@ class Account:
 
 def in_words(omission: Omission, size: str) -> str:
     """`8 files, 2 MB ignored by git: logs/, scratch.txt`."""
-    more = len(omission.paths) - NAMED
+    more = len(omission.paths) + omission.unnamed - NAMED
     names = ", ".join(omission.paths[:NAMED]) + (f" and {more} more" if more > 0 else "")
     least = "at least " if omission.at_least else ""
     count = counted(omission.files, "file")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -142,10 +143,13 @@ class Placings:
         return found
 
     def beside(self, paths: Iterable[str], run: str) -> list[str]:
-        """What other runs placed into the folders of these results, and this run did not write: they are a mixture."""
+        """What other runs placed beside these results, and this run did not write: they are a mixture.
+
+        Beside: in one folder, or of one series at the top, as `step-100.pt` and `step-50.pt` are.
+        """
         written = set(paths)
-        folders = {folder for path in written for folder in _above(path)}
-        alike = {path for path in self._read() if path not in written and not folders.isdisjoint(_above(path))}
+        near = {place for path in written for place in _near(path)}
+        alike = {path for path in self._read() if path not in written and not near.isdisjoint(_near(path))}
         marks = {path: self._mark(path, self.root / path) for path in alike if (self.root / path).is_file()}
         return sorted(path for path, mark in marks.items() if mark and mark.run != run)
 
@@ -212,6 +216,12 @@ def _is_free(target: Path, root: Path) -> bool:
 
 def _above(path: str) -> list[str]:
     return [str(folder) for folder in PurePosixPath(path).parents if folder.name]
+
+
+def _near(path: str) -> list[str]:
+    """What a path has in common with those beside it: the folders above it, and the series of its topmost part."""
+    top = PurePosixPath(path).parts[0]
+    return [*_above(path), *([re.sub(r"\d+", "#", top)] if re.search(r"\d", top) else [])]
 
 
 def _identity(root: Path) -> list[int]:

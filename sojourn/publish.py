@@ -128,7 +128,7 @@ def place_files(
         directory=str(aside) if beside else None,
         warnings=(
             *(
-                [f"{_names(old)}: from an earlier run; this one wrote into the same folder and did not write it again"]
+                [f"{_names(old)}: from an earlier run; this one wrote beside it and did not write it again"]
                 if old
                 else []
             ),

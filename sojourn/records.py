@@ -222,6 +222,7 @@ class Remainder(Record):
     reason: str
     kept: bool
     paths: tuple[str, ...] = Field(description="The topmost, the largest first; a folder ends with / and is whole")
+    unnamed: int = Field(default=0, description="How many more paths there are")
     files: int
     bytes: int
 

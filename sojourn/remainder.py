@@ -48,9 +48,10 @@ def lines(kept: Iterable[Omission], left: Iterable[Omission]) -> list[tuple[str,
 
 
 def _together(one: Omission, other: Omission) -> Omission:
-    paths = (*one.paths, *other.paths)[:PATHS]
-    sums = {"files": one.files + other.files, "bytes": one.bytes + other.bytes}
-    return one.model_copy(update={"paths": paths, **sums})
+    paths = (*one.paths, *other.paths)
+    unnamed = one.unnamed + other.unnamed + len(paths[PATHS:])
+    sums = {"unnamed": unnamed, "files": one.files + other.files, "bytes": one.bytes + other.bytes}
+    return one.model_copy(update={"paths": paths[:PATHS], **sums})
 
 
 def _line(one: Omission) -> str:
@@ -63,6 +64,7 @@ def _omission(plan: Plan, one: Remainder) -> Omission:
     return Omission(
         reason=one.reason,
         paths=tuple(map(printable, one.paths)),
+        unnamed=one.unnamed,
         files=one.files,
         bytes=one.bytes,
         trivial=one.reason in QUIET,

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.collect import LOST, collect
+from sojourn.collect import HALF, LOST, collect
 from sojourn.command import Command
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
+from sojourn.planning import CHECKPOINTS
 from sojourn.records import Bundle, FileEntry, Manifest, Order, Remainder
 from sojourn.storage import Store
 
@@ -37,14 +38,14 @@ class Run:
         self.mailbox.store.put(source, b"x")
         return FileEntry(path=path, hash="sha256:0", size=1, source=source)
 
-    def order(self, attempt: int, *restored: str) -> None:
+    def order(self, attempt: int, *restored: str, outputs: tuple[str, ...] | None = None) -> None:
         files = tuple(FileEntry(path=path, hash="", size=1, source=f"machine/{path}") for path in restored)
         bundle = Bundle(archive=None, files=(), listing=(), directory=".")
         self.mailbox.post_order(
             Order(
                 run=RUN, project="digits", attempt=attempt, nodes=(LeaseName(RUN, attempt).machine(0),),
                 master_address="127.0.0.1", master_port=1, command=Command(argv=("python", "train.py")),
-                deadline_at=0.0, bundle=bundle, grace_s=1.0, inputs=files,
+                deadline_at=0.0, bundle=bundle, grace_s=1.0, inputs=files, outputs=outputs, checkpoint=CHECKPOINTS,
             )
         )  # fmt: skip
 
@@ -106,3 +107,35 @@ def test_an_object_that_the_store_has_lost_costs_itself_and_is_told(run: Run) ->
     found = collect(run.mailbox, 1, 1)
     assert [entry.path for entry in found.files] == ["b.pt"]
     assert [(one.reason, one.kept, one.paths) for one in found.account] == [(LOST, False, ("a.pt",))]
+
+
+def test_a_checkpoint_that_one_node_removed_and_another_did_not_stays_in_the_store_and_is_told(run: Run) -> None:
+    whole = [f"out/checkpoint-6/{name}" for name in ("model.safetensors", "training_args.bin", "trainer_state.json")]
+    run.order(1)
+    run.commit(1, 0, *whole, "out/checkpoint-6/rng_state_0.pth", "out/log.csv")
+    run.commit(1, 1, "out/checkpoint-3/rng_state_1.pth", "out/checkpoint-6/rng_state_1.pth")
+    found = collect(run.mailbox, 1, 2)
+    both = {f"out/checkpoint-6/rng_state_{node}.pth" for node in (0, 1)}
+    assert {entry.path for entry in found.files} == {*whole, *both, "out/log.csv"}
+    assert [entry.path for entry in found.kept] == ["out/checkpoint-3/rng_state_1.pth"]
+    assert [(one.reason, one.kept, one.paths, one.files) for one in found.account] == [
+        (HALF, True, ("out/checkpoint-3/",), 1)
+    ]
+
+
+def test_a_half_checkpoint_in_a_declared_output_is_part_of_what_dvc_is_told(run: Run) -> None:
+    run.order(1, outputs=("out",))
+    run.commit(
+        1, 0, "out/checkpoint-3/training_args.bin", "out/checkpoint-3/model.safetensors", "tmp/a-00001-of-00002.bin"
+    )
+    found = collect(run.mailbox, 1, 1, declared=True)
+    assert len(found.files) == 3 and not found.account
+
+
+def test_deepspeeds_latest_is_read_from_the_store(run: Run) -> None:
+    run.order(1)
+    run.commit(
+        1, 0, "ck/global_step8/mp_rank_00_model_states.pt", "ck/global_step4/mp_rank_00_model_states.pt", "ck/latest"
+    )
+    run.mailbox.store.put(f"{run.mailbox.machine}/1/0/blob/ck+latest", b"global_step4\n")
+    assert [entry.path for entry in collect(run.mailbox, 1, 1).kept] == ["ck/global_step8/mp_rank_00_model_states.pt"]

@@ -179,9 +179,17 @@ def test_a_mixture_of_two_runs_in_one_folder_is_told(world: World) -> None:
     (world.root / "out/mine.txt").write_text("!")
     done = world.home_comes("second", 2.0, out__c50__m_txt="2", out__model_txt="2")
     assert done.warnings == (
-        "out/c100/m.txt: from an earlier run; this one wrote into the same folder and did not write it again",
+        "out/c100/m.txt: from an earlier run; this one wrote beside it and did not write it again",
     )
     assert not world.home_comes("second", 2.0, top_txt="2").warnings
+
+
+def test_older_checkpoints_of_a_series_at_the_top_are_told_too(world: World) -> None:
+    world.home_comes("first", 1.0, checkpoint_10__m_txt="1", step100_pt="1", best_pt="1", v2_txt="1")
+    done = world.home_comes("second", 2.0, checkpoint_6__m_txt="2", step50_pt="2")
+    assert done.warnings == (
+        "checkpoint_10/m.txt, step100_pt: from an earlier run; this one wrote beside it and did not write it again",
+    )
 
 
 def test_another_directory_knows_nothing_of_these(world: World, tmp_path: Path) -> None:

@@ -36,7 +36,10 @@ _POINTERS = {
 }  # fmt: skip
 _APART = ("*tfevents*", "*.log", "*.tmp", "*.lock")  # written on and on, or on the way to another name
 _DRAFT = re.compile(r"(?:^|/)(?:tmp-checkpoint-\d+|[^/]*orbax-checkpoint-tmp[^/]*|[^/]*_temp)(?:/|$)")
-_TRAINER = re.compile(r"training_args\.bin|optimizer\.pt|scheduler\.pt|rng_state(?:_\d+)?\.pth")
+_TRAINER = re.compile(
+    r"optimizer\.pt|scheduler\.pt|scaler\.pt|rng_state(?:_\d+)?\.pth"
+)  # before its trainer_state.json
+_DEEPSPEED = re.compile(r".*mp_rank_\d+_model_states\.pt")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.safetensors|\.bin)")
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}")
 
@@ -137,13 +140,23 @@ def _is_companion(path: str) -> bool:
 
 
 def _lacks_last(folder: str, names: set[str], folders: dict[str, set[str]], look: Look, lives: bool) -> bool:
-    if any(map(_TRAINER.fullmatch, names)) and _is_numbered(folder) and "trainer_state.json" not in names:
+    if _is_numbered(folder) and "trainer_state.json" not in names and _is_trainers(names):
         return True
     if any(name.endswith(".distcp") for name in names) and ".metadata" not in names:
         return True
-    if any(name.endswith("_model_states.pt") for name in names):
+    if any(map(_DEEPSPEED.fullmatch, names)):
         return _deepspeed_goes_on(folder, folders.get(posixpath.dirname(folder), set()), look, lives)
     return False
+
+
+def _is_trainers(names: set[str]) -> bool:
+    """Whether the Trainer of transformers wrote these: its arguments, or a random state with no weights beside it.
+
+    On every node but the first it writes its random state alone. A script of one's own
+    has an `optimizer.pt` too, beside a model of its own naming.
+    """
+    states = {name for name in names if _TRAINER.fullmatch(name)}
+    return "training_args.bin" in names or (states == names and any(name.startswith("rng_state") for name in names))
 
 
 def _deepspeed_goes_on(folder: str, beside: set[str], look: Look, lives: bool) -> bool:

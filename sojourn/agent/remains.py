@@ -172,7 +172,8 @@ def _account(chosen: dict[str, tuple[str, Sizes]], kept: bool, others: list[str]
         named = topmost(paths, [*others, *(path for path in chosen if path not in paths)])
         ordered = sorted(named, key=lambda path: (-named[path][1], path))
         files, size = sum(count for count, _ in paths.values()), sum(size for _, size in paths.values())
-        lines.append({"reason": why, "kept": kept, "paths": ordered[:PATHS], "files": files, "bytes": size})
+        told = {"reason": why, "kept": kept, "paths": ordered[:PATHS], "unnamed": len(ordered[PATHS:])}
+        lines.append({**told, "files": files, "bytes": size})
     return lines
 
 

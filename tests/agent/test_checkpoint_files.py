@@ -149,6 +149,26 @@ def test_deepspeeds_directory_counts_once_latest_names_it_or_a_later_one(
     assert (not half(files, lambda _: latest or "", lives)) is whole
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.pt", "optimizer.pt"),
+        ("model.pt", "optimizer.pt", "scheduler.pt", "rng_state.pth"),
+        ("weights.safetensors", "optimizer.pt", "scaler.pt"),
+        ("optimizer.pt",),
+        ("ema_model_states.pt", "args.json"),
+    ],
+)
+def test_a_folder_of_a_loop_of_ones_own_waits_for_no_library(names: tuple[str, ...]) -> None:
+    assert not half([f"ck/step_100/{name}" for name in names], lambda _: "", lives=True)
+
+
+def test_the_random_state_that_another_node_left_alone_is_no_checkpoint() -> None:
+    left = ["out/checkpoint-3/rng_state_1.pth"]
+    whole = [name.replace("rng_state.", "rng_state_0.") for name in WHOLE["transformers"]]
+    assert half([*left, *whole, "out/checkpoint-8/rng_state_1.pth"], lambda _: "", lives=False) == set(left)
+
+
 def test_what_nemo_marks_as_unfinished_is_none() -> None:
     files = ["ck/m.ckpt/weights/common.pt", "ck/m.ckpt-unfinished", "ck/n.pt"]
     assert half(files, lambda _: "", lives=True) == set(files[:2])
