@@ -8,6 +8,7 @@ would start several trainings instead of one is refused before a machine is paid
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
+from sojourn import runner
 from sojourn.errors import SpecError
 from sojourn.records import Command
 from sojourn.shorthand import is_one_command, is_shell, join_lines
@@ -28,19 +30,6 @@ READ_LIMIT_S = 10.0
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 # Flags of the interpreter that take no value, and those that take one.
 _FLAGS, _FLAGS_WITH_VALUE = re.compile(r"-[bBdEhiIOPqsSuvVx]+"), {"-W", "-X"}
-_VALUES = {  # flags of what runs a program in an environment of its own that take a value
-    "uv": "--with -w --with-editable --with-requirements --extra --no-extra --group --no-group --only-group --python "
-    "-p --package --env-file --index --default-index --index-url -i --extra-index-url --find-links -f --project "
-    "--directory --cache-dir --config-file --color --refresh-package --upgrade-package -P --reinstall-package "
-    "--link-mode --index-strategy --keyring-provider --resolution --prerelease --exclude-newer --config-setting -C "
-    "--no-build-package --no-binary-package --no-build-isolation-package --fork-strategy --allow-insecure-host",
-    "poetry": "--directory -C --project -P",
-    "pdm": "--project -p --site-packages",
-    "conda": "--name -n --prefix -p --cwd",
-    "hatch": "--env -e --project -p",
-    "pixi": "--environment -e --manifest-path --feature",
-}
-_RUNNERS = {"mamba": "conda", "micromamba": "conda", "pipenv": "", "rye": "", **{name: name for name in _VALUES}}
 _LAUNCHER_MODULES = {
     "torch.distributed.run": "torchrun",
     "torch.distributed.launch": "torchrun",
@@ -216,13 +205,16 @@ def notes(command: Command, live: Iterable[Path]) -> tuple[str, ...]:
 
 
 def script_of(command: Command) -> str | None:
-    """The file that python or a shell is given; None for a module, for a longer script and for anything else."""
+    """The file that python or a shell is given, seen from the command's directory; None for anything else."""
     found = _started(command)
     if found is None:
         return None
     words, program = found
     script = words[program.script] if program.script is not None else None
-    return None if script is None or (command.shell and is_shell(script)) else script
+    if script is None or (command.shell and is_shell(script)):
+        return None
+    by = runner.in_words(words)
+    return script if by is None else os.path.normpath(os.path.join(by.start, script))
 
 
 def program_of(command: Command) -> str | None:
@@ -274,7 +266,7 @@ def _started(command: Command) -> tuple[tuple[str, ...], _Program] | None:
 
 
 def _program(argv: tuple[str, ...]) -> _Program:
-    at = _past_runners(argv)
+    at = runner.past(argv)
     if at >= len(argv):
         return _Program(min(at, len(argv) - 1), "other", argv[-1])
     name, rest = PurePosixPath(argv[at]).name, at + 1
@@ -301,27 +293,6 @@ def _python(argv: tuple[str, ...], at: int, rest: int, name: str) -> _Program:
     if argv[rest].startswith("-"):
         return _Program(at, "other", name)
     return _Program(at, "python", name, script=rest)
-
-
-def _past_runners(argv: tuple[str, ...]) -> int:
-    """Where the program stands behind `uv run --extra gpu`, `poetry run`, `env A=1` and kin."""
-    at = 0
-    if argv and PurePosixPath(argv[0]).name == "env":
-        at = 1
-        while at < len(argv) and re.fullmatch(r"\w+=.*", argv[at], re.DOTALL):
-            at += 1
-    runner = PurePosixPath(argv[at]).name if at < len(argv) else ""
-    if runner not in _RUNNERS or "run" not in argv[at + 1 :]:
-        return at
-    values = set(_VALUES.get(_RUNNERS[runner], "").split())
-    run = _past_flags(argv, at + 1, values)
-    return _past_flags(argv, run + 1, values) if argv[run : run + 1] == ("run",) else at
-
-
-def _past_flags(argv: tuple[str, ...], at: int, values: set[str]) -> int:
-    while at < len(argv) and argv[at].startswith("-") and argv[at] not in ("-m", "--"):
-        at += 2 if argv[at] in values else 1
-    return at + (argv[at : at + 1] == ("--",))
 
 
 def _simple(text: str) -> tuple[tuple[str, ...], _Program]:

@@ -24,6 +24,12 @@ class Dependencies(Record):
     index_strategy: IndexStrategy | None = Field(
         default=None, description="How uv takes a package that several indexes have: first-index, unsafe-best-match …"
     )
+    # What the flags of `uv run` in the command say beside that; see `runner`.
+    python: str | None = Field(default=None, description="The Python that the command asks uv for.")
+    flags: tuple[str, ...] = Field(default=(), description="The command's further flags, as uv export takes them.")
+
+
+KEYS = tuple(name for name in Dependencies.model_fields if name not in ("python", "flags"))
 
 
 def wanted(value: str | Dependencies) -> Dependencies:
@@ -34,7 +40,7 @@ def wanted(value: str | Dependencies) -> Dependencies:
 def with_parts(asked: object, parts: Mapping[str, object]) -> object:
     """What `environment:` says, as yet unread, with other extras or groups."""
     if isinstance(asked, Dependencies):
-        return {**asked.model_dump(), **parts}
+        return {**asked.model_dump(include=set(KEYS)), **parts}
     return {**(asked if isinstance(asked, Mapping) else {"file": asked}), **parts}
 
 
@@ -42,8 +48,8 @@ def _read(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     for key in value:
-        if key not in Dependencies.model_fields:
-            raise ValueError(f"unknown key {str(key)!r}, {nearest(str(key), Dependencies.model_fields)}")
+        if key not in KEYS:
+            raise ValueError(f"unknown key {str(key)!r}, {nearest(str(key), KEYS)}")
     try:
         return Dependencies.model_validate(dict(value))
     except ValidationError as error:
@@ -55,7 +61,7 @@ def _schema() -> dict[str, Any]:
     mapping = {
         "type": "object",
         "title": "Dependencies",
-        "properties": {name: {} for name in Dependencies.model_fields},
+        "properties": {name: {} for name in KEYS},
     }
     return {"anyOf": [{"type": "string"}, mapping]}
 

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from sojourn import current
 from sojourn.agent.venv import bundled, open_to_packages, switched_on
+from sojourn.choosing import choose_for
 from sojourn.dependencies import Dependencies, wanted
 from sojourn.errors import SpecError, TransientError, nearest
 from sojourn.fingerprint import find_packages, fingerprint, logins, named_paths, unpinned
@@ -33,7 +34,7 @@ from sojourn.project import Project
 from sojourn.reading import desk, directories, outside, read, without_directories
 from sojourn.records import LocalPackage, Network, Offer, Record, Setup
 from sojourn.requirements import Lock, lock
-from sojourn.sources import EXPORTS, Chosen, Kind, Source, choose, not_used, requirement_files, shown
+from sojourn.sources import EXPORTS, Chosen, Kind, Source, not_used, requirement_files, shown
 from sojourn.target import REQUIRES, targets
 from sojourn.uv import ask_uv, run_uv
 
@@ -94,9 +95,10 @@ def resolve(
 
     Raises SpecError for what is not there.
     """
-    root, path = root or directory, surroundings.get("PATH", os.defpath)
-    chosen = choose(wanted(asked), directory, root, script=script, path=path, away=False)
-    own = current.named_by(words, surroundings) or current.switched_on_by(_shell(words, script), surroundings)
+    root, text = root or directory, _shell(words, script)
+    choice = choose_for(wanted(asked), words, text, directory, root, surroundings, script=script, away=False)
+    chosen, parts, surroundings = choice.chosen, choice.wanted, choice.surroundings
+    own = current.named_by(words, surroundings) or current.switched_on_by(text, surroundings)
     if own is not None and chosen.source is not None:
         chosen = Chosen(
             None, [f"the command names its own Python, {own}: {shown(chosen.source.file, directory)} is not used"]
@@ -120,10 +122,10 @@ def resolve(
     packages = _packages(chosen.source, root)
     return Environment(
         kind="built",
-        digest=fingerprint(chosen.source, wanted(asked), packages, root, surroundings),
+        digest=fingerprint(chosen.source, parts, packages, root, surroundings),
         packages=_with(packages, _own_folder(chosen.source, root), root),
         notes=(*chosen.notes, *stale(chosen.source, packages), *unpinned(chosen.source)),
-        **_of(chosen.source, asked, directory),
+        **_of(chosen.source, parts, directory),
     )
 
 
@@ -150,9 +152,9 @@ def resolve_away(
 
     Raises SpecError for what is not there, or with uv's words when the dependencies cannot be had.
     """
-    directory, root = project.directory, project.root
-    path = surroundings.get("PATH", os.defpath)
-    chosen = choose(wanted(asked), directory, root, script=script, path=path, away=True)
+    directory, root, text = project.directory, project.root, _shell(words, script)
+    choice = choose_for(wanted(asked), words, text, directory, root, surroundings, script=script, away=True)
+    chosen, parts = choice.chosen, choice.wanted
     if words and words[0] in _NOT_BROUGHT:
         chosen.notes.append(f"{words[0]} must be on the machine's image: it and its environments do not travel")
     if chosen.source is None:
@@ -168,10 +170,12 @@ def resolve_away(
             root,
             kind,
             offline=network == "none",
-            wanted=wanted(asked),
+            wanted=parts,
             packages=packages,
         )
-        for kind in targets(offers, chosen.source.folder, root, chosen.source.file if is_script else None)
+        for kind in targets(
+            offers, chosen.source.folder, root, chosen.source.file if is_script else None, python=parts.python
+        )
     )
     digest = hashlib.sha256("".join(one.digest for one in locks).encode()).hexdigest()[:16]
     return Environment(
@@ -184,7 +188,7 @@ def resolve_away(
             root,
         ),
         notes=(*chosen.notes, *stale(chosen.source, packages)),
-        **_of(chosen.source, asked, directory),
+        **_of(chosen.source, parts, directory),
     )
 
 
@@ -245,7 +249,7 @@ def _moved_away(place: Path) -> Iterator[None]:
 def _make(environment: Environment, source: Source, root: Path, place: Path) -> None:
     packages = _packages(source, root)
     python = str(place / "bin" / "python")
-    run_uv("venv", "--quiet", *_asked_python(source), str(place), cwd=source.folder)
+    run_uv("venv", "--quiet", *_asked_python(source, environment.wanted.python), str(place), cwd=source.folder)
     install = ("pip", "install", "--quiet", "--no-deps", "--python", python)
     seeds = bundled(python)  # as `python -m venv` does; whatever the project wants takes their place
     if seeds:
@@ -390,12 +394,12 @@ def no_program(program: str, environment: Environment) -> SpecError:
     )
 
 
-def _of(source: Source, asked: str | Dependencies, directory: Path) -> dict[str, Any]:
+def _of(source: Source, parts: Dependencies, directory: Path) -> dict[str, Any]:
     return {
         "source": os.path.relpath(source.file, directory),
         "folder": os.path.relpath(source.folder, directory),
         "reading": source.kind,
-        "wanted": wanted(asked),
+        "wanted": parts,
     }
 
 
@@ -438,8 +442,10 @@ def stale(source: Source, packages: Iterable[Found]) -> list[str]:
     return ["uv.lock is older than pyproject.toml, and is followed as it is; renew it: uv lock"]
 
 
-def _asked_python(source: Source) -> tuple[str, ...]:
-    """A script's header may ask for a Python; what a project asks for uv sees by itself."""
+def _asked_python(source: Source, python: str | None) -> tuple[str, ...]:
+    """The command or a script's header may ask for a Python; what a project asks for uv sees by itself."""
+    if python is not None:
+        return ("--python", python)
     if source.kind != "script":
         return ()
     found = REQUIRES.search(source.file.read_text(encoding="utf-8", errors="replace"))

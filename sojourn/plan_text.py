@@ -123,10 +123,19 @@ def _resume(found: Checkpoint) -> str:
 def _environment(plan: Plan) -> str:
     environment = plan.environment
     if environment.kind == "built":
-        return f"{environment.source} {'(built)' if plan.environment_ready else '(to build)'}"
+        return f"{_parts(plan)} {'(built)' if plan.environment_ready else '(to build)'}"
     if environment.kind == "current":
         return f"the python on {'your' if environment.path else 'the image’s'} PATH"
-    return f"{environment.source}, {_lock(environment.locks[0])}"
+    return f"{_parts(plan)}, {_lock(environment.locks[0])}"
+
+
+def _parts(plan: Plan) -> str:
+    """The file and what of it is asked for: `uv.lock --package api --no-dev`."""
+    wanted = plan.environment.wanted
+    named = [("package", (wanted.package,)), ("extra", wanted.extras), ("group", wanted.groups)]
+    words = [f"--{flag} {name}" for flag, names in named for name in names if name]
+    python = [f"--python {wanted.python}"] if wanted.python else []
+    return " ".join([str(plan.environment.source), *words, *wanted.flags, *python])
 
 
 def _lock(lock: Lock) -> str:

@@ -97,7 +97,7 @@ def read(source: Source, wanted: Dependencies, at: Desk, to: Path, how: Iterable
     if source.kind == "uv":
         member = ("--package", wanted.package) if wanted.package else ()
         words = ("export", "--quiet", "--frozen", "--no-header", "--format=pylock.toml", f"--output-file={to}")
-        run_uv(*words, *member, *parts, cwd=folder, source=name, variables=at.variables)
+        run_uv(*words, *member, *parts, *wanted.flags, cwd=folder, source=name, variables=at.variables)
         return to.read_text(encoding="utf-8")
     if source.kind == "script" and file.with_name(f"{file.name}.lock").is_file():
         words = ("export", "--quiet", "--frozen", "--no-header", "--format=pylock.toml", f"--output-file={to}")
@@ -108,9 +108,11 @@ def read(source: Source, wanted: Dependencies, at: Desk, to: Path, how: Iterable
         exported = _export(source, wanted)
         file.write_text(exported.replace(at.live.as_uri(), at.root.as_uri()), encoding="utf-8")
     words = ("pip", "compile", "--quiet", "--no-header", "--format=pylock.toml", f"--output-file={to}")
-    path = os.path.relpath(file, folder) if source.kind != "export" else str(file)
+    path = [os.path.relpath(file, folder) if source.kind != "export" else str(file)]
+    if source.kind == "pyproject" and wanted.flags:  # of a project nothing but groups
+        path = []
     chosen = parts if source.kind != "export" else ()  # the other tool has heard of them
-    run_uv(*words, *how, *chosen, *strategy, path, cwd=folder, source=name, variables=at.variables)
+    run_uv(*words, *how, *chosen, *strategy, *path, cwd=folder, source=name, variables=at.variables)
     return to.read_text(encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -74,8 +74,19 @@ class Chosen:
     notes: list[str] = field(default_factory=list)
 
 
-def choose(wanted: Dependencies, directory: Path, root: Path, *, script: Path | None, path: str, away: bool) -> Chosen:
+def choose(
+    wanted: Dependencies,
+    directory: Path,
+    root: Path,
+    *,
+    script: Path | None,
+    path: str,
+    away: bool,
+    prefer: Collection[str] = (),
+) -> Chosen:
     """The file that decides. `script` is what python is given, `away` whether machines have nothing of this host.
+
+    `prefer` has the names of the files that whatever starts the program would go by.
 
     Raises SpecError for a file, extra, group or member that is not there.
     """
@@ -84,7 +95,7 @@ def choose(wanted: Dependencies, directory: Path, root: Path, *, script: Path | 
         if away:
             chosen.notes.append("nothing is installed on the machine: environment: current is its image's own Python")
     elif wanted.file == "auto":
-        chosen = _found(wanted, directory, root, script, path, away)
+        chosen = _found(wanted, directory, root, script, path, away, prefer)
     else:
         chosen = Chosen(named(wanted.file, directory, path))
     if wanted.package and chosen.source is not None and chosen.source.kind == "pyproject":
@@ -147,7 +158,15 @@ def _folders(directory: Path) -> list[Path]:
 # --- choosing ------------------------------------------------------------------------------
 
 
-def _found(wanted: Dependencies, directory: Path, root: Path, script: Path | None, path: str, away: bool) -> Chosen:
+def _found(
+    wanted: Dependencies,
+    directory: Path,
+    root: Path,
+    script: Path | None,
+    path: str,
+    away: bool,
+    prefer: Collection[str],
+) -> Chosen:
     notes: list[str] = []
     if script is not None and has_header(script):
         beside = next(
@@ -161,7 +180,9 @@ def _found(wanted: Dependencies, directory: Path, root: Path, script: Path | Non
             )
         return found
     for level in _levels(directory, root):
-        candidates = list(_candidates(level, root, path, notes))
+        candidates = sorted(
+            _candidates(level, root, path, notes), key=lambda one: bool(prefer) and one.file.name not in prefer
+        )
         if candidates:
             return Chosen(candidates[0], [*notes, *_passed_over(candidates, level, directory, away)])
     return Chosen(None, [*notes, *_nothing(directory, root, away)])
@@ -338,6 +359,40 @@ def _check_parts(wanted: Dependencies, source: Source | None) -> None:
     if source.kind == "uv":
         groups |= {*table(read_toml(source.file.parent / "pyproject.toml"), "dependency-groups")}
     _check_each("groups", wanted.groups, groups, folder)
+
+
+def with_uv_run(wanted: Dependencies, source: Source) -> Dependencies:
+    """The same for a project without a lock, which uv is to read by parts: those that `uv run` would install.
+
+    Raises SpecError for a flag that needs a lock.
+    """
+    if "--all-packages" in wanted.flags:
+        raise SpecError("command: all members of a workspace are installed by its lock alone", hint="uv lock")
+    content = read_toml(source.folder / "pyproject.toml")
+    asked, known = _Flags(wanted.flags), table(content, "dependency-groups")
+    extras = [*wanted.extras, *(table(content, "project", "optional-dependencies") if "--all-extras" in asked else ())]
+    usual = table(content, "tool", "uv").get("default-groups", [name for name in known if name == "dev"])
+    only = asked.values("--only-group") + (["dev"] if "--only-dev" in asked else [])
+    groups = [*wanted.groups, *only, *(known if "--all-groups" in asked else ())]
+    if not only and "--no-default-groups" not in asked:
+        groups += known if usual == "all" else usual
+    without = {*map(normal, asked.values("--no-group")), *(["dev"] if "--no-dev" in asked else [])}
+    less = set(map(normal, asked.values("--no-extra")))
+    return wanted.model_copy(
+        update={
+            "extras": tuple(one for one in dict.fromkeys(extras) if normal(one) not in less),
+            "groups": tuple(one for one in dict.fromkeys(groups) if normal(one) not in without),
+            "flags": ("--only-group",) if only else (),
+        }
+    )
+
+
+class _Flags(tuple[str, ...]):
+    """Flags of uv, those with a value as `--flag=value`."""
+
+    def values(self, flag: str) -> list[str]:
+        """The values that were given to a flag."""
+        return [one.partition("=")[2] for one in self if one.startswith(f"{flag}=")]
 
 
 def _check_each(what: str, names: Iterable[str], known: set[str], folder: Path) -> None:

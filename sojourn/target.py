@@ -84,13 +84,18 @@ class Target(Record):
 
 
 def targets(
-    offers: Iterable[Offer], directory: Path, root: Path | None = None, script: Path | None = None
+    offers: Iterable[Offer],
+    directory: Path,
+    root: Path | None = None,
+    script: Path | None = None,
+    python: str | None = None,
 ) -> tuple[Target, ...]:
     """The kinds of machines on offer, each once, for a project here, or for a script that names its own packages.
 
-    Raises SpecError when no Python suits it.
+    `python` is what the command asks for. Raises SpecError when no Python suits it.
     """
-    asked, wanted = _asked(directory, root or directory), _required(directory, script)
+    asked = _version(python, "command: --python") if python else _asked(directory, root or directory)
+    wanted = _required(directory, script)
     return tuple(dict.fromkeys(_target(offer, asked, wanted) for offer in offers))
 
 
@@ -137,12 +142,14 @@ def _asked(directory: Path, root: Path) -> str | None:
     file = next((one / ASKED for one in above if (one / ASKED).is_file()), None)
     text = file.read_text(encoding="utf-8", errors="replace") if file else ""
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if not lines:
-        return None
-    version = _minor(lines[0])
+    return _version(lines[0], ASKED) if lines else None
+
+
+def _version(text: str, where: str) -> str:
+    version = _minor(text.removeprefix("python"))
     if version is None:
         raise SpecError(
-            f"{ASKED}: {lines[0]!r} is not a Python that a rented machine can get",
+            f"{where}: {text!r} is not a Python that a rented machine can get",
             hint=f"write a version of CPython:  echo {PYTHON} > {ASKED}",
         )
     return version

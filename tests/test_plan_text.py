@@ -182,3 +182,22 @@ def test_a_hold_is_shown_with_what_it_may_take_of_the_ceiling(project: Path) -> 
     assert said(asked)["money"] == "at most $1.64", "the ceiling goes to the deadline anyway"
     assert "stay for 5m at most" in said(plan(project, deadline="5m", hold_on_failure="20m"))["hold"]
     assert "hold" not in said(plan(project))
+
+
+def test_the_plan_says_what_of_a_project_the_flags_of_uv_run_ask_for(project: Path) -> None:
+    needs = '[project]\nname = "x"\nversion = "1"\ndependencies = []\n[dependency-groups]\ndev = []\ndocs = []\n'
+    (project / "pyproject.toml").write_text(needs)
+    (project / "uv.lock").write_text("version = 1\n")
+    here = LocalProvider(project).capability()
+
+    class Here(Cloud):
+        def capability(self) -> Capability:
+            return here
+
+    words = ("uv", "run", "--no-dev", "--group", "docs", "train.py")
+    made = make_plan(
+        make_launch({"command": words}, origin="test"), Project.at(project), Here((HERE,), ()),  # type: ignore[arg-type]
+        run="quiet-heron-7f3a", store="file:///srv/runs", home=project.parent / "home", now=NOW,
+    )  # fmt: skip
+
+    assert said(made)["environment"] == "uv.lock --group docs --no-dev (to build)"
