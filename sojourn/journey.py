@@ -107,11 +107,13 @@ class Journey:
         """Store the plan, before any side effect. Raises SpecError when the run id is taken or the clock is off."""
         journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
         provide_home(journey.home)
+        began = journey.clock.now()
         if not mailbox.write_once("plan", plan):
             raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
         written = mailbox.store.modified(f"{mailbox.control}/plan.json")
         remember(journey.home, mailbox.store)
-        off = abs(written.timestamp() - journey.clock.now()) if written else 0.0
+        # Written at some moment between then and now, of which a slow store or a host that sleeps makes a while.
+        off = _beside(written.timestamp(), began, journey.clock.now()) if written else 0.0
         if off > CLOCK_LIMIT_S:
             raise SpecError(
                 f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",
@@ -575,6 +577,11 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
     tail = "\n".join([*([outcome.tail] if outcome and outcome.tail else []), *report.missing])
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
+
+
+def _beside(moment: float, first: float, last: float) -> float:
+    """By how much a moment lies outside of what is between two others."""
+    return max(first - moment, moment - last, 0.0)
 
 
 def _paths(found: Collected) -> list[str]:

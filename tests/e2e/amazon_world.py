@@ -44,14 +44,14 @@ class AmazonWorld(World):
         (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
         self.set_up()
 
-    def set_up(self) -> None:
+    def set_up(self, store: str = "") -> None:
         """What an administrator does by `sojourn setup aws`, in this process, and a user who may do what it prints."""
         assert os.environ.get("AWS_ENDPOINT_URL") == self.cloud.url, "this process would speak to another account"
         remotes = s3_remotes(Project.at(self.project).dvc)
-        for change in differences(pieces(administrators(self.cloud.url), PROJECT, remotes=remotes)):
+        for change in differences(pieces(administrators(self.cloud.url), PROJECT, remotes=remotes, store=store)):
             change.apply()
         self.users += 1
-        ann = self.cloud.user(f"ann{self.users}", orchestrator(Names(ACCOUNT, REGION, PROJECT), remotes))
+        ann = self.cloud.user(f"ann{self.users}", orchestrator(Names(ACCOUNT, REGION, PROJECT, store), remotes))
         # This user's home has no files of Amazon's, and DVC does not take /dev/null for one.
         self.environment |= {name: value for name, value in ann.items() if value != os.devnull}
         self.cloud.enforce()

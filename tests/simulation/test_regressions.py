@@ -84,6 +84,11 @@ def test_an_owner_that_slept_between_two_tries_to_rent_does_not_rent_for_a_run_t
     assert ours(trial) == [] and trial.ends["adopter"] == "done"
 
 
+def test_a_store_that_answers_late_to_the_plan_is_no_clock_that_is_wrong() -> None:
+    late = Outage(0, 58, of="store create plan", when="after")  # it is written, and nobody hears of it
+    assert not play(Schedule(where="local", runs=(Run(skew=10),), outages=(late,))).broken
+
+
 class Upgraded(Trial):
     """Whoever attaches has another version of the product, whose machines run other bytes."""
 
