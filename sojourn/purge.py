@@ -225,6 +225,8 @@ def _purge_project(store: Store, project: str, which: _Which, now: float, remove
         for batch in batched(found.blobs):
             renew()
             store.delete(*batch)
+        if found.blobs:
+            store.erase(blobs(project))
         for mailbox in found.gone:
             renew()
             mailbox.clear(keep=found.needed)

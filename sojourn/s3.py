@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -24,6 +25,7 @@ from sojourn.providers.ec2.clients import SOMEWHERE, Clients
 from sojourn.providers.ec2.codes import DEAD_CREDENTIALS, DECISIONS
 from sojourn.providers.ec2.errors import CREDENTIALS_HINT, code_of, region_in, translated
 
+REMOVED_AT_ONCE = 1000  # by one request, which is all that S3 takes
 KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 
 
@@ -76,6 +78,25 @@ class Bucket:
             said = client.head_object(Bucket=self.name, Key=whole).get("Expiration", "")
         date = re.search(r'expiry-date="([^"]+)"', said)
         return parsedate_to_datetime(date[1]).timestamp() if date else None
+
+    def erase(self, below: str) -> None:
+        """Remove what the bucket keeps of objects below a prefix that were overwritten or deleted.
+
+        A marker goes after what it hides, which would be there again without it.
+        """
+        client = self._clients.client("s3", self.region)
+        whole = f"{self.prefix}/{below}" if self.prefix else below
+        markers: list[dict[str, str]] = []
+        with translated(f"erase what lay below {below}"):
+            for page in client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=whole):
+                markers += _which(page.get("DeleteMarkers", ()))
+                self._remove(client, _which(one for one in page.get("Versions", ()) if not one["IsLatest"]))
+            for first in range(0, len(markers), REMOVED_AT_ONCE):
+                self._remove(client, markers[first : first + REMOVED_AT_ONCE])
+
+    def _remove(self, client: Any, which: list[dict[str, str]]) -> None:
+        if which:
+            client.delete_objects(Bucket=self.name, Delete={"Objects": which, "Quiet": True})
 
     def open(self, limit_s: float, retries: int) -> obstore.store.S3Store:
         """The store below the prefix; each request ends within `limit_s`."""
@@ -143,6 +164,10 @@ class Bucket:
 
     def _rights(self) -> str:
         return f"whose they are: aws sts get-caller-identity; try them: aws s3 ls s3://{self.name}"
+
+
+def _which(versions: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    return [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in versions]
 
 
 def _certificates(file: str) -> bytes:

@@ -181,6 +181,16 @@ class Store:
         self.delete(*(key for key in self.keys(prefix) if key not in keep))
         if self.root is not None:
             folders.remove_leavings(self.root / prefix)
+        self.erase(prefix)
+
+    def erase(self, prefix: str) -> None:
+        """Remove what a bucket with versions still keeps of what was deleted below `prefix/`.
+
+        Who may not leaves it to the bucket's own rule; services that only speak S3's language may have no versions.
+        """
+        if self._bucket is not None:
+            with suppress(SojournError):
+                self._bucket.erase(f"{prefix}/")
 
     @cached_property
     def region(self) -> str | None:

@@ -11,6 +11,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cli_world import BIN, World
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
@@ -41,11 +42,13 @@ class AmazonWorld(World):
         super().__init__(root)
         self.cloud = cloud
         self.users = 0
+        self.own = ""  # a bucket that the user keeps runs in, below a prefix
         (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
         self.set_up()
 
     def set_up(self, store: str = "") -> None:
         """What an administrator does by `sojourn setup aws`, in this process, and a user who may do what it prints."""
+        self.own = urlsplit(store).netloc
         assert os.environ.get("AWS_ENDPOINT_URL") == self.cloud.url, "this process would speak to another account"
         remotes = s3_remotes(Project.at(self.project).dvc)
         for change in differences(pieces(administrators(self.cloud.url), PROJECT, remotes=remotes, store=store)):
@@ -61,8 +64,9 @@ class AmazonWorld(World):
         found = {
             (one["principal"], one["action"], one["resource"]) for one in self.cloud.decisions() if not one["allowed"]
         }
-        # It asks where a bucket lies by HeadBucket, and takes the region from the refusal too.
-        return sorted(one for one in found if one[1:] != ("s3:ListBucket", f"arn:aws:s3:::{DATA}"))
+        # HeadBucket tells where a bucket lies also by its refusal, of who may list what is below a prefix alone.
+        looked = {("s3:ListBucket", f"arn:aws:s3:::{bucket}") for bucket in (DATA, self.own)}
+        return sorted(one for one in found if one[1:] not in looked)
 
     def dvc(self, *words: str) -> str:
         """A DVC command in the project."""

@@ -205,6 +205,40 @@ def test_the_store_the_remotes_and_the_secrets_are_kept_and_nothing_outside_them
         Secrets(orchestrator, "faces").set("KEY", "x")
 
 
+def versions(aws: AwsCloud, bucket: str) -> int:
+    """How much of whatever age the bucket keeps."""
+    said = aws.client("s3").list_object_versions(Bucket=bucket)
+    return len(said.get("Versions", [])) + len(said.get("DeleteMarkers", []))
+
+
+def test_what_a_purge_removes_is_gone_with_all_its_versions_and_nothing_else(
+    aws: AwsCloud, foundation: Foundation, orchestrator: Clients
+) -> None:
+    store = Store(foundation.store)
+    for body in (b"one", b"two"):
+        for key in ("control/digits/r/owner.json", "control/digits/r/kept.json", "control/digits/s/owner.json"):
+            store.put(key, body)
+    store.delete("control/digits/r/owner.json")
+    assert versions(aws, foundation.bucket) == 7
+    store.clear("control/digits/r", keep=["control/digits/r/kept.json"])
+    assert store.keys("control/digits") == ["control/digits/r/kept.json", "control/digits/s/owner.json"]
+    assert versions(aws, foundation.bucket) == 1 + 2
+
+
+def test_who_may_not_erase_versions_removes_a_run_all_the_same(
+    aws: AwsCloud, foundation: Foundation, orchestrator: Clients
+) -> None:
+    earlier = policies.printed(NAMES, [REMOTE])["who_runs_sojourn"]
+    for statement in earlier["Statement"]:
+        statement["Action"] = [one for one in statement["Action"] if not one.endswith(("Versions", "ObjectVersion"))]
+    arn = f"arn:aws:iam::{ACCOUNT}:policy/runs-sojourn"
+    aws.client("iam").create_policy_version(PolicyArn=arn, PolicyDocument=json.dumps(earlier), SetAsDefault=True)
+    store = Store(foundation.store)
+    store.put("control/digits/r/owner.json", b"one")
+    store.clear("control/digits/r")
+    assert store.keys("control/digits") == [] and versions(aws, foundation.bucket) == 2
+
+
 def test_the_doctor_finds_nothing_missing_under_the_printed_policy(
     foundation: Foundation, orchestrator: Clients
 ) -> None:
@@ -223,6 +257,7 @@ def test_setting_up_takes_more_than_running(orchestrator: Clients) -> None:
 def test_every_right_that_is_asked_for_is_used(aws: AwsCloud, foundation: Foundation, orchestrator: Clients) -> None:
     rent_and_give_back(orchestrator, foundation, "spot")
     keep_things(orchestrator, foundation)
+    Store(foundation.store).clear("control/digits")
     # Not the doctor, who tries everything.
     used = {action for who, action in aws.used() if who.endswith("user/ann")}
     assert actions(policies.orchestrator(NAMES, [REMOTE])) - used == ELSEWHERE
@@ -253,6 +288,23 @@ def test_a_machine_reads_its_orders_and_writes_its_results_alone(
         lambda: s3.put_object(Bucket="acme-data", Key="dvc/files/x", Body=b"x"),
     ):
         assert code(refused) == "AccessDenied"
+
+
+def test_what_a_machine_spoils_of_another_run_can_be_had_back(
+    aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]
+) -> None:
+    bucket, key, s3, ours = foundation.bucket, "machine/digits/other/1/0/blob", machine("s3"), aws.client("s3")
+    first = ours.put_object(Bucket=bucket, Key=key, Body=b"weights")["VersionId"]
+    assert code(lambda: s3.put_object(Bucket=bucket, Key=key, Body=b"spoilt")) == "fine"
+    assert code(lambda: s3.delete_object(Bucket=bucket, Key=key)) == "fine"
+    for refused in (
+        lambda: s3.delete_object(Bucket=bucket, Key=key, VersionId=first),
+        lambda: s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key, "VersionId": first}]}),
+        lambda: s3.list_object_versions(Bucket=bucket, Prefix="machine/digits/"),
+        lambda: s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"}),
+    ):
+        assert code(refused) == "AccessDenied"
+    assert ours.get_object(Bucket=bucket, Key=key, VersionId=first)["Body"].read() == b"weights"
 
 
 def test_a_machine_learns_that_something_is_not_there_yet_where_it_may_read(

@@ -109,6 +109,18 @@ def test_a_bucket_that_keeps_results_goes_only_when_that_is_said(clients: Client
     assert aws.client("s3").list_buckets()["Buckets"] == []
 
 
+def test_a_bucket_goes_with_what_it_keeps_of_what_was_deleted(clients: Clients, aws: AwsCloud) -> None:
+    make(clients)
+    s3 = aws.client("s3")
+    for body in (b"one", b"two"):
+        s3.put_object(Bucket=NAMES.bucket, Key="control/digits/x", Body=body)
+    s3.delete_object(Bucket=NAMES.bucket, Key="control/digits/x")
+    found = planned(clients)
+    assert NAMES.bucket in found.buckets, "nothing that anybody would miss"
+    found.apply()
+    assert s3.list_buckets()["Buckets"] == []
+
+
 def test_a_bucket_that_went_is_looked_for_no_more_and_the_secrets_that_stay_are_named(
     clients: Clients, aws: AwsCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

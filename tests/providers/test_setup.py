@@ -98,6 +98,21 @@ def test_the_bucket_is_encrypted_closed_and_forgets(clients: Clients, aws: AwsCl
     assert owner == [{"ObjectOwnership": "BucketOwnerEnforced"}]
 
 
+def test_the_bucket_keeps_earlier_versions_for_some_days_and_one_made_before_is_mended(
+    clients: Clients, aws: AwsCloud
+) -> None:
+    make(clients)
+    s3 = aws.client("s3")
+    assert s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+    rules = {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]}
+    assert rules["sojourn-versions"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
+    assert rules["sojourn-versions"]["Expiration"] == {"ExpiredObjectDeleteMarker": True}
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Suspended"})
+    assert changes(clients) == [f"bucket {BUCKET}: earlier versions"]
+    make(clients)
+    assert changes(clients) == [] and s3.get_bucket_versioning(Bucket=BUCKET)["Status"] == "Enabled"
+
+
 def test_how_long_the_store_keeps_runs_stays_as_it_was_said_once(clients: Clients, aws: AwsCloud) -> None:
     make(clients, days=12)
     assert changes(clients) == []

@@ -52,12 +52,18 @@ def _network(names: Names) -> list[Document]:
 def _bucket(names: Names) -> list[Document]:
     bucket = f"arn:{names.partition}:s3:::{names.bucket}"
     aspects = (
-        "BucketOwnershipControls BucketPolicy BucketPublicAccessBlock EncryptionConfiguration LifecycleConfiguration"
+        "BucketOwnershipControls BucketPolicy BucketPublicAccessBlock BucketVersioning EncryptionConfiguration "
+        "LifecycleConfiguration"
     )
-    verbs = [f"{verb}{aspect}" for aspect in aspects.split() for verb in ("Get", "Put")]
+    verbs = ["CreateBucket", "DeleteBucket", "ListBucket", "ListBucketVersions"]
+    verbs += [f"{verb}{aspect}" for aspect in aspects.split() for verb in ("Get", "Put")]
     return [
-        allow("MakeBucket", _actions("s3", " ".join(["CreateBucket DeleteBucket ListBucket", *verbs])), bucket),
-        allow("EmptyBucket", ["s3:DeleteObject"], f"{bucket}/*"),
+        allow(
+            "MakeBucket",
+            _actions("s3", " ".join(["CreateBucket DeleteBucket ListBucket ListBucketVersions", *verbs])),
+            bucket,
+        ),
+        allow("EmptyBucket", ["s3:DeleteObject", "s3:DeleteObjectVersion"], f"{bucket}/*"),
     ]
 
 

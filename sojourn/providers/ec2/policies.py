@@ -167,10 +167,10 @@ def _delete_clusters(names: Names) -> Document:
 def _storing(names: Names) -> list[Document]:
     secrets = names.arn("ssm", f"parameter{names.secret('*')}", "*")
     return [
-        *_listing("ListStore", names, ""),
+        *_listing("ListStore", names, "", actions=["s3:ListBucket", "s3:ListBucketVersions"]),
         allow(
             "KeepRuns",
-            ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
+            ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"],
             _objects(names, ""),
         ),
         allow("KeepSecrets", ["ssm:PutParameter", "ssm:DeleteParameter"], secrets),
@@ -196,16 +196,14 @@ def _objects(names: Names, below: str) -> str | list[str]:
     return arns if len(arns) > 1 else arns[0]
 
 
-def _listing(sid: str, names: Names, *prefixes: str) -> list[Document]:
+def _listing(sid: str, names: Names, *prefixes: str, actions: Iterable[str] = ("s3:ListBucket",)) -> list[Document]:
     """The right to list these prefixes of each store."""
     statements = []
     for number, place in enumerate(names.stores):
         bucket, _, within = place.partition("/")
         below = [f"{within}/{prefix}" if within else prefix for prefix in prefixes]
         when = _below(*below) if any(below) else None
-        statements.append(
-            allow(f"{sid}{number or ''}", ["s3:ListBucket"], f"arn:{names.partition}:s3:::{bucket}", when)
-        )
+        statements.append(allow(f"{sid}{number or ''}", [*actions], f"arn:{names.partition}:s3:::{bucket}", when))
     return statements
 
 

@@ -1,9 +1,12 @@
-"""The store of a region: encrypted, closed to the public, and forgetting old runs by itself."""
+"""The store of a region: encrypted, closed to the public, and forgetting old runs by itself.
+
+It keeps what is overwritten or deleted for some days: a machine may write wherever its project's machines do, and
+may not remove a version, so what it spoils of another run can be had back.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 from sojourn.errors import SpecError
@@ -14,6 +17,7 @@ from sojourn.providers.ec2.policies import Document, tls_only
 
 KEEP_DAYS = 30
 UNFINISHED_DAYS = 7
+VERSION_DAYS = 7
 PREFIXES = ("control/", "machine/")
 _BLOCK = {name: True for name in ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")}
 _TLS = "only by TLS"
@@ -38,6 +42,7 @@ class Bucket:
             "ownership": "BucketOwnerEnforced",
             **{f"keeps {prefix}": f"{self._keep()} days" for prefix in PREFIXES},
             "unfinished uploads": f"{UNFINISHED_DAYS} days",
+            "earlier versions": f"{VERSION_DAYS} days",
             **({"requests": _TLS} if self._by_tls else {}),
         }
 
@@ -55,6 +60,9 @@ class Bucket:
             "unfinished uploads": _days(
                 rules.get(_rule_id("uploads")), "AbortIncompleteMultipartUpload", "DaysAfterInitiation"
             ),
+            "earlier versions": _days(rules.get(_rule_id("versions")), "NoncurrentVersionExpiration", "NoncurrentDays")
+            if self._has_versions()
+            else None,
             **({"requests": _TLS if self._tls_statement() in self._statements() else None} if self._by_tls else {}),
         }
 
@@ -71,32 +79,32 @@ class Bucket:
             rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
             self._s3.put_bucket_encryption(**self._which, ServerSideEncryptionConfiguration={"Rules": [rule]})
         with translated(f"say how long bucket {self._names.bucket} keeps things"):
-            ours = [*map(self._expiry, PREFIXES), _unfinished()]
+            ours = [*map(self._expiry, PREFIXES), _unfinished(), _versions()]
             others = [rule for rule in self._rules() if rule.get("ID") not in {one["ID"] for one in ours}]
             self._s3.put_bucket_lifecycle_configuration(
                 **self._which, LifecycleConfiguration={"Rules": [*others, *ours]}
             )
+        # After the rule, so that no version is kept for ever.
+        with translated(f"let bucket {self._names.bucket} keep earlier versions"):
+            self._s3.put_bucket_versioning(**self._which, VersioningConfiguration={"Status": "Enabled"})
         if self._by_tls:
             self._refuse_clear_text()
 
     def remove(self) -> None:
         """Delete it with all that it keeps."""
         with translated(f"empty bucket {self._names.bucket}"):
-            for keys in self._pages():
-                self._s3.delete_objects(**self._which, Delete={"Objects": keys, "Quiet": True})
+            for page in self._s3.get_paginator("list_object_versions").paginate(**self._which):
+                found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+                which = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
+                if which:
+                    self._s3.delete_objects(**self._which, Delete={"Objects": which, "Quiet": True})
         with translated(f"delete bucket {self._names.bucket}"):
             self._s3.delete_bucket(**self._which)
 
     def keeps(self) -> bool:
         """Whether anything lies in it."""
         with translated(f"look into bucket {self._names.bucket}"):
-            return any(self._pages())
-
-    def _pages(self) -> Iterator[list[dict[str, str]]]:
-        """The keys of everything in it, a thousand at a time."""
-        for page in self._s3.get_paginator("list_objects_v2").paginate(**self._which):
-            if page.get("Contents"):
-                yield [{"Key": one["Key"]} for one in page["Contents"]]
+            return bool(self._s3.list_objects_v2(**self._which, MaxKeys=1).get("Contents"))
 
     def _create(self) -> None:
         region, name = self._names.region, self._names.bucket
@@ -150,6 +158,9 @@ class Bucket:
         found = self._ask("bucket_ownership_controls", "OwnershipControls")
         return str(found["Rules"][0]["ObjectOwnership"]) if found else None
 
+    def _has_versions(self) -> bool:
+        return bool(self._ask("bucket_versioning", "Status") == "Enabled")
+
     def _blocked(self) -> bool:
         return bool(self._ask("public_access_block", "PublicAccessBlockConfiguration") == _BLOCK)
 
@@ -179,6 +190,13 @@ def _rule_id(what: str) -> str:
 def _unfinished() -> dict[str, Any]:
     rule = {"ID": _rule_id("uploads"), "Status": "Enabled", "Filter": {"Prefix": ""}}
     return {**rule, "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": UNFINISHED_DAYS}}
+
+
+def _versions() -> dict[str, Any]:
+    """A marker that hides nothing any more goes with what it hid."""
+    rule = {"ID": _rule_id("versions"), "Status": "Enabled", "Filter": {"Prefix": ""}}
+    forgotten = {"NoncurrentVersionExpiration": {"NoncurrentDays": VERSION_DAYS}}
+    return {**rule, **forgotten, "Expiration": {"ExpiredObjectDeleteMarker": True}}
 
 
 def _days(rule: dict[str, Any] | None, action: str, unit: str) -> str | None:

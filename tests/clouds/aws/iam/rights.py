@@ -37,6 +37,7 @@ _OBJECT_ACTIONS = {
 _BUCKET_ACTIONS = {
     "ListObjects": "ListBucket",
     "ListObjectsV2": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
     "HeadBucket": "ListBucket",
     "ListMultipartUploads": "ListBucketMultipartUploads",
     "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
@@ -65,7 +66,13 @@ def _s3(call: Call) -> list[Request]:
     if call.action == "ListBuckets":
         return [Request("s3:ListAllMyBuckets")]
     if call.action == "DeleteObjects":
-        return [Request("s3:DeleteObject", f"arn:aws:s3:::{bucket}/{one}") for one in _deleted(call.body)]
+        # "You must always specify the s3:DeleteObject permission", for versions another beside it:
+        # https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
+        wanted = ["s3:DeleteObject", *(["s3:DeleteObjectVersion"] if "<VersionId>" in call.body else [])]
+        return [Request(one, f"arn:aws:s3:::{bucket}/{key}") for key in _deleted(call.body) for one in wanted]
+    if "versionId" in query:  # of one version: deleting it, or reading it, is a right of its own
+        named = f"{_OBJECT_ACTIONS[call.action]}Version"
+        return [Request(f"s3:{named}", f"arn:aws:s3:::{bucket}/{key}")]
     if call.action in _OBJECT_ACTIONS:
         rights = [Request(f"s3:{_OBJECT_ACTIONS[call.action]}", f"arn:aws:s3:::{bucket}/{key}")]
         if call.copied_from:
