@@ -165,11 +165,16 @@ class Journey:
             if self.plan.environment.kind == "sent":
                 say(self._send_environment())
                 return
-            python = self.plan.environment
-            root = self._project.root if python.kind == "built" else None
-            made = environment.build(python, Path(self.plan.directory), self.home, root=root)
-            self._check_program()
+            made = not self.started and self._made_environment()
             say("built" if made else "current" if self.plan.environment.kind == "current" else "unchanged")
+
+    def _made_environment(self) -> bool:
+        """Whether the environment had to be made; only then is the project's directory asked for."""
+        python = self.plan.environment
+        root = None if environment.ready(python, self.home) else self._project.root
+        made = environment.build(python, Path(self.plan.directory), self.home, root=root)
+        self._check_program()
+        return made
 
     def _check_program(self) -> None:
         """Refuse a program that the environment turned out not to have, before anything is rented."""
@@ -375,7 +380,14 @@ class Journey:
 
     @cached_property
     def _project(self) -> Project:
-        return Project.at(Path(self.plan.directory))
+        """Where the run was started. Raises SpecError where that is gone, or on another host."""
+        directory, run = Path(self.plan.directory), self.plan.run
+        if not directory.is_dir():
+            raise SpecError(
+                f"{run} was started on {self.plan.host} in {directory}, which is not here, and needs files from there",
+                hint=f"continue it where they are: sojourn attach {run}; or end it: sojourn stop {run}",
+            )
+        return Project.at(directory)
 
     @cached_property
     def _dataset(self) -> Dataset:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import Cli, World
+from wheels import make_wheel
 
 from cli.progress import SilentListener
 from cli.world import prepare_plan
@@ -193,6 +194,29 @@ def test_a_killed_command_is_continued_by_attach(world: World, moment: str) -> N
     assert len(world.leases()) == 1
     assert not world.machines()
     assert all((world.project / f"part-{n}.txt").stat().st_size == n for n in range(500 if moment == "gone" else 0))
+
+
+@pytest.mark.parametrize("moment", ["ready", "opened"])
+def test_a_run_whose_directory_was_moved_is_continued_or_told_where_it_needs_its_files(
+    world: World, moment: str
+) -> None:
+    make_wheel(world.project / "wheels", "tiny", "1.0")
+    world.script("--no-index\n--find-links wheels\ntiny\n", "requirements.txt")
+    world.script_that_waits()
+    cli = world.start_train("--deadline", "60s", "--grace", "2s")
+    world.wait_for_file("ready") if moment == "ready" else world.wait_until("opened")
+    cli.kill()
+    world.project.rename(world.root / "moved")
+    (world.signs / "go").touch()
+
+    attached = world.sojourn("attach", world.run(), "--take-over", cwd=world.root)
+
+    if moment == "ready":
+        assert attached.returncode == 0, attached.stdout + attached.stderr
+        assert f"get the results: sojourn pull {world.run()} --to DIR" in attached.stdout
+    else:
+        assert attached.returncode == ExitCode.BAD_INPUT and f"in {world.project}, which is not here" in attached.stderr
+        assert f"sojourn stop {world.run()}" in attached.stderr
 
 
 def test_attach_waits_for_three_heartbeats_and_then_takes_a_dead_owners_run(world: World) -> None:
