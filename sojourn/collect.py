@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from sojourn.agent import checkpoint_files
@@ -15,6 +16,7 @@ from sojourn.records import FileEntry, Order, Record, Remainder
 PATHS = 20  # named of what is lost
 LOST = "committed and no longer in the store"
 HALF = "a checkpoint that is not whole"
+AGAIN = "of other nodes, under names that rank 0's node wrote too"
 
 
 class Collected(Record):
@@ -30,7 +32,8 @@ class Collected(Record):
 def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) -> Collected:
     """The newest commit of every node, each of its objects confirmed to be in the store.
 
-    Where two nodes committed one path, rank 0's file counts. What an earlier attempt wrote and this one,
+    Where two nodes committed one path, rank 0's file counts, and the others' stay in the store, below `node-1/`
+    and so on, where they hold anything else. What an earlier attempt wrote and this one,
     which went on from its checkpoint, did not write again belongs to the results too, but for checkpoints.
     `declared` outputs of a stage are one attempt's: of two, a directory would be nobody's.
     A checkpoint that is not whole stays in the store: at home it would be loaded as the newest.
@@ -48,7 +51,9 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
         for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
             kept.setdefault(path, entry)
     half = {path: files.pop(path) for path in sorted(_half(files, mailbox, attempt))}
-    kept = {path: entry for path, entry in kept.items() if path not in files} | half
+    again = _again(mailbox, attempt, nodes, "out", files)
+    apart = again | _again(mailbox, attempt, nodes, "kept", kept)
+    kept = {path: entry for path, entry in kept.items() if path not in files} | half | apart
     missing = [path for path, entry in files.items() if not mailbox.store.exists(entry.source)]
     lost = [files.pop(path) for path in sorted(missing)]
     checkpoints = len(mailbox.manifests(attempt, 0, "ckpt"))
@@ -58,7 +63,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
         bytes=sum(entry.size for entry in ordered),
         checkpoints=checkpoints,
         kept=tuple(kept[path] for path in sorted(kept)),
-        account=(*_lost(lost), *_not_whole(half), *_accounts(mailbox, attempt, nodes)),
+        account=(*_lost(lost), *_not_whole(half), *_told_again(again), *_accounts(mailbox, attempt, nodes)),
     )
 
 
@@ -83,6 +88,35 @@ def _newest(mailbox: Mailbox, attempt: int, nodes: int, what: str) -> dict[str, 
     for committed in reversed(by_node):
         files.update({entry.path: entry for entry in committed if entry.source.startswith(ours)})
     return files
+
+
+def _again(
+    mailbox: Mailbox, attempt: int, nodes: int, what: str, chosen: Mapping[str, FileEntry]
+) -> dict[str, FileEntry]:
+    """What the other nodes wrote themselves under paths for which another node's file was chosen."""
+    ours = f"{mailbox.machine}/{attempt}/"
+    found: dict[str, FileEntry] = {}
+    for node in range(1, nodes):
+        for entry in newest_files(mailbox, attempt, node, what):
+            taken = chosen.get(entry.path)
+            if taken is not None and taken.hash != entry.hash and entry.source.startswith(ours):
+                path = f"{of_node(node)}/{entry.path}"
+                found[path] = entry.model_copy(update={"path": path})
+    return found
+
+
+def of_node(node: int) -> str:
+    """The folder of `sojourn pull --to` for what cannot lie where rank 0's node has it."""
+    return f"node-{node}"
+
+
+def _of(node: int) -> str:
+    return f"node {node}: " if node else ""
+
+
+def without_node(path: str) -> str:
+    """A path of an account as the script wrote it, whichever node did."""
+    return re.sub(r"^node \d+: ", "", path)
 
 
 def _restored(mailbox: Mailbox, attempt: int) -> Collection[str]:
@@ -112,6 +146,10 @@ def _not_whole(half: dict[str, FileEntry]) -> Iterator[Remainder]:
     return _remainder(HALF, True, [f"{folder}/" if folder else path for path, folder in folders.items()], half.values())
 
 
+def _told_again(again: Mapping[str, FileEntry]) -> Iterator[Remainder]:
+    return _remainder(AGAIN, True, again, again.values())
+
+
 def _lost(entries: list[FileEntry]) -> Iterator[Remainder]:
     return _remainder(LOST, False, [entry.path for entry in entries], entries)
 
@@ -131,6 +169,6 @@ def _accounts(mailbox: Mailbox, attempt: int, nodes: int) -> tuple[Remainder, ..
         sequences = mailbox.manifests(attempt, node, "kept")
         manifest = mailbox.manifest(attempt, node, "kept", sequences[-1]) if sequences else None
         for one in manifest.account if manifest else ():
-            paths = tuple(f"node {node}: {path}" if node else path for path in one.paths)
+            paths = tuple(f"{_of(node)}{path}" for path in one.paths)
             found.append(one.model_copy(update={"paths": paths}))
     return tuple(found)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from sojourn.agent import remains, tree
-from sojourn.collect import LOST, Collected
+from sojourn.collect import AGAIN, LOST, Collected, without_node
 from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
@@ -60,7 +60,8 @@ def _line(one: Omission) -> str:
 
 def _omission(plan: Plan, one: Remainder) -> Omission:
     pulled = f"sojourn pull {plan.run} --to DIR"
-    remedy = f"{pulled}, or next time {_options(plan, one.paths)}" if one.kept else _REMEDIES.get(one.reason)
+    next_time = "names with $NODE_RANK in them" if one.reason == AGAIN else _options(plan, one.paths)
+    remedy = f"{pulled}, or next time {next_time}" if one.kept else _REMEDIES.get(one.reason)
     return Omission(
         reason=one.reason,
         paths=tuple(map(printable, one.paths)),
@@ -74,7 +75,8 @@ def _omission(plan: Plan, one: Remainder) -> Omission:
 
 def _options(plan: Plan, paths: Iterable[str]) -> str:
     """The `--output` of next time: folders at the top, for what is in them has another name each time."""
-    tops = dict.fromkeys(_top(os.path.relpath(path, plan.work_directory)) for path in paths)
+    here = (without_node(path) for path in paths)
+    tops = dict.fromkeys(_top(os.path.relpath(path, plan.work_directory)) for path in here)
     named = " ".join(f"--output {shlex.quote(top)}" for top in list(tops)[:NAMED])
     return f"{named} …" if len(tops) > NAMED else named or "--output PATH"
 

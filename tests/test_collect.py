@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.collect import HALF, LOST, collect
+from sojourn.collect import AGAIN, HALF, LOST, collect
 from sojourn.command import Command
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
@@ -24,19 +24,19 @@ class Run:
         self.mailbox = Mailbox(Store(folder.as_uri()), "digits", RUN)
 
     def commit(
-        self, attempt: int, node: int, *paths: str, what: str = "out", carried: dict[str, str] | None = None
+        self, attempt: int, node: int, *paths: str, what: str = "out", carried: dict[str, str] | None = None, of: str = "0"
     ) -> None:
-        """A node's newest commit; `carried` lies elsewhere already."""
+        """A node's newest commit; `carried` lies elsewhere already, and `of` tells one content from another."""
         prefix = f"{self.mailbox.machine}/{attempt}/{node}"
-        entries = [self._entry(path, f"{prefix}/blob/{path.replace('/', '+')}") for path in paths]
+        entries = [self._entry(path, f"{prefix}/blob/{path.replace('/', '+')}", of) for path in paths]
         entries += [self._entry(path, source) for path, source in (carried or {}).items()]
         account = (Remainder(reason="r", kept=True, paths=paths, files=1, bytes=1),) if what == "kept" else ()
         manifest = Manifest(sequence=1, at=0.0, files=tuple(entries), account=account)
         self.mailbox.store.put(f"{prefix}/{what}/00000001.json", manifest.to_bytes())
 
-    def _entry(self, path: str, source: str) -> FileEntry:
+    def _entry(self, path: str, source: str, of: str = "0") -> FileEntry:
         self.mailbox.store.put(source, b"x")
-        return FileEntry(path=path, hash="sha256:0", size=1, source=source)
+        return FileEntry(path=path, hash=f"sha256:{of}", size=1, source=source)
 
     def order(self, attempt: int, *restored: str, outputs: tuple[str, ...] | None = None) -> None:
         files = tuple(FileEntry(path=path, hash="", size=1, source=f"machine/{path}") for path in restored)
@@ -99,6 +99,21 @@ def test_what_is_kept_is_told_of_each_node_and_is_no_result(run: Run) -> None:
     assert [entry.path for entry in found.files] == ["a.pt"] and found.bytes == 1
     assert [entry.path for entry in found.kept] == ["logs/0.txt", "logs/1.txt"]
     assert [one.paths for one in found.account] == [("logs/0.txt",), ("node 1: logs/1.txt",)]
+
+
+def test_what_two_nodes_wrote_under_one_name_is_kept_of_each_and_told(run: Run) -> None:
+    run.commit(1, 0, "pred.csv", "same.json")
+    run.commit(1, 0, "logs/train.log", what="kept")
+    run.commit(1, 1, "same.json", carried={"pred.csv": f"{run.mailbox.machine}/0/9/blob/pred.csv"})
+    run.commit(1, 2, "pred.csv", of="2")
+    run.commit(1, 2, "logs/train.log", what="kept", of="2")
+    found = collect(run.mailbox, 1, 3)
+    assert {entry.path: entry.hash for entry in found.files} == {"pred.csv": "sha256:0", "same.json": "sha256:0"}
+    assert {entry.path: entry.hash for entry in found.kept} == {
+        "logs/train.log": "sha256:0", "node-2/logs/train.log": "sha256:2", "node-2/pred.csv": "sha256:2",
+    }  # fmt: skip
+    told = [(one.reason, one.kept, one.paths, one.files) for one in found.account]
+    assert told[0] == (AGAIN, True, ("node-2/pred.csv",), 1)
 
 
 def test_an_object_that_the_store_has_lost_costs_itself_and_is_told(run: Run) -> None:
