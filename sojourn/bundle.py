@@ -232,6 +232,8 @@ def fetch_file(entry: FileEntry, mailbox: Mailbox, path: Path) -> None:
                 f"{entry.path}: the store's copy does not have the hash that was committed, {entry.hash}"
             )
         partial.chmod(entry.mode)
+        if entry.mtime_ns is not None:
+            os.utime(partial, ns=(entry.mtime_ns, entry.mtime_ns))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -264,8 +266,9 @@ def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
             digest, size = _copy(file, Path(copy.name))
             key = mailbox.blob_key(digest)
             sent = _send(key, Path(copy.name), size, mailbox)
-    mode = stat.S_IMODE(file.stat().st_mode)
-    return FileEntry(path=path, hash=f"sha256:{digest}", size=size, mode=mode, source=key), sent
+    state = file.stat()
+    about = {"mode": stat.S_IMODE(state.st_mode), "mtime_ns": state.st_mtime_ns}
+    return FileEntry(path=path, hash=f"sha256:{digest}", size=size, source=key, **about), sent
 
 
 def _look(root: Path, path: str) -> Found | None:
@@ -374,11 +377,13 @@ def _archive(root: Path, group: list[Found]) -> tuple[bytes, list[FileEntry]]:
     with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for found in group:
             content = _content(root / found.path, found.path)
+            written = (root / found.path).stat().st_mtime_ns  # in the listing; the archive is the same without
             info = tarfile.TarInfo(found.path)
             info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
             tar.addfile(info, io.BytesIO(content))
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-            entries.append(FileEntry(path=found.path, hash=digest, size=len(content), mode=found.mode, source=""))
+            about = {"mode": found.mode, "mtime_ns": written}
+            entries.append(FileEntry(path=found.path, hash=digest, size=len(content), source="", **about))
     return packed.getvalue(), entries
 
 

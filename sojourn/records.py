@@ -38,6 +38,7 @@ class FileEntry(Record):
     hash: str = Field(description="`sha256:<hex>`, or `md5:<hex>` for a file that DVC hashed")
     size: int
     mode: int = 0o644
+    mtime_ns: int | None = Field(default=None, description="When it was written last; scripts take the newest by it")
     source: str = Field(description="A key in the run's store, or a whole URL (`file:///…`, `s3://…`)")
 
 

@@ -202,7 +202,12 @@ def test_a_second_time_nothing_is_sent_and_after_an_edit_only_the_archive(tree: 
     assert first.uploaded > 3 * LARGE
     (archive,) = first.bundle.archives
     assert mailbox.store.get(archive.source)[4:8] == bytes(4)  # gzip's own date
-    assert (second.uploaded, second.bundle) == (0, first.bundle)
+    assert (second.uploaded, second.bundle.archives, second.bundle.files) == (
+        0,
+        first.bundle.archives,
+        first.bundle.files,
+    )
+    assert {entry.path: entry.mtime_ns for entry in second.bundle.listing}["train.py"] == 1_000_000_000
     assert 0 < third.uploaded < 1000
 
 

@@ -24,7 +24,13 @@ class Run:
         self.mailbox = Mailbox(Store(folder.as_uri()), "digits", RUN)
 
     def commit(
-        self, attempt: int, node: int, *paths: str, what: str = "out", carried: dict[str, str] | None = None, of: str = "0"
+        self,
+        attempt: int,
+        node: int,
+        *paths: str,
+        what: str = "out",
+        carried: dict[str, str] | None = None,
+        of: str = "0",
     ) -> None:
         """A node's newest commit; `carried` lies elsewhere already, and `of` tells one content from another."""
         prefix = f"{self.mailbox.machine}/{attempt}/{node}"

@@ -49,6 +49,7 @@ class Committer:
         self.root = root
         self._pace = order["commit_every_s"]
         self._keeper = Keeper(store, place, root, until, clock)
+        self._being_written = being_written
         self._outputs = Manifests(store, place, "out", clock)
         self._checkpoints = Checkpoints(store, place, order, self._keeper, being_written, clock)
         self._sorter = Sorter(order, homes, self._checkpoints)
@@ -89,6 +90,7 @@ class Committer:
         """
         self._take_over(until)
         self._torn_at = torn_at
+        self._keeper.read_anew()
         patience = min(until, self._clock.monotonic() + self._patience_s)
         for pause in itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0)):
             self._commit(0.0 if torn_at is None else QUIET_S, torn_at or self._clock.now())
@@ -165,6 +167,9 @@ class Committer:
             if rest:
                 self._keep_rest(found, last=False)
                 self._rest_due = self._clock.monotonic() + REST_EVERY_S
+            # Asked after the reading: whoever opens a file later than that leaves a sign on it.
+            open_now = self._being_written()
+            self._keeper.doubt([path for path, sign in found.items() if sign.inode in open_now])
             self._prune(found)
         except OSError as error:
             self._keeper.troubles["the manifest"] = str(error)

@@ -10,6 +10,7 @@ import posixpath
 import shutil
 import tarfile
 import threading
+from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import BinaryIO, Callable
@@ -49,6 +50,7 @@ class Fetcher:
         if bundle.get("history"):
             self._unpack([bundle["history"]])
         self._all(bundle["files"])
+        self._date(bundle.get("listing", ()))
         for folder in bundle.get("folders", ()):
             os.makedirs(os.path.join(inside(self._root, folder), ""), exist_ok=True)
         for link in bundle["links"]:
@@ -59,6 +61,7 @@ class Fetcher:
         self._all(order["inputs"])
         for path in order["remove"]:
             _remove(inside(self._root, path))
+        self._date_folders([*bundle.get("listing", ()), *order["inputs"]])
         self._elsewhere.close()
         if bundle.get("history"):
             history.refresh(self._root)
@@ -68,6 +71,23 @@ class Fetcher:
         self.bytes_total += sum(entry["size"] for entry in entries)
         os.makedirs(self._root, exist_ok=True)
         self._all(entries)
+
+    def _date(self, entries: Iterable[Json]) -> None:
+        """Files as old as they were at home: scripts take the newest of several by it."""
+        for entry in entries:
+            folder = self._folder(entry["path"])
+            _date(os.path.join(folder, posixpath.basename(entry["path"])), entry.get("mtime_ns"))
+
+    def _date_folders(self, entries: Iterable[Json]) -> None:
+        """Folders as old as the newest file in them."""
+        newest: dict[str, int] = {}
+        for entry in entries:
+            folder, written = posixpath.dirname(entry["path"]), entry.get("mtime_ns")
+            while written is not None and folder and newest.get(folder, -1) < written:
+                newest[folder] = written
+                folder = posixpath.dirname(folder)
+        for folder, written in newest.items():
+            _date(os.path.join(self._root, folder), written)
 
     def _unpack(self, archives: list[Json]) -> None:
         names = [os.path.join(self._scratch, f"bundle-{number}.tar.gz") for number in range(len(archives))]
@@ -146,6 +166,7 @@ class Fetcher:
             with self._source(entry) as source, open(_new(target), "wb") as file:
                 os.fchmod(file.fileno(), entry["mode"])
                 self._verified(entry, source, file)
+            _date(target, entry.get("mtime_ns"))
         except StoreError as error:
             raise Refused(f"{entry['path']}: {entry['source']} cannot be read: {error.strerror}") from error
         except OSError as error:
@@ -191,6 +212,12 @@ def _new(target: str) -> int:
         return os.open(target, flags, 0o600)
     os.unlink(target)
     return os.open(target, flags, 0o600)
+
+
+def _date(path: str, written: int | None) -> None:
+    if written is not None:
+        with contextlib.suppress(OSError):
+            os.utime(path, ns=(written, written), follow_symlinks=False)
 
 
 def _disk(path: str, error: OSError) -> Refused:

@@ -24,6 +24,8 @@ class Keeper:
         self._root = root
         self._known: dict[str, tuple[Sign, Json]] = {}
         self._stored: set[str] = set()
+        self._written_later: set[str] = set()
+        self._read_anew: set[str] = set()
         self.until = until  # on the monotonic clock; past it no further file is read
         self.troubles: dict[str, str] = {}  # what a later try may cure
         self.left_out: dict[str, str] = {}  # what none will
@@ -35,7 +37,7 @@ class Keeper:
     def entry(self, path: str, sign: Sign) -> Json | None:
         """The manifest's line for this state of the file, or for the last one that could be kept."""
         known = self._known.get(path)
-        if known is None or known[0] != sign:
+        if known is None or known[0] != sign or path in self._read_anew:
             try:
                 known = self._keep(path, sign) or known
             except Late:
@@ -47,6 +49,15 @@ class Keeper:
             except OSError as error:
                 self.troubles[path] = error.strerror or str(error)
         return known[1] if known else None
+
+    def doubt(self, paths: Collection[str]) -> None:
+        """These may have been written to since they were read, and show no sign of it; see `read_anew`."""
+        self._written_later.update(path for path in paths if path in self._known)
+
+    def read_anew(self) -> None:
+        """Read once more, now that nobody writes, what was read while somebody could."""
+        self._read_anew.update(self._written_later)
+        self._written_later.clear()
 
     def holds(self, path: str, sign: Sign) -> bool:
         """Whether the file is in the store as it was in this state."""
@@ -87,7 +98,9 @@ class Keeper:
             return None
         mode = stat.S_IMODE(before.st_mode)
         line = {"path": path, "hash": f"sha256:{digest}", "size": size, "mode": mode, "source": source}
+        line["mtime_ns"] = sign.mtime_ns
         self._known[path] = (sign, line)
+        self._read_anew.discard(path)
         return self._known[path]
 
     def _in_time(self) -> None:

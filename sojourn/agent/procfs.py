@@ -11,10 +11,11 @@ from sojourn.agent.processes import descendants, own_proc, processes
 
 
 def being_written() -> set[int]:
-    """The inodes that a process below this one has open for writing."""
+    """The inodes that a process below this one has open for writing, or writes to in its memory (mmap)."""
     pids = [p.pid for p in descendants(processes())]
+    mapped = {inode for pid in pids for inode in _mapped_inodes(pid)}
     files = (f"/proc/{pid}/fd/{number}" for pid in pids for number in _open_files(pid))
-    return {inode for inode in map(_written_inode, files) if inode}
+    return {inode for inode in map(_written_inode, files) if inode} | mapped
 
 
 def _open_files(pid: int) -> list[str]:
@@ -31,6 +32,17 @@ def _written_inode(file: str) -> int | None:
         return None if flags & os.O_ACCMODE == os.O_RDONLY else os.stat(file).st_ino
     except (OSError, StopIteration):
         return None
+
+
+def _mapped_inodes(pid: int) -> list[int]:
+    """Files that are mapped to be written through, as `np.memmap` does; their descriptors may be closed by then."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as maps:
+            found = [line.split(None, 5) for line in maps if b"w-s" in line or b"wxs" in line]
+    except OSError:
+        return []
+    shared = (words for words in found if len(words) == 6 and words[1].endswith(b"s"))
+    return [int(words[4]) for words in shared if not words[5].startswith((b"/dev/", b"/memfd:", b"/SYSV"))]
 
 
 def words_of(pid: int, limit: int = 80) -> str:

@@ -48,6 +48,10 @@ class Node:
             path.unlink() if text is None else path.write_text(text)
         self._committer.final(time.monotonic() + 60, torn_at)
 
+    def look(self) -> None:
+        """Commit what is there while the script still runs."""
+        self._committer.stable(time.monotonic() + 60)
+
     def commit_on(self, well_until: Callable[[], float]) -> None:
         self._committer.start(well_until)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -158,6 +160,38 @@ def test_a_blob_that_cannot_be_deleted_is_tried_again(tmp_path: Path, capsys: py
     blob.rmdir(), blob.write_text("step 1")
     node.commit(model_pt="step 4")
     assert node.blobs() == {"step 3", "step 4"}
+
+
+MAPS = """
+import mmap
+file = open("pred.bin", "w+b")
+file.truncate(8)
+memory = mmap.mmap(file.fileno(), 8)
+file.close()
+memory[:] = b"too soon"
+print(flush=True)
+input()
+memory[:] = b"the last"
+"""
+
+
+def test_what_is_written_through_memory_is_read_anew_at_the_end(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1)
+    with subprocess.Popen(
+        [sys.executable, "-c", MAPS], cwd=node.tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as script:
+        assert script.stdin is not None and script.stdout is not None
+        script.stdout.readline()
+        node.look()
+        assert node.manifest("out", 1) == {"pred.bin": "too soon"}
+        before = (node.tree / "pred.bin").stat()
+        script.communicate("\n")
+    after = (node.tree / "pred.bin").stat()
+    assert (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size), "nothing shows that it changed"
+    node.commit()
+    assert node.manifest("out", 2) == {"pred.bin": "the last"}
+    node.commit()
+    assert node.blobs() == {"too soon", "the last"}
 
 
 def test_what_was_being_written_by_whoever_was_killed_is_no_checkpoint_however_late_it_is_looked_at(
