@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from sojourn.agent import remains, tree
+from sojourn.agent import outside, remains, tree
 from sojourn.collect import AGAIN, LOST, Collected, without_node
 from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
@@ -21,6 +21,7 @@ _REMEDIES = {
     remains.BEYOND: "--keep SIZE",
     remains.TOO_MANY: "--output PATH",
     remains.INPUT: "--output PATH",
+    outside.OUTSIDE: "write it below the project",
     tree.OUTWARD: "write it below the project",
     tree.UNNAMED: "give it another name",
 }

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field
 
+from sojourn.agent.outside import TREE as TREE_THERE
 from sojourn.dependencies import Dependencies
 from sojourn.errors import SpecError
 from sojourn.local_packages import Found, describe
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 # Where things lie on the machine, beside each other; uv runs there.
 WHEELS = "wheels"
-TREE = Path("tree")
+TREE = Path(TREE_THERE)
 
 
 class Sent(Record):

@@ -175,7 +175,7 @@ def test_a_package_that_must_be_compiled_is_named_as_it_lies_on_the_machine(proj
     (project / "lib").mkdir()
     (project / "lib/pyproject.toml").write_text(LIB + '[tool.setuptools]\next-modules = [{name = "fast"}]\n')
 
-    assert locked(project, "-e ./lib\n").text == "-e ./tree/lib\n"
+    assert locked(project, "-e ./lib\n").text == "-e ./outer/inner/tree/lib\n"
     with pytest.raises(SpecError, match="'lib' is built from .*, which needs the internet"):
         locked(project, "-e ./lib\n", offline=True)
 

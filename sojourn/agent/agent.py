@@ -36,6 +36,7 @@ from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
 from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
+from sojourn.agent.outside import TREE, Outside
 from sojourn.agent.packages import search_path, serve
 from sojourn.agent.paths import inside
 from sojourn.agent.processes import adopt_orphans
@@ -97,7 +98,7 @@ class Agent:
         self._place = Place(self._store, boot, node)
         self._address = address
         self._scratch = os.path.abspath(scratch)
-        self._root = os.path.join(self._scratch, "tree")
+        self._root = os.path.join(self._scratch, TREE)
         self._hold_s = 0.0
         self._path = os.defpath  # where the script's programs are found
         self._fetcher: Fetcher | None = None
@@ -216,10 +217,11 @@ class Agent:
         keeper = [sys.executable, "-I", "-S", self._program, "rank", "--record", records, "--"]
         self._path = env["PATH"]
         argv = command_line(order, self._place.rank, keeper, self._scratch)
+        outside = Outside(self._scratch, self._metadata is not None, self._clock)
         script = Script(argv, cwd, env, log.pipe, records, self._umask)
         executor = [sys.executable, "-I", "-S", self._program, "execute"]
         execs = Execs(self._store, self._place, executor, script, env, self._scratch, secrets.values())
-        work = Work(script, log, committer, scalars, execs, mask, self._grace, self._store.patience_s)
+        work = Work(script, log, committer, scalars, execs, mask, self._grace, self._store.patience_s, outside)
         work.start()
         self._heart.phase = "running"
         say(f"started {argv[0]!r} as node rank {self._place.rank}")

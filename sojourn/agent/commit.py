@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from typing import Callable, Sequence
+from types import MappingProxyType
+from typing import Callable, Mapping, Sequence
 
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, LEAVE_LIMIT_S, Clock, Halt
@@ -14,6 +15,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
+from sojourn.agent.outside import Sizes
 from sojourn.agent.procfs import being_written
 from sojourn.agent.remains import HOME, Remains, Sorter
 from sojourn.agent.store import Store
@@ -98,15 +100,15 @@ class Committer:
                 return
             self._clock.sleep(pause)
 
-    def keep_rest(self, until: float) -> None:
-        """Keep what does not come home, and write what is left; after all that matters more."""
+    def keep_rest(self, until: float, outside: Mapping[str, Sizes] = MappingProxyType({})) -> None:
+        """Keep what does not come home, and write what is left, `outside` the tree too; after all that matters more."""
         self._keeper.until = until
         for pause in (0.5, 2.0, 0.0):
             if not self._lock.acquire(blocking=False):
                 return
             try:
                 found = self._scan()
-                self._keep_rest(found, last=True)
+                self._keep_rest(found, outside, last=True)
                 self._prune(found)
                 if not self._keeper.troubles:
                     return
@@ -165,7 +167,7 @@ class Committer:
                 self._checkpoints.lead(found, self._changed(found), quiet, now)
             self._commit_outputs(found)
             if rest:
-                self._keep_rest(found, last=False)
+                self._keep_rest(found, {}, last=False)
                 self._rest_due = self._clock.monotonic() + REST_EVERY_S
             # Asked after the reading: whoever opens a file later than that leaves a sign on it.
             open_now = self._being_written()
@@ -203,10 +205,10 @@ class Committer:
         if entries != self._outputs.newest:
             self._outputs.write(entries)
 
-    def _keep_rest(self, found: dict[str, Sign], last: bool) -> None:
+    def _keep_rest(self, found: dict[str, Sign], outside: Mapping[str, Sizes], last: bool) -> None:
         aside = {path: why for path, why in self._aside.items() if path not in self._aside_before}
         fates = self._sorter.fates(found, self._changed(found))
-        self._remains.commit(fates, found, self._sorter.removed(self._before, found), aside, last)
+        self._remains.commit(fates, found, self._sorter.removed(self._before, found), aside, outside, last)
 
     def _prune(self, found: dict[str, Sign]) -> None:
         outputs = self._outputs.sources_since(self._outputs.sequence - OUTPUTS_KEPT + 1)

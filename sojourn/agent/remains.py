@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Sequence
-from typing import Tuple
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, Clock
@@ -17,6 +16,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
+from sojourn.agent.outside import OUTSIDE, Sizes
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.agent.store import Store
@@ -35,8 +35,6 @@ TOO_MANY = f"beyond the {FILES:,} files that are kept"
 LATE = "not stored in time"
 INPUT = "changed by the script, which got them as inputs"
 REMOVED = "removed by the script"
-
-Sizes = Tuple[int, int]  # files, bytes
 
 
 class Sorter:
@@ -98,9 +96,13 @@ class Remains:
         found: dict[str, Sign],
         removed: Iterable[str],
         aside: dict[str, str],
+        outside: Mapping[str, Sizes],
         last: bool,
     ) -> None:
-        """Keep what may be kept, the smaller files first, and write the account; `last` counts all of it."""
+        """Keep what may be kept, the smaller files first, and write the account; `last` counts all of it.
+
+        `outside` the tree stays what the script wrote there.
+        """
         kept, left = self._divide({path: why for path, why in fates.items() if why != HOME}, found)
         lines = []
         for path in sorted(kept):
@@ -113,8 +115,9 @@ class Remains:
         for path, why in aside.items():
             left[path] = (why, self._count(path) if last else (1, 0))
         left.update({path: (REMOVED, (1, 0)) for path in removed})
+        left.update({path: (OUTSIDE, sizes) for path, sizes in outside.items()})
         others = [path for path in found if path not in fates or fates[path] == HOME]
-        account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept])]
+        account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept, *outside])]
         if lines != self._manifests.newest or account != self._account:
             self._manifests.write(lines, account=account)
             self._account = account

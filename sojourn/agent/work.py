@@ -14,6 +14,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.log import Log
 from sojourn.agent.mask import Mask
+from sojourn.agent.outside import Outside
 from sojourn.agent.procfs import words_of
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
@@ -48,6 +49,7 @@ class Work:
         mask: Mask,
         grace: Grace,
         patience_s: float,
+        outside: Outside,
     ) -> None:
         self.script = script
         self.notes: list[str] = []  # what was odd
@@ -59,6 +61,7 @@ class Work:
         self._grace = grace
         self._clock = grace.clock
         self._patience_s = patience_s
+        self._outside = outside
 
     def start(self) -> None:
         """The script runs already: take up what it prints and writes, or end it."""
@@ -125,7 +128,7 @@ class Work:
             failed = reason == "peer" or (reason == "exited" and status != 0)
             self._committer.settle(0.5 if failed else 10.0)
             self._scalars.finish(min(self._grace.latest() - self._clock.monotonic(), SCALARS_S))
-            self._committer.keep_rest(self._grace.latest())
+            self._committer.keep_rest(self._grace.latest(), self._outside.written())
         self.execs.settle()
         lost = {**self._committer.troubles, **self._committer.left_out}
         self.notes += [f"{path} could not be stored: {why}" for path, why in itertools.islice(lost.items(), 3)]

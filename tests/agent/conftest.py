@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from s3_world import S3World, s3_service
 
+from sojourn.agent.outside import TREE
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import MARK, MARK_DIRECTORY
 from sojourn.mailbox import Mailbox
@@ -67,7 +68,7 @@ class Lab:
         return self.folder / f"scratch{node}"
 
     def tree(self, node: int = 0) -> Path:
-        return self.scratch(node) / "tree"
+        return self.scratch(node) / TREE
 
     def born(self, **fields: Any) -> Boot:
         """What this run's machines are told at their birth."""

@@ -118,7 +118,9 @@ def build_wheel(directory, settings=None, metadata=None):
 """
     files = {"lib/pyproject.toml": SLOW["slow/pyproject.toml"].replace("slow", "backend"), "lib/backend.py": backend}
     lab.boot(environment=PLAIN)
-    lab.order("import mine; print(mine.VERSION)", argv=PYTHON, files=dict(files), setup=sent(lab, "./tree/lib\n"))
+    lab.order(
+        "import mine; print(mine.VERSION)", argv=PYTHON, files=dict(files), setup=sent(lab, "./outer/inner/tree/lib\n")
+    )
 
     assert lab.exit().exit_code == 0 and lab.log() == b"1\n" and lab.outputs() == {}
 
@@ -224,7 +226,7 @@ def test_a_python_that_the_image_lacks_is_named(lab: Lab) -> None:
 def build_slowly(lab: Lab) -> None:
     """Order an environment that takes five minutes to make, and wait until it is being made."""
     lab.boot(environment=PLAIN)
-    lab.order("print('started')", argv=PYTHON, files=dict(SLOW), setup=sent(lab, "./tree/slow\n"))
+    lab.order("print('started')", argv=PYTHON, files=dict(SLOW), setup=sent(lab, "./outer/inner/tree/slow\n"))
     wait_for((lab.tree() / "slow" / "building").exists)
 
 

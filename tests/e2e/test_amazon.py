@@ -38,6 +38,10 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
         print("keys", sorted(name for name in os.environ if name.startswith("AWS")))
         print("secret", os.environ["WANDB_API_KEY"], len(os.environ["WANDB_API_KEY"]))
         pathlib.Path("metrics.json").write_text('{"accuracy": 0.75}')
+        for place in ("/output/run", "~/model", "~/.cache/hub", "/tmp/test-clm", ".."):
+            folder = pathlib.Path(place).expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "weights.bin").write_bytes(b"12345")
     """)
     refused = world.train(*train(world, "--secret", "WANDB_API_KEY"))
     assert refused.returncode == 2 and "sojourn secret set WANDB_API_KEY" in refused.stderr
@@ -53,6 +57,8 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
     assert "hunter2" not in json.dumps(sent) + world.cloud.user_data(world.instances()[0]["id"])
     assert (world.project / "metrics.json").read_text() == '{"accuracy": 0.75}'
     shown = world.show()
+    (outside,) = [one for one in shown["report"]["left"] if one["reason"] == "outside the project"]
+    assert set(outside["paths"]) == {"../weights.bin", "/output/", "/root/model/", "/tmp/test-clm/"}
     assert shown["report"]["metrics"] == {"accuracy": 0.75}
     receipt = shown["receipt"]
     assert receipt["state"] == "closed" and all(one["gone_at"] for one in receipt["resources"])

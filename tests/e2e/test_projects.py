@@ -389,3 +389,10 @@ def test_a_stage_that_imports_a_package_of_the_project_is_recorded_with_the_code
 
     assert "layers 2 1.0" in said[0] and "layers 3 1.0" in said[1]
     assert not list(project.root.glob("**/*.egg-info")) and len(list(world.home.glob("environments/*/ready"))) == 1
+
+
+def test_what_a_script_writes_beside_its_project_is_told(world: World) -> None:
+    world.script("import pathlib\npathlib.Path('../beside').mkdir()\npathlib.Path('../beside/r.bin').write_bytes(b'12')")
+    out = trained(world)
+    assert "left there" in out and "1 file, 2 B outside the project: ../beside/" in out
+    assert "write it below the project" in out
