@@ -18,7 +18,8 @@ from sojourn.agent.clock import HOST, Clock
 
 TREE = os.path.join("outer", "inner", "tree")  # of the scratch directory: `..` and `../..` hold nothing of ours
 OUTSIDE = "outside the project"
-LOOK_S = 2.0
+LOOK_S = 3.0
+PLACE_S = 0.5  # of it, so that a place with very many files hides no other
 _SYSTEM = set(
     "bin boot dev etc home lib lib32 lib64 libx32 lost+found opt proc root run sbin snap sys tmp usr var".split(" ")
 )
@@ -54,16 +55,20 @@ class Outside:
             for entry in _listing(folder):
                 if entry.name != own:
                     path = os.path.relpath(entry.path, self._root)
-                    yield (path + "/" if _is_folder(entry) else path), _count(_files(entry, set(), _until()))
+                    yield (
+                        (path + "/" if _is_folder(entry) else path),
+                        _count(_files(entry, set(), time.monotonic() + LOOK_S)),
+                    )
             inner = folder
 
 
 def changed(places: Iterable[str], since: float, apart: set[str]) -> dict[str, Sizes]:
-    """What was written below these places since then, by what lies in them directly; for as long as there is time."""
-    until = _until()
+    """What was written below these places since then, by what lies in them directly; as far as the time goes."""
+    last = time.monotonic() + LOOK_S
     apart = apart | _network_mounts()
     found: dict[str, Sizes] = {}
     for place in places:
+        until = min(last, time.monotonic() + PLACE_S)
         for entry in _listing(place):
             if entry.path in apart or _PRIVATE.fullmatch(entry.name):
                 continue
@@ -73,12 +78,11 @@ def changed(places: Iterable[str], since: float, apart: set[str]) -> dict[str, S
     return found
 
 
-def _places() -> Iterator[str]:
+def _places() -> Iterable[str]:
     """Where scripts write on a machine that is theirs."""
-    yield from dict.fromkeys([os.path.expanduser("~"), tempfile.gettempdir(), "/tmp", "/opt/ml"])
-    for entry in [*_listing("/home"), *_listing("/")]:
-        if entry.name not in _SYSTEM and _is_folder(entry):
-            yield entry.path
+    named = [entry.path for entry in _listing("/") if entry.name not in _SYSTEM and _is_folder(entry)]
+    homes = [os.path.expanduser("~"), *(entry.path for entry in _listing("/home"))]
+    return dict.fromkeys([*named, "/opt/ml", *homes, tempfile.gettempdir(), "/tmp"])
 
 
 def _files(entry: os.DirEntry[str], apart: set[str], until: float) -> Iterator[os.stat_result]:
@@ -100,10 +104,6 @@ def _files(entry: os.DirEntry[str], apart: set[str], until: float) -> Iterator[o
 def _count(states: Iterable[os.stat_result]) -> Sizes:
     sizes = [state.st_size for state in states]
     return len(sizes), sum(sizes)
-
-
-def _until() -> float:
-    return time.monotonic() + LOOK_S
 
 
 def _listing(folder: str) -> Iterable[os.DirEntry[str]]:

@@ -57,8 +57,8 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
     assert "hunter2" not in json.dumps(sent) + world.cloud.user_data(world.instances()[0]["id"])
     assert (world.project / "metrics.json").read_text() == '{"accuracy": 0.75}'
     shown = world.show()
-    (outside,) = [one for one in shown["report"]["left"] if one["reason"] == "outside the project"]
-    assert set(outside["paths"]) == {"../weights.bin", "/output/", "/root/model/", "/tmp/test-clm/"}
+    (outside,) = [one for one in shown["report"]["left_behind"] if one["reason"] == "outside the project"]
+    assert set(outside["paths"]) == {"../weights.bin", "/output/run/", "/root/model/", "/tmp/test-clm/"}
     assert shown["report"]["metrics"] == {"accuracy": 0.75}
     receipt = shown["receipt"]
     assert receipt["state"] == "closed" and all(one["gone_at"] for one in receipt["resources"])

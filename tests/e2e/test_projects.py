@@ -392,7 +392,9 @@ def test_a_stage_that_imports_a_package_of_the_project_is_recorded_with_the_code
 
 
 def test_what_a_script_writes_beside_its_project_is_told(world: World) -> None:
-    world.script("import pathlib\npathlib.Path('../beside').mkdir()\npathlib.Path('../beside/r.bin').write_bytes(b'12')")
+    world.script(
+        "import pathlib\npathlib.Path('../beside').mkdir()\npathlib.Path('../beside/r.bin').write_bytes(b'12')"
+    )
     out = trained(world)
     assert "left there" in out and "1 file, 2 B outside the project: ../beside/" in out
     assert "write it below the project" in out
