@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from sojourn.agent import outside, remains, tree
-from sojourn.collect import AGAIN, LOST, Collected, without_node
+from sojourn.collect import AGAIN, HALF, LOST, Collected, without_node
 from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
@@ -60,9 +60,6 @@ def _line(one: Omission) -> str:
 
 
 def _omission(plan: Plan, one: Remainder) -> Omission:
-    pulled = f"sojourn pull {plan.run} --to DIR"
-    next_time = "names with $NODE_RANK in them" if one.reason == AGAIN else _options(plan, one.paths)
-    remedy = f"{pulled}, or next time {next_time}" if one.kept else _REMEDIES.get(one.reason)
     return Omission(
         reason=one.reason,
         paths=tuple(map(printable, one.paths)),
@@ -70,7 +67,16 @@ def _omission(plan: Plan, one: Remainder) -> Omission:
         files=one.files,
         bytes=one.bytes,
         trivial=one.reason in QUIET,
-        remedy=remedy,
+        remedy=_pulled(plan, one) if one.kept else _REMEDIES.get(one.reason),
+    )
+
+
+def _pulled(plan: Plan, one: Remainder) -> str:
+    now = f"sojourn pull {plan.run} --to DIR"
+    if one.reason == HALF:
+        return now  # no option brings it to its place
+    return (
+        f"{now}, or next time {'names with $NODE_RANK in them' if one.reason == AGAIN else _options(plan, one.paths)}"
     )
 
 
