@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from sojourn import bundle, checkpoint, command, contents, environment
+from sojourn import bundle, checkpoint, command, contents, environment, shell_variables
 from sojourn.budget import Budget
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
@@ -277,6 +277,17 @@ def make_plan(
             *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
             *sparse({**inputs.files, **large}),
+            *shell_variables.note(
+                surroundings,
+                launch,
+                work.command,
+                _script(work),
+                directory=work.where,
+                lines=work.stage.lines if work.stage else work.command.argv if work.command.shell else (),
+                given=python.variables,
+                this_host=capability.shares_host,
+                python_path=python.kind == "current" and capability.shares_host,
+            ),
         ),
     )
 

@@ -83,6 +83,17 @@ def test_the_plan_of_a_script_is_the_golden_one(project: Path) -> None:
     assert written == json.loads(GOLDEN.read_text())
 
 
+def test_variables_of_the_shell_that_do_not_reach_the_script_are_in_the_plan_without_their_values(
+    project: Path,
+) -> None:
+    shell = {"OMP_NUM_THREADS": "7731", "TERM": "xterm"}
+
+    made = plan(project, surroundings=shell)
+
+    assert any("OMP_NUM_THREADS" in note for note in made.notes) and b"7731" not in made.to_bytes()
+    assert plan(project, surroundings=shell, variables={"OMP_NUM_THREADS": "1"}).notes == ()
+
+
 def test_the_same_question_has_the_same_plan_and_makes_nothing(project: Path) -> None:
     before = sorted(project.parent.rglob("*"))
 
