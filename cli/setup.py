@@ -118,7 +118,6 @@ def _make(running: typer.Context, changes: list[Change], needed: int, cost: str,
 def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
     from cli.again import again
     from cli.console import out
-    from sojourn.runs import data_home, forget_bucket
 
     for piece in found.going:
         out.print(f"- {piece.title}", markup=False)
@@ -127,12 +126,22 @@ def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
     if not found.going:
         out.print("Nothing to remove.")
     elif yes or _accepted("Remove it?"):
-        found.apply()
-        for bucket in found.buckets:
-            forget_bucket(data_home(), bucket)
+        try:
+            found.apply()
+        finally:
+            _forget(found)
         out.print(f"[green]✓[/] {len(found.going)} removed")
     else:
         out.print(f"Nothing was removed. Do it: {again(running, '--yes')}", markup=False)
+    _forget(found)
+
+
+def _forget(found: Removal) -> None:
+    """Nobody looks any more for runs in a store that does not stand."""
+    from sojourn.runs import data_home, forget_bucket
+
+    for bucket in found.missing():
+        forget_bucket(data_home(), bucket)
 
 
 def _accepted(question: str) -> bool:

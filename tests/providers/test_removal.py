@@ -25,6 +25,7 @@ from sojourn.storage import Store
 NAMES = Names(ACCOUNT, REGION, "digits")
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
 # Allowed to whoever sets up, and not called here.
+SPOT = "role AWSServiceRoleForEC2Spot: Amazon's own, which whoever rents spot machines here needs"
 ELSEWHERE = {
     "s3:GetBucketPolicy",  # only at an endpoint with TLS
     "s3:PutBucketPolicy",
@@ -55,10 +56,10 @@ def planned(clients: Clients, project: str = "digits", results: bool = False) ->
 def test_all_that_setup_made_goes_and_can_be_made_again(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
     found = planned(clients)
-    assert len(found.going) == 8 and found.staying == ()
+    assert len(found.going) == 8 and found.staying == (SPOT,)
     found.apply()
     assert len(missing(clients)) == 8, "Amazon's own role for spot machines is not ours to remove"
-    assert planned(clients) == Removal((), ())
+    assert (planned(clients).going, planned(clients).staying) == ((), (SPOT,))
     make(clients)
     assert missing(clients) == []
 
@@ -77,7 +78,10 @@ def test_a_region_that_an_organization_closed_keeps_nobody_from_removing(clients
     make(clients)
     aws.close_region("eu-west-1")
     found = removal(Ec2Provider(clients), "digits")
-    assert found.staying == ("eu-west-1: your organization closed it, so nothing was looked for there",)
+    assert found.staying == (
+        SPOT,
+        "eu-west-1: your organization closed it, so nothing was looked for there",
+    )
     found.apply()
     assert len(missing(clients)) == 8
     with pytest.raises(AccessError, match="service control policy"):
@@ -92,7 +96,8 @@ def test_what_another_project_needs_stays(clients: Clients, aws: AwsCloud) -> No
         "role sojourn-machine-digits",
         "instance profile sojourn-machine-digits",
     }
-    assert all(line.endswith(": faces needs it too") for line in found.staying) and len(found.staying) == 6
+    assert SPOT in found.staying and len(found.staying) == 7
+    assert [line for line in found.staying if not line.endswith(": faces needs it too")] == [SPOT]
     found.apply()
     assert missing(clients, "faces") == []
 
@@ -102,7 +107,10 @@ def test_a_bucket_that_keeps_results_goes_only_when_that_is_said(clients: Client
     for number in range(3):
         aws.client("s3").put_object(Bucket=NAMES.bucket, Key=f"control/digits/{number}", Body=b"x")
     kept = planned(clients)
-    assert kept.staying == (f"bucket {NAMES.bucket}: it keeps results; to delete them too: --delete-results",)
+    assert kept.staying == (
+        SPOT,
+        f"bucket {NAMES.bucket}: it keeps results; to delete them too: --delete-results",
+    )
     kept.apply()
     assert aws.client("s3").list_objects_v2(Bucket=NAMES.bucket)["KeyCount"] == 3
     planned(clients, results=True).apply()
@@ -116,7 +124,7 @@ def test_a_bucket_goes_with_what_it_keeps_of_what_was_deleted(clients: Clients, 
         s3.put_object(Bucket=NAMES.bucket, Key="control/digits/x", Body=body)
     s3.delete_object(Bucket=NAMES.bucket, Key="control/digits/x")
     found = planned(clients)
-    assert NAMES.bucket in found.buckets, "nothing that anybody would miss"
+    assert f"bucket {NAMES.bucket}" in [one.title for one in found.going], "nothing that anybody would miss"
     found.apply()
     assert s3.list_buckets()["Buckets"] == []
 
@@ -134,6 +142,35 @@ def test_a_bucket_that_went_is_looked_for_no_more_and_the_secrets_that_stay_are_
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     assert "stays: secret WANDB_API_KEY: yours; to remove it too: sojourn secret remove WANDB_API_KEY" in done.output
+    assert remembered(tmp_path) == ["s3://another"]
+
+
+def test_what_setup_made_in_a_region_that_is_not_named_now_is_said_to_stay(clients: Clients, aws: AwsCloud) -> None:
+    for change in differences(pieces(clients, "digits", ["eu-west-1"])):
+        change.apply()
+    provider = Ec2Provider(clients)
+    stays = "security group sojourn-machines and schedule group sojourn in eu-west-1: to remove it too: "
+    assert removal(provider, "digits").staying == (SPOT, f"{stays}--region {REGION} --region eu-west-1")
+    assert removal(provider, "digits", ["eu-west-1"]).staying == (SPOT,)
+
+
+@pytest.mark.parametrize("way", ["another piece cannot go", "somebody deleted it", "nothing stands any more"])
+def test_a_store_that_is_gone_is_looked_for_no_more_however_it_went(
+    clients: Clients, aws: AwsCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path))
+    (tmp_path / "params.yaml").write_text("launch: {project_name: digits}\n")
+    make(clients)
+    for url in (f"s3://{NAMES.bucket}/team", "s3://another"):
+        remember(tmp_path, Store(url))
+    if way == "another piece cannot go":
+        body = "RoleName=sojourn-machine-digits"
+        aws.fault("iam", "DeleteRole", "error", code="DeleteConflict", status=409, message="detach", body=body)
+    elif way == "somebody deleted it":
+        aws.client("s3").delete_bucket(Bucket=NAMES.bucket)
+    else:
+        planned(clients).apply()
+    CliRunner().invoke(app, ["setup", "aws", "--project", str(tmp_path), "--remove", "--yes"])
     assert remembered(tmp_path) == ["s3://another"]
 
 

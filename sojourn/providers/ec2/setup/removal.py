@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from sojourn.errors import AccessError, SojournError, SpecError, TeardownError
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.errors import translated
-from sojourn.providers.ec2.foundation import Names
+from sojourn.providers.ec2.foundation import GROUP, SCHEDULE_GROUP, Names, find_schedule_group
 from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import Piece, pieces
@@ -26,11 +27,11 @@ class Removal:
 
     going: tuple[Piece, ...]
     staying: tuple[str, ...]
+    stores: tuple[Bucket, ...] = ()  # whether they stand or not
 
-    @property
-    def buckets(self) -> tuple[str, ...]:
-        """The names of the buckets that go."""
-        return tuple(piece.title.removeprefix("bucket ") for piece in self.going if isinstance(piece, Bucket))
+    def missing(self) -> tuple[str, ...]:
+        """The names of the buckets that do not stand now, whoever took them away."""
+        return tuple(one.title.removeprefix("bucket ") for one in self.stores if one.standing() is None)
 
     def apply(self) -> None:
         """Remove each; what cannot go keeps no other from going. Raises TeardownError naming it."""
@@ -50,14 +51,16 @@ def removal(provider: Ec2Provider, project: str, regions: Iterable[str] = (), re
     Raises SpecError while machines stand, or anything else that a run rented.
     """
     _check_idle(provider)
-    clients = provider.clients
-    needed = [one for one in pieces(clients, project, regions, reaper=True) if not isinstance(one, SpotRole)]
+    clients, named = provider.clients, list(regions)
+    needed = pieces(clients, project, named, reaper=True)
     standing = [one for one in reversed(needed) if one.standing() is not None]
     others = projects(clients) - {project}
     going, staying = [], []
     for piece in standing:
         own = piece.title.endswith(f" {Names('', '', project).machine_role}")
-        if others and not own:
+        if isinstance(piece, SpotRole):
+            staying.append(f"{piece.title}: Amazon's own, which whoever rents spot machines here needs")
+        elif others and not own:
             staying.append(f"{piece.title}: {', '.join(sorted(others))} needs it too")
         elif isinstance(piece, Bucket) and not results and piece.keeps():
             staying.append(f"{piece.title}: it keeps results; to delete them too: --delete-results")
@@ -66,7 +69,35 @@ def removal(provider: Ec2Provider, project: str, regions: Iterable[str] = (), re
     closed = [
         f"{region}: your organization closed it, so nothing was looked for there" for region in sorted(provider.closed)
     ]
-    return Removal(tuple(going), (*staying, *closed, *_secrets(clients, project)))
+    beside = _elsewhere(provider, [clients.region, *named])
+    stores = tuple(one for one in needed if isinstance(one, Bucket))
+    return Removal(tuple(going), (*staying, *closed, *beside, *_secrets(clients, project)), stores)
+
+
+def _elsewhere(provider: Ec2Provider, named: list[str]) -> list[str]:
+    """What setup made in regions that nobody names now."""
+    regions = [one for one in provider.regions if one not in {*named, *provider.closed}]
+    for region in regions:  # threads may share clients, but not make them
+        provider.clients.client("ec2", region)
+        provider.clients.client("scheduler", region)
+    found = provider.clock.together([partial(_left_in, provider.clients, region) for region in regions])
+    again = " ".join(f"--region {one}" for one in named)
+    return [
+        f"{' and '.join(left)} in {region}: to remove it too: {again} --region {region}"
+        for region, left in zip(regions, found, strict=True)
+        if left
+    ]
+
+
+def _left_in(clients: Clients, region: str) -> list[str]:
+    by_name = [{"Name": "group-name", "Values": [GROUP]}]
+    try:
+        with translated(f"look for security group {GROUP}"):
+            groups = clients.client("ec2", region).describe_security_groups(Filters=by_name)["SecurityGroups"]
+        timers = find_schedule_group(clients, region)
+    except AccessError:
+        return []
+    return [*([f"security group {GROUP}"] if groups else []), *([f"schedule group {SCHEDULE_GROUP}"] if timers else [])]
 
 
 def _secrets(clients: Clients, project: str) -> list[str]:
