@@ -22,7 +22,7 @@ from pathspec import GitIgnoreSpec
 
 from sojourn import git, ignoring
 from sojourn.errors import SpecError
-from sojourn.names import is_run_id
+from sojourn.names import is_minted
 from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission, printable
 from sojourn.project import Project
 from sojourn.secret_files import is_secret
@@ -50,6 +50,7 @@ PLACED = "placed by an earlier run"
 STORE = "of Sojourn’s own store"
 ENVIRONMENT = "in virtual environments"
 CACHE = "in caches"
+OF_INPUTS = "of inputs, in folders that tools make (.git, caches, environments)"
 GIT = "of git itself"
 DVC = "of DVC itself"
 _REMEDIES = {
@@ -167,7 +168,7 @@ def is_ours(path: str) -> bool:
     if HOME not in path:
         return False
     parts = PurePosixPath(path).parts
-    return any(above == HOME and is_run_id(name) for above, name in pairwise(parts))
+    return any(above == HOME and is_minted(name) for above, name in pairwise(parts))
 
 
 def is_cached(path: str) -> bool:

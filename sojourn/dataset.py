@@ -51,6 +51,7 @@ class StageOutput(Record):
     """Something a stage writes."""
 
     path: str
+    inside: bool = True
     cache: bool
     persist: bool
     metric: bool
@@ -321,7 +322,8 @@ class Dataset:
 
     def _output(self, out: Any) -> StageOutput:
         return StageOutput(
-            path=self._relative(out.fs_path),
+            path=self._relative(out.fs_path) if out.is_in_repo else str(out.def_path),
+            inside=out.is_in_repo,
             cache=out.use_cache,
             persist=out.persist,
             metric=bool(out.metric),
@@ -412,6 +414,12 @@ class Dataset:
     # --- pushing ---
 
     def _verify(self, stage: Stage, producers: Iterable[tuple[Any, Any]], later: Container[str] = ()) -> None:
+        for output in stage.outputs:
+            if not output.inside:
+                raise SpecError(
+                    f"{stage.address}: its output {output.path} is outside the project, from where nothing comes home",
+                    hint=f"let it write below {self.root}, and name that in outs:",
+                )
         for dependency in stage.dependencies:
             if dependency.kind == "external":
                 raise SpecError(

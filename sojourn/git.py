@@ -39,6 +39,10 @@ _REMEDIES = (
     (r"work tree", "stand in a working tree of it: git -C {root} worktree list"),
     (r"repo version|repository extension|unknown (option|switch)", "get a newer git than this one: git --version"),
     (r"xcrun|developer path", "xcode-select --install"),
+    (
+        r"could not open directory '(?P<folder>.+?)/?'",
+        "look whose it is: ls -ld {folder}; or let git leave it out: echo {folder}/ >> {root}/.git/info/exclude",
+    ),
     (r"Permission denied|could not open directory|unable to access", "look whose it is: ls -ld {root} {root}/.git"),
     (r"bad object|corrupt|missing (blob|tree|commit)|broken ref", "see what is broken: git -C {root} fsck"),
 )  # fmt: skip
@@ -104,9 +108,14 @@ def refusal(directory: Path, sentence: str) -> SpecError:
     root = shlex.quote(str(marker.parent if marker else directory))
     if sentence.startswith("not a git repository (or any"):
         sentence = f"{marker} is there, and git does not take it for a repository: it is broken or not whole"
-    fitting = (mend for pattern, mend in _REMEDIES if re.search(pattern, sentence))
-    hint = next(fitting, "see what it says: git -C {root} status").format(root=root)
+    found = ((re.search(pattern, sentence), mend) for pattern, mend in _REMEDIES)
+    fitting = (mend.format(root=root, **_quoted(match)) for match, mend in found if match)
+    hint = next(fitting, f"see what it says: git -C {root} status")
     return SpecError(f"git refused at {directory}: {sentence}", hint=hint)
+
+
+def _quoted(match: re.Match[str]) -> dict[str, str]:
+    return {name: shlex.quote(value) for name, value in match.groupdict().items()}
 
 
 def surroundings() -> dict[str, str]:

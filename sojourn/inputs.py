@@ -79,7 +79,7 @@ class InputTree:
         self.folders.append(name)
         for one in below:
             if reason := _own(one):
-                self.left.append(Left(self._name(one) + "/", reason))
+                self.left.append(Left(self._name(one) + "/" * one.is_dir(), reason))
             else:
                 self._add(one, (*chain, identity))
 
@@ -115,7 +115,10 @@ def check_content(file: Path, path: str, size: int) -> None:
     begins = file.read_bytes() if size < 1024 else b""
     for sign, (tool, command) in POINTERS.items():
         if begins.startswith(sign):
-            raise SpecError(f"{path}: is a {tool} pointer, its content is not here", hint=f"fetch it: {command}")
+            raise SpecError(
+                f"{path}: is a {tool} pointer, its content is not here",
+                hint=f"fetch it: {command}; or leave it out: echo '/{path}' >> {contents.IGNORE_FILE}",
+            )
 
 
 def sparse(files: Mapping[str, Path]) -> Iterator[str]:
@@ -128,14 +131,13 @@ def sparse(files: Mapping[str, Path]) -> Iterator[str]:
 
 
 def _own(path: Path) -> str | None:
-    """Why a folder below an input is none of its data."""
-    if path.name == ".git":
-        return contents.GIT
+    """Why a folder below an input is none of its data. It is told: a corpus may consist of such folders."""
     if not path.is_dir() or path.is_symlink():
-        return None
-    if path.name in contents.CACHES:
+        return contents.GIT if path.name == ".git" else None
+    if path.name == "__pycache__":
         return contents.CACHE
-    return contents.ENVIRONMENT if contents.is_environment(path) else None
+    made = path.name == ".git" or path.name in contents.CACHES or contents.is_environment(path)
+    return contents.OF_INPUTS if made else None
 
 
 def _above(name: str) -> list[str]:

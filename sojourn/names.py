@@ -47,6 +47,12 @@ def is_run_id(text: str) -> bool:
     return _RUN.fullmatch(text) is not None
 
 
+def is_minted(text: str) -> bool:
+    """Whether `text` is a run id of ours, and not a name of the same shape that another tool gave."""
+    words = text.split("-")
+    return is_run_id(text) and words[0] in _ADJECTIVES and words[1] in _ANIMALS
+
+
 def project_name(text: str) -> str:
     """A store-safe project name for any directory name; one that lost letters gets a checksum."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()

@@ -430,4 +430,4 @@ def _stage_plan(dataset: Dataset, stage: Stage, project: Project) -> StagePlan:
 
 def _from_root(project: Project, path: str) -> str:
     assert project.dvc is not None
-    return (project.dvc / path).relative_to(project.root).as_posix()
+    return PurePosixPath(os.path.relpath(project.dvc / path, project.root)).as_posix()

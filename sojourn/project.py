@@ -24,7 +24,13 @@ class Project:
         if not directory.is_dir():
             what = "is a file" if directory.exists() else "does not exist"
             raise SpecError(f"project: {str(directory)!r} {what}", hint="name a directory: --project PATH")
-        return cls(directory.resolve())
+        where = directory.resolve()
+        try:
+            str(where).encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(where).decode(errors="backslashreplace")
+            raise SpecError(f"project: {shown}: the name is not UTF-8", hint="rename the directory") from None
+        return cls(where)
 
     @cached_property
     def root(self) -> Path:

@@ -599,6 +599,24 @@ def test_inputs_are_whole_and_each_file_once(tree: Path, mailbox: Mailbox, tmp_p
     whole(tree, found, otherwise=tuple(names))
 
 
+def test_folders_of_tools_below_an_input_are_told(tree: Path) -> None:
+    write(tree, "corpus/node_modules/x.js", "corpus/.git/config", "corpus/env/pyvenv.cfg", "corpus/own.js")
+    write(tree, "corpus/__pycache__/x.pyc", "train.py")
+    inputs = InputTree(Project.at(tree), ["corpus"])
+    assert list(inputs.files) == ["corpus/own.js"]
+    told = contents.account(Project.at(tree), inputs.left)
+    assert [(sorted(one.paths), one.files, one.trivial) for one in told] == [
+        (["corpus/.git/", "corpus/env/", "corpus/node_modules/"], 3, False),
+        (["corpus/__pycache__/"], 1, True),
+    ]
+    assert "corpus/node_modules/x.js" in InputTree(Project.at(tree), ["corpus/node_modules"]).files, "by its name"
+
+
+def test_results_of_another_tool_whose_names_look_like_ours_travel(tree: Path) -> None:
+    write(tree, "runs/super-sun-1234/best.bin", "runs/calm-panda-a2e3/old.bin")
+    assert [found.path for found in survey(Project.at(tree)).files] == ["runs/super-sun-1234/best.bin"]
+
+
 needs_an_ordinary_user = pytest.mark.skipif(shutil.which("setpriv") is None or os.geteuid() != 0, reason="no setpriv")
 
 

@@ -515,6 +515,13 @@ def test_a_dependency_outside_the_project_is_refused(project: Project) -> None:
     assert error.hint == "dvc import-url /etc/hostname"
 
 
+@pytest.mark.parametrize("where", ["../out", "/tmp/out", "s3://bucket/out"])
+def test_an_output_outside_the_project_is_refused(project: Project, where: str) -> None:
+    project.write("dvc.yaml", f"stages:\n  far: {{cmd: x, outs: ['{where}': {{cache: false}}]}}\n")
+    error = refused(project, "far")
+    assert error.message == f"far: its output {where} is outside the project, from where nothing comes home"
+
+
 def test_a_dependency_that_does_not_exist_is_refused(project: Project) -> None:
     (project.root / "train.py").unlink()
     assert refused(project).message == "train: its dependency train.py does not exist"

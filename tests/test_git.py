@@ -15,6 +15,7 @@ import pytest
 from sojourn import bundle
 from sojourn.doctor import examine_project
 from sojourn.errors import SpecError, TransientError
+from sojourn.git import refusal
 from sojourn.planning import Plan
 from sojourn.project import Project
 
@@ -185,6 +186,18 @@ def test_a_folder_that_git_may_not_read_is_refused_and_not_passed_over(tree: Pat
         text=True,
     )
     assert "could not open directory 'closed/'" in done.stderr
+
+
+def test_the_remedy_for_a_folder_that_git_may_not_read_names_it(tree: Path) -> None:
+    hint = str(refusal(tree, "could not open directory 'pg data/': Permission denied").hint)
+    assert "ls -ld 'pg data'" in hint and f"echo 'pg data'/ >> {tree}/.git/info/exclude" in hint
+
+
+def test_a_project_whose_path_is_no_text_is_refused(tree: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tree) + b"/nu\xff"))
+    odd.mkdir()
+    with pytest.raises(SpecError, match="nu.xff: the name is not UTF-8"):
+        Project.at(odd)
 
 
 def test_a_git_that_does_not_answer_is_an_error_with_a_hint(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

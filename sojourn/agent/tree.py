@@ -72,7 +72,8 @@ def scan(
                 continue
             state = _state(entry, real_root)
             if state is None:
-                aside[path] = OUTWARD if os.path.exists(entry.path) else NOWHERE
+                link = OUTWARD if os.path.exists(entry.path) else NOWHERE
+                aside[path] = link if entry.is_symlink() else CLOSED
             elif not (all_of_it or path in wanted or not _cache(path)):
                 aside[path + "/" * stat.S_ISDIR(state.st_mode)] = CACHE
             elif stat.S_ISREG(state.st_mode):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +138,21 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     node.write({"logs/closed": "x"})
     (node.tree / "logs/closed").chmod(0)
     assert account(node) == {"not readable": (False, ("logs/closed",), 1, 1)}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_a_folder_that_can_be_listed_and_not_entered_is_named_as_closed() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        (Path(folder) / "half").mkdir()
+        (Path(folder) / "half/x.pt").touch()
+        (Path(folder) / "half").chmod(0o744)
+        code = (
+            "import os, sys\nfrom sojourn.agent.tree import scan\nos.setuid(65534)\naside = {}\n"
+            "scan(sys.argv[1], [], {}, aside)\nprint(aside)"
+        )
+        said = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
+    assert said.stdout == "{'half/x.pt': 'in folders that cannot be read'}\n"
 
 
 def test_what_was_kept_is_replaced_by_its_newer_state(tmp_path: Path) -> None:
