@@ -18,9 +18,6 @@ QUIET = (tree.CACHE, tree.EMPTY)  # told to whoever asks for all of it, and to n
 SHOWN = 4  # reasons in a report that people read
 _HEADINGS = {remains.REMOVED: "still here", LOST: "lost"}
 _REMEDIES = {
-    remains.BEYOND: "--keep SIZE",
-    remains.TOO_MANY: "--output PATH",
-    remains.INPUT: "--output PATH",
     outside.OUTSIDE: "write it below the project",
     tree.OUTWARD: "write it below the project",
     tree.UNNAMED: "give it another name",
@@ -67,8 +64,29 @@ def _omission(plan: Plan, one: Remainder) -> Omission:
         files=one.files,
         bytes=one.bytes,
         trivial=one.reason in QUIET,
-        remedy=_pulled(plan, one) if one.kept else _REMEDIES.get(one.reason),
+        remedy=_pulled(plan, one) if one.kept else _next_time(plan, one),
     )
+
+
+def _next_time(plan: Plan, one: Remainder) -> str | None:
+    """What brings it home with the next run."""
+    home = f"next time {_options(plan, one.paths)}"
+    match one.reason:
+        case remains.BEYOND:
+            return f"{home}, or --keep {_room(plan.launch.keep + one.bytes)}"
+        case remains.IGNORED | remains.UNDECLARED:  # with nothing to be kept
+            return f"{home}, or --keep {_room(one.bytes)}"
+        case remains.TOO_MANY | remains.INPUT:
+            return home
+    return _REMEDIES.get(one.reason)
+
+
+def _room(size: float) -> str:
+    """At least that much, as `launch.keep` is written."""
+    unit = next((unit for unit in (10**12, 10**9) if size >= unit), 10**6)
+    tenths = -(-int(size) * 10 // unit)
+    number = f"{tenths / 10:g}" if tenths < 100 else str(-(-tenths // 10))
+    return number + {10**6: "MB", 10**9: "GB", 10**12: "TB"}[unit]
 
 
 def _pulled(plan: Plan, one: Remainder) -> str:

@@ -116,6 +116,34 @@ def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files
     assert world.git("status", "--porcelain").split() == ["??", "result.txt"]
 
 
+@pytest.mark.parametrize(
+    ("keep", "told", "more"),
+    [
+        ("1MB", "2 files, 2.6 MB more than launch.keep allows: logs/run-1/larger.bin, logs/run-1/large.bin", "3.6MB"),
+        ("0", "3 files, 2.6 MB ignored by git: logs/", "2.7MB"),
+    ],
+)
+def test_what_is_too_large_to_be_kept_is_named_with_the_flags_that_bring_it_next_time(
+    world: World, keep: str, told: str, more: str
+) -> None:
+    world.git("init", "-q")
+    world.script("logs/\n", ".gitignore")
+    world.script("""
+        import pathlib
+        pathlib.Path("logs/run-1").mkdir(parents=True)
+        for name, size in (("small", 9), ("large", 1_200_000), ("larger", 1_400_000)):
+            pathlib.Path(f"logs/run-1/{name}.bin").write_bytes(b"x" * size)
+    """)
+
+    printed = trained(world, "--keep", keep)
+
+    assert f"left there  {told}    next time --output logs, or --keep {more}" in printed
+    (line,) = world.show()["report"]["left_behind"]
+    assert line["remedy"] == f"next time --output logs, or --keep {more}"
+    trained(world, "--keep", more)
+    assert world.show()["report"]["left_behind"] == [] and world.show()["report"]["kept"][0]["files"] == 3
+
+
 def test_an_ignored_directory_comes_home_when_it_is_named(world: World) -> None:
     world.git("init", "-q")
     world.script("out/\n", ".gitignore")
