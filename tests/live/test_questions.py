@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -206,3 +206,13 @@ def test_whether_a_dry_run_refuses_an_instance_profile_that_is_none(account: Acc
     codes = [answer(partial(ec2.run_instances, **one)) for one in (wrong, {**call, "DryRun": True})]
     learnt("62", f"a dry run with an instance profile that is none is answered with {codes[0]}, with ours {codes[1]}")
     assert machines(account, lease) == []
+
+
+def test_what_spot_prices_are_from_a_moment_that_amazons_clock_has_not_reached(account: Account) -> None:
+    asked = {"InstanceTypes": [MACHINE], "ProductDescriptions": ["Linux/UNIX"]}
+    ahead, found = datetime.now(UTC) + timedelta(minutes=10), list[Any]()
+    ec2 = account.clients.client("ec2")
+    said = answer(lambda: found.extend(ec2.describe_spot_price_history(StartTime=ahead, **asked)["SpotPriceHistory"]))
+    learnt("16", f"spot prices from ten minutes ahead: {said}, {len(found)} of them")
+    offers = account.provider.offers(Need(machine=MACHINE, market="spot", project=PROJECT))
+    assert offers.fitting, "prices are asked for from a moment that has been"
