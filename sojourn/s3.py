@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -25,6 +26,7 @@ from sojourn.providers.ec2.clients import SOMEWHERE, Clients
 from sojourn.providers.ec2.codes import DEAD_CREDENTIALS, DECISIONS
 from sojourn.providers.ec2.errors import CREDENTIALS_HINT, code_of, region_in, translated
 
+ERASE_LIMIT_S = 120.0
 REMOVED_AT_ONCE = 1000  # by one request, which is all that S3 takes
 KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 
@@ -79,24 +81,30 @@ class Bucket:
         date = re.search(r'expiry-date="([^"]+)"', said)
         return parsedate_to_datetime(date[1]).timestamp() if date else None
 
-    def erase(self, below: str) -> None:
-        """Remove what the bucket keeps of objects below a prefix that were overwritten or deleted.
+    def erase(self, below: str, limit_s: float = ERASE_LIMIT_S) -> None:
+        """Remove what the bucket keeps of objects below a prefix that were overwritten or deleted, for some minutes.
 
-        A marker goes after what it hides, which would be there again without it.
+        A marker goes after all that one may hide, which would be there again without it. What is left, such as the signs
+        of life that a long run wrote every other second, is for the bucket's rule.
         """
+        end = time.monotonic() + limit_s
         client = self._clients.client("s3", self.region)
         whole = f"{self.prefix}/{below}" if self.prefix else below
         markers: list[dict[str, str]] = []
         with translated(f"erase what lay below {below}"):
             for page in client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=whole):
                 markers += _which(page.get("DeleteMarkers", ()))
-                self._remove(client, _which(one for one in page.get("Versions", ()) if not one["IsLatest"]))
+                former = _which(one for one in page.get("Versions", ()) if not one["IsLatest"])
+                if not self._removed(client, former) or time.monotonic() > end:
+                    return
             for first in range(0, len(markers), REMOVED_AT_ONCE):
-                self._remove(client, markers[first : first + REMOVED_AT_ONCE])
+                self._removed(client, markers[first : first + REMOVED_AT_ONCE])
 
-    def _remove(self, client: Any, which: list[dict[str, str]]) -> None:
-        if which:
-            client.delete_objects(Bucket=self.name, Delete={"Objects": which, "Quiet": True})
+    def _removed(self, client: Any, which: list[dict[str, str]]) -> bool:
+        """Whether all of these are gone; S3 answers well also where some are not."""
+        if not which:
+            return True
+        return not client.delete_objects(Bucket=self.name, Delete={"Objects": which, "Quiet": True}).get("Errors")
 
     def open(self, limit_s: float, retries: int) -> obstore.store.S3Store:
         """The store below the prefix; each request ends within `limit_s`."""

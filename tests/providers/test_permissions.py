@@ -24,6 +24,7 @@ from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.records import Boot, Market, Need
+from sojourn.s3 import Bucket
 from sojourn.storage import Store
 
 NAMES = Names(ACCOUNT, "us-east-1", "digits")
@@ -223,6 +224,16 @@ def test_what_a_purge_removes_is_gone_with_all_its_versions_and_nothing_else(
     store.clear("control/digits/r", keep=["control/digits/r/kept.json"])
     assert store.keys("control/digits") == ["control/digits/r/kept.json", "control/digits/s/owner.json"]
     assert versions(aws, foundation.bucket) == 1 + 2
+
+
+def test_what_is_not_erased_in_time_does_not_come_back(
+    aws: AwsCloud, foundation: Foundation, orchestrator: Clients
+) -> None:
+    store = Store(foundation.store)
+    store.put("control/digits/r/plan.json", b"one")
+    store.delete("control/digits/r/plan.json")
+    Bucket(foundation.store).erase("control/digits/r/", limit_s=-1.0)
+    assert store.find("control/digits/r/plan.json") is None and versions(aws, foundation.bucket) == 1
 
 
 def test_who_may_not_erase_versions_removes_a_run_all_the_same(
