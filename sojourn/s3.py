@@ -84,7 +84,7 @@ class Bucket:
     def erase(self, below: str, limit_s: float = ERASE_LIMIT_S) -> None:
         """Remove what the bucket keeps of objects below a prefix that were overwritten or deleted, for some minutes.
 
-        A marker goes after all that one may hide, which would be there again without it. What is left, such as the signs
+        A marker goes after all that one may hide, which would be there again without it. What is left, like the signs
         of life that a long run wrote every other second, is for the bucket's rule.
         """
         end = time.monotonic() + limit_s
