@@ -52,6 +52,7 @@ class StageOutput(Record):
 
     path: str
     inside: bool = True
+    recorded: bool = True
     cache: bool
     persist: bool
     metric: bool
@@ -324,6 +325,7 @@ class Dataset:
         return StageOutput(
             path=self._relative(out.fs_path) if out.is_in_repo else str(out.def_path),
             inside=out.is_in_repo,
+            recorded=bool(out.hash_info),
             cache=out.use_cache,
             persist=out.persist,
             metric=bool(out.metric),

@@ -50,6 +50,7 @@ class Refused(Record):
     """The user's tree is no longer what ran; nothing in it was touched."""
 
     paths: tuple[str, ...] = Field(description="What differs: `src/train.py`, `params.yaml: lr`, `dvc.yaml: command`")
+    by_hand: bool = Field(default=False, description="These are outputs with content that DVC could not bring back")
 
 
 def commit(
@@ -261,7 +262,7 @@ def _take_over(stage: Any, committed: Committed, root: Path) -> Applied | Refuse
     replaced = [out for out in stage.outs if out.fs_path in present and present[out.fs_path] != out.hash_info]
     made_by_hand = [out for out in replaced if present[out.fs_path] != old[out.fs_path] and not _kept(out, present)]
     if made_by_hand:
-        return Refused(paths=tuple(_relative(out.fs_path, root) for out in made_by_hand))
+        return Refused(paths=tuple(_relative(out.fs_path, root) for out in made_by_hand), by_hand=True)
     _place(stage, committed.tree, root)
     return Applied(
         outputs=tuple(_relative(out.fs_path, root) for out in stage.outs),

@@ -164,6 +164,7 @@ class _Work(NamedTuple):
     needed: tuple[str, ...]
     kept: tuple[str, ...]
     reads: tuple[str, ...]  # dependencies that travel with the bundle
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(
@@ -274,6 +275,7 @@ def make_plan(
         ignore=(*tree.ignore, *(f"!/{path}" for path in outputs)),
         notes=(
             *project.notes,
+            *work.notes,
             *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
             *sparse({**inputs.files, **large}),
@@ -343,6 +345,12 @@ def _stage_work(launch: Launch, project: Project, shares_host: bool, shell: tupl
         needed=tuple(_from_root(project, path) for path in stage.needed),
         reads=tuple(_from_root(project, dep.path) for dep in stage.dependencies if dep.kind == "source"),
         kept=tuple("/" + _from_root(project, out.path) for out in stage.outputs if out.persist),
+        notes=tuple(
+            f"{out.path} stands here and dvc.lock does not record it, so it would be kept and the run's stay in the "
+            "store: move it away first"
+            for out in stage.outputs
+            if not out.recorded and (project.dvc / out.path).exists()
+        ),
     )
 
 

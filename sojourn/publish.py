@@ -269,11 +269,7 @@ def commit_stage(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     if isinstance(applied, homecoming.Refused):
-        return Published(
-            differs=applied.paths,
-            note=f"your tree changed meanwhile ({', '.join(applied.paths)}), so it and dvc.lock were left alone; "
-            f"take the results: sojourn pull {plan.run} --to DIR; or restore it, then: sojourn pull {plan.run} --apply",
-        )
+        return Published(differs=applied.paths, note=_left_alone(applied, plan.run))
     stage = plan.stage
     pushed, lost = _push(dataset, (*stage.before, stage.name), echo)
     later, warnings = _run_later(dataset, stage.after, echo)
@@ -286,6 +282,16 @@ def commit_stage(
     return Published(
         placed=applied.outputs, committed=True, pushed_bytes=pushed, metrics=metrics, warnings=tuple(warnings)
     )
+
+
+def _left_alone(refused: homecoming.Refused, run: str) -> str:
+    """Why the user's tree was not touched, and what brings the results."""
+    paths, restore = ", ".join(refused.paths), "restore it, then"
+    why = f"your tree changed meanwhile ({paths}), so it and dvc.lock were left alone"
+    if refused.by_hand:
+        why = f"what stands at {paths} is yours, and DVC could not bring it back, so it and dvc.lock were left alone"
+        restore = "move that away, then"
+    return f"{why}; take the results: sojourn pull {run} --to DIR; or {restore}: sojourn pull {run} --apply"
 
 
 def _push(dataset: Dataset, stages: Iterable[str], echo: Callable[[str], None]) -> tuple[int, Exception | None]:

@@ -172,7 +172,7 @@ def test_an_output_edited_by_hand_is_never_overwritten(project: Project, path: s
     before = project.tree()
     if path != "weights/mine.bin":
         (run.folder / "outputs" / project.root.relative_to(project.top) / path).write_text("{}")
-    assert run.home() == Refused(paths=(path.split("/")[0],))
+    assert run.home() == Refused(paths=(path.split("/")[0],), by_hand=True)
     assert project.tree() == before
 
 

@@ -148,6 +148,21 @@ def test_metrics_are_compared_by_dvc_as_ever(world: World, project: Project) -> 
     assert (change["old"], change["new"]) == (0.9, 0.7)
 
 
+def test_an_output_that_stands_here_and_that_dvc_does_not_know_is_told_before_and_after(
+    world: World, project: Project
+) -> None:
+    project.write("model.bin", "made by hand")
+    done = world.sojourn("train", "--no-prefect", "--stage", "train")
+    assert done.returncode == 0, done.stderr
+    printed = " ".join(f"{done.stdout} {done.stderr}".split())
+    assert "model.bin stands here and dvc.lock does not record it" in printed
+    assert "what stands at model.bin is yours" in printed and "tree changed" not in printed
+    assert project.read("model.bin") == "made by hand"
+    (project.root / "model.bin").unlink()
+    assert world.sojourn("pull", world.run(), "--apply").returncode == 0
+    assert clean(project)
+
+
 @pytest.mark.slow
 def test_a_stage_is_found_from_a_directory_below(world: World, project: Project) -> None:
     world.project = project.root / "lib"
