@@ -46,9 +46,9 @@ def choose_for(
     Raises SpecError for what is not there, and for flags that cannot be followed.
     """
 
-    def of(asked: Dependencies, where: Path, prefer: Sequence[str] = ()) -> Chosen:
-        path = surroundings.get("PATH", os.defpath)
-        return choose(asked, where, root, script=script, path=path, away=away, prefer=prefer)
+    def of(asked: Dependencies, where: Path, prefer: Sequence[str] = (), header: bool = True) -> Chosen:
+        path, file = surroundings.get("PATH", os.defpath), script if header else None
+        return choose(asked, where, root, script=file, path=path, away=away, prefer=prefer)
 
     by = runner.in_text(text) if text else runner.in_words(words)
     if by is None or wanted.file == "current":
@@ -68,7 +68,12 @@ def choose_for(
         chosen.notes.append("nothing that the project names is installed: --no-project")
         return Choice(chosen, none if auto else wanted, _with_venv(directory, root, surroundings))
     asked = _merged(by, wanted)
-    chosen = of(asked, where if auto else directory, by.files)
+    chosen = of(asked, where if auto else directory, by.files, header=by.reads_script)
+    if chosen.source is None:  # what a script names is better than nothing
+        chosen = of(asked, where if auto else directory)
+    if text and by.reads_script and chosen.source is not None and chosen.source.kind == "script":
+        file = shown(chosen.source.file, directory)
+        chosen.notes.append(f"uv installs what {file} names as it starts, in versions of then: uv lock --script {file}")
     asked, unused = _settled(by, asked, chosen)
     if chosen.source is not None and unused:
         file = shown(chosen.source.file, directory)

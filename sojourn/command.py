@@ -174,6 +174,22 @@ def with_arguments(command: Command, more: tuple[str, ...]) -> Command:
     return command.model_copy(update={"argv": (*command.argv, *more)})
 
 
+def by_python(command: Command) -> Command:
+    """`uv run python x.py` for `uv run x.py`: uv would make an environment for the script, beside that of the run."""
+    by = None if command.shell else runner.in_words(command.argv)
+    at = runner.past(command.argv)
+    if (
+        by is None
+        or not by.reads_script
+        or at >= len(command.argv)
+        or _PYTHON.fullmatch(PurePosixPath(command.argv[at]).name)
+    ):
+        return command
+    before = [word for word in command.argv[:at] if word not in ("-s", "--script")]
+    wrap = None if command.wrap is None else len(before)
+    return command.model_copy(update={"argv": (*before, "python", *command.argv[at:]), "wrap": wrap})
+
+
 def check_script(command: Command, directory: Path) -> None:
     """Refuse a script that is not there, naming the files that are. Raises SpecError."""
     script = script_of(command)

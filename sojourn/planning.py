@@ -247,7 +247,7 @@ def make_plan(
         store=store,
         store_region=kept.region,
         launch=launch,
-        command=started,
+        command=command.by_python(started) if python.reading == "script" else started,
         work_directory=work.where.resolve().relative_to(project.root).as_posix(),
         environment=python,
         environment_ready=environment.ready(python, home),

@@ -32,7 +32,12 @@ _VALUES = {  # flags that take a value
     "pixi": "--environment -e --manifest-path --feature",
 }
 _RUNNERS = {"mamba": "conda", "micromamba": "conda", "rye": "", **{name: name for name in _VALUES}}
-_START = {"uv": ("--directory",), "poetry": ("--directory", "-C"), "pdm": ("--working-dir",)}  # go there first
+_START = {
+    "uv": ("--directory",),
+    "poetry": ("--directory", "-C"),
+    "pdm": ("--working-dir",),
+    "conda": ("--cwd",),
+}  # go there first
 _PROJECT = {"uv": ("--project",), "poetry": ("--project", "-P"), "pdm": ("--project", "-p")}
 # Of uv's flags: what takes parts away and what gives more, and those that change nothing that is installed.
 _TAKES = ("--no-extra", "--no-group", "--only-group", "--no-dev", "--only-dev", "--no-default-groups")
@@ -60,6 +65,10 @@ _FILES = {  # what each takes packages from
     "pipenv": ("Pipfile.lock",),
 }
 _PREFIXES = {"exec", "time", "nohup", "command", "then", "do", "else", "if", "!", "{", "("}
+_BEFORE = {  # what starts another program with its words
+    "env", "nice", "ionice", "nohup", "time", "timeout", "stdbuf", "setsid", "taskset", "numactl", "chrt", "xvfb-run",
+    "unbuffer", "tini", "dumb-init", "srun", "sudo", "strace", "exec", "command",
+}  # fmt: skip
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 
 
@@ -77,12 +86,19 @@ class Runner:
     flags: tuple[str, ...] = ()  # of uv, as `uv export` takes them
     no_project: bool = False
     words: tuple[str, ...] = ()  # all flags as typed
+    program: str = ""
     ignored: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
         """The files that it takes packages from."""
         return _FILES.get(self.name, ())
+
+    @property
+    def reads_script(self) -> bool:
+        """Whether uv is given a script itself, and so reads what that names as its packages."""
+        asked = self.program.endswith(".py") or not {"-s", "--script"}.isdisjoint(self.words)
+        return self.name == "uv" and asked
 
     def check(self) -> None:
         """Raises SpecError for flags that no environment made beforehand can follow."""
@@ -107,11 +123,15 @@ def past(argv: Sequence[str]) -> int:
 
 def in_words(argv: Sequence[str]) -> Runner | None:
     """What starts the program that these words are for."""
+    if argv and PurePosixPath(argv[0]).name in _BEFORE:
+        first = next((at for at, word in enumerate(argv) if _tool(argv, at) is not None), 0)
+        argv = ["env", *(word for word in argv[:first] if word.startswith("UV_")), *argv[first:]]
     at, end = _past_variables(argv), past(argv)
     if end == at or _tool(argv, at) is None:
         return None
     name = _tool(argv, at) or ""
-    found = Runner(PurePosixPath(argv[at]).name if name in ("", "conda") else name)
+    program = argv[end] if end < len(argv) else ""
+    found = Runner(PurePosixPath(argv[at]).name if name in ("", "conda") else name, program=program)
     typed = [word.partition("=")[0] for word in argv[:at] if word.startswith("UV_")] if name == "uv" else []
     found = replace(found, ignored=tuple(typed))
     for flag, value in _flags(argv[at + 1 : end], set(_VALUES.get(name, "").split())):

@@ -140,6 +140,63 @@ def test_the_file_that_the_runner_goes_by_decides(tmp_path: Path) -> None:
     assert resolve("auto", tmp_path, PLAIN, words=("python", "x.py")).source == "requirements.txt"
 
 
+HEADER = '# /// script\n# requires-python = ">=3.9"\n# dependencies = ["extra"]\n'
+HEADER += '# [tool.uv]\n# no-index = true\n# find-links = ["wheels"]\n# ///\n' + LIST + "\n"
+
+
+def test_a_script_with_packages_of_its_own_gets_them_where_uv_reads_it(workspace: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(workspace, root)
+    (root / "x.py").write_text(HEADER)
+    machine = Machine(root, tmp_path / "run")
+    for typed, has_then in (
+        ("uv run x.py", "extra"),
+        ("uv run -s x.py", "extra"),
+        ("uv run python x.py", "main devtool"),
+    ):
+        started = command.from_words(tuple(typed.split()), 1, 1)
+
+        found = machine.prepare(words=started.argv, script="x.py")
+        words = (command.by_python(started) if found.reading == "script" else started).argv
+
+        assert plainly_typed(root, tmp_path / "plain", *typed.split()[2:]) == has_then.split()
+        assert machine.prints(found, *words).split() == has_then.split(), typed
+
+
+def plainly_typed(root: Path, environment: Path, *words: str) -> list[str]:
+    """What `uv run WORDS` prints where the user stands."""
+    there = {"UV_PROJECT_ENVIRONMENT": str(environment), "VIRTUAL_ENV": ""}
+    return ask_uv("run", "--quiet", *words, cwd=root, variables=there).stdout.split()
+
+
+def test_a_script_that_uv_reads_in_lines_of_shell_is_said_to_have_no_lock(workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(HEADER)
+
+    found = resolve("auto", tmp_path, PLAIN, script=tmp_path / "x.py", words=("uv run x.py | tee log",))
+
+    assert "uv installs what x.py names as it starts, in versions of then: uv lock --script x.py" in found.notes
+
+
+def test_ranks_of_a_script_that_uv_is_given_are_wrapped_once() -> None:
+    one = command.from_words(("uv", "run", "-s", "x.py"), 1, 1)
+    two = command.from_words(("uv", "run", "x.py"), 2, 1)
+
+    assert (command.by_python(one).argv, command.by_python(one).wrap) == (("uv", "run", "python", "x.py"), 2)
+    assert command.by_python(two) == two
+    behind = command.from_words(("timeout", "1h", "uv", "run", "x.py"), 1, 1)
+    assert command.by_python(behind) == behind
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["nice -n 10 uv run --no-dev x.py", "timeout 1h uv run --no-dev x.py", "env -u X uv run --no-dev x.py"],
+)
+def test_flags_behind_another_program_that_starts_uv_are_read(words: str) -> None:
+    found = in_words(words.split())
+
+    assert found is not None and found.flags == ("--no-dev",)
+
+
 def test_without_a_project_uv_takes_the_environment_beside_it(workspace: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(workspace, root)
