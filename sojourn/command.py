@@ -178,12 +178,9 @@ def by_python(command: Command) -> Command:
     """`uv run python x.py` for `uv run x.py`: uv would make an environment for the script, beside that of the run."""
     by = None if command.shell else runner.in_words(command.argv)
     at = runner.past(command.argv)
-    if (
-        by is None
-        or not by.reads_script
-        or at >= len(command.argv)
-        or _PYTHON.fullmatch(PurePosixPath(command.argv[at]).name)
-    ):
+    if by is None or not by.reads_script or not 0 < at < len(command.argv):
+        return command
+    if _PYTHON.fullmatch(PurePosixPath(command.argv[at]).name):
         return command
     before = [word for word in command.argv[:at] if word not in ("-s", "--script")]
     wrap = None if command.wrap is None else len(before)
