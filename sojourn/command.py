@@ -230,6 +230,13 @@ def script_of(command: Command) -> str | None:
     return script if by is None else os.path.normpath(os.path.join(by.start, script))
 
 
+def read_by_runner(command: Command) -> list[str]:
+    """Files that `uv run` and its like are told to read, seen from the command's directory."""
+    found = _started(command)
+    by = runner.in_words(found[0]) if found else None
+    return [os.path.normpath(os.path.join(by.start, name)) for name in by.read] if by else []
+
+
 def program_of(command: Command) -> str | None:
     """The program that is started first, as far as that can be told without a shell."""
     found = _started(command)

@@ -152,6 +152,7 @@ class Journey:
             return
         with self._step("data") as say:
             wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
+            assert self._project  # where it is gone, that is told
             files, sent = self.do(gather, self.plan, self.mailbox, echo=self.listener.note)
             self.mailbox.write_once("inputs", Inputs(files=files))
             size = counted(len(files), "file")

@@ -412,7 +412,8 @@ def _check_program(
 def _check_travels(started: Command, directory: Path, project: Project, travels: set[str]) -> None:
     """Refuse a script, or a program named by a relative path, that the machine would not have."""
     program, script = command.program_of(started), command.script_of(started)
-    named = [script] if script else []
+    read = [name for name in command.read_by_runner(started) if not name.startswith("/")]
+    named = [*([script] if script else []), *read]
     if program and "/" in program and not program.startswith("/"):
         named.append(program)
     for name in named:

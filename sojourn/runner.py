@@ -57,6 +57,7 @@ _REFUSED = {
     "pdm": {name: "a run has one environment" for name in ("--venv", "--global", "-g")},
     "pipenv": {name: "a run has one environment" for name in ("--python", "--site-packages")},
 }
+_READ = ("--env-file", "--with-requirements", "--with-editable")  # as the program starts
 OWN = ("hatch", "pixi", "rye")  # make their environments themselves, whatever is switched on
 _FILES = {  # what each takes packages from
     "uv": ("uv.lock", "pyproject.toml"),
@@ -87,6 +88,7 @@ class Runner:
     no_project: bool = False
     words: tuple[str, ...] = ()  # all flags as typed
     program: str = ""
+    read: tuple[str, ...] = ()  # files that it reads as the program starts
     ignored: tuple[str, ...] = ()
 
     @property
@@ -194,6 +196,8 @@ def _flags(words: Sequence[str], values: set[str]) -> Iterator[tuple[str, str | 
 def _with(found: Runner, flag: str, value: str | None) -> Runner:
     name, typed = found.name, flag if value is None else f"{flag}={value}"
     found = replace(found, words=(*found.words, typed))
+    if value and flag in _READ and "$" not in value and "://" not in value:
+        found = replace(found, read=(*found.read, value))
     if value is not None and "$" in value and flag not in _NO_MATTER.get(name, "").split():
         return replace(found, ignored=(*found.ignored, typed))  # known to the shell alone
     if value is not None and flag in _START.get(name, ()):

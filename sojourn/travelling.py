@@ -9,6 +9,7 @@ from pathlib import Path
 from sojourn import contents
 from sojourn.errors import SpecError
 from sojourn.project import Project
+from sojourn.secret_files import is_secret
 
 
 def does_not_travel(name: str, directory: Path, project: Project) -> SpecError:
@@ -24,6 +25,8 @@ def _way(file: Path, directory: Path, inside: bool) -> str:
     if contents.is_environment(file.parent.parent):
         activate = shlex.quote(str(file.parent / "activate"))
         return f"write {file.name} for it; to take that environment:  source {activate}  and  --environment current"
+    if inside and file.is_file() and is_secret(file.name, file):
+        return "it looks like a secret: leave it out, and name the variables that the script needs:  --secret NAME"
     if not inside or not file.exists():
         return "name a file that travels by its relative path: sojourn train -- python train.py"
     relative = shlex.quote(os.path.relpath(file, directory))

@@ -94,6 +94,25 @@ def test_variables_of_the_shell_that_do_not_reach_the_script_are_in_the_plan_wit
     assert plan(project, surroundings=shell, variables={"OMP_NUM_THREADS": "1"}).notes == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [(".env", "--secret NAME"), ("more.txt", "--input more.txt"), ("nowhere.txt", "name a file")]
+)
+def test_a_file_that_uv_is_told_to_read_and_that_stays_is_refused_before_anything_is_rented(
+    project: Path, name: str, hint: str
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    (project / ".gitignore").write_text(".env\nmore.txt\n")
+    for stays in (".env", "more.txt"):
+        (project / stays).write_text("")
+    flag = "--env-file" if name == ".env" else "--with-requirements"
+
+    with pytest.raises(SpecError, match="does not travel to the machine") as caught:
+        plan(project, command=("uv", "run", flag, name, "python", "train.py"))
+
+    assert hint in (caught.value.hint or "")
+    plan(project, command=("uv", "run", "--with-requirements", "train.py", "python", "train.py"))
+
+
 def test_the_same_question_has_the_same_plan_and_makes_nothing(project: Path) -> None:
     before = sorted(project.parent.rglob("*"))
 
