@@ -141,10 +141,16 @@ class Store:
 
     def modified(self, key: str) -> datetime | None:
         """When the object was last written, by the store's own clock; None without one."""
+        found = self.written(key)
+        return found[0] if found else None
+
+    def written(self, key: str) -> tuple[datetime, int] | None:
+        """When the object was last written, and its size; None without one."""
         try:
-            return self._ask(f"look at {key}", lambda: self._store.head(key)["last_modified"])
+            head = self._ask(f"look at {key}", lambda: self._store.head(key))
         except FileNotFoundError:
             return None
+        return head["last_modified"], head["size"]
 
     def forgets(self, key: str) -> float | None:
         """When the store will remove the object by itself; None when it will not, or does not say."""

@@ -364,3 +364,15 @@ def test_what_the_store_may_soon_forget_is_sent_again(tree: Path, mailbox: Mailb
         os.utime(file, (old, old))
     assert sent() > LARGE
     assert sent() == 0
+
+
+def test_what_was_cut_off_in_the_store_is_sent_again(tree: Path, mailbox: Mailbox, tmp_path: Path) -> None:
+    write(tree, "train.py")
+    (tree / "large.bin").write_bytes(bytes(LARGE))
+    round_trip(tree, mailbox, tmp_path / "first")
+    root = mailbox.store.root
+    assert root is not None
+    for file in (root / "control/tree/blob").iterdir():
+        file.write_bytes(file.read_bytes()[:1])
+    round_trip(tree, mailbox, tmp_path / "second")
+    assert content(tmp_path / "second") == content(tree)

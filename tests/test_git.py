@@ -52,6 +52,14 @@ def broken_branch(root: Path, content: str) -> None:
     (root / ".git/refs/heads/main").write_text(content)
 
 
+def lost_filter(root: Path) -> None:
+    (root / ".gitattributes").write_text("* filter=lfs\n")
+    git(root, "config", "filter.lfs.process", "no-such-git-lfs")
+    git(root, "config", "filter.lfs.required", "true")
+    for file in root.glob("*.py"):
+        os.utime(file, (1, 1))
+
+
 REFUSALS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("a corrupted index", lambda root: (root / ".git/index").write_text("junk"), "index file smaller", "git/index"),
     ("a broken HEAD", lambda root: (root / ".git/HEAD").write_text("junk"), "broken or not whole", "status"),
@@ -62,6 +70,7 @@ REFUSALS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("a config of junk", lambda root: (root / ".git/config").write_text("[bad"), "bad config line", "mend that file"),
     ("a newer format", lambda root: git(root, "config", "core.repositoryformatversion", "9"), "version", "newer"),
     ("a bare one", lambda root: git(root, "config", "core.bare", "true"), "work tree", "worktree list"),
+    ("a filter that is not here", lost_filter, "hung up", "often git-lfs: install it"),
     ("one for another tree", lambda root: git(root, "config", "core.worktree", "/"), "that of /", "status"),
 ]  # fmt: skip
 
