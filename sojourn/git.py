@@ -39,7 +39,7 @@ _REMEDIES = (
     (r"work tree", "stand in a working tree of it: git -C {root} worktree list"),
     (r"repo version|repository extension|unknown (option|switch)", "get a newer git than this one: git --version"),
     (
-        r"hung up unexpectedly|filter",
+        r"hung up unexpectedly|filter|cannot run",
         "a filter that .gitattributes names cannot run, often git-lfs: install it; what it says: git -C {root} status",
     ),
     (r"xcrun|developer path", "xcode-select --install"),

@@ -54,7 +54,7 @@ def broken_branch(root: Path, content: str) -> None:
 
 def lost_filter(root: Path) -> None:
     (root / ".gitattributes").write_text("* filter=lfs\n")
-    git(root, "config", "filter.lfs.process", "no-such-git-lfs")
+    git(root, "config", "filter.lfs.process", "no-such-git-lfs filter-process")
     git(root, "config", "filter.lfs.required", "true")
     for file in root.glob("*.py"):
         os.utime(file, (1, 1))
