@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cli.console import show_warning
 from sojourn import catalogue
 from sojourn.errors import AccessError, SpecError
 from sojourn.names import is_project_name, mint_run_id, project_name
@@ -37,8 +38,20 @@ def open_store(url: str | None) -> Store:
 
 def open_stores(url: str | None) -> list[Store]:
     """The store that was named; or every one in which this host has runs, that of the project we stand in first."""
-    urls = [store_url(url, Path("."))] if url else [store_url(None, Path(".")), *remembered(data_home())]
-    return [Store(one) for one in dict.fromkeys(urls)]
+    first = Store(store_url(url, Path(".")))
+    others = (
+        [] if url else [_remembered_store(one) for one in dict.fromkeys(remembered(data_home())) if one != first.url]
+    )
+    return [first, *(one for one in others if one is not None)]
+
+
+def _remembered_store(url: str) -> Store | None:
+    """A store that this host has runs in; an address that is none any more is told and costs no other."""
+    try:
+        return Store(url)
+    except SpecError as error:
+        show_warning(f"{error.message}; if it is of no use any more: sojourn runs --forget {url}")
+        return None
 
 
 def store_url(url: str | None, directory: Path) -> str:

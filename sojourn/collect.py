@@ -10,11 +10,13 @@ from sojourn.agent import checkpoint_files
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
+from sojourn.errors import UnreadableError
 from sojourn.mailbox import Mailbox
-from sojourn.records import FileEntry, Order, Record, Remainder
+from sojourn.records import FileEntry, Manifest, Order, Record, Remainder
 
 PATHS = 20  # named of what is lost
 LOST = "committed and no longer in the store"
+TORN = "that name results and cannot be read"
 HALF = "a checkpoint that is not whole"
 AGAIN = "of other nodes, under names that rank 0's node wrote too"
 
@@ -69,9 +71,19 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
 
 def newest_files(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[FileEntry, ...]:
     """The files of a node's newest commit; none when it never committed."""
-    sequences = mailbox.manifests(attempt, node, what)
-    manifest = mailbox.manifest(attempt, node, what, sequences[-1]) if sequences else None
+    manifest, _ = _newest_commit(mailbox, attempt, node, what)
     return manifest.files if manifest else ()
+
+
+def _newest_commit(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[Manifest | None, list[str]]:
+    """A node's newest commit that can be read, and the names of those after it that cannot."""
+    unreadable: list[str] = []
+    for sequence in reversed(mailbox.manifests(attempt, node, what)):
+        try:
+            return mailbox.manifest(attempt, node, what, sequence), unreadable
+        except UnreadableError:
+            unreadable.append(f"{what}/{sequence:08d}.json")
+    return None, unreadable
 
 
 def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path) -> None:
@@ -154,6 +166,12 @@ def _lost(entries: list[FileEntry]) -> Iterator[Remainder]:
     return _remainder(LOST, False, [entry.path for entry in entries], entries)
 
 
+def _torn(commits: list[str]) -> Iterator[Remainder]:
+    """Commits that cannot be read: how many files they name nobody knows."""
+    if commits:
+        yield Remainder(reason=TORN, kept=False, paths=tuple(commits[:PATHS]), files=len(commits), bytes=0)
+
+
 def _remainder(why: str, kept: bool, named: Iterable[str], entries: Collection[FileEntry]) -> Iterator[Remainder]:
     paths, size = tuple(dict.fromkeys(named)), sum(entry.size for entry in entries)
     if entries:
@@ -166,9 +184,9 @@ def _accounts(mailbox: Mailbox, attempt: int, nodes: int) -> tuple[Remainder, ..
     """What each node says does not come home; on several nodes with the node's number before each path."""
     found: list[Remainder] = []
     for node in range(nodes):
-        sequences = mailbox.manifests(attempt, node, "kept")
-        manifest = mailbox.manifest(attempt, node, "kept", sequences[-1]) if sequences else None
-        for one in manifest.account if manifest else ():
+        manifest, unreadable = _newest_commit(mailbox, attempt, node, "kept")
+        unreadable += _newest_commit(mailbox, attempt, node, "out")[1]
+        for one in (*(manifest.account if manifest else ()), *_torn(unreadable)):
             paths = tuple(f"{_of(node)}{path}" for path in one.paths)
             found.append(one.model_copy(update={"paths": paths}))
     return tuple(found)

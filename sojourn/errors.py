@@ -2,7 +2,8 @@
 
 SojournError
 ├── SpecError        tell the user, never try again
-│   └── GoneError    the store itself is not there any more; what it kept is over
+│   ├── GoneError    the store itself is not there any more; what it kept is over
+│   └── UnreadableError  one record of a run; costs what hangs on it, and no other run
 ├── AccessError      a permission is missing; a human grants it
 ├── QuotaError       a limit is too low; a human raises it
 ├── CapacityError    this offer has no machines; take the next one
@@ -53,6 +54,10 @@ class SpecError(SojournError):
 
 class GoneError(SpecError):
     """A store that was there is not there any more, and nothing that it kept can be asked."""
+
+
+class UnreadableError(SpecError):
+    """A record in the store is not what it should be; whatever hangs on other records goes on."""
 
 
 class AccessError(SojournError):

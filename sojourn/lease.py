@@ -20,6 +20,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sojourn.decoding import decode_values
 from sojourn.ledger import Entry
 from sojourn.records import Exit, ExitReason, Hello, Hold, Lease, Machine, Outcome, RunState, Stop
 
@@ -213,9 +214,9 @@ def _apply(state: State, entry: Entry) -> State:
         case "ordered":
             return replace(state, ordered_at=entry.at, names=body.get("machines", {}))
         case "lost":
-            return replace(state, lost=Outcome.model_validate(body))
+            return replace(state, lost=decode_values(body, Outcome, "how an attempt was lost"))
         case "outcome":
-            return replace(state, outcome=Outcome.model_validate(body))
+            return replace(state, outcome=decode_values(body, Outcome, "how the script ended"))
         case "release":
             return replace(state, released_at=state.released_at or entry.at)
         case "gone":

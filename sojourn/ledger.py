@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from sojourn.decoding import decode
 from sojourn.errors import SojournError, SupersededError
 from sojourn.mailbox import Mailbox
 from sojourn.records import Record
@@ -40,7 +41,7 @@ class Entry(Record):
     term: int
     owner: str
     at: float
-    kind: Kind
+    kind: Kind | str = Field(description="A later version may write others, which change nothing for this one")
     body: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -50,6 +51,12 @@ class Beat(Record):
     owner: str
     term: int
     count: int
+
+
+def read_entry(mailbox: Mailbox, sequence: int) -> Entry | None:
+    """Line `sequence` (from 0) of a run's ledger, or None while it is not written. Raises UnreadableError."""
+    body = mailbox.ledger_entry(sequence)
+    return None if body is None else decode(body, Entry, f"{mailbox.control}/ledger/{sequence:06d}.json")
 
 
 def this_process() -> str:
@@ -79,8 +86,8 @@ class Ledger:
 
     def _fresh(self) -> list[Entry]:
         self._looked = self.clock.monotonic()
-        while (entry := self.mailbox.ledger_entry(len(self._entries))) is not None:
-            self._entries.append(Entry.model_validate_json(entry))
+        while (entry := read_entry(self.mailbox, len(self._entries))) is not None:
+            self._entries.append(entry)
         return list(self._entries)
 
     def last(self, kind: Kind) -> Entry | None:

@@ -8,13 +8,11 @@ so what was committed once is never changed.
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
-from sojourn.errors import SpecError
+from sojourn.decoding import decode, decode_object
+from sojourn.errors import UnreadableError
 from sojourn.names import is_run_id
 from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.storage import ExistsError, Store
@@ -51,13 +49,14 @@ class Mailbox:
         return True
 
     def read(self, name: str, kind: type[R]) -> R | None:
-        """The record `control/…/<name>.json`, or None."""
-        return _parse(self.store.find(f"{self.control}/{name}.json"), kind)
+        """The record `control/…/<name>.json`, or None. Raises UnreadableError, as do all that read here."""
+        return self._record(f"{self.control}/{name}.json", kind)
 
     def raw(self, name: str) -> dict[str, Any] | None:
         """The record `control/…/<name>.json` as plain JSON, for readers that must not mind which version wrote it."""
-        body = self.store.find(f"{self.control}/{name}.json")
-        return json.loads(body) if body is not None else None
+        key = f"{self.control}/{name}.json"
+        body = self.store.find(key)
+        return decode_object(body, key) if body is not None else None
 
     def clear(self, keep: Collection[str]) -> None:
         """Remove the run from the store, its plan first: from then on there is no such run."""
@@ -83,8 +82,7 @@ class Mailbox:
 
     def attempts(self) -> list[int]:
         """The attempts that had an order, oldest first."""
-        keys = self.store.keys(f"{self.control}/order")
-        return sorted(int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys)
+        return _numbers(self.store.keys(f"{self.control}/order"))
 
     def request_stop(self, stop: Stop) -> None:
         """Ask every agent of the run to stop its script; the first request stands."""
@@ -106,11 +104,21 @@ class Mailbox:
 
     def hello(self, attempt: int, node: int) -> Hello | None:
         """The machine's first words, once it has said them."""
-        return _parse(self.store.find(f"{self._node(attempt, node)}/hello.json"), Hello)
+        return self._record(f"{self._node(attempt, node)}/hello.json", Hello)
 
     def exit(self, attempt: int, node: int) -> Exit | None:
         """The machine's last words, once it has said them."""
-        return _parse(self.store.find(f"{self._node(attempt, node)}/exit.json"), Exit)
+        key = f"{self._node(attempt, node)}/exit.json"
+        try:
+            return self._record(key, Exit)
+        except UnreadableError as error:  # what a machine writes keeps no run open
+            said_at = self.store.modified(key)
+            return Exit(
+                node=node,
+                reason="fault",
+                message=f"what it said at its end cannot be read: {error.message}",
+                ended_at=said_at.timestamp() if said_at else 0.0,
+            )
 
     def diagnosis(self, attempt: int, node: int) -> str | None:
         """What the machine looked like when its script failed; None when it did not, or nobody asked."""
@@ -119,16 +127,20 @@ class Mailbox:
 
     def exec_answer(self, attempt: int, node: int, number: int) -> ExecAnswer | None:
         """How a command ended, once it has; its output lies beside it by then."""
-        return _parse(self.store.find(f"{self._node(attempt, node)}/exec/{number:08d}.json"), ExecAnswer)
+        return self._record(f"{self._node(attempt, node)}/exec/{number:08d}.json", ExecAnswer)
 
     def exec_output(self, attempt: int, node: int, number: int, stream: str) -> bytes:
         """What a command printed; `stream` is `out` or `err`."""
         return self.store.find(f"{self._node(attempt, node)}/exec/{number:08d}.{stream}") or b""
 
     def beat(self, attempt: int, node: int) -> dict[str, Any] | None:
-        """The machine's newest sign of life: a count and what it is doing."""
-        body = self.store.find(f"{self._node(attempt, node)}/beat.json")
-        return json.loads(body) if body else None
+        """The machine's newest sign of life: a count and what it is doing; None when it is no such thing."""
+        key = f"{self._node(attempt, node)}/beat.json"
+        body = self.store.find(key)
+        try:
+            return decode_object(body, key) if body else None
+        except UnreadableError:
+            return None
 
     def log(self, attempt: int, node: int, start: int = 0) -> Iterator[Segment]:
         """The pieces of the node's log from number `start` (from 0) up to the newest now."""
@@ -145,19 +157,25 @@ class Mailbox:
     def scalars(self, attempt: int, node: int, start: int = 0) -> Iterator[Scalars]:
         """What the node's agent read of the script's numbers, from piece `start` (from 0) up to the newest now."""
         for number in itertools.count(start):
-            found = _parse(self.store.find(f"{self._node(attempt, node)}/scalars/{number:08d}.json"), Scalars)
+            try:
+                found = self._record(f"{self._node(attempt, node)}/scalars/{number:08d}.json", Scalars)
+            except UnreadableError:
+                continue  # a gap in a curve
             if found is None:
                 return
             yield found
 
     def manifests(self, attempt: int, node: int, what: str) -> list[int]:
         """The sequences committed so far; `what` is `out`, `ckpt`, or `commit` for what all nodes have."""
-        keys = self.store.keys(f"{self._node(attempt, node)}/{what}")
-        return sorted(int(key.rsplit("/", 1)[-1].removesuffix(".json")) for key in keys)
+        return _numbers(self.store.keys(f"{self._node(attempt, node)}/{what}"))
 
     def manifest(self, attempt: int, node: int, what: str, sequence: int) -> Manifest | None:
         """One commit; `what` is `out` or `ckpt`."""
-        return _parse(self.store.find(f"{self._node(attempt, node)}/{what}/{sequence:08d}.json"), Manifest)
+        return self._record(f"{self._node(attempt, node)}/{what}/{sequence:08d}.json", Manifest)
+
+    def _record(self, key: str, kind: type[R]) -> R | None:
+        body = self.store.find(key)
+        return None if body is None else decode(body, kind, key)
 
     def _node(self, attempt: int, node: int) -> str:
         return f"{self.machine}/{attempt}/{node}"
@@ -189,9 +207,7 @@ def purge_mark(project: str) -> str:
     return f"control/{project}/purge.json"
 
 
-def _parse(body: bytes | None, kind: type[R]) -> R | None:
-    try:
-        return None if body is None else kind.model_validate_json(body)
-    except ValidationError as error:
-        what = f"{kind.__name__} in the store cannot be read, it was written by another version of Sojourn"
-        raise SpecError(f"a {what}: {error.errors()[0]['msg']}") from error
+def _numbers(keys: Iterable[str]) -> list[int]:
+    """The numbers that are names of these objects, in order; whatever else lies among them is not ours."""
+    names = (key.rsplit("/", 1)[-1].removesuffix(".json") for key in keys)
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())

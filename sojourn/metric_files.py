@@ -11,7 +11,7 @@ import json
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,6 +19,8 @@ import yaml
 
 SIZE_LIMIT = 1_000_000
 DEPTH = 20
+VALUES = 20_000  # of one record; YAML's anchors make millions of a few lines
+LARGEST = 10**300  # a whole number beyond it is no float
 GUESSED = 200  # values of a file that nobody called one of metrics; with more it is one of predictions
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 _INTEGER = re.compile(r"\s*[-+]?\d{1,18}\s*", re.ASCII)
@@ -32,7 +34,11 @@ def read(name: str, body: bytes) -> dict[str, Any]:
         text = body.decode("utf-8-sig")
         values: dict[str, Any] = {}
         for record in _records(PurePosixPath(name).suffix.lower(), text):
-            values.update(_flat(record))
+            for number, (path, value) in enumerate(_leaves(record)):
+                if number > VALUES:
+                    return {}
+                if path:
+                    values[path] = value
     except (ValueError, yaml.YAMLError, csv.Error, RecursionError):
         return {}
     return values
@@ -91,16 +97,22 @@ def _json(line: str) -> Any:
         return None
 
 
-def _flat(value: Any, prefix: str = "", depth: int = 0) -> dict[str, Any]:
+def _leaves(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Name and value of what is not a mapping, one after the other: of a mapping in itself there is no end."""
     if isinstance(value, dict):
-        if depth > DEPTH:
-            return {}
-        flat: dict[str, Any] = {}
-        for key, inner in value.items():
-            flat.update(_flat(inner, f"{prefix}.{key}" if prefix else str(key), depth + 1))
-        return flat
+        yield "", None  # a mapping counts too: there may be millions, with nothing in them
+        if depth <= DEPTH:
+            for key, inner in value.items():
+                yield from _leaves(inner, f"{prefix}.{_text(str(key))}" if prefix else _text(str(key)), depth + 1)
+        return
     plain = _plain(value)
-    return {} if plain is None or not prefix else {prefix: plain}
+    if plain is not None and prefix:
+        yield prefix, plain
+
+
+def _text(value: str) -> str:
+    """As it can be written: half a surrogate pair is no character."""
+    return value.encode("utf-8", "replace").decode()
 
 
 def _plain(value: Any) -> Any:
@@ -108,7 +120,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         if _INTEGER.fullmatch(value):
             return int(value)
-        return float(value) if _NUMBER.fullmatch(value) else value or None
+        return float(value) if _NUMBER.fullmatch(value) else _text(value) or None
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # JSON knows no such number
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return None
     return value if isinstance(value, (int, float)) else None

@@ -8,7 +8,6 @@ version of Sojourn wrote still says which files it names.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from sojourn import environment
+from sojourn.errors import UnreadableError
+from sojourn.ledger import read_entry
 from sojourn.mailbox import Mailbox, blobs, projects, runs_of
 from sojourn.names import LeaseName
 from sojourn.providers.local import LocalProvider
@@ -149,8 +150,8 @@ def _find(store: Store, project: str, which: _Which, now: float) -> _Found:
 def _look(mailbox: Mailbox, now: float) -> _Run:
     try:
         return _read(mailbox, now)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"{type(error).__name__}: {error}"
+    except (UnreadableError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error.message if isinstance(error, UnreadableError) else f"{type(error).__name__}: {error}"
         return _Run(mailbox, None, None, preparing=False, names=frozenset(), digest=None, unreadable=why)
 
 
@@ -175,10 +176,9 @@ def _read(mailbox: Mailbox, now: float) -> _Run:
 
 def _closed_at(mailbox: Mailbox) -> float | None:
     number = 0
-    while (body := mailbox.ledger_entry(number)) is not None:
-        entry = json.loads(body)
-        if entry["kind"] == "closed":
-            return float(entry["at"])
+    while (entry := read_entry(mailbox, number)) is not None:
+        if entry.kind == "closed":
+            return entry.at
         number += 1
     return None
 

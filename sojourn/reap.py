@@ -104,7 +104,7 @@ def kept_stores(providers: Sequence[Provider]) -> list[Store]:
     def ask(provider: Provider) -> list[str]:
         try:
             return provider.kept()
-        except SojournError:
+        except Exception:
             return []
 
     found = SystemClock().together([partial(ask, provider) for provider in providers])
@@ -114,10 +114,10 @@ def kept_stores(providers: Sequence[Provider]) -> list[Store]:
 def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provider, _Seen | Finding]]:
     """What stands at each provider, asked side by side; or that it could not be asked."""
 
-    def ask(provider: Provider) -> _Seen | SojournError:
+    def ask(provider: Provider) -> _Seen | Exception:
         try:
             return provider.leases(), _lookalikes(provider)
-        except SojournError as error:
+        except Exception as error:  # what stands elsewhere is ended all the same
             return error
 
     answers = clock.together([partial(ask, provider) for provider in providers])
@@ -129,13 +129,13 @@ def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provide
             continue
         # Where these credentials are good, a place that they may not see is one where they rented nothing.
         closed = isinstance(found, AccessError) and provider.name in answered
-        yield provider, _found(provider.name, "", "unseen" if closed else "failed", found.message)
+        yield provider, _found(provider.name, "", "unseen" if closed else "failed", _words(found))
 
 
 def _lookalikes(provider: Provider) -> list[Lookalike]:
     try:
         return provider.lookalikes()
-    except SojournError:  # no machine of ours may live on for that; the next sweep tells of them
+    except Exception:  # no machine of ours may live on for that; the next sweep tells of them
         return []
 
 
@@ -151,9 +151,9 @@ def _mailboxes(stores: Iterable[Store], own: str | None) -> Iterator[Mailbox | F
             yield from all_mailboxes(store)
         except GoneError as error:
             yield _found(store.url, "", "unseen" if store.url == own else "forgotten", error.message)
-        except SojournError as error:
+        except Exception as error:
             advice = "" if store.url == own else f"; if it is of no use any more: sojourn runs --forget {store.url}"
-            yield _found(store.url, "", "failed" if store.url == own else "unseen", error.message + advice)
+            yield _found(store.url, "", "failed" if store.url == own else "unseen", _words(error) + advice)
 
 
 def _forgotten(about: Finding, standing: set[str | None], dry_run: bool) -> Finding:
@@ -176,11 +176,10 @@ def forget_stores(home: Path, findings: Iterable[Finding]) -> None:
 def _judged(lease: Lease, known: dict[str, Store], now: float) -> tuple[str, bool]:
     """Why a lease is left or ended. One whose ledger cannot be read may live until its deadline."""
     try:
-        entries = _ledger(lease, known)
-    except SojournError as error:
+        return _verdict(lease, _ledger(lease, known), now)
+    except Exception as error:  # whatever its records are, the next lease is judged by its own
         late = bool(lease.deadline_at) and now > lease.ends_at + MARGIN_S
-        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", False)
-    return _verdict(lease, entries, now)
+        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", False)
 
 
 def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
@@ -235,8 +234,8 @@ def _send(one: _Sent) -> _Sent:
     try:
         one.gone = one.provider.release(one.lease.name)
         one.trouble = _Sent.trouble
-    except SojournError as error:
-        one.trouble = error.message
+    except Exception as error:  # the others are waited for too
+        one.trouble = _words(error)
     return one
 
 
@@ -273,10 +272,8 @@ def _close(
         closed = bring_home(journey)
     except (SupersededError, SpecError) as error:
         return _found(run, run, "left", error.message)
-    except SojournError as error:
-        return _found(run, run, "failed", error.message)
     except Exception as error:  # one run's damaged records must not keep the others from being brought home
-        return _found(run, run, "failed", f"{type(error).__name__}: {first_line(error)}")
+        return _found(run, run, "failed", _words(error))
     return _found(run, run, "closed", f"{closed.state}: {closed.message}")
 
 
@@ -285,6 +282,10 @@ def _elsewhere(plan: Plan, state: State, provider: Provider) -> bool:
     if plan.launch.where != "local" or state.created_at is None or state.name is None:
         return False
     return plan.host != socket.gethostname() or provider.observe(state.name) is None
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, SojournError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 def _found(name: str, run: str, action: Action, reason: str) -> Finding:

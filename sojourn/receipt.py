@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sojourn.decoding import decode_values
 from sojourn.ledger import Entry
 from sojourn.planning import Plan
 from sojourn.records import Attempt, Lease, Machine, Offer, Outcome, Receipt, Resource, Standing
@@ -84,7 +85,7 @@ def _note(lease: _Rented, entry: Entry) -> None:
         case "ordered":
             lease.names = entry.body.get("machines", {})
         case "lost" | "outcome":
-            lease.ended = Outcome.model_validate(entry.body)
+            lease.ended = decode_values(entry.body, Outcome, "how an attempt ended")
         case "release":
             lease.released_at = lease.released_at or entry.at
         case "gone":

@@ -8,15 +8,17 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 from pydantic import Field
 
 from sojourn.agent import files
-from sojourn.errors import GoneError, SojournError, SpecError, nearest
+from sojourn.errors import GoneError, SojournError, SpecError, UnreadableError, nearest
 from sojourn.lease import MARGIN_S, State, fold
-from sojourn.ledger import Entry
+from sojourn.ledger import Entry, read_entry
 from sojourn.mailbox import Mailbox
+from sojourn.metric_files import is_number
 from sojourn.names import is_run_id, project_name
 from sojourn.planning import Plan
 from sojourn.project import Project
@@ -101,8 +103,8 @@ def remember(home: Path, store: Store) -> None:
 
 def remembered(home: Path) -> list[str]:
     """The URLs of the stores in which this host has runs."""
-    found = files.read(str(home / STORES))
-    return list(found["stores"]) if found else []
+    found = (files.read(str(home / STORES)) or {}).get("stores")
+    return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
 
 
 def forget(home: Path, url: str) -> None:
@@ -167,8 +169,8 @@ def find_run(stores: Sequence[Store], name: str) -> Mailbox:
 def entries_of(mailbox: Mailbox) -> list[Entry]:
     """The ledger as it stands, for readers."""
     entries: list[Entry] = []
-    while (body := mailbox.ledger_entry(len(entries))) is not None:
-        entries.append(Entry.model_validate_json(body))
+    while (entry := read_entry(mailbox, len(entries))) is not None:
+        entries.append(entry)
     return entries
 
 
@@ -194,8 +196,16 @@ def records_of(mailbox: Mailbox) -> RunRecords:
 def past_reports(store: Store, project: str) -> list[Report]:
     """The reports of a project's runs, oldest first."""
     mailboxes = (Mailbox(store, project, run) for run in store.folders(f"control/{project}") if is_run_id(run))
-    reports = (mailbox.read("report", Report) for mailbox in mailboxes)
+    reports = map(_report_of, mailboxes)
     return sorted((one for one in reports if one is not None), key=lambda one: one.ended_at)
+
+
+def _report_of(mailbox: Mailbox) -> Report | None:
+    """None also for one that cannot be read: it is asked for comparison alone, and no other run hangs on it."""
+    try:
+        return mailbox.read("report", Report)
+    except UnreadableError:
+        return None
 
 
 def usual_seconds(reports: list[Report], command: str) -> float | None:
@@ -234,9 +244,39 @@ def all_mailboxes(store: Store) -> list[Mailbox]:
 
 def _line(mailbox: Mailbox) -> RunLine | None:
     try:
-        plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
-    except SpecError:
-        return None
+        return _told(mailbox)
+    except UnreadableError as error:
+        return _unreadable(mailbox, error)
+
+
+def _unreadable(mailbox: Mailbox, error: UnreadableError) -> RunLine:
+    """A run of which something cannot be read; what of its plan can be is told."""
+    try:
+        plan = mailbox.raw("plan") or {}
+    except UnreadableError:
+        plan = {}
+    begun = mailbox.store.modified(f"{mailbox.control}/plan.json")
+    return RunLine(
+        run=mailbox.run,
+        project=mailbox.project,
+        created_at=_time(plan, "created_at") or (begun.timestamp() if begun else 0.0),
+        state="unreadable",
+        command="?",
+        owner=None,
+        deadline_at=_time(plan, "deadline_at"),
+        receipt=None,
+        orphan=error.message,
+        remedy="sojourn reap",
+    )
+
+
+def _time(plan: dict[str, Any], name: str) -> float:
+    found = plan.get(name)
+    return float(found) if is_number(found) and found is not None else 0.0
+
+
+def _told(mailbox: Mailbox) -> RunLine | None:
+    plan, receipt = mailbox.read("plan", Plan), mailbox.read("receipt", Receipt)
     if plan is None:
         return None
     entries = entries_of(mailbox)

@@ -1,0 +1,69 @@
+"""Reads the records that lie in a store, whoever wrote them: the one place that says what an unreadable one means.
+
+A record of a later version is read as far as it is understood: what it holds besides is passed over, so that
+two versions can share a store. One that is empty, cut off, of another shape or too large is an
+UnreadableError, which names the object; every loop over runs, machines or reports survives it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from sojourn.errors import UnreadableError
+
+R = TypeVar("R", bound=BaseModel)
+
+LIMIT = 256 << 20  # bytes; the largest real record is a manifest of some 100,000 files, a tenth of it
+
+
+def decode(body: bytes, kind: type[R], name: str) -> R:
+    """The record of an object `name`. Raises UnreadableError."""
+    _check_size(body, name)
+    try:
+        return kind.model_validate_json(body, extra="ignore")
+    except ValidationError as error:
+        raise UnreadableError(f"{name} cannot be read: {_reason(body, error)}", hint=_hint(name)) from error
+
+
+def decode_values(values: dict[str, Any], kind: type[R], name: str) -> R:
+    """The same of a record that lay in another one."""
+    try:
+        return kind.model_validate(values, extra="ignore")
+    except ValidationError as error:
+        raise UnreadableError(f"{name} cannot be read: {_first(error)}", hint=_hint(name)) from error
+
+
+def decode_object(body: bytes, name: str) -> dict[str, Any]:
+    """A JSON object of whatever fields, for readers that must not mind its version. Raises UnreadableError."""
+    _check_size(body, name)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{name} cannot be read: {_reason(body, error)}", hint=_hint(name)) from error
+    if not isinstance(value, dict):
+        raise UnreadableError(f"{name} cannot be read: it is no JSON object", hint=_hint(name))
+    return value
+
+
+def _check_size(body: bytes, name: str) -> None:
+    if len(body) > LIMIT:
+        raise UnreadableError(f"{name} cannot be read: {len(body):,} bytes are no record of ours", hint=_hint(name))
+
+
+def _reason(body: bytes, error: Exception) -> str:
+    if not body.strip(b"\0 \n"):
+        return "it is empty, as a power cut or a full disk leaves it"
+    return _first(error) if isinstance(error, ValidationError) else "it is no JSON"
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}" if where else found["msg"]
+
+
+def _hint(name: str) -> str:
+    return f"if a later version of Sojourn wrote it, update this one; the object is {name}"
