@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+from sojourn.errors import UnreadableError
 from sojourn.mailbox import Mailbox
 from sojourn.records import Left
 
@@ -22,15 +24,22 @@ def count_left(mailbox: Mailbox) -> Left:
     for key, size in written.items():
         found[_kind(key, saved)] += size
     found["records"] += sum(sizes(mailbox.control).values())
-    sent = {source: size for name in SENT for source, size in _files(mailbox.raw(name))}
+    sent = {source: size for name in SENT for source, size in _files(_raw(mailbox, name))}
     own = {source: size for source, size in sent.items() if "://" not in source}  # data stays where it was
     until = mailbox.store.forgets(f"{mailbox.control}/plan.json")
     return Left(store=mailbox.store.url, source=sum(own.values()), until=until, **found)
 
 
+def _raw(mailbox: Mailbox, name: str) -> dict[str, Any] | None:
+    try:
+        return mailbox.raw(name)
+    except UnreadableError:
+        return None
+
+
 def _kind(key: str, saved: dict[str, str]) -> str:
     """`key` is ATTEMPT/NODE/WHAT…; blobs are results unless no output names them."""
-    what = key.split("/")[2]
+    what = (*key.split("/"), "", "")[2]
     if what == "blob":
         return saved.get(key, "results")
     return "logs" if what in TOLD else "records"
@@ -39,11 +48,13 @@ def _kind(key: str, saved: dict[str, str]) -> str:
 def _saved(mailbox: Mailbox, written: dict[str, int]) -> dict[str, str]:
     """The blobs that outputs do not name, by what they are: of checkpoints, or kept for `sojourn pull`."""
     named: dict[str, set[str]] = {"kept": set(), "ckpt": set(), "out": set()}
-    for attempt, node in sorted({tuple(key.split("/")[:2]) for key in written}):
+    places = {(*key.split("/"), "")[:2] for key in written}
+    for attempt, node in sorted((int(one), int(two)) for one, two in places if one.isdecimal() and two.isdecimal()):
         for what, sources in named.items():
-            for sequence in mailbox.manifests(int(attempt), int(node), what)[-NEWEST:]:
-                manifest = mailbox.manifest(int(attempt), int(node), what, sequence)
-                sources.update(entry.source for entry in (manifest.files if manifest else ()))
+            for sequence in mailbox.manifests(attempt, node, what)[-NEWEST:]:
+                with suppress(UnreadableError):  # then its files count as results
+                    manifest = mailbox.manifest(attempt, node, what, sequence)
+                    sources.update(entry.source for entry in (manifest.files if manifest else ()))
     kinds = {**dict.fromkeys(named["kept"], "kept"), **dict.fromkeys(named["ckpt"], "checkpoints")}
     return {
         source.removeprefix(f"{mailbox.machine}/"): kind for source, kind in kinds.items() if source not in named["out"]

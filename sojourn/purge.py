@@ -131,12 +131,17 @@ class _Found:
 
 def _find(store: Store, project: str, which: _Which, now: float) -> _Found:
     runs = tuple(_look(mailbox, now) for mailbox in runs_of(store, project))
-    kept = tuple(_reasons([run for run in runs if which.means(run) or run.unreadable], which.before))
-    if any(run.unreadable for run in runs):
+    damaged = [run for run in runs if run.unreadable]
+    told = [run for run in damaged if run.mailbox.run not in which.named]
+    kept = tuple(
+        _reasons([run for run in runs if run in told or (which.means(run) and not run.unreadable)], which.before)
+    )
+    if told:
         return _Found(runs, kept=kept)  # nobody knows what that run names
     gone = [run for run in runs if not run.open and (run.closed_at or 0.0) < which.before and which.means(run)]
     needed = frozenset[str]().union(*(run.names for run in runs if run not in gone))
-    sizes = {} if any(run.preparing for run in runs) else store.sizes(blobs(project))
+    # Of one that cannot be read nobody knows whether others share its files.
+    sizes = {} if damaged or any(run.preparing for run in runs) else store.sizes(blobs(project))
     return _Found(
         runs=runs,
         gone=tuple(run.mailbox for run in gone),
@@ -207,7 +212,8 @@ def _reasons(runs: Iterable[_Run], before: float) -> Iterator[Kept]:
     for run in runs:
         names = {"run": run.mailbox.run, "project": run.mailbox.project}
         if run.unreadable:
-            yield Kept(**names, reason=f"it cannot be read, so all of its project stays: {run.unreadable}")
+            remedy = f"sojourn purge {run.mailbox.run} --yes"
+            yield Kept(**names, reason=f"all of its project stays: {run.unreadable}; to remove that run: {remedy}")
         elif run.preparing:
             yield Kept(**names, reason="it is being prepared, so its project's shared files stay this time")
         elif run.open and (run.created_at or 0.0) < before:

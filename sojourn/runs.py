@@ -141,12 +141,14 @@ def find_run(stores: Sequence[Store], name: str) -> Mailbox:
     The stores are looked through in their order; one that does not answer counts only when no other has the run.
     """
     known: dict[str, Mailbox] = {}
+    begun: dict[str, float] = {}
     silent: list[SojournError] = []
     for store in stores:
         try:
             if name == "last":
                 newest = sorted(list_runs([store]), key=lambda line: -line.created_at)[:1]
                 known |= {line.run: Mailbox(store, line.project, line.run) for line in newest}
+                begun |= {line.run: line.created_at for line in newest}
             else:
                 known |= {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
         except GoneError:  # it has no run any more
@@ -157,7 +159,7 @@ def find_run(stores: Sequence[Store], name: str) -> Mailbox:
         if name in known:
             return known[name]
     if name == "last" and known:
-        return max(known.values(), key=lambda mailbox: plan_of(mailbox).created_at)
+        return max(known.values(), key=lambda mailbox: begun[mailbox.run])
     if silent:
         raise silent[0]
     if name == "last":

@@ -1,0 +1,214 @@
+"""One damaged, foreign or newer object in a store costs what hangs on it, and no other run, machine or sweep."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_world import World
+from made_once import made_once
+
+from sojourn import checkpoint, leaving
+from sojourn.collect import TORN, collect
+from sojourn.errors import SojournError
+from sojourn.mailbox import Mailbox
+from sojourn.purge import purge
+from sojourn.reap import reap
+from sojourn.records import Lease, Lookalike, Machine
+from sojourn.runs import all_mailboxes, entries_of, find_run, list_runs, past_reports, records_of
+from sojourn.storage import Store
+
+WRITES = """
+    import json, pathlib
+    pathlib.Path("metrics.json").write_text(json.dumps({"loss": 0.5}))
+    pathlib.Path("last.pt").write_bytes(b"weights")
+"""
+
+
+def _newer(body: bytes) -> bytes:
+    record = json.loads(body)
+    return json.dumps({**record, "of_a_later_version": {"a": [1]}}).encode()
+
+
+def _other_kind(body: bytes) -> bytes:
+    record = json.loads(body)
+    return json.dumps({name: "later" if isinstance(value, str) else value for name, value in record.items()}).encode()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda _: b"",
+    "zeros": lambda body: bytes(len(body)),
+    "half": lambda body: body[: len(body) // 2],
+    "garbage": lambda _: b"\xff\xfe garbage",
+    "a list": lambda _: b"[1]",
+    "null": lambda _: b"null",
+    "an empty object": lambda _: b"{}",
+    "a deep list": lambda _: b"[" * 50_000,
+    "words of a later version": _other_kind,
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two runs that ended well."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        world = World(folder)
+        world.script(WRITES)
+        for _ in range(2):
+            done = world.train()
+            assert done.returncode == 0, done.stdout + done.stderr
+        shutil.move(world.home / "store", folder / "store")
+
+    return made_once(tmp_path_factory, "finished", make) / "store"
+
+
+class Case:
+    """A copy of that store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.store = Store(folder.as_uri())
+        self.damaged, self.sound = sorted(all_mailboxes(self.store), key=lambda one: one.run)
+
+    def records(self) -> list[Path]:
+        """Every record of the one that is damaged."""
+        roots = [self.folder / self.damaged.control, self.folder / self.damaged.machine]
+        return [file for root in roots for file in sorted(root.rglob("*.json"))]
+
+
+@pytest.fixture
+def case(finished: Path, tmp_path: Path) -> Case:
+    return Case(Path(shutil.copytree(finished, tmp_path / "store")))
+
+
+def damages(case: Case) -> Iterator[str]:
+    """Each record with each damage in turn, and whole again afterwards."""
+    for file in case.records():
+        whole = file.read_bytes()
+        for name, damage in DAMAGES.items():
+            file.write_bytes(damage(whole))
+            yield f"{file.relative_to(case.folder)} is {name}"
+        file.write_bytes(whole)
+
+
+class Cloud:
+    """An account in which one machine of each run stands."""
+
+    name = "cloud"
+
+    def __init__(self, *mailboxes: Mailbox, deadline_at: float) -> None:
+        self._mailboxes = mailboxes
+        self._deadline_at = deadline_at
+        self.released: list[str] = []
+
+    def leases(self) -> list[Lease]:
+        return [self._lease(one) for one in self._mailboxes if f"sojourn-{one.run}-1-0" not in self.released]
+
+    def _lease(self, mailbox: Mailbox) -> Lease:
+        name = f"sojourn-{mailbox.run}-1-0"
+        machine = Machine(name=f"{name}-n0", state="running", created_at=1.0)
+        return Lease(
+            name=name, project=mailbox.project, run=mailbox.run, attempt=1, deadline_at=self._deadline_at,
+            machines=(machine,), store=mailbox.store.url,
+        )  # fmt: skip
+
+    def release(self, name: str) -> bool:
+        self.released.append(name)
+        return True
+
+    def lookalikes(self) -> list[Lookalike]:
+        return []
+
+
+def test_the_other_runs_are_listed_found_shown_and_compared_with(case: Case) -> None:
+    sound = case.sound.run
+    for damage in damages(case):
+        lines = {line.run: line for line in list_runs([case.store])}
+        assert lines[sound].state == "succeeded", damage
+        told = lines.get(case.damaged.run)
+        assert told is not None, f"{damage}, and the run is not listed"
+        assert find_run([case.store], "last").run in (sound, case.damaged.run), damage
+        assert records_of(case.sound).report is not None, damage
+        assert sound in {report.run for report in past_reports(case.store, case.sound.project)}, damage
+
+
+def test_what_is_asked_of_the_damaged_run_itself_is_answered_in_a_sentence(case: Case, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    asked: list[Callable[[Mailbox], Any]] = [
+        records_of, entries_of, checkpoint.newest, leaving.count_left, lambda one: collect(one, 1, 1),
+        lambda one: one.beat(1, 0), lambda one: one.exit(1, 0), lambda one: one.hello(1, 0),
+        lambda one: list(one.scalars(1, 0)),
+        lambda one: purge(one.store, home, now=time.time(), older_than_s=0, remove=False),
+    ]  # fmt: skip
+    for damage in damages(case):
+        for ask in asked:
+            began = time.monotonic()
+            try:
+                ask(case.damaged)
+            except SojournError as error:
+                assert "cannot be read" in error.message, damage
+            assert time.monotonic() - began < 1, damage
+
+
+def test_a_sweep_ends_what_outlived_its_run_whatever_lies_in_the_store(case: Case) -> None:
+    now = time.time()
+    for damage in damages(case):
+        cloud: Any = Cloud(case.damaged, case.sound, deadline_at=now - 10_000)
+        found = list(reap([case.store], [cloud], lambda *_: pytest.fail("opened"), now=now, dry_run=False))
+        ended = {one.run for one in found if one.action == "ended"}
+        assert ended == {case.damaged.run, case.sound.run}, f"{damage}: {found}"
+
+
+def test_before_its_deadline_a_machine_whose_books_cannot_be_read_is_left_and_told(case: Case) -> None:
+    entry = case.folder / case.damaged.control / "ledger" / "000001.json"
+    entry.write_bytes(b"")
+    cloud: Any = Cloud(case.damaged, deadline_at=time.time() + 1_000)
+    (told,) = reap([], [cloud], lambda *_: pytest.fail("opened"), now=time.time(), dry_run=False)
+    assert told.action == "left" and "000001.json cannot be read: it is empty" in told.reason
+
+
+def test_records_of_a_later_version_are_read_as_far_as_they_are_understood(case: Case) -> None:
+    for file in case.records():
+        file.write_bytes(_newer(file.read_bytes()))
+    lines = {line.run: line for line in list_runs([case.store])}
+    assert lines[case.damaged.run].state == "succeeded" and lines[case.damaged.run].receipt == "closed"
+    assert {entry.path for entry in collect(case.damaged, 1, 1).files} == {"last.pt", "metrics.json"}
+    assert records_of(case.damaged).report is not None
+
+
+def test_an_entry_of_a_kind_that_a_later_version_writes_changes_nothing(case: Case) -> None:
+    ledger = case.folder / case.damaged.control / "ledger"
+    entry = json.loads((ledger / "000000.json").read_bytes())
+    number = len(list(ledger.iterdir()))
+    late = {**entry, "sequence": number, "kind": "rented-a-boat", "body": {"knots": 7}}
+    (ledger / f"{number:06d}.json").write_text(json.dumps(late))
+    assert {line.state for line in list_runs([case.store])} == {"succeeded"}
+    assert len(purge(case.store, case.folder, now=time.time(), older_than_s=0, remove=False).runs) == 2
+
+
+def test_a_run_that_cannot_be_read_is_removed_when_it_is_named(case: Case) -> None:
+    (case.folder / case.damaged.control / "plan.json").write_bytes(b"")
+    now, name = time.time(), case.damaged.run
+    (kept,) = purge(case.store, case.folder, now=now, older_than_s=0, remove=True).kept
+    assert "plan.json cannot be read: it is empty" in kept.reason and f"sojourn purge {name} --yes" in kept.reason
+    purge(case.store, case.folder, now=now, older_than_s=0, remove=True, runs=[name])
+    assert [line.run for line in list_runs([case.store])] == [case.sound.run]
+    assert collect(case.sound, 1, 1).files
+
+
+def test_a_commit_that_cannot_be_read_is_told_and_the_one_before_it_counts(case: Case) -> None:
+    commits = case.folder / case.damaged.machine / "1/0/out"
+    newest = sorted(commits.iterdir())[-1]
+    (commits / "00000099.json").write_bytes(newest.read_bytes()[:100])
+    (commits / "notes.txt").write_text("a stranger's")
+    found = collect(case.damaged, 1, 1)
+    assert {entry.path for entry in found.files} == {"last.pt", "metrics.json"}
+    (told,) = [one for one in found.account if one.reason == TORN]
+    assert told.paths == ("out/00000099.json",)
