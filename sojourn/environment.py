@@ -183,7 +183,7 @@ def resolve_away(
         digest=digest,
         locks=locks,
         packages=_with(
-            packages,
+            [] if _is_part(chosen.source.kind, parts) else packages,
             [*(folder for one in locks for folder in one.served), *_own_folder(chosen.source, root)],
             root,
         ),
@@ -277,10 +277,17 @@ def served(environment: Environment, home: Path, directory: Path) -> tuple[Local
     """The packages that the bundle serves, those among them that only uv could find."""
     file = _place(environment, home) / SERVED
     found = set(json.loads(file.read_text())) if environment.kind == "built" and file.is_file() else set()
-    further = sorted(found - {one.directory for one in environment.packages})
-    return (
-        _with_packages(environment.packages, further, Project.at(directory).root) if further else environment.packages
-    )
+    known = environment.packages
+    if environment.kind == "built" and _is_part(environment.reading, environment.wanted):
+        known = tuple(one for one in known if one.directory in found)
+    further = sorted(found - {one.directory for one in known})
+    return _with_packages(known, further, Project.at(directory).root) if further else known
+
+
+def _is_part(reading: Kind | None, wanted: Dependencies) -> bool:
+    """Whether the lock is asked for less than all that it has of the project's own."""
+    only = any(flag.startswith("--only") for flag in wanted.flags)
+    return reading == "uv" and (wanted.package is not None or only)
 
 
 def source_of(environment: Environment, directory: Path) -> Source:

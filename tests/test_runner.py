@@ -100,6 +100,27 @@ def test_uv_run_has_what_its_flags_ask_for_with_a_lock_and_without(
         assert has(machine, *flags.split()) == locked.split()
 
 
+def test_of_a_workspace_only_the_member_that_is_asked_for_is_there_with_what_it_needs(tmp_path: Path) -> None:
+    from test_requirements import offer
+
+    root = tmp_path / "root"
+    sources = "[tool.uv.sources]\nc = {workspace = true}\n"
+    for name, needs in (("a", ""), ("b", '"c"'), ("c", "")):
+        (root / "packages" / name).mkdir(parents=True)
+        (root / "packages" / name / f"{name}.py").write_text("")
+        build = f'[build-system]\nrequires = []\nbuild-backend = "setuptools.build_meta"\n{sources if needs else ""}'
+        (root / "packages" / name / "pyproject.toml").write_text(MEMBER.format(name=name, needs=needs) + build)
+    (root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["packages/*"]\n')
+    run_uv("lock", "--quiet", cwd=root)
+    words = ("uv", "run", "--package", "b", "python", "-c", LIST.replace(str(NAMES), str(("a", "b", "c"))))
+
+    here = Machine(root, tmp_path / "run").prepare(words=words)
+    away = resolve_away("auto", Project(root), [offer()], "internet", surroundings=PLAIN, words=words)
+
+    assert Machine(root, tmp_path / "run").prints(here, *words).split() == ["b", "c"]
+    assert sorted(one.name for one in away.packages) == ["b", "c"]
+
+
 def test_what_uv_itself_adds_when_the_script_starts_is_there(workspace: Path, tmp_path: Path) -> None:
     machine = Machine(workspace, tmp_path / "run")
     found = machine.prepare(words=("uv", "run", "--with", "extra", "python"))

@@ -16,6 +16,7 @@ USUAL = {
     "SHLVL": "1", "_": "/usr/bin/sojourn", "EDITOR": "vi", "SSH_AUTH_SOCK": "/run/x", "DISPLAY": ":0", "LC_ALL": "C",
     "XDG_RUNTIME_DIR": "/run/user/0", "CONDA_PREFIX": "/opt/conda", "VIRTUAL_ENV": "/v", "PYTORCH_VERSION": "2.9",
     "NVIDIA_REQUIRE_CUDA": "cuda>=9", "AWS_PROFILE": "me", "GITHUB_TOKEN": "x", "SOJOURN_HOME": "/s", "OLDPWD": "/",
+    "TF_CLI_CONFIG_FILE": "/x", "TF_VAR_region": "x", "TF_LOG": "1", "TF_PLUGIN_CACHE_DIR": "/x",
 }  # fmt: skip
 
 
