@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import Field
 
-from sojourn.errors import SpecError
+from sojourn.errors import UnreadableError
 from sojourn.lease import State
 from sojourn.mailbox import Mailbox
 from sojourn.metrics import Metrics
@@ -155,16 +155,13 @@ class Follower:
 
     def _follow_scalars(self) -> None:
         """What rank 0's agent read of the script's files since the last look; what is odd there is said once."""
-        try:
-            if self._readable:
-                self._take_scalars()
-        except SpecError as error:
-            self._readable = False
-            self._audience.warn(error.message)
-
-    def _take_scalars(self) -> None:
         for scalars in self._mailbox.scalars(self._attempt, 0, start=self._next.get(("scalars", 0), 0)):
             self._next["scalars", 0] = self._next.get(("scalars", 0), 0) + 1
+            if isinstance(scalars, UnreadableError):
+                if self._readable:
+                    self._audience.warn(scalars.message)
+                self._readable = False
+                continue
             for one in scalars.points:
                 self._news = True
                 self.metrics.add(one.source, self._named(one), one.value, one.step, one.at)

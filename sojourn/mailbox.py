@@ -154,13 +154,17 @@ class Mailbox:
         """How many pieces the node's log has by now."""
         return len(self.store.keys(f"{self._node(attempt, node)}/log"))
 
-    def scalars(self, attempt: int, node: int, start: int = 0) -> Iterator[Scalars]:
-        """What the node's agent read of the script's numbers, from piece `start` (from 0) up to the newest now."""
+    def scalars(self, attempt: int, node: int, start: int = 0) -> Iterator[Scalars | UnreadableError]:
+        """What the node's agent read of the script's numbers, from piece `start` (from 0) up to the newest now.
+
+        In place of a piece that cannot be read comes the error: it is a gap in a curve.
+        """
         for number in itertools.count(start):
             try:
                 found = self._record(f"{self._node(attempt, node)}/scalars/{number:08d}.json", Scalars)
-            except UnreadableError:
-                continue  # a gap in a curve
+            except UnreadableError as error:
+                yield error
+                continue
             if found is None:
                 return
             yield found

@@ -153,8 +153,12 @@ def test_event_files_of_other_folders_are_told_apart_by_their_names(tmp_path: Pa
 
 def test_numbers_that_cannot_be_read_do_not_end_the_run(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.box.store.put(f"{run.box.machine}/1/0/scalars/00000000.json", b'{"points": [["odd"]]}')
+    run._put(0, "scalars", b'{"points": [["odd"]]}', ".json")
     run.look()
     run.prints("on it goes")
+    run._put(0, "scalars", b"", ".json")
+    run.writes(Scalar("file", "metrics.json", "accuracy", None, 0.9, 0.0))
     run.look()
-    assert run.lines[0] == ["on it goes"] and len(run.said) == 1 and run.said[0].startswith("! a Scalars in the store")
+    assert run.lines[0] == ["on it goes"] and len(run.said) == 1
+    assert "scalars/00000000.json cannot be read: points.0" in run.said[0]
+    assert set(run.statuses[-1].values) == {"accuracy"}, "what comes after a gap counts"

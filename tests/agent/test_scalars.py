@@ -23,6 +23,7 @@ from sojourn.agent.mailbox import Place
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.store import FileStore
 from sojourn.agent.tfevents import NoEventsError, Scalar, crc32c, read
+from sojourn.errors import SojournError
 from sojourn.mailbox import Mailbox
 from sojourn.records import Scalar as Record
 from sojourn.storage import Store
@@ -157,7 +158,9 @@ class Desk:
         return Scalars(self.store, self.place, {"metrics": metrics}, str(self.tree))
 
     def told(self) -> list[Record]:
-        return [point for piece in self.box.scalars(1, 0) for point in piece.points]
+        return [
+            point for piece in self.box.scalars(1, 0) if not isinstance(piece, SojournError) for point in piece.points
+        ]
 
     def wait(self, what: Callable[[list[Record]], Any]) -> None:
         until = time.monotonic() + 60
