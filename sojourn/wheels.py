@@ -51,13 +51,18 @@ def send(locked: Lock, network: Network, mailbox: Mailbox, cache: Path) -> tuple
         digest=locked.digest,
         python=locked.target.python,
         packages=locked.packages,
-        tool=tool.result()[0],
-        requirements=requirements[0],
-        files=tuple(entry for entry, _ in files),
+        tool=_undated(tool.result()[0]),
+        requirements=_undated(requirements[0]),
+        files=tuple(_undated(entry) for entry, _ in files),
         network=network,
         variables=locked.variables,
     )
     return setup, sum(size for _, size in sent)
+
+
+def _undated(entry: FileEntry) -> FileEntry:
+    """Nothing asks how old these are, and the same environment is told in the same words."""
+    return entry.model_copy(update={"mtime_ns": None})
 
 
 def _send_file(wanted: Sent, cache: Path, mailbox: Mailbox) -> tuple[FileEntry, int]:
