@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 
@@ -94,6 +95,9 @@ def main() -> None:
 
 def _run() -> None:
     """One sentence and an exit code for whatever goes wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a sign that the terminal's encoding lacks ends no command
     gc.set_threshold(50_000)  # imports make 200,000 objects that stay; looking through them time and again takes 0.1 s
     try:
         app()

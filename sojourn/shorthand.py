@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from sojourn.records import GpuNeed
 
+LONGEST_S = 366 * 86400.0
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.ASCII)
@@ -28,7 +29,10 @@ def parse_duration(value: object) -> float:
     text = str(value)
     if not _DURATION.fullmatch(text):
         raise ValueError(f"{text!r} is not a duration, write it like 45s, 90m or 2h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    if seconds > LONGEST_S:
+        raise ValueError(f"{text!r} is longer than a year, write it like 45s, 90m or 2h30m")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:

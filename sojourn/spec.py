@@ -6,6 +6,7 @@ and refuses unknown keys, so that a typing error costs a sentence and not a mach
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -256,6 +257,10 @@ def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] =
     return launch
 
 
+_VALUES = reprlib.Repr()
+_VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
+
+
 def _sentence(error: ValidationError, origin: str, flags: Collection[str]) -> SpecError:
     first = error.errors()[0]
     origin = COMMAND_LINE if first["loc"][0] in flags else origin
@@ -267,7 +272,8 @@ def _sentence(error: ValidationError, origin: str, flags: Collection[str]) -> Sp
     name = str(first["loc"][0])
     says = first["msg"].removeprefix("Value error, ")
     says = says if first["type"] == "value_error" else says[0].lower() + says[1:]
-    value = "" if repr(first["input"]) in says else f"{first['input']!r}: "
+    shown = _VALUES.repr(first["input"])  # YAML's anchors make a value of a megabyte out of a few lines
+    value = "" if shown in says else f"{shown}: "
     known = Launch.model_fields.get(name)
     return SpecError(f"{origin}: launch.{field}: {value}{says}", hint=f"{name}: {known.description}" if known else None)
 

@@ -74,6 +74,10 @@ class Store:
         # A file costs nothing to look at; a request has its price, and a slow store its patience.
         self.pace_s = 0.0 if scheme == "file" else REQUEST_PACE_S
         self.root = Path(unquote(urlsplit(url).path)) if scheme == "file" else None
+        if "\0" in unquote(url):
+            raise SpecError(
+                f"store: {url!r} holds a null byte, which is in no name", hint="write the store's name anew"
+            )
         if self.root is not None and (place or not self.root.is_absolute()):
             meant = Path(unquote(url.removeprefix("file:").lstrip("/")))
             raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")

@@ -212,3 +212,22 @@ def test_a_commit_that_cannot_be_read_is_told_and_the_one_before_it_counts(case:
     assert {entry.path for entry in found.files} == {"last.pt", "metrics.json"}
     (told,) = [one for one in found.account if one.reason == TORN]
     assert told.paths == ("out/00000099.json",)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_whose_encoding_lacks_a_sign_ends_no_run(tmp_path: Path, encoding: str) -> None:
+    world = World(tmp_path)
+    world.script("print('é × ✓ 😀')")
+    done = world.train(PYTHONIOENCODING=encoding)
+    assert done.returncode == 0 and "succeeded" in done.stdout, done.stderr
+
+
+def test_an_address_that_is_none_in_the_list_of_stores_costs_no_other(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.script("pass")
+    assert world.train().returncode == 0
+    for stores in ('{"stores": ["gopher://x", 7]}', "{}", "[1]", ""):
+        (world.home / "stores.json").write_text(stores)
+        done = world.sojourn("runs")
+        assert done.returncode == 0 and "succeeded" in done.stdout, done.stderr
+        assert ("gopher" in done.stderr) is ("gopher" in stores)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import Any
 
 import pytest
 
@@ -72,3 +74,41 @@ def test_what_was_declared_leads_and_a_file_of_predictions_is_none_of_metrics() 
     )
     assert found == {"auc": 0.9, "kind": "resnet", "x": 1}
     assert json.dumps(found)
+
+
+def _laughs(inner: str) -> bytes:
+    """YAML whose few lines stand for 2^24 values."""
+    lines = [f"a: &a {inner}"]
+    lines += [f"{chr(98 + at)}: &{chr(98 + at)} {{p: *{chr(97 + at)}, q: *{chr(97 + at)}}}" for at in range(24)]
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "values"),
+    [
+        (
+            "metrics.json",
+            json.dumps({"loss": 0.1, "model": "resnet\U0001f600"}).encode(),
+            {"loss": 0.1, "model": "resnet😀"},
+        ),
+        ("metrics.json", b'{"loss": 0.1, "model": "\\ud83d"}', {"loss": 0.1, "model": "?"}),
+        ("metrics.json", b'{"\\ud83d": 1}', {"?": 1}),
+        ("metrics.json", b'{"a": ' + b"9" * 400 + b', "b": 1}', {"b": 1}),
+        ("metrics.json", b'{"a": ' + b"9" * 5000 + b"}", {}),
+        ("metrics.json", b"[" * 100_000, {}),
+        ("metrics.json", b'{"a":' * 50_000 + b"1" + b"}" * 50_000, {}),
+        ("metrics.json", b'{"lr": 1e-05}', {"lr": 1e-05}),
+        ("metrics.yaml", _laughs("{x: 1, y: 2}"), {}),
+        ("metrics.yaml", _laughs("{}"), {}),
+        ("metrics.yaml", b"a: &a {b: *a, c: *a}", {}),
+        ("metrics.yaml", b"[" * 20_000, {}),
+        ("metrics.toml", b"a = " + b"[" * 50_000, {}),
+    ],
+)
+def test_whatever_a_script_writes_is_read_at_once_and_can_be_stored(
+    name: str, body: bytes, values: dict[str, Any]
+) -> None:
+    began = time.monotonic()
+    found = read(name, body)
+    assert found == values and time.monotonic() - began < 2
+    assert json.dumps(found).encode() and merged({}, {name: found}) is not None

@@ -253,3 +253,15 @@ def test_the_words_of_other_tools_are_none_of_ours_and_lead_to_ours() -> None:
     assert set(peers._OURS) <= set(Launch.model_fields)
     assert not {*words, *peers._OTHERWISE} & set(Launch.model_fields)
     assert len(words) == len(set(words)), "one word, one meaning"
+
+
+def test_a_time_beyond_a_year_is_refused_and_a_value_without_end_is_shown_in_part() -> None:
+    for name in ("deadline", "grace"):
+        with pytest.raises(SpecError, match="is longer than a year"):
+            make_launch({"command": "python train.py", name: "3000000d"}, origin="params.yaml")
+    many: Any = "x"
+    for _ in range(24):
+        many = {"p": many, "q": many}
+    with pytest.raises(SpecError) as refused:
+        make_launch({"command": "python train.py", "variables": many}, origin="params.yaml")
+    assert len(refused.value.message) < 2_000
