@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from simulation.faults import Faults
 from simulation.script import Job, Script
@@ -146,7 +146,7 @@ class SimulatedAgent(Agent):
         committer = Committer(self._store, self._place, order, root, ["outputs"], until, clock, script.being_written)
         self._interrupts.check()
         parts: Any = (script, Log(), committer, Scalars(), Execs(), Mask([]))
-        work = Work(*parts, self._grace, self._store.patience_s)
+        work = Work(*parts, self._grace, self._store.patience_s, cast(Any, Outside()))
         work.start()
         script.start()
         self._heart.phase = "running"
@@ -201,6 +201,13 @@ class Scalars:
 
     def finish(self, seconds: float) -> None:
         pass
+
+
+class Outside:
+    """A script that writes nothing outside its project."""
+
+    def written(self) -> dict[str, tuple[int, int]]:
+        return {}
 
 
 class Execs:

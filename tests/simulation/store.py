@@ -77,7 +77,11 @@ class Wire:
         return self._ask("get", key, lambda: Found(*self._found(key)))
 
     def head(self, key: str) -> dict[str, Any]:
-        return self._ask("head", key, lambda: {"last_modified": datetime.fromtimestamp(self._found(key)[1], UTC)})
+        def effect() -> dict[str, Any]:
+            body, at = self._found(key)
+            return {"last_modified": datetime.fromtimestamp(at, UTC), "size": len(body)}
+
+        return self._ask("head", key, effect)
 
     def list(self, prefix: str) -> list[list[dict[str, Any]]]:
         objects = self._disk.objects
