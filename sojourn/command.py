@@ -107,6 +107,7 @@ def from_words(argv: tuple[str, ...], processes: Processes, nodes: int) -> Comma
         return Command(argv=argv, processes=processes)
     if program.kind == "other":
         _check_ranks(shlex.join(argv), processes)
+        _check_each(runner.within(list(argv)), processes, nodes)
         return Command(argv=argv)
     if (processes != 1 or nodes > 1) and not _PYTHON.fullmatch(program.name):
         argv = (*argv[: program.at], "python", *argv[program.at :])  # `uv run train.py`
@@ -129,6 +130,7 @@ def from_text(text: str, processes: Processes, nodes: int) -> Command:
     if program is not None and program.kind == "python" and program.at == 0 and not is_shell(words[0]):
         return Command(argv=(text,), shell=True, wrap=0, processes=processes)
     _check_ranks(_first(text), processes)
+    _check_each(runner.commands(text), processes, nodes)
     return Command(argv=(text,), shell=True)
 
 
@@ -287,6 +289,11 @@ def _started(command: Command) -> tuple[tuple[str, ...], _Program] | None:
 
 def _program(argv: tuple[str, ...]) -> _Program:
     at = runner.past(argv)
+    behind = _behind(argv, at)
+    if behind > at:
+        found = _program(argv[behind:])
+        script = None if found.script is None else found.script + behind
+        return found._replace(at=found.at + behind, script=script)
     if at >= len(argv):
         return _Program(min(at, len(argv) - 1), "other", argv[-1])
     name, rest = PurePosixPath(argv[at]).name, at + 1
@@ -298,6 +305,17 @@ def _program(argv: tuple[str, ...]) -> _Program:
         return _Program(at, "launcher", name)
     script = rest if name in _SHELLS and rest < len(argv) and not argv[rest].startswith("-") else None
     return _Program(at, "other", name, script)
+
+
+def _behind(argv: tuple[str, ...], at: int) -> int:
+    """Where Python or a launcher stands behind `nohup`, `nice -n 5`, `env -u A`; `at` where there is none."""
+    if at >= len(argv) or not (PurePosixPath(argv[at]).name in runner.BEFORE or (at == 1 and argv[0] == "env")):
+        return at
+    for one in range(at + 1, len(argv)):
+        name = PurePosixPath(argv[one]).name
+        if _PYTHON.fullmatch(name) or name in _LAUNCHERS or runner.is_known(name):
+            return one
+    return at
 
 
 def _python(argv: tuple[str, ...], at: int, rest: int, name: str) -> _Program:
@@ -332,6 +350,14 @@ def _check_ranks(text: str, processes: Ranks) -> None:
             hint="several ranks on a machine need `python FILE` or `python -m MODULE`; what starts its ranks itself "
             "is started once on each node by  processes: own",
         )
+
+
+def _check_each(commands: Iterable[list[str]], processes: Ranks, nodes: int) -> None:
+    """Of lines of shell that are started on each node: a launcher that knows nothing of the others is refused."""
+    for words in commands if nodes > 1 else ():
+        program = _program(tuple(words))
+        if program.kind == "launcher":
+            _check_launcher(tuple(words), program, processes, nodes)
 
 
 def _check_launcher(argv: tuple[str, ...], program: _Program, processes: Ranks, nodes: int) -> None:

@@ -66,7 +66,7 @@ _FILES = {  # what each takes packages from
     "pipenv": ("Pipfile.lock",),
 }
 _PREFIXES = {"exec", "time", "nohup", "command", "then", "do", "else", "if", "!", "{", "("}
-_BEFORE = {  # what starts another program with its words
+BEFORE = {  # what starts another program with its words
     "env", "nice", "ionice", "nohup", "time", "timeout", "stdbuf", "setsid", "taskset", "numactl", "chrt", "xvfb-run",
     "unbuffer", "tini", "dumb-init", "srun", "sudo", "strace", "exec", "command",
 }  # fmt: skip
@@ -112,6 +112,11 @@ class Runner:
                 )
 
 
+def is_known(word: str) -> bool:
+    """Whether it is `uv`, `poetry` or another of their kind."""
+    return PurePosixPath(word).name in _RUNNERS
+
+
 def past(argv: Sequence[str]) -> int:
     """Where the program stands behind `uv run --extra gpu`, `poetry run`, `env A=1` and kin."""
     at = _past_variables(argv)
@@ -125,7 +130,7 @@ def past(argv: Sequence[str]) -> int:
 
 def in_words(argv: Sequence[str]) -> Runner | None:
     """What starts the program that these words are for."""
-    if argv and PurePosixPath(argv[0]).name in _BEFORE:
+    if argv and PurePosixPath(argv[0]).name in BEFORE:
         first = next((at for at, word in enumerate(argv) if _tool(argv, at) is not None), 0)
         argv = ["env", *(word for word in argv[:first] if word.startswith("UV_")), *argv[first:]]
     at, end = _past_variables(argv), past(argv)
@@ -145,7 +150,7 @@ def in_text(text: str) -> Runner | None:
     """The same of lines of shell; of several with different parts, one that has the parts of all."""
     found: Runner | None = None
     where = "."
-    for words in _commands(text):
+    for words in commands(text):
         if len(words) == 2 and words[0] in ("cd", "pushd") and "$" not in words[1]:
             where = os.path.normpath(os.path.join(where, words[1]))
         one = in_words(words)
@@ -252,7 +257,7 @@ def _both(one: Runner, other: Runner) -> Runner:
     )
 
 
-def _commands(text: str) -> Iterator[list[str]]:
+def commands(text: str) -> Iterator[list[str]]:
     """The words of each simple command in lines of shell, also of those that another shell is given."""
     for line in join_lines(text).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -264,15 +269,16 @@ def _commands(text: str) -> Iterator[list[str]]:
         command: list[str] = []
         for word in [*words, ";"]:
             if word and set(word) <= set("();<>|&"):
-                yield from _plain(command)
+                yield from within(command)
                 command = []
             elif command or word not in _PREFIXES:
                 command.append(word)
 
 
-def _plain(words: list[str]) -> Iterator[list[str]]:
+def within(words: list[str]) -> Iterator[list[str]]:
+    """The command that these words are, or those that they give a shell."""
     if words and PurePosixPath(words[0]).name in _SHELLS and "-c" in words[1:-1]:
-        yield from _commands(words[words.index("-c") + 1])
+        yield from commands(words[words.index("-c") + 1])
     elif words:
         assigned = re.fullmatch(r"\w+=.*", words[0], re.DOTALL) is not None
         yield ["env", *words] if assigned else words

@@ -212,6 +212,35 @@ def test_a_launcher_that_knows_nothing_of_the_other_nodes_is_refused(line: str) 
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        ("nohup", "accelerate", "launch", "x.py"),
+        ("stdbuf", "-oL", "deepspeed", "x.py"),
+        ("env", "-u", "A", "accelerate", "launch", "x.py"),
+        ("nice", "-n", "5", "uv", "run", "accelerate", "launch", "x.py"),
+        ("bash", "-c", "cd src\naccelerate launch x.py"),
+        "python prepare.py && accelerate launch x.py",
+        "export A=1\nexec accelerate launch x.py",
+    ],
+)
+def test_a_launcher_behind_another_program_or_in_lines_of_shell_is_refused_as_well(
+    asked: str | tuple[str, ...],
+) -> None:
+    with pytest.raises(SpecError, match="would start one training on each node"):
+        read(asked, processes=1, nodes=2)
+    assert read(asked, processes=1, nodes=1).wrap is None
+    assert read(asked, processes="own", nodes=2).wrap is None
+
+
+@pytest.mark.parametrize("before", ["nohup", "nice -n 5", "env -u A", "stdbuf -oL", "timeout 60"])
+def test_python_behind_another_program_is_one_training_over_all_nodes(before: str) -> None:
+    command = from_words((*before.split(), "python", "-u", "x.py", "--a"), processes=2, nodes=2)
+
+    assert command.wrap == len(before.split())
+    assert script_of(command) == "x.py"
+
+
+@pytest.mark.parametrize(
     ("line", "processes", "nodes", "says"),
     [
         ("torchrun --nproc_per_node 2 x.py", 4, 1, "processes: 4 and --nproc_per_node 2"),
