@@ -21,6 +21,8 @@ from sojourn.planning import Plan
 from sojourn.records import Receipt
 from sojourn.report import Report
 
+LONGEST = 64 << 10  # of a line that has not ended yet; then it comes in pieces
+
 
 class EventListener:
     """Writes an event for everything that it is told, and tells another listener too."""
@@ -62,7 +64,10 @@ class EventListener:
     def script(self, node: int, data: bytes) -> None:
         """The next bytes of a machine's log, by lines; people read them in the events."""
         decoder = self._decoders.setdefault(node, codecs.getincrementaldecoder("utf-8")("replace"))
-        *lines, self._rest[node] = (self._rest.get(node, "") + decoder.decode(data)).split("\n")
+        *lines, rest = (self._rest.get(node, "") + decoder.decode(data)).split("\n")
+        if len(rest) > LONGEST:
+            lines, rest = [*lines, rest], ""
+        self._rest[node] = rest
         for line in lines:
             emit("log", node=node, line=line)
 

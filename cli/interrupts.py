@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -50,9 +51,16 @@ def interruptible(journey: Journey) -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """A line to the terminal, past all buffers: the handler may have interrupted a writer to one."""
+    """A line to the terminal, past all buffers: the handler may have interrupted a writer to one.
+
+    In a thread, for a terminal that is stopped takes nothing, and what was asked for must be done all the same.
+    """
     live = sys.modules.get("cli.live")
     if live is not None and live.say_at_once(text):
         return
+    threading.Thread(target=_write, args=(f"\n  {text}\n".encode(),), daemon=True).start()
+
+
+def _write(line: bytes) -> None:
     with suppress(OSError):
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"\n  {text}\n".encode())
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line)

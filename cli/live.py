@@ -16,6 +16,8 @@ from cli.console import out, show_step
 from cli.statusline import clock, status_line
 from sojourn.following import Status
 
+LONGEST = 64 << 10  # of a line that has not ended yet; then it is shown in pieces
+
 
 class LiveListener:
     """The bottom lines show the running steps; a bar that the script redraws with carriage returns stays there too."""
@@ -69,8 +71,9 @@ class LiveListener:
         """The next bytes of a machine's log: whole lines are printed, the rest waits."""
         decoder = self._decoders.setdefault(node, codecs.getincrementaldecoder("utf-8")("replace"))
         *lines, rest = (self._lines.get(node, "") + decoder.decode(data)).split("\n")
-        for line in lines:
-            self._print(line)
+        if len(rest) > LONGEST and "\r" not in rest:
+            lines, rest = [*lines, rest], ""
+        self._print(*lines)
         self._lines[node] = rest.rpartition("\r")[2] or rest
 
     def urgent(self, text: str) -> None:
@@ -90,10 +93,11 @@ class LiveListener:
         below = [_cut(Text.from_ansi(bar), width)] if bar.strip() else []
         return [line, *below, *([Text(self._urgent, style="yellow")] if self._urgent else [])]
 
-    def _print(self, line: str) -> None:
-        shown = line.rstrip("\r").rpartition("\r")[2]
+    def _print(self, *lines: str) -> None:
+        """All of them at once: the bottom is drawn anew each time."""
+        shown = [last for line in lines if (last := line.rstrip("\r").rpartition("\r")[2])]
         if shown:
-            out.print(Text.from_ansi(shown))
+            out.print(Text.from_ansi("\n".join(shown)))
 
 
 _showing: list[LiveListener] = []

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from cli.console import out, show_outcome, show_plan, show_receipt, show_report
 from cli.progress import PlainListener, QuietListener, open_listener
+from cli.relay import DRAWN, PIPED, Relay
 from sojourn.errors import TeardownError
 
 if TYPE_CHECKING:
-    from sojourn.journey import Listener
     from sojourn.planning import Plan
     from sojourn.records import Receipt
     from sojourn.report import Report
+
+
+LEAVING_S = 1.0  # for the last words of a command that was told to end
 
 
 class View:
@@ -25,16 +28,17 @@ class View:
         self.quiet = quiet
         self.as_json = as_json
         self._followed: Plan | None = None
-        self.listener: Listener = open_listener(quiet)
+        self.listener = Relay(open_listener(quiet), DRAWN if out.is_terminal else PIPED)
         if as_json:
             from cli.events import EventListener
 
             out.file = sys.stderr
-            self.listener = EventListener(QuietListener() if quiet else PlainListener())
+            self.listener = Relay(EventListener(QuietListener() if quiet else PlainListener()), PIPED)
 
     def follows(self, plan: Plan) -> None:
         """The run that is spoken of from now on."""
         self._followed = plan
+        self.listener.run = plan.run
 
     def plan(self, plan: Plan) -> None:
         """What will happen."""
@@ -48,6 +52,7 @@ class View:
 
     def ended(self, receipt: Receipt | None, report: Report) -> None:
         """What came of it."""
+        self.listener.drain()
         if self.as_json:
             from cli.events import end_events
 
@@ -71,13 +76,24 @@ class View:
     def errors(self) -> Iterator[None]:
         """In the block an error that ends the command is an event too, and a receipt that is not closed is shown."""
         if not self.as_json:
-            with self._open_receipts():
+            with self._open_receipts(), self._all_told():
                 yield
             return
         from cli.events import error_event
 
-        with error_event(), self._open_receipts():
+        with error_event(), self._open_receipts(), self._all_told():
             yield
+
+    @contextmanager
+    def _all_told(self) -> Iterator[None]:
+        """After the block nothing waits to be said; on the way out for a signal, not for long."""
+        try:
+            yield
+        except SystemExit:
+            self.listener.drain(LEAVING_S)
+            raise
+        finally:
+            self.listener.drain()
 
     @contextmanager
     def _open_receipts(self) -> Iterator[None]:

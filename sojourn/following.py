@@ -22,6 +22,7 @@ from sojourn.records import Record, Scalar
 from sojourn.waiting import Clock
 
 LOOK_EVERY_S = 1.0
+LOOK_S = 0.2  # for the log of all nodes, of each at least one piece
 LOG_PACES, SCALARS_PACES = 3, 5  # of the store's, between two looks
 HISTORY_S = 2.0  # a script that has run for longer is followed from its middle
 TELL_EVERY_S = 5.0  # when nothing new was reported
@@ -106,9 +107,19 @@ class Follower:
         if self._news or not self._running or now - self._told >= TELL_EVERY_S:
             self._tell(state, state.ordered_at)
 
-    def finish(self, state: State) -> None:
-        """Pass on the rest, once the script is over."""
+    def catch_up(self, state: State, limit_s: float) -> None:
+        """Pass on what the script has left, as far as the time goes: its machines stand meanwhile."""
         self.look(state)
+        until = self._clock.monotonic() + limit_s
+        while not self._follow_logs() and self._clock.monotonic() < until:
+            pass
+
+    def finish(self, state: State) -> None:
+        """Pass on the rest, once nothing stands that costs money."""
+        if state.attempt != self._attempt:
+            self._begin(state)
+        while not self._follow_logs():
+            pass
         self._follow_scalars()
         if self._reader is not None:
             self._count(self._reader.close(), None)
@@ -135,10 +146,16 @@ class Follower:
         if last:
             self._audience.script(node, b"".join(last))
 
-    def _follow_logs(self) -> None:
+    def _follow_logs(self) -> bool:
+        """Whether that is all of them by now. Not for long: whoever follows looks after machines between two looks."""
+        until, all_of_it = self._clock.monotonic() + LOOK_S, True
         for node in range(self._plan.launch.nodes):
             for segment in self._segments(node):
                 self._audience.script(node, segment)
+                if self._clock.monotonic() > until:
+                    all_of_it = False
+                    break
+        return all_of_it
 
     def _segments(self, node: int) -> Iterator[bytes]:
         """The pieces of a node's log since the last look; rank 0's are read for numbers on the way."""

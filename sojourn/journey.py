@@ -41,6 +41,7 @@ from sojourn.shorthand import counted, format_clock, format_duration
 from sojourn.waiting import Clock, SystemClock
 
 CLOCK_LIMIT_S = 60.0
+CATCH_UP_S = 2.0  # for the end of the log, while the machines that wrote it still stand
 T = TypeVar("T")
 
 
@@ -226,7 +227,7 @@ class Journey:
         """Follow the script to its end."""
         with self._step("train", ago=self._trained_for()) as say:
             outcome = self.orchestrator.follow()
-            self.follower.finish(self.orchestrator.state)
+            self.follower.catch_up(self.orchestrator.state, CATCH_UP_S)
             say(outcome.message if self.started else "not started", outcome.state == "succeeded")
         self.mailbox.write("outcome", outcome)
         return outcome
@@ -248,6 +249,7 @@ class Journey:
             with self._step("release"), proving(self.orchestrator):
                 self.orchestrator.release()
         self.released = True
+        self.follower.finish(self.orchestrator.state)
 
     def _hold(self) -> None:
         outcome, run = self.orchestrator.state.outcome, self.plan.run

@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from cli_world import SOJOURN, Cli, World
 
 from sojourn.errors import ExitCode
+from sojourn.runs import all_mailboxes, entries_of
+from sojourn.storage import Store
 
 pytestmark = pytest.mark.local
 
@@ -250,3 +253,43 @@ def test_a_closed_pipe_does_not_end_the_run(world: World) -> None:
         assert process.wait(60) == 0
     assert (world.project / "model.txt").exists()
     assert world.show()["receipt"]["state"] == "closed"
+
+
+FLOOD = """
+    import sys, time
+    while True:
+        print("\\n".join(f"step {number} " + "x" * 60 for number in range(400)), flush=True)
+        time.sleep(0.04)
+"""
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["a terminal that draws", "a reader that does not read"])
+def test_ctrl_c_ends_a_script_that_prints_ten_thousand_lines_a_second(world: World, reads: bool) -> None:
+    world.script(FLOOD)
+    ours, theirs = pty.openpty() if reads else os.pipe()
+    run = subprocess.Popen(
+        [str(SOJOURN), "train", "--no-prefect", "--", "python", "train.py"],
+        cwd=world.project, env=world.environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    if reads:
+        threading.Thread(target=read_all, args=(ours,), daemon=True).start()
+    try:
+        world.wait(lambda: "ordered" in kinds(world) or None)
+        time.sleep(2)
+        began = time.monotonic()
+        run.send_signal(signal.SIGINT)
+        world.wait(lambda: "release" in kinds(world) or None)
+        assert time.monotonic() - began < 10, "its machines are given back while nobody can read"
+    finally:
+        run.kill()
+        run.wait()
+        os.close(ours)
+    assert kinds(world)[-1] in ("release", "gone", "closed")
+
+
+def kinds(world: World) -> list[str]:
+    """What the ledger of the only run says."""
+    mailboxes = all_mailboxes(Store((world.home / "store").as_uri())) if (world.home / "store").exists() else []
+    return [entry.kind for mailbox in mailboxes for entry in entries_of(mailbox)]
