@@ -26,6 +26,7 @@ Ranks = int | Literal["gpu"]
 Processes = Ranks | Literal["own"]
 LINES = 3  # of a script in one line
 READ_LIMIT_S = 10.0
+READ_LIMIT = 100_000  # bytes of a script
 
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 # Flags of the interpreter that take no value, and those that take one.
@@ -130,6 +131,12 @@ def from_text(text: str, processes: Processes, nodes: int) -> Command:
     if program is not None and program.kind == "python" and program.at == 0 and not is_shell(words[0]):
         return Command(argv=(text,), shell=True, wrap=0, processes=processes)
     _check_ranks(_first(text), processes)
+    if nodes > 1 and program is not None and program.kind == "python":
+        raise SpecError(
+            f"nodes: {nodes}: {_first(text)!r} would start one training on each node, not one over all of them",
+            hint="start the line with `python`, for torchrun to be put behind it, or leave out what only a shell "
+            "expands; a script that finds the other nodes itself takes  processes: own",
+        )
     _check_each(runner.commands(text), processes, nodes)
     return Command(argv=(text,), shell=True)
 
@@ -152,6 +159,7 @@ def from_stage(
         return from_text(lines[0], processes, nodes).model_copy(update={"interpreter": shell})
     if processes != "own":
         _check_ranks(lines[0], processes)
+        _check_each((words for line in lines for words in runner.commands(line)), processes, nodes)
     each = [f"{shlex.join(shell)} -c {shlex.quote(line)} || exit" for line in lines]
     return Command(argv=("\n".join(each),), shell=True, interpreter=("/bin/sh",))
 
@@ -199,6 +207,37 @@ def check_script(command: Command, directory: Path) -> None:
         f"{script!r} is not a file in {directory}",
         hint=f"scripts here: {', '.join(there)}" if there else "no such file is here; is this the right directory?",
     )
+
+
+def check_files(command: Command, directory: Path, processes: Processes, nodes: int) -> None:
+    """Refuse scripts on several nodes that would start one training on each of them. Raises SpecError."""
+    if processes == "own" or nodes < 2 or command.wrap is not None:
+        return
+    for words in runner.commands(command.argv[0]) if command.shell else runner.within(list(command.argv)):
+        text = _text_of(tuple(words), directory)
+        if re.search(r"NODE_RANK|NNODES", text):  # it knows of the other nodes
+            continue
+        first = text.split("\n", 1)[0]
+        if re.match(r"#!.*\bpython", first):
+            raise SpecError(
+                f"nodes: {nodes}: {shlex.join(words)!r} would start one training on each node, not one over all",
+                hint=f"name its Python:  python {shlex.join(words)}; what finds the other nodes itself takes  "
+                "processes: own",
+            )
+        _check_each(runner.commands(text), processes, nodes)
+
+
+def _text_of(words: tuple[str, ...], directory: Path) -> str:
+    """What stands in the file that a shell is given, or that is a program itself; nothing for anything else."""
+    program = _program(words)
+    name = words[program.at if program.script is None else program.script]
+    if program.kind != "other" or (program.script is None and "/" not in name):
+        return ""
+    try:
+        text = (directory / name).read_bytes()[:READ_LIMIT].decode(errors="replace")
+    except (OSError, ValueError):  # no file, or none that is read here
+        return ""
+    return text if program.script is not None or text.startswith("#!") else ""
 
 
 def notes(command: Command, live: Iterable[Path]) -> tuple[str, ...]:
@@ -313,7 +352,7 @@ def _behind(argv: tuple[str, ...], at: int) -> int:
         return at
     for one in range(at + 1, len(argv)):
         name = PurePosixPath(argv[one]).name
-        if _PYTHON.fullmatch(name) or name in _LAUNCHERS or runner.is_known(name):
+        if _PYTHON.fullmatch(name) or name in _LAUNCHERS or name in _SHELLS or runner.is_known(name):
             return one
     return at
 
@@ -378,7 +417,8 @@ def _check_launcher(argv: tuple[str, ...], program: _Program, processes: Ranks, 
     if nodes > 1 and flags and not any(word.split("=")[0] in flags for word in argv):
         raise SpecError(
             f"nodes: {nodes}: {shlex.join(argv)!r} would start one training on each node, not one over all of them",
-            hint=f"tell {program.name} of the nodes, as one text for a shell:  command: {example}",
+            hint=f"tell {program.name} of the nodes, as one text for a shell:  command: {example}  "
+            "(where its words hide that it knows of them:  processes: own)",
         )
 
 

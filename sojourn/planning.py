@@ -192,6 +192,7 @@ def make_plan(
     )
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     command.check_script(work.command, work.where)
+    command.check_files(work.command, work.where, launch.processes, launch.nodes)
     need = launch.need().model_copy(
         update={
             "project": name,

@@ -118,7 +118,19 @@ def _script(command: Json, torchrun: list[str] | None, folder: str) -> list[str]
 
 
 # Plain `torchrun` has its own folder in front of its modules, where `-m` would have the directory of the script.
-_START = "import sys; sys.path[:] = filter(None, sys.path); from torch.distributed.run import main; main()"
+_START = """import sys
+sys.path[:] = filter(None, sys.path)
+try:
+    from torch.distributed.run import main
+except ModuleNotFoundError as missing:
+    if (missing.name or "").split(".")[0] != "torch":
+        raise
+    sys.exit(
+        "error: torchrun starts several processes or nodes, and %s has no torch\\n  name torch in the files that "
+        "the environment is built from, or switch on one that has it; a script that starts its own processes "
+        "takes  --processes own" % sys.executable
+    )
+main()"""
 
 
 def _torchrun(order: Json, rank: int, keeper: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import tarfile
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from sojourn.agent.launch import command_line
 from sojourn.providers.local import LocalProvider
 from sojourn.records import Bundle, FileEntry, Need
 from tests.agent.conftest import LEASE, RUN, Lab, old_python, wait_for
@@ -589,6 +591,16 @@ print(f"sum {total.item():g} of {dist.get_world_size()}")
 dist.destroy_process_group()
 """
 WRAPPED = {"wrap": 0, "processes": 2}
+
+
+def test_a_python_without_torch_says_what_its_ranks_need() -> None:
+    words = {"argv": [sys.executable, "-S", "x.py"], "shell": False, **WRAPPED, "wrap": 1}
+    line = command_line({"command": words, "nodes": ["one"]}, 0, [], "")
+
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 1 and "has no torch" in done.stderr and "--processes own" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
