@@ -79,6 +79,7 @@ _NODE_FLAGS = {
 }
 _BY_SSH = {"mpirun", "mpiexec", "horovodrun", "colossalai"}  # start ranks on other machines, where nothing listens
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
+_MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 
 
 class _Program(NamedTuple):
@@ -230,6 +231,10 @@ def check_files(command: Command, directory: Path, processes: Processes, nodes: 
 def _text_of(words: tuple[str, ...], directory: Path) -> str:
     """What stands in the file that a shell is given, or that is a program itself; nothing for anything else."""
     program = _program(words)
+    if program.name == "make":
+        found = (directory / name for name in _MAKEFILES)
+        text = "".join(file.read_bytes()[:READ_LIMIT].decode(errors="replace") for file in found if file.is_file())
+        return "\n".join(line.lstrip("\t@-+ ") for line in text.splitlines() if line.startswith("\t"))
     name = words[program.at if program.script is None else program.script]
     if program.kind != "other" or (program.script is None and "/" not in name):
         return ""
@@ -348,7 +353,9 @@ def _program(argv: tuple[str, ...]) -> _Program:
 
 def _behind(argv: tuple[str, ...], at: int) -> int:
     """Where Python or a launcher stands behind `nohup`, `nice -n 5`, `env -u A`; `at` where there is none."""
-    if at >= len(argv) or not (PurePosixPath(argv[at]).name in runner.BEFORE or (at == 1 and argv[0] == "env")):
+    name = PurePosixPath(argv[at]).name if at < len(argv) else ""
+    tool = name == "uv" and argv[at + 1 : at + 2] == ("tool",)
+    if not (tool or name in runner.BEFORE or (at == 1 and argv[0] == "env")):
         return at
     for one in range(at + 1, len(argv)):
         name = PurePosixPath(argv[one]).name

@@ -68,7 +68,7 @@ _FILES = {  # what each takes packages from
 _PREFIXES = {"exec", "time", "nohup", "command", "then", "do", "else", "if", "!", "{", "("}
 BEFORE = {  # what starts another program with its words
     "env", "nice", "ionice", "nohup", "time", "timeout", "stdbuf", "setsid", "taskset", "numactl", "chrt", "xvfb-run",
-    "unbuffer", "tini", "dumb-init", "srun", "sudo", "strace", "exec", "command",
+    "unbuffer", "uvx", "pipx", "tini", "dumb-init", "srun", "sudo", "strace", "exec", "command",
 }  # fmt: skip
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 

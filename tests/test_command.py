@@ -451,3 +451,19 @@ def test_python_that_torchrun_cannot_be_put_behind_is_refused_on_several_nodes(t
 def test_a_launcher_in_one_of_several_lines_of_a_stage_is_refused_on_several_nodes() -> None:
     with pytest.raises(SpecError, match="would start one training on each node"):
         from_stage(("python prepare.py", "accelerate launch x.py"), 1, 2)
+
+
+@pytest.mark.parametrize("line", ["uvx accelerate launch x.py", "uv tool run accelerate launch x.py"])
+def test_a_launcher_that_uv_fetches_is_known_too(line: str) -> None:
+    with pytest.raises(SpecError, match="would start one training on each node"):
+        from_words(tuple(line.split()), processes=1, nodes=2)
+
+
+def test_a_launcher_in_a_makefile_is_refused_like_the_bare_one(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("train: data\n\t@accelerate launch x.py\n")
+    make = from_words(("make", "train"), processes=1, nodes=2)
+    with pytest.raises(SpecError, match="would start one training on each node"):
+        check_files(make, tmp_path, 1, 2)
+    check_files(make, tmp_path, "own", 2)
+    (tmp_path / "Makefile").write_text("train: data\n\tbash go.sh\n")
+    check_files(make, tmp_path, 1, 2)
