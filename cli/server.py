@@ -170,7 +170,7 @@ def _spawn(port: str, log: Path) -> int:
     started = subprocess.run(
         ["/bin/sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
         cwd="/",
-        env={**settings, **os.environ},
+        env={**settings, **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
