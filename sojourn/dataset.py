@@ -225,11 +225,12 @@ class Dataset:
             self._verify(stage, producers)
             return self._push(self._objects(producers), echo)
 
-    def push_outputs(self, stage: Stage, echo: Echo) -> Pushed:
-        """Push what the remote lacks of the stage's outputs as dvc.lock records them."""
+    def push_outputs(self, addresses: Iterable[str], echo: Echo) -> Pushed:
+        """Push what the remote lacks of these stages' outputs as dvc.lock records them."""
         self._forget()
         with dvc_errors():
-            outs = [out for out in self._at(stage.address).outs if out.use_cache and out.can_push]
+            found = (out for address in addresses for out in self._at(address).outs)
+            outs = [out for out in found if out.use_cache and out.can_push]
             return self._push(self._objects((out, out) for out in outs), echo)
 
     def push_command(self, addresses: Iterable[str]) -> str:

@@ -273,7 +273,7 @@ def commit_stage(
     stage = plan.stage
     pushed, lost = _push(dataset, (*stage.before, stage.name), echo)
     later, warnings = _run_later(dataset, stage.after, echo)
-    if lost is None:
+    if lost is None and later:
         more, lost = _push(dataset, later, echo)
         pushed += more
     if lost is not None:
@@ -296,13 +296,10 @@ def _left_alone(refused: homecoming.Refused, run: str) -> str:
 
 def _push(dataset: Dataset, stages: Iterable[str], echo: Callable[[str], None]) -> tuple[int, Exception | None]:
     """Push what dvc.lock now says of these stages. All of it is in DVC's cache by now, so a failure costs a command."""
-    pushed = 0
     try:
-        for stage in stages:
-            pushed += dataset.push_outputs(dataset.at(stage), echo).bytes
+        return dataset.push_outputs(stages, echo).bytes, None
     except Exception as error:  # each kind of remote raises its own library's errors
-        return pushed, error
-    return pushed, None
+        return 0, error
 
 
 def _not_pushed(dataset: Dataset, error: Exception, stages: tuple[str, ...]) -> str:

@@ -368,8 +368,8 @@ def test_outputs_are_pushed_once_they_are_home(project: Project) -> None:
     dataset = project.dataset()
     project.send().home()
     stage = dataset.stage("train")
-    assert dataset.push_outputs(stage, quiet).files == 3  # five files, three of them alike
-    assert dataset.push_outputs(stage, quiet) == Pushed(files=0, bytes=0)
+    assert dataset.push_outputs((stage.address,), quiet).files == 3  # five files, three of them alike
+    assert dataset.push_outputs((stage.address,), quiet) == Pushed(files=0, bytes=0)
     shutil.rmtree(project.root / ".dvc/cache")
     (project.root / "model.bin").unlink()
     dvc(project.root, "pull", "-q", "train")
