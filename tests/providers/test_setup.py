@@ -188,7 +188,7 @@ def test_rules_that_somebody_else_gave_the_bucket_stay(clients: Clients, aws: Aw
     assert changes(clients) == [f"bucket {BUCKET}: keeps control/"]
     make(clients)
     kept = {rule["ID"] for rule in s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]}
-    assert kept == {"theirs", "sojourn-control", "sojourn-machine", "sojourn-uploads"}
+    assert kept == {"theirs", "sojourn-control", "sojourn-machine", "sojourn-uploads", "sojourn-versions"}
 
 
 # --- what an account refuses --------------------------------------------------------------
