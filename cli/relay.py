@@ -85,14 +85,15 @@ class Relay:
         """The next bytes of a machine's log."""
         self._put(_Script(node, data))
 
-    def drain(self, patience_s: float = PATIENCE_S) -> None:
-        """Wait until all is passed on, or nobody has taken anything for this long."""
+    def drain(self, patience_s: float = PATIENCE_S) -> bool:
+        """Wait until all is passed on; False when nobody has taken anything for this long."""
         with self._change:
             done, until = self._done, time.monotonic() + patience_s
             while (self._items or self._busy) and time.monotonic() < until and self._is_running():
                 self._change.wait(0.2)
                 if self._done != done:
                     done, until = self._done, time.monotonic() + patience_s
+            return not (self._items or self._busy)
 
     def _is_running(self) -> bool:
         return self._thread is not None and self._process == os.getpid()

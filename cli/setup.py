@@ -125,15 +125,14 @@ def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
         out.print(f"  stays: {line}", markup=False)
     if not found.going:
         out.print("Nothing to remove.")
-    elif yes or _accepted("Remove it?"):
-        try:
+    try:
+        if found.going and (yes or _accepted("Remove it?")):
             found.apply()
-        finally:
-            _forget(found)
-        out.print(f"[green]✓[/] {len(found.going)} removed")
-    else:
-        out.print(f"Nothing was removed. Do it: {again(running, '--yes')}", markup=False)
-    _forget(found)
+            out.print(f"[green]✓[/] {len(found.going)} removed")
+        elif found.going:
+            out.print(f"Nothing was removed. Do it: {again(running, '--yes')}", markup=False)
+    finally:
+        _forget(found)
 
 
 def _forget(found: Removal) -> None:

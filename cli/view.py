@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from cli.console import out, show_outcome, show_plan, show_receipt, show_report
 from cli.progress import PlainListener, QuietListener, open_listener
 from cli.relay import DRAWN, PIPED, Relay
-from sojourn.errors import TeardownError
+from sojourn.errors import ExitCode, TeardownError
 
 if TYPE_CHECKING:
     from sojourn.planning import Plan
@@ -43,6 +44,7 @@ class View:
     def plan(self, plan: Plan) -> None:
         """What will happen."""
         self.follows(plan)
+        self.listener.drain()
         if self.as_json:
             from cli.events import plan_event
 
@@ -66,6 +68,7 @@ class View:
 
     def home_already(self, report: Report) -> None:
         """There is nothing left to do."""
+        self.listener.drain()
         if self.as_json:
             from cli.events import end_events
 
@@ -89,11 +92,17 @@ class View:
         """After the block nothing waits to be said; on the way out for a signal, not for long."""
         try:
             yield
-        except SystemExit:
+        except SystemExit as leaving:
+            if not self.listener.drain(LEAVING_S):  # whose reader holds the streams that Python flushes at its end
+                os._exit(leaving.code if isinstance(leaving.code, int) else ExitCode.INFRASTRUCTURE)
+            raise
+        except KeyboardInterrupt:
             self.listener.drain(LEAVING_S)
             raise
-        finally:
+        except Exception:
             self.listener.drain()
+            raise
+        self.listener.drain()
 
     @contextmanager
     def _open_receipts(self) -> Iterator[None]:

@@ -232,17 +232,22 @@ def _text_of(words: tuple[str, ...], directory: Path) -> str:
     """What stands in the file that a shell is given, or that is a program itself; nothing for anything else."""
     program = _program(words)
     if program.name == "make":
-        found = (directory / name for name in _MAKEFILES)
-        text = "".join(file.read_bytes()[:READ_LIMIT].decode(errors="replace") for file in found if file.is_file())
+        text = "".join(_beginning(directory / name) for name in _MAKEFILES)
         return "\n".join(line.lstrip("\t@-+ ") for line in text.splitlines() if line.startswith("\t"))
     name = words[program.at if program.script is None else program.script]
     if program.kind != "other" or (program.script is None and "/" not in name):
         return ""
-    try:
-        text = (directory / name).read_bytes()[:READ_LIMIT].decode(errors="replace")
-    except (OSError, ValueError):  # no file, or none that is read here
-        return ""
+    text = _beginning(directory / name)
     return text if program.script is not None or text.startswith("#!") else ""
+
+
+def _beginning(file: Path) -> str:
+    """The text of a script; nothing where there is no file, or none that is read here."""
+    try:
+        with open(file, "rb") as script:
+            return script.read(READ_LIMIT).decode(errors="replace")
+    except (OSError, ValueError):
+        return ""
 
 
 def notes(command: Command, live: Iterable[Path]) -> tuple[str, ...]:

@@ -93,9 +93,8 @@ def _pulled(plan: Plan, one: Remainder) -> str:
     now = f"sojourn pull {plan.run} --to DIR"
     if one.reason == HALF:
         return now  # no option brings it to its place
-    return (
-        f"{now}, or next time {'names with $NODE_RANK in them' if one.reason == AGAIN else _options(plan, one.paths)}"
-    )
+    next_time = "names with $NODE_RANK in them" if one.reason == AGAIN else _options(plan, one.paths)
+    return f"{now}, or next time {next_time}"
 
 
 def _options(plan: Plan, paths: Iterable[str]) -> str:

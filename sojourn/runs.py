@@ -267,7 +267,7 @@ def _unreadable(mailbox: Mailbox, error: UnreadableError) -> RunLine:
         owner=None,
         deadline_at=_time(plan, "deadline_at"),
         receipt=None,
-        orphan=error.message,
+        orphan=f"{error.message}; once nothing stands: sojourn purge {mailbox.run} --yes",
         remedy="sojourn reap",
     )
 

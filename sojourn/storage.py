@@ -75,9 +75,7 @@ class Store:
         self.pace_s = 0.0 if scheme == "file" else REQUEST_PACE_S
         self.root = Path(unquote(urlsplit(url).path)) if scheme == "file" else None
         if "\0" in unquote(url):
-            raise SpecError(
-                f"store: {url!r} holds a null byte, which is in no name", hint="write the store's name anew"
-            )
+            raise SpecError(f"store: {url!r} holds a null byte, which is in no name", hint="leave %00 out of it")
         if self.root is not None and (place or not self.root.is_absolute()):
             meant = Path(unquote(url.removeprefix("file:").lstrip("/")))
             raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")

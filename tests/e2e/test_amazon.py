@@ -6,24 +6,18 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from amazon_world import DATA, PROJECT, QUICK, AmazonWorld
-from clouds.aws_cloud import AwsCloud
 from wheels import make_wheel
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def world(tmp_path: Path, aws_hosts: AwsCloud) -> Iterator[AmazonWorld]:
-    world = AmazonWorld(tmp_path, aws_hosts)
-    yield world
-    world.clean()
-    assert not world.left(), f"{world.left()} outlived the test"
-    assert not world.denied(), "a run needs a right that setup does not give"
+def world(amazon: AmazonWorld) -> AmazonWorld:
+    return amazon
 
 
 def train(world: AmazonWorld, *words: str) -> tuple[str, ...]:

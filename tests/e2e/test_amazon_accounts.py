@@ -3,12 +3,9 @@ and what is left when everything but Amazon itself is gone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from amazon_world import PROJECT, QUICK, AmazonWorld
-from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+from clouds.aws_cloud import ACCOUNT, REGION
 
 from sojourn.storage import Store
 
@@ -16,12 +13,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture
-def world(tmp_path: Path, aws_hosts: AwsCloud) -> Iterator[AmazonWorld]:
-    world = AmazonWorld(tmp_path, aws_hosts)
-    yield world
-    world.clean()
-    assert not world.left(), f"{world.left()} outlived the test"
-    assert not world.denied(), "a run needs a right that setup does not give"
+def world(amazon: AmazonWorld) -> AmazonWorld:
+    return amazon
 
 
 def train(*words: str) -> tuple[str, ...]:

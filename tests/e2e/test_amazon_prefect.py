@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from amazon_world import PROJECT, AmazonWorld
-from clouds.aws_cloud import AwsCloud
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import Server, Worker
 
@@ -17,11 +15,8 @@ pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 @pytest.fixture
-def world(tmp_path: Path, aws_hosts: AwsCloud) -> Iterator[AmazonWorld]:
-    world = AmazonWorld(tmp_path, aws_hosts)
-    yield world
-    world.clean()
-    assert not world.left() and not world.denied()
+def world(amazon: AmazonWorld) -> AmazonWorld:
+    return amazon
 
 
 @pytest.fixture

@@ -289,6 +289,29 @@ def test_ctrl_c_ends_a_script_that_prints_ten_thousand_lines_a_second(world: Wor
     assert kinds(world)[-1] in ("release", "gone", "closed")
 
 
+def test_a_command_that_is_told_to_end_while_nobody_reads_hands_its_run_over_and_ends(world: World) -> None:
+    world.script(FLOOD)
+    ours, theirs = os.pipe()
+    run = subprocess.Popen(
+        [str(SOJOURN), "train", "--no-prefect", "--", "python", "train.py"],
+        cwd=world.project, env=world.environment, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        world.wait(lambda: "ordered" in kinds(world) or None)
+        time.sleep(2)
+        run.terminate()
+        run.wait(10)
+        assert kinds(world)[-1] == "handover"
+    finally:
+        run.kill()
+        run.wait()
+        os.close(ours)
+    assert world.sojourn("stop", "last").returncode == 0
+    assert world.sojourn("attach", "last", "--quiet").returncode == ExitCode.STOPPED
+
+
 def kinds(world: World) -> list[str]:
     """What the ledger of the only run says."""
     mailboxes = all_mailboxes(Store((world.home / "store").as_uri())) if (world.home / "store").exists() else []
