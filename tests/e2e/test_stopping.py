@@ -280,13 +280,13 @@ def test_ctrl_c_ends_a_script_that_prints_ten_thousand_lines_a_second(world: Wor
         time.sleep(2)
         began = time.monotonic()
         run.send_signal(signal.SIGINT)
-        world.wait(lambda: "release" in kinds(world) or None)
+        world.wait(lambda: "gone" in kinds(world) or None)
         assert time.monotonic() - began < 10, "its machines are given back while nobody can read"
     finally:
         run.kill()
         run.wait()
         os.close(ours)
-    assert kinds(world)[-1] in ("release", "gone", "closed")
+    assert kinds(world)[-1] in ("gone", "closed")
 
 
 def test_a_command_that_is_told_to_end_while_nobody_reads_hands_its_run_over_and_ends(world: World) -> None:
