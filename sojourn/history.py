@@ -14,7 +14,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from sojourn import git
@@ -63,31 +63,43 @@ def _trees(project: Project, commit: str) -> list[str]:
 
 
 def _changed(project: Project, commit: str) -> Iterator[str]:
-    """The old content of files that are otherwise now."""
-    for line in (project.git("diff-index", "--raw", "--no-renames", commit) or "").splitlines():
-        mode, _, old, *_ = line.removeprefix(":").split()
-        if mode != "160000" and old.strip("0") and int(_line(project, "cat-file", "-s", old)) <= CONTENT_LIMIT:
-            yield old
+    """The old content of files that are otherwise now.
+
+    `diff` reads a file whose times the index does not know, as in a copied tree, where `diff-index` would list it.
+    """
+    raw = ("--raw", "--no-abbrev", "--no-renames", "--no-ext-diff", "--ignore-submodules=all")
+    changes = [line.removeprefix(":").split() for line in (project.git("diff", *raw, commit) or "").splitlines()]
+    old = [name for mode, _, name, *_ in changes if mode != "160000" and name.strip("0")]
+    sizes = _given(project, old, "cat-file", "--batch-check=%(objectname) %(objectsize)") if old else ""
+    for name, size in (line.split() for line in sizes.splitlines()):
+        if size.isdecimal() and int(size) <= CONTENT_LIMIT:  # or `missing`
+            yield name
 
 
 def _pack_objects(project: Project, names: list[str], folder: Path, limit: int | None = None) -> bool:
     """Pack these objects and their index; False, and nothing, when that is more than the limit."""
-    subprocess.run(
-        ["git", "pack-objects", "-q", "--threads=1", str(folder / "pack")],
-        cwd=project.root,
-        env=git.surroundings(),
-        input="".join(f"{name}\n" for name in names),
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=PACK_LIMIT_S,
-        check=True,
-    )
+    _given(project, names, "pack-objects", "-q", "--threads=1", str(folder / "pack"))
     if limit is None or sum(file.stat().st_size for file in folder.iterdir()) <= limit:
         return True
     for file in folder.iterdir():
         file.unlink()
     return False
+
+
+def _given(project: Project, names: Iterable[str], *words: str) -> str:
+    """What git answers to the names of objects on its standard input."""
+    done = subprocess.run(
+        ["git", *words],
+        cwd=project.root,
+        env=git.surroundings(),
+        input="".join(f"{name}\n" for name in names),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=PACK_LIMIT_S,
+        check=True,
+    )
+    return done.stdout
 
 
 def _index(project: Project, commit: str, file: Path) -> None:

@@ -105,6 +105,18 @@ def test_equal_commits_are_equal_bytes_and_no_commit_is_none(repository: Path, t
     assert history.pack(Project.at(tmp_path / "empty")) is None
 
 
+def test_of_a_tree_whose_times_git_does_not_know_no_more_travels(repository: Path) -> None:
+    git(repository, "checkout", "-q", "--", ".")
+    for number in range(20):
+        (repository / f"{number}.txt").write_text(str(number))
+    git(repository, "add", "-A")
+    git(repository, "commit", "-q", "-m", "three")
+    before = history.pack(Project.at(repository))
+    for file in repository.glob("*.txt"):
+        os.utime(file, (1, 1))  # as `cp -r` and images of containers leave them
+    assert history.pack(Project.at(repository)) == before
+
+
 def test_a_large_file_that_was_changed_does_not_travel_twice(repository: Path, tmp_path: Path) -> None:
     (repository / "big.bin").write_bytes(os.urandom(2_000_000))
     git(repository, "add", "-A")
