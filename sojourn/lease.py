@@ -190,10 +190,16 @@ def _goes_on(state: State, ended: Outcome, seen: Seen, terms: Terms) -> bool:
     """Whether other machines may do better: these were lost, and there is time and leave to rent again."""
     allowed = state.attempt <= terms.resumes and seen.stop is None and not seen.release_now
     affordable = seen.now + RESUME_LEAST_S < terms.deadline_at and not _over_budget(seen, terms)
-    lost = ended.state == "lost" and state.created_at is not None and ended.exit_code != 0
+    done = ended.exit_code == 0 and all(map(_came_to_its_end, ended.exits))
+    lost = ended.state == "lost" and state.created_at is not None and not done
     # Machines that never came so far as to be told what to do would not the next time either, unless they were taken.
     taken = any(machine.taken_back for machine in seen.lease.machines) if seen.lease else False
     return allowed and affordable and lost and (state.ordered_at is not None or taken)
+
+
+def _came_to_its_end(one: Exit) -> bool:
+    """Whether a script had done its work; one that saves and exits with 0 because it was asked to has not."""
+    return one.exit_code == 0 and one.reason != "preempted" and not one.interrupted
 
 
 def _apply(state: State, entry: Entry) -> State:

@@ -306,6 +306,7 @@ class Exit(Record):
         "preempted (the cloud takes the machine back)"
     )
     exit_code: int | None = None
+    interrupted: bool = Field(default=False, description="The script was asked to end, and did not come to its own end")
     signal: str | None = None
     message: str | None = Field(default=None, description="Why it was refused, or what was odd, in one sentence")
     ranks: tuple[RankExit, ...] = ()

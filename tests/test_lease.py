@@ -275,6 +275,37 @@ def test_nothing_else_is_rented_when(state: State, seen: Seen) -> None:
     assert isinstance(step(state, seen, CLOUD), Conclude)
 
 
+@pytest.mark.parametrize(
+    ("last", "replaced"),
+    [
+        (Exit(node=0, reason="preempted", exit_code=0, interrupted=True, ended_at=90.0), True),
+        (Exit(node=0, reason="preempted", exit_code=0, ended_at=90.0), True),
+        (Exit(node=0, reason="fault", exit_code=0, interrupted=True, ended_at=90.0), True),
+        (Exit(node=0, reason="fault", exit_code=0, ended_at=90.0), False),
+        (Exit(node=0, reason="exited", exit_code=0, lost=("a.pt",), ended_at=90.0), False),
+    ],
+    ids=[
+        "saved on the notice",
+        "told by an older agent",
+        "cut off from the store",
+        "done before a fault",
+        "not stored",
+    ],
+)
+def test_a_lost_machine_is_replaced_unless_its_script_came_to_its_own_end(last: Exit, replaced: bool) -> None:
+    action = step(ORDERED, Seen(now=100.0, lease=machines("gone"), exits=(last,)), CLOUD)
+    assert isinstance(action, Lose if replaced else Conclude)
+
+
+def test_a_node_that_was_ended_for_a_peer_has_not_done_its_work() -> None:
+    ends = (
+        Exit(node=0, reason="peer", exit_code=143, ended_at=92.0),
+        Exit(node=1, reason="fault", exit_code=0, ended_at=90.0),
+    )
+    two = replace(CLOUD, nodes=2)
+    assert isinstance(step(ORDERED, Seen(now=100.0, lease=machines("gone", "gone"), exits=ends), two), Lose)
+
+
 def test_machines_that_never_said_a_word_are_replaced_only_when_their_cloud_took_them() -> None:
     silent = Seen(now=100.0, lease=machines("gone", ended_by="machine"), hellos=(None,), exits=(None,))
     ended = outcome(step(CREATED, silent, CLOUD))

@@ -48,6 +48,7 @@ from sojourn.agent.work import Work
 
 VERSION = "1"
 DIAGNOSIS_S = 15.0
+UNASKED = ("preempted", "deadline", "fault")  # reasons to end a script that nobody wished; its own success counts more
 LEAVE_S = 5.0  # between our last word and the moment the cloud ends the machine
 
 
@@ -251,6 +252,8 @@ class Agent:
         self._exit.update(reason="exited", started_at=work.script.started_at)
         try:
             work.follow(self._interrupts)
+            if self._interrupts.shut_down:  # the script was asked with us, and was faster
+                self._interrupts.check_signal()
         except Stop as stop:
             self._exit.update(reason=stop.reason, message=stop.message)
             if stop.reason == "deadline":
@@ -258,6 +261,7 @@ class Agent:
             if stop.ends_at is not None:
                 self._grace.seconds = max(1.0, min(self._grace.seconds, stop.ends_at - self._clock.now() - LEAVE_S))
             work.halt(stop.reason)
+            self._exit.update(self._how_it_ended(stop, work))
         except Exception as error:
             self._fault(error)
         work.end()
@@ -271,6 +275,16 @@ class Agent:
             self._diagnose(work)
         self._exit.update(work.account(self._exit["reason"]))
         self._exit["message"] = "; ".join(filter(None, [self._exit["message"], *work.notes])) or None
+
+    def _how_it_ended(self, stop: Stop, work: Work) -> Json:
+        """Whether the script came to its own end after all, while we were about to ask it.
+
+        Of one that ends well after it was asked nobody can tell how far it had come, so other machines go on with it.
+        """
+        asked = work.script.asked or self._interrupts.shut_down
+        if not asked and work.script.status == 0 and stop.reason in UNASKED:
+            return {"reason": "exited"}
+        return {"interrupted": asked}
 
     def _diagnose(self, work: Work) -> None:
         """Leave word of what this machine looks like, where nobody could look at it later."""

@@ -50,12 +50,14 @@ class Interrupts:
         signal.signal(signal.SIGHUP, lambda *_: None)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
+    @property
+    def shut_down(self) -> bool:
+        """Whether the system is being shut down under us, which may have asked the script to end too."""
+        return self._signal is not None and self._metadata is not None
+
     def check(self) -> None:
         """Raises Stop when there is a reason to."""
-        if self._signal:
-            # Nobody asks a rented machine's agent to end but the system that is being shut down under it.
-            reason = "preempted" if self._metadata else "stopped"
-            raise Stop(reason, f"the machine was asked to end by {self._signal}")
+        self.check_signal()
         if self._deadline.left() <= 0:
             raise Stop("deadline", "the deadline came")
         if self._store.silent_s() > self._store.patience_s:
@@ -65,6 +67,13 @@ class Interrupts:
             body = self._store.find(self._place.stop)
             if body is not None:
                 raise Stop("stopped", f"stop was requested: {json.loads(body)['reason']}")
+
+    def check_signal(self) -> None:
+        """Raises Stop when we were asked to end."""
+        if self._signal:
+            # Nobody asks a rented machine's agent to end but the system that is being shut down under it.
+            reason = "preempted" if self._metadata else "stopped"
+            raise Stop(reason, f"the machine was asked to end by {self._signal}")
 
     def _check_notice(self) -> None:
         if self._metadata is None or not self._due("notice", NOTICE_POLL_S):

@@ -43,6 +43,7 @@ class Script:
         self.status: int | None = None
         self.alive_at = time.time()  # when its main process was last seen alive, by nobody's doing
         self.killed = False
+        self.asked = False  # to end, before it did by itself
         self.aborted = False  # by us, for its stacks
         ours = os.umask(umask)
         try:
@@ -101,6 +102,7 @@ class Script:
 
     def stop(self, grace: float, stacks_s: float = 0.0) -> None:
         """Ask those who listen, wait for them, then end everything; what hangs gets `stacks_s` to say where."""
+        self.asked = self.poll() is None
         asked = catchers(self._roots())
         say(f"stopping: SIGTERM to {asked or 'nobody, none of the script handles it'}")
         if asked:

@@ -34,6 +34,7 @@ class Script:
 
     cwd = "/"
     aborted = False
+    asked = False  # to end, before it did
 
     def __init__(self, process: Process, job: Job, file: Path) -> None:
         self._process = process
@@ -61,6 +62,7 @@ class Script:
 
     def stop(self, grace: float, stacks_s: float = 0.0) -> None:
         """SIGTERM, where it listens, and SIGKILL."""
+        self.asked = self.poll() is None
         self._asked = self._job.listens
         if self._asked and grace > 2 * PIECES * PIECE_S and self.status is None:
             while self._saving is not None:

@@ -14,6 +14,7 @@ from simulation.trial import AGENT, Refusal, Setting, Trial
 from simulation.verdict import entries, ours, written
 from simulation.world import START, Process
 from sojourn.agent.pack import Archive
+from sojourn.lease import fold
 from sojourn.providers import Provider
 from sojourn.providers.ec2.lease import Ec2Provider
 
@@ -87,6 +88,24 @@ def test_an_owner_that_slept_between_two_tries_to_rent_does_not_rent_for_a_run_t
 def test_a_store_that_answers_late_to_the_plan_is_no_clock_that_is_wrong() -> None:
     late = Outage(0, 58, of="store create plan", when="after")  # it is written, and nobody hears of it
     assert not play(Schedule(where="local", runs=(Run(skew=10),), outages=(late,))).broken
+
+
+def test_a_machine_that_is_taken_back_is_replaced_though_its_script_saves_and_exits_with_0() -> None:
+    taken = {0: Mishap("is taken back", 30)}
+    trial = Trial(0, Setting(job=Job(200.0, listens=True), mishaps=taken, deadline_s=1500.0))
+    assert not trial.run()
+    (run,) = trial.plans
+    kinds = [entry.kind for entry in entries(trial, run)]
+    assert kinds.count("intent") == 2 and fold(entries(trial, run)).outcome.state == "succeeded"  # type: ignore[union-attr]
+
+
+def test_a_script_that_comes_to_its_end_in_the_time_of_the_notice_has_succeeded() -> None:
+    for taken_after in range(24, 70, 2):
+        taken = {0: Mishap("is taken back", taken_after)}
+        trial = Trial(0, Setting(job=Job(40.0, listens=True), mishaps=taken, deadline_s=1500.0))
+        assert not trial.run(), taken_after
+        (run,) = trial.plans
+        assert fold(entries(trial, run)).outcome.state == "succeeded", taken_after  # type: ignore[union-attr]
 
 
 class Upgraded(Trial):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simulation.amazon import SHOWN_AFTER_S
 from simulation.script import progress_in
 from simulation.world import START
-from sojourn.lease import MARGIN_S, fold
+from sojourn.lease import MARGIN_S, RESUME_LEAST_S, fold
 from sojourn.ledger import Entry
 from sojourn.records import Receipt
 
@@ -31,7 +31,7 @@ def verdict(trial: Trial) -> list[str]:
     for run in trial.plans:
         found += [f"{run}: {text}" for text in (*_ledger(trial, run), *_commits(trial, run), *_rented(trial, run))]
         found += [f"{run}: {text}" for text in (*_early(trial, run), *_gone(trial, run), *_promptly(trial, run))]
-        found += [f"{run}: {text}" for text in _receipt(trial, run)]
+        found += [f"{run}: {text}" for text in (*_receipt(trial, run), *_replaced(trial, run), *_done(trial, run))]
     return found
 
 
@@ -250,6 +250,31 @@ def _rented(trial: Trial, run: str) -> Iterator[str]:
         machines = [one for one in ours(trial, run) if one.lease == lease]
         if len(machines) != trial.settings[run].nodes:
             yield f"{lease} has {len(machines)} machines"
+
+
+def _replaced(trial: Trial, run: str) -> Iterator[str]:
+    """What a cloud took back goes on elsewhere, while there is time for that and an owner who may rent."""
+    plan, stopped = trial.plans[run], f"control/digits/{run}/stop.json" in trial.disk.objects
+    for at, entry in written(trial, run):
+        if entry.kind != "outcome" or entry.owner.startswith("reaper") or stopped:
+            continue
+        taken = any(one["reason"] == "preempted" for one in entry.body["exits"])
+        attempts = len({later.body["attempt"] for later in entries(trial, run) if later.kind == "intent"})
+        if taken and attempts <= plan.resumes and at < plan.deadline_at - RESUME_LEAST_S - SKEW_S:
+            yield f"taken back at {at - START:.0f}, and nothing took its place"
+
+
+def _done(trial: Trial, run: str) -> Iterator[str]:
+    """Who is said to have succeeded has done all of its work, and it is in the store."""
+    state = fold(entries(trial, run))
+    if state.outcome is None or state.outcome.state != "succeeded":
+        return
+    for node in range(trial.settings[run].nodes):
+        manifests = trial.disk.below(f"machine/digits/{run}/{state.attempt}/{node}/out/")
+        bodies = [body or b"" for body in _bodies(trial, manifests[-1])] if manifests else []
+        done = max((progress_in(body) or 0 for body in bodies), default=0)
+        if done < int(trial.settings[run].job.seconds):
+            yield f"it succeeded, with {done} of {trial.settings[run].job.seconds:.0f} s done on node {node}"
 
 
 def _receipt(trial: Trial, run: str) -> Iterator[str]:
