@@ -21,7 +21,7 @@ from sojourn.runs import (
     data_home,
     default_store,
     find_run,
-    past_reports,
+    past_runs,
     plan_of,
     remembered,
     store_for,
@@ -97,7 +97,7 @@ def prepare_plan(
         now=time.time(),
         accept_size=accept_size,
     )
-    past = past_reports(where, plan.project)
+    past = past_runs(where, plan.project)
     return plan.model_copy(update={"expected_s": usual_seconds(past, plan.shown_command())})
 
 

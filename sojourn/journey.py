@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 from sojourn import bundle, checkpoint, command, environment, publish
 from sojourn.agent.pack import pack
 from sojourn.agent.patterns import Patterns
+from sojourn.closed_runs import ClosedRuns, Summary, mark_open
 from sojourn.collect import LOST, Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
@@ -36,7 +37,7 @@ from sojourn.publish import Inputs, Published
 from sojourn.purging import wait_until_purged
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
-from sojourn.runs import checkouts, past_reports, provide_home, remember
+from sojourn.runs import checkouts, past_runs, provide_home, remember, reports_to_compare
 from sojourn.shorthand import counted, format_clock, format_duration
 from sojourn.waiting import Clock, SystemClock
 
@@ -109,6 +110,7 @@ class Journey:
         journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
         provide_home(journey.home)
         began = journey.clock.now()
+        mark_open(mailbox.store, plan.project, plan.run)
         if not mailbox.write_once("plan", plan):
             raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
         written = mailbox.store.modified(f"{mailbox.control}/plan.json")
@@ -419,9 +421,10 @@ class Journey:
         return inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
 
     @property
-    def _past(self) -> list[Report]:
-        """The project's other runs that are over, oldest first."""
-        return [one for one in past_reports(self.mailbox.store, self.plan.project) if one.run != self.plan.run]
+    def _past(self) -> list[Summary]:
+        """The project's other runs that are closed, oldest first."""
+        past = past_runs(self.mailbox.store, self.plan.project, note=True)
+        return [one for one in past if one.run != self.plan.run]
 
     @property
     def _sent(self) -> Bundle | None:
@@ -507,6 +510,7 @@ class Journey:
     def _close(self, outcome: Outcome, found: Collected, placed: Published) -> Report:
         receipt = self.mailbox.read("receipt", Receipt)
         assert receipt is not None
+        past, program, digest = self._past, self.plan.program(), self._digest
         report = write_report(
             self.plan,
             outcome,
@@ -515,14 +519,16 @@ class Journey:
             receipt,
             metrics=read_metrics(self.plan, found, self.mailbox),
             series=self.follower.metrics.series(),
-            inputs=self._digest,
-            past=self._past,
+            inputs=digest,
+            same_as=next((one.run for one in reversed(past) if digest and one.inputs == digest), None),
+            past=reports_to_compare(self.mailbox.store, self.plan.project, past, program),
             phases=self.phases,
             now=self.clock.now(),
             missing=self._missing(outcome),
         )
         self.ledger.append("closed")
-        self.mailbox.write("report", report)  # the very last: the reaper leaves alone what has one
+        self.mailbox.write("report", report)  # the reaper leaves alone what has one
+        ClosedRuns(self.mailbox.store, self.plan.project).add([Summary.of(self.plan, report)])  # the very last
         shutil.rmtree(self._checkout, ignore_errors=True)
         return report
 

@@ -206,6 +206,21 @@ def agent_key(project: str, archive: str) -> str:
     return f"control/{project}/agent/{archive}"
 
 
+def closed_pages(project: str) -> str:
+    """Below this prefix lie the pages that tell of the project's closed runs."""
+    return f"control/{project}/closed"
+
+
+def open_marks(project: str) -> str:
+    """Below this prefix lies an object for each run of the project that is not known to be closed."""
+    return f"control/{project}/open"
+
+
+def open_mark(project: str, run: str) -> str:
+    """This object says that a run must be looked at itself."""
+    return f"{open_marks(project)}/{run}"
+
+
 def purge_mark(project: str) -> str:
     """This object is there while a purge removes blobs of the project."""
     return f"control/{project}/purge.json"

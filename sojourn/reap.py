@@ -24,7 +24,7 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider
 from sojourn.records import Lease, Lookalike, Outcome, Record
 from sojourn.report import Report
-from sojourn.runs import all_mailboxes, entries_of, forget, remembered
+from sojourn.runs import all_mailboxes, entries_of, forget, projects_of, remembered, unsettled
 from sojourn.shorthand import format_duration
 from sojourn.storage import Store
 from sojourn.waiting import Clock, SystemClock
@@ -91,10 +91,10 @@ def reap(
             else:
                 yield _found(lease.name, lease.run, "would end" if end else "left", why)
     yield from _ended(sent, clock)
-    for mailbox in _mailboxes(known.values(), own):
+    for mailbox in _unsettled(known.values(), own, project, note=not dry_run):
         if isinstance(mailbox, Finding):
             yield _forgotten(mailbox, standing, dry_run)
-        elif project in (None, mailbox.project) and (finding := _close(mailbox, journey_of, now, dry_run)):
+        elif finding := _close(mailbox, journey_of, now, dry_run):
             yield finding
 
 
@@ -144,11 +144,15 @@ def _spared(one: Lookalike) -> Finding:
     return _found(one.identity, "", "left", why)
 
 
-def _mailboxes(stores: Iterable[Store], own: str | None) -> Iterator[Mailbox | Finding]:
-    """Every run of every store; what one store keeps is closed though another does not answer."""
+def _unsettled(
+    stores: Iterable[Store], own: str | None, project: str | None, note: bool
+) -> Iterator[Mailbox | Finding]:
+    """Every run of every store that is not closed; what one store keeps is closed though another does not answer."""
     for store in stores:
         try:
-            yield from all_mailboxes(store)
+            for name in projects_of(store):
+                if project in (None, name):
+                    yield from unsettled(store, name, note)
         except GoneError as error:
             yield _found(store.url, "", "unseen" if store.url == own else "forgotten", error.message)
         except Exception as error:

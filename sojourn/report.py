@@ -84,15 +84,15 @@ def write_report(
     metrics: dict[str, Any],
     series: dict[str, Series],
     inputs: str,
+    same_as: str | None,
     past: Sequence[Report],
     phases: dict[str, float],
     now: float,
     missing: tuple[str, ...] = (),
 ) -> Report:
-    """The report, from the run's other records and the `past` reports of its project, oldest first."""
+    """The report, from the run's other records and the `past` reports of its program, oldest first."""
     metrics = metrics | published.metrics
     metrics |= {name: value for name, value in _last_values(series).items() if not _is_known(name, series, metrics)}
-    same = (one.run for one in reversed(past) if inputs and one.inputs == inputs)
     return Report(
         run=plan.run,
         project=plan.project,
@@ -108,7 +108,7 @@ def write_report(
         inputs=inputs,
         resumed_from=plan.resume.run if plan.resume else None,
         resumed_checkpoint=plan.resume.sequence if plan.resume else None,
-        same_as=next(same, None),
+        same_as=same_as,
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,
         compared=_compared(plan.program(), metrics, past) if outcome.state == "succeeded" else None,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import platformdirs
 from pydantic import Field
 
 from sojourn.agent import files
+from sojourn.closed_runs import ClosedRuns, Summary, marked_open, shortened
 from sojourn.errors import GoneError, SojournError, SpecError, UnreadableError, nearest
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry, read_entry
@@ -30,8 +31,9 @@ from sojourn.spec import Launch
 from sojourn.storage import Store
 
 STORES = "stores.json"
+T = TypeVar("T")
 SILENT_S = 60.0  # an owner beats every few seconds; this is many beats, and the clocks of two hosts
-READERS = 16  # a cloud answers each question in some 30 ms
+COMPARED_WITH = 5  # the newest runs of a program whose whole report is read
 
 
 class RunLine(Record):
@@ -125,9 +127,7 @@ def forget_bucket(home: Path, bucket: str) -> None:
 
 def list_runs(stores: Iterable[Store]) -> list[RunLine]:
     """Every run of the stores that can be read: those whose machines may be orphans, then the others, newest first."""
-    with ThreadPoolExecutor(READERS) as pool:
-        lines = [line for store in stores for line in pool.map(_line, all_mailboxes(store)) if line is not None]
-    return in_order(lines)
+    return in_order(line for store in stores for project in projects_of(store) for line in _lines(store, project))
 
 
 def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
@@ -195,11 +195,62 @@ def records_of(mailbox: Mailbox) -> RunRecords:
     )
 
 
-def past_reports(store: Store, project: str) -> list[Report]:
-    """The reports of a project's runs, oldest first."""
-    mailboxes = (Mailbox(store, project, run) for run in store.folders(f"control/{project}") if is_run_id(run))
-    reports = map(_report_of, mailboxes)
-    return sorted((one for one in reports if one is not None), key=lambda one: one.ended_at)
+class Survey(NamedTuple):
+    """A project's runs: the closed ones in a line each, and those that must be looked at themselves."""
+
+    closed: dict[str, Summary]
+    others: list[Mailbox]
+
+
+def survey(store: Store, project: str) -> Survey:
+    """What is known of a project's runs without opening any.
+
+    What is asked for does not grow with the number of closed runs, but for their names and pages.
+    """
+    ask: list[Callable[[], Any]] = [
+        partial(run_ids, store, project), partial(marked_open, store, project), ClosedRuns(store, project).read,
+    ]  # fmt: skip
+    runs, marked, told = store.clock.together(ask)
+    closed = {run: told[run] for run in runs if run in told and run not in marked}
+    return Survey(closed, [Mailbox(store, project, run) for run in runs if run not in closed])
+
+
+def unsettled(store: Store, project: str, note: bool) -> list[Mailbox]:
+    """The runs of a project that nobody has closed; with `note`, closed ones that no page told of are written down."""
+    found = survey(store, project)
+    looked = _each(store, summary_of, found.others)
+    if note:
+        ClosedRuns(store, project).add([one for one in looked if one is not None])
+    return [mailbox for mailbox, one in zip(found.others, looked, strict=True) if one is None]
+
+
+def summary_of(mailbox: Mailbox) -> Summary | None:
+    """The run in a line, if it is closed and that can be read."""
+    try:
+        report = mailbox.read("report", Report)
+        plan = mailbox.read("plan", Plan) if report is not None and report.receipt == "closed" else None
+    except UnreadableError:
+        return None
+    if plan is None or report is None or {plan.run, report.run} != {mailbox.run}:
+        return None
+    return Summary.of(plan, report)
+
+
+def past_runs(store: Store, project: str, note: bool = False) -> list[Summary]:
+    """The closed runs of a project, oldest first; with `note`, those that no page told of are written down."""
+    found = survey(store, project)
+    looked = [one for one in _each(store, summary_of, found.others) if one is not None]
+    if note:
+        ClosedRuns(store, project).add(looked)
+    return sorted([*found.closed.values(), *looked], key=lambda one: one.ended_at)
+
+
+def reports_to_compare(store: Store, project: str, past: Sequence[Summary], program: str) -> list[Report]:
+    """The reports of the newest runs of a program that succeeded, oldest first."""
+    name = shortened(program)
+    like = [one.run for one in past if one.state == "succeeded" and one.program == name][-COMPARED_WITH:]
+    reports = _each(store, _report_of, [Mailbox(store, project, run) for run in like])
+    return [one for one in reports if one is not None]
 
 
 def _report_of(mailbox: Mailbox) -> Report | None:
@@ -210,9 +261,15 @@ def _report_of(mailbox: Mailbox) -> Report | None:
         return None
 
 
-def usual_seconds(reports: list[Report], command: str) -> float | None:
+def _each(store: Store, look: Callable[[Mailbox], T], mailboxes: Sequence[Mailbox]) -> list[T]:
+    """What is seen in each, looked at side by side."""
+    return store.clock.together([partial(look, mailbox) for mailbox in mailboxes])
+
+
+def usual_seconds(past: Sequence[Summary], command: str) -> float | None:
     """The median time of this command's last three runs that succeeded, if there are any."""
-    done = [one.seconds for one in reports if one.state == "succeeded" and one.command == command]
+    name = shortened(command)
+    done = [one.seconds for one in past if one.state == "succeeded" and one.command == name]
     return statistics.median(done[-3:]) if done else None
 
 
@@ -236,17 +293,45 @@ def is_held(state: State, now: float) -> bool:
 
 def all_mailboxes(store: Store) -> list[Mailbox]:
     """The mailbox of every run in the store."""
-    return [
-        Mailbox(store, project, run)
-        for project in store.folders("control")
-        for run in store.folders(f"control/{project}")
-        if is_run_id(run)
-    ]
+    return [Mailbox(store, project, run) for project in projects_of(store) for run in run_ids(store, project)]
 
 
-def _line(mailbox: Mailbox) -> RunLine | None:
+def projects_of(store: Store) -> list[str]:
+    """The projects that have planned anything in the store."""
+    return store.folders("control")
+
+
+def run_ids(store: Store, project: str) -> list[str]:
+    """The ids of a project's runs, closed or not."""
+    return [run for run in store.folders(f"control/{project}") if is_run_id(run)]
+
+
+def _lines(store: Store, project: str) -> list[RunLine]:
+    """A project's runs; closed ones that no page told of are written down."""
+    found = survey(store, project)
+    looked = _each(store, _line, found.others)
+    closed = [one for one in looked if isinstance(one, Summary)]
+    ClosedRuns(store, project).add(closed)
+    lines = [_closed_line(project, one) for one in (*found.closed.values(), *closed)]
+    return [*lines, *(one for one in looked if isinstance(one, RunLine))]
+
+
+def _closed_line(project: str, one: Summary) -> RunLine:
+    return RunLine(
+        run=one.run,
+        project=project,
+        created_at=one.created_at,
+        state=one.state,
+        command=one.command,
+        owner=None,
+        deadline_at=one.deadline_at,
+        receipt=one.receipt,
+    )
+
+
+def _line(mailbox: Mailbox) -> RunLine | Summary | None:
     try:
-        return _told(mailbox)
+        return summary_of(mailbox) or _told(mailbox)
     except UnreadableError as error:
         return _unreadable(mailbox, error)
 

@@ -19,7 +19,7 @@ from sojourn.providers import Provider
 from sojourn.providers.ec2.lease import Ec2Provider
 
 # Its first machine is taken back, and it goes on with another; there is time for that also at the next sweep.
-LOSING = Setting(job=Job(200.0), mishaps={0: Mishap("is taken back", 30)}, deadline_s=1500.0)
+LOSING = Setting(job=Job(200.0), mishaps={0: Mishap("is taken back", 60)}, deadline_s=1500.0)
 
 
 def test_a_run_whose_owner_died_between_its_last_two_writes_is_closed_by_the_reaper() -> None:
