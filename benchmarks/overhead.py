@@ -6,6 +6,11 @@ of this repository; the figures are medians of the differences to bare of the sa
 them runs a Prefect flow that does nothing: what no run that is recorded in Prefect can go below.
 
     python benchmarks/overhead.py --turns 5 --json
+
+To compare with another version, name the `bin` of the virtual environment that it is installed in, and a repository
+with a digits job that both can run; the two take turns in copies of it:
+
+    python benchmarks/overhead.py --against /elsewhere/.venv/bin --tree /elsewhere --turns 9
 """
 
 from __future__ import annotations
@@ -42,13 +47,13 @@ empty()
 
 
 class Bench:
-    """A copy of the repository with its own homes for Sojourn and Prefect."""
+    """A copy of a repository with its own homes for Sojourn and Prefect, and one version of both."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, repository: Path = ROOT, installed: Path = BIN) -> None:
         self.tree, self.bare_tree = folder / "digits", folder / "bare"
         self.environment = {
             **{name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ},
-            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{installed}{os.pathsep}{os.environ['PATH']}",
             "SOJOURN_HOME": str(folder / "sojourn"),
             "PREFECT_HOME": str(folder / "prefect"),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -58,7 +63,7 @@ class Bench:
             "ZENML_ANALYTICS_OPT_IN": "false",
         }
         for tree in (self.tree, self.bare_tree):
-            subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tree)], check=True)
+            subprocess.run(["git", "clone", "--quiet", str(repository), str(tree)], check=True)
             self._run("dvc", "repro", "--quiet", "prepare", where=tree)
 
     def bare(self) -> float:
@@ -155,6 +160,42 @@ def _free_port() -> int:
         return port
 
 
+def compare(turns: int, against: Path, repository: Path) -> dict[str, Any]:
+    """Warm round trips of this version and of another one, turn about; medians in seconds."""
+    with tempfile.TemporaryDirectory(prefix="sojourn-overhead-") as folder:
+        benches = {
+            "now": Bench(Path(folder, "now"), repository),
+            "against": Bench(Path(folder, "against"), repository, against),
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in benches}
+        phases: dict[str, list[dict[str, float]]] = {name: [] for name in benches}
+        try:
+            for bench in benches.values():
+                bench.start_server()
+                bench.sojourn()
+            for turn in range(turns):
+                for name in sorted(benches, reverse=bool(turn % 2)):
+                    seconds[name].append(benches[name].sojourn())
+                    phases[name].append(benches[name].phases())
+        finally:
+            for bench in benches.values():
+                bench.stop_server()
+    beside = {
+        name: [took - one["script"] for took, one in zip(seconds[name], phases[name], strict=True)] for name in benches
+    }
+    return {
+        "ratio": round(statistics.median(seconds["now"]) / statistics.median(seconds["against"]), 3),
+        **{name: round(statistics.median(took), 2) for name, took in seconds.items()},
+        **{f"{name}_beside_the_script": round(statistics.median(took), 2) for name, took in beside.items()},
+        **{f"{name}_phases": _medians(phases[name]) for name in benches},
+        "turns": turns,
+    }
+
+
+def _medians(phases: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(statistics.median(one.get(name, 0.0) for one in phases), 3) for name in phases[0]}
+
+
 def measure(turns: int, others: list[Peer]) -> dict[str, Any]:
     """Bare, warm, cold and the peers in turns; medians in seconds."""
     with tempfile.TemporaryDirectory(prefix="sojourn-overhead-") as folder:
@@ -180,7 +221,7 @@ def measure(turns: int, others: list[Peer]) -> dict[str, Any]:
         "warm_overhead_s": round(statistics.median(warms), 2),
         "cold_overhead_s": round(statistics.median(colds), 2),
         "empty_flow_s": round(statistics.median(empties), 2),
-        "phases": {name: round(statistics.median(one.get(name, 0.0) for one in phases), 3) for name in phases[0]},
+        "phases": _medians(phases),
         "peers_overhead_s": {peer.package: round(statistics.median(beside[peer.name][1:]), 2) for peer in others},
         "turns": turns,
     }
@@ -192,7 +233,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="measure peers too; DIR keeps their environments")
+    parser.add_argument(
+        "--against", type=Path, metavar="BIN", help="the commands of another version, to take turns with"
+    )
+    parser.add_argument("--tree", type=Path, default=ROOT, help="the repository whose copies --against runs in")
     chosen = parser.parse_args()
+    if chosen.against:
+        print(json.dumps(compare(chosen.turns, chosen.against.resolve(), chosen.tree.resolve()), indent=2))
+        return
     figures = measure(chosen.turns, peers(chosen.peers) if chosen.peers else [])
     if chosen.json:
         print(json.dumps(figures, indent=2))

@@ -169,13 +169,13 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
     """Send what the store lacks of the tree; the command will run in `directory`, as seen from the root."""
     large = [found for found in tree.files if _travels_alone(found)]
     small = [found for found in tree.files if not _travels_alone(found)]
-    blobs, sent = _send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
     with ThreadPoolExecutor(LANES) as pool:
+        past, changed = pool.submit(_send_history, project, mailbox), pool.submit(changed_files, project)  # git's work
+        blobs, sent = _send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
         groups = list(pool.map(lambda group: _send_group(project.root, group, mailbox), _groups(small)))
+    kept, kept_size = past.result()
     entries = [entry for _, group, _ in groups for entry in group]
     size = sum(size for _, _, size in groups)
-    past = history.pack(project)
-    kept, kept_size = _send_archive(past, mailbox) if past else (None, 0)
     bundle = Bundle(
         archives=tuple(archive for archive, _, _ in groups),
         files=tuple(blobs),
@@ -184,7 +184,7 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
         folders=tree.folders,
         directory=directory,
         commit=project.commit,
-        changed=changed_files(project),
+        changed=changed.result(),
         history=kept,
     )
     return Packed(bundle, sent + size + kept_size)
@@ -410,6 +410,11 @@ def _unchanged(file: Path, path: str, read: Callable[[], T]) -> T:
 def _sign(file: Path) -> tuple[int, int, int]:
     info = file.stat()
     return info.st_size, info.st_mtime_ns, info.st_ino
+
+
+def _send_history(project: Project, mailbox: Mailbox) -> tuple[FileEntry | None, int]:
+    past = history.pack(project)
+    return _send_archive(past, mailbox) if past else (None, 0)
 
 
 def _send_archive(body: bytes, mailbox: Mailbox) -> tuple[FileEntry, int]:
