@@ -29,6 +29,7 @@ def environment(order: Json, place: Place, root: str, secrets: dict[str, str]) -
     env["PATH"] = os.pathsep.join([*order["path"], env.get("PATH", os.defpath)])
     env["PYTHONUNBUFFERED"] = "1"
     env["PYTHONFAULTHANDLER"] = "1"  # a crash, and a hang that we end, say in which line
+    env.update(_nodes(order, place.rank))
     if not wrapped(order):
         env.update(_rendezvous(order, place.rank))
     env.update({name: _below(root, path) for name, path in order.get("directories", {}).items()})
@@ -63,6 +64,11 @@ def passed() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k in names or k.startswith(PASSED_PREFIXES)}
 
 
+def _nodes(order: Json, rank: int) -> dict[str, str]:
+    """Which node of how many; torchrun's ranks see it too, for names of files that no two nodes write."""
+    return {"NNODES": str(len(order["nodes"])), "NODE_RANK": str(rank)} if len(order["nodes"]) > 1 else {}
+
+
 def _rendezvous(order: Json, rank: int) -> dict[str, str]:
     """What a launcher of the script's own needs to know, and nothing for one process on one machine.
 
@@ -73,14 +79,9 @@ def _rendezvous(order: Json, rank: int) -> dict[str, str]:
     if order["command"]["processes"] != 1:
         told["PET_NPROC_PER_NODE"] = str(order["command"]["processes"])
     if len(order["nodes"]) > 1:
-        facts = {
-            "NNODES": str(len(order["nodes"])),
-            "NODE_RANK": str(rank),
-            "MASTER_ADDR": order["master_address"],
-            "MASTER_PORT": str(order["master_port"]),
-        }
-        told.update(facts)
-        told.update({f"PET_{name}": value for name, value in facts.items()})
+        master = {"MASTER_ADDR": order["master_address"], "MASTER_PORT": str(order["master_port"])}
+        told.update(master)
+        told.update({f"PET_{name}": value for name, value in {**_nodes(order, rank), **master}.items()})
     return told
 
 

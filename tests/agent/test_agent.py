@@ -687,7 +687,7 @@ def test_two_nodes_meet_and_their_checkpoints_agree(lab: Lab) -> None:
     lab.nodes = 2
     lab.boot(0), lab.boot(1)
     wait_for(lambda: lab.box.hello(1, 1))
-    script = ALL_REDUCE + "import os; open('shard%s.pt' % os.environ['RANK'], 'w').write(os.environ['RANK'])"
+    script = ALL_REDUCE + "import os; open('shard%s.pt' % os.environ['NODE_RANK'], 'w').write(os.environ['NODE_RANK'])"
     # So rare that only the last commits, when both scripts are over, can agree.
     lab.order(script, command={"wrap": 0}, checkpoint=("*.pt",), commit_every_s=60)
     ends = [lab.exit(0), lab.exit(1)]
