@@ -136,7 +136,7 @@ def _trust() -> ssl.SSLContext:
 def _of_answer(api: str, body: bytes) -> SojournError | None:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         if "prefect.cloud" in api:  # the address of its pages, from a browser
             hint = "sojourn prefect cloud login, then: sojourn prefect cloud workspace set"
             return SpecError(f"{api} is a page of Prefect Cloud and not its API", hint=hint)
@@ -162,7 +162,7 @@ def _of_status(api: str, error: urllib.error.HTTPError) -> SojournError:
         body = error.read(10_000)
         said = json.loads(body)
         words = str(said.get("exception_message") or said.get("detail") or "") if isinstance(said, dict) else str(said)
-    except (OSError, ValueError, HTTPException):
+    except (OSError, ValueError, RecursionError, HTTPException):
         words = ""
     return _of_code(api, error.code, words or str(error.reason))
 

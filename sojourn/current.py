@@ -208,11 +208,13 @@ def _direct(file: Path) -> Iterator[_Installed]:
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
         url, folder = urlsplit(said["url"]), said.get("dir_info")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        editable = bool(folder.get("editable")) if folder is not None else False
+        place = Path(os.path.realpath(unquote(url.path)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return
     if url.scheme == "file" and folder is not None:
         name = file.parent.name.removesuffix(".dist-info").rpartition("-")[0]
-        yield _Installed(name, Path(os.path.realpath(unquote(url.path))), bool(folder.get("editable")))
+        yield _Installed(name, place, editable)
 
 
 def _site_packages(path: list[str], surroundings: Mapping[str, str]) -> Iterator[Path]:

@@ -8,14 +8,17 @@ UnreadableError, which names the object; every loop over runs, machines or repor
 from __future__ import annotations
 
 import json
+from json import JSONDecodeError
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from sojourn.errors import UnreadableError
+from sojourn.shorthand import shortened
 
 R = TypeVar("R", bound=BaseModel)
 
+WORDS = 300  # characters of what is wrong; some of pydantic's sentences quote the value
 LIMIT = 256 << 20  # bytes; the largest real record is a manifest of some 100,000 files, a tenth of it
 
 
@@ -24,7 +27,7 @@ def decode(body: bytes, kind: type[R], name: str) -> R:
     _check_size(body, name)
     try:
         return kind.model_validate_json(body, extra="ignore")
-    except ValidationError as error:
+    except Exception as error:  # not pydantic's own alone: a validator of ours may stumble over what it is given
         raise UnreadableError(f"{name} cannot be read: {_reason(body, error)}", hint=_hint(name)) from error
 
 
@@ -32,7 +35,7 @@ def decode_values(values: dict[str, Any], kind: type[R], name: str) -> R:
     """The same of a record that lay in another one."""
     try:
         return kind.model_validate(values, extra="ignore")
-    except ValidationError as error:
+    except Exception as error:
         raise UnreadableError(f"{name} cannot be read: {_first(error)}", hint=_hint(name)) from error
 
 
@@ -56,13 +59,15 @@ def _check_size(body: bytes, name: str) -> None:
 def _reason(body: bytes, error: Exception) -> str:
     if not body.strip(b"\0 \n"):
         return "it is empty, as a power cut or a full disk leaves it"
-    return _first(error) if isinstance(error, ValidationError) else "it is no JSON"
+    return "it is no JSON" if isinstance(error, (JSONDecodeError, UnicodeError, RecursionError)) else _first(error)
 
 
-def _first(error: ValidationError) -> str:
+def _first(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return f"a field has a value that it cannot have ({type(error).__name__})"
     found = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(map(str, found["loc"]))
-    return f"{where}: {found['msg']}" if where else found["msg"]
+    return shortened(f"{where}: {found['msg']}" if where else found["msg"], WORDS)
 
 
 def _hint(name: str) -> str:

@@ -199,10 +199,23 @@ def ready(environment: Environment, home: Path) -> bool:
 
 def _stands(place: Path) -> bool:
     """Whether it is there with its Python, and holds what it was built with: a run may have installed something."""
-    if not (place / READY).exists():
+    if not (place / READY).exists() or _served_folders(place) is None:
         return False
     record = place / INSTALLED
-    return not record.exists() or ((place / "bin" / "python").exists() and record.read_text() == _installed(place))
+    if not record.exists():
+        return True
+    return (place / "bin" / "python").exists() and record.read_bytes() == _installed(place).encode()
+
+
+def _served_folders(place: Path) -> set[str] | None:
+    """The folders that the bundle serves in place of what would be installed; None where the record is torn."""
+    try:
+        found = json.loads((place / SERVED).read_bytes())
+    except FileNotFoundError:
+        return set()
+    except (ValueError, RecursionError):
+        return None
+    return {one for one in found if isinstance(one, str)} if isinstance(found, list) else None
 
 
 def _installed(place: Path) -> str:
@@ -275,8 +288,7 @@ def _make(environment: Environment, source: Source, root: Path, place: Path) -> 
 
 def served(environment: Environment, home: Path, directory: Path) -> tuple[LocalPackage, ...]:
     """The packages that the bundle serves, those among them that only uv could find."""
-    file = _place(environment, home) / SERVED
-    found = set(json.loads(file.read_text())) if environment.kind == "built" and file.is_file() else set()
+    found = (_served_folders(_place(environment, home)) if environment.kind == "built" else None) or set()
     known = environment.packages
     if environment.kind == "built" and _is_part(environment.reading, environment.wanted):
         known = tuple(one for one in known if one.directory in found)

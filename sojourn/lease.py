@@ -20,9 +20,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pydantic import Field
+
 from sojourn.decoding import decode_values
 from sojourn.ledger import Entry
-from sojourn.records import Exit, ExitReason, Hello, Hold, Lease, Machine, Outcome, RunState, Stop
+from sojourn.records import Exit, ExitReason, Hello, Hold, Lease, Machine, Outcome, Record, RunState, Stop
+from sojourn.shorthand import shortened
 
 HELLO_LIMIT_S = 900.0  # a machine that says nothing for this long after its creation is lost
 VISIBLE_LIMIT_S = 120.0  # machines that their own provider has not shown for this long are not there
@@ -202,23 +205,41 @@ def _came_to_its_end(one: Exit) -> bool:
     return one.exit_code == 0 and one.reason != "preempted" and not one.interrupted
 
 
+class _Intent(Record):
+    attempt: int
+    offer: int
+    name: str
+    request: dict[str, Any]
+
+
+class _Refusal(Record):
+    offer: int
+    reason: str
+
+
+class _Ordered(Record):
+    machines: dict[str, str] = Field(default_factory=dict)
+
+
 def _apply(state: State, entry: Entry) -> State:
-    body = entry.body
+    body, name = entry.body, f"entry {entry.sequence} of the ledger, {shortened(entry.kind, 40)!r},"
     match entry.kind:
         case "intent":
+            intent = decode_values(body, _Intent, name)
             if state.lost is not None:
                 state = State(after=state.offer)
             return replace(
-                state, attempt=body["attempt"], offer=body["offer"], name=body["name"], request=body["request"],
+                state, attempt=intent.attempt, offer=intent.offer, name=intent.name, request=intent.request,
                 intended_at=entry.at, sought_since=state.sought_since or entry.at,
             )  # fmt: skip
         case "refused":
-            tried = (*state.tried, (body["offer"], body["reason"]))
+            refusal = decode_values(body, _Refusal, name)
+            tried = (*state.tried, (refusal.offer, refusal.reason))
             return replace(state, tried=tried, refused_at=entry.at, request=None, offer=None)
         case "created":
             return replace(state, created_at=entry.at)
         case "ordered":
-            return replace(state, ordered_at=entry.at, names=body.get("machines", {}))
+            return replace(state, ordered_at=entry.at, names=decode_values(body, _Ordered, name).machines)
         case "lost":
             return replace(state, lost=decode_values(body, Outcome, "how an attempt was lost"))
         case "outcome":

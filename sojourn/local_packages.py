@@ -11,6 +11,7 @@ import ast
 import configparser
 import io
 import re
+import shlex
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +19,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
+from sojourn.errors import SpecError, first_line
 from sojourn.project import Project
 from sojourn.records import LocalPackage
+from sojourn.shorthand import shortened
 
 UNKNOWN = "0+unknown"
 DESCRIPTIONS = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -71,7 +74,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     """A TOML file, empty where it is none; whoever needs it says what is wrong with it."""
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 
@@ -84,7 +87,20 @@ def table(content: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def describe(folder: Path, root: Path) -> Found | None:
-    """The package that lies in a folder below the root; None where none is described."""
+    """The package that lies in a folder below the root; None where none is described.
+
+    Raises SpecError for a description that no tool could install from.
+    """
+    try:
+        return _described(folder, root)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SpecError(
+            f"{folder}: its package cannot be described: {shortened(first_line(error), 300)}",
+            hint=f"mend it until this works: uv build {shlex.quote(str(folder))}",
+        ) from error
+
+
+def _described(folder: Path, root: Path) -> Found | None:
     pyproject = read_toml(folder / "pyproject.toml")
     facts = _Facts()
     for look in (_standard, _poetry, _flit, _setup_cfg, _setup_py):
@@ -225,7 +241,7 @@ def _setup_py(facts: _Facts, pyproject: dict[str, Any], folder: Path) -> None:
 def _setup_call(text: str) -> dict[str, Any]:
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of what is nested too deep
         return {}
     names = {
         target.id: node.value

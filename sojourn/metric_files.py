@@ -22,7 +22,7 @@ DEPTH = 20
 VALUES = 20_000  # of one record; YAML's anchors make millions of a few lines
 LARGEST = 10**300  # a whole number beyond it is no float
 GUESSED = 200  # values of a file that nobody called one of metrics; with more it is one of predictions
-_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 _INTEGER = re.compile(r"\s*[-+]?\d{1,18}\s*", re.ASCII)
 
 

@@ -22,7 +22,7 @@ LINE_LIMIT = 2000  # characters of a line that are looked at
 STEP = "step"
 STEPS = "steps"  # how many there will be: only the user's own pattern says so
 _NAME = re.compile(r"[A-Za-z_][\w./:@-]{0,39}")
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _VALUE = rf"(?:'({_NUMBER}|nan|-?inf)'|({_NUMBER}|nan|-?inf))"
 # What is measured while it trains. A dict without any such name, or with more than numbers, is settings: `vars(args)`.
 _MEASURED = re.compile(r"loss|epoch(?!s)|acc|perplexity|ppl|f1|auc|error|score|reward|mse|mae|bleu|iou", re.IGNORECASE)

@@ -138,8 +138,9 @@ class Placings:
         found = {}
         for path in self._read():
             target = self.root / path
-            if target.is_file() and not target.is_symlink() and self._mark(path, target):
-                found[path] = target.stat().st_size
+            with suppress(OSError):  # a name that no file can have
+                if target.is_file() and not target.is_symlink() and self._mark(path, target):
+                    found[path] = target.stat().st_size
         return found
 
     def beside(self, paths: Iterable[str], run: str) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 
 from sojourn.omissions import in_a_line, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Left, Offer
 from sojourn.requirements import Lock
-from sojourn.shorthand import counted, format_clock, format_duration
+from sojourn.shorthand import counted, format_clock, format_duration, moment
 
 NEXT = 4  # kinds of offers shown after the first
 REMARKS = 5
@@ -92,7 +91,7 @@ def leaves(left: Left) -> str:
         "logs": left.logs,
     }
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in kinds.items() if size)
-    until = f"until {datetime.fromtimestamp(left.until):%d %b %Y}" if left.until else "until sojourn purge"
+    until = f"until {moment(left.until):%d %b %Y}" if left.until else "until sojourn purge"
     return f"{format_bytes(left.bytes)} in {left.store}{f' ({parts})' if parts else ''}, {until}"
 
 
@@ -222,8 +221,8 @@ def _makes(plan: Plan) -> str:
 
 def _gone_by(plan: Plan) -> str:
     at = plan.deadline_at + plan.launch.grace
-    another_day = datetime.fromtimestamp(at).date() != datetime.fromtimestamp(plan.created_at).date()
-    return f"{datetime.fromtimestamp(at):%a %d %b} {format_clock(at)}" if another_day else format_clock(at)
+    another_day = moment(at).date() != moment(plan.created_at).date()
+    return f"{moment(at):%a %d %b} {format_clock(at)}" if another_day else format_clock(at)
 
 
 def _kept(plan: Plan) -> str:

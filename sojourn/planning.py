@@ -306,6 +306,7 @@ def _budget(launch: Launch, read: int, resumes: int) -> Budget:
 
 def format_bytes(size: float) -> str:
     """`84 KB`, `1.9 GB`: powers of ten, as disks and clouds count."""
+    size = min(size, 1e24)  # a record may hold any whole number
     for unit in ("B", "KB", "MB", "GB"):
         if size < 999.5:
             return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 
 from sojourn.errors import SojournError, SupersededError, TeardownError
 from sojourn.leaving import count_left
@@ -16,6 +15,7 @@ from sojourn.orchestrator import Orchestrator
 from sojourn.planning import Plan
 from sojourn.receipt import write_receipt
 from sojourn.records import Receipt
+from sojourn.shorthand import moment
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def prove(orchestrator: Orchestrator, at_once: bool = False) -> Receipt:
 def still_standing(plan: Plan, receipt: Receipt, because: str = "") -> TeardownError:
     """What is not confirmed gone, and who ends it now."""
     names = ", ".join(f"{one.kind} {one.identity or one.name}" for one in receipt.standing)
-    ends = datetime.fromtimestamp(plan.deadline_at + plan.launch.grace)
+    ends = moment(plan.deadline_at + plan.launch.grace)
     timers = " and ".join(name for name in plan.capability.layers if name != "reaper")
     return TeardownError(
         f"{plan.run}: the receipt is {receipt.state}, {len(receipt.standing)} of {len(receipt.resources)} "

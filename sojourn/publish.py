@@ -6,7 +6,6 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +21,7 @@ from sojourn.placing import Placings, Stands, holds
 from sojourn.planning import Plan
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Outcome, Record
+from sojourn.shorthand import moment
 
 NAMED = 3  # files of a sentence
 _COSTS_ITSELF = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
@@ -197,7 +197,7 @@ def _cause(stands: Stands) -> str:
         return f"of the newer run {stands.run}"
     if stands.whose == "elsewhere":
         return "behind a link that leads out of the project"
-    since = f" since {datetime.fromtimestamp(stands.since):%d %b %H:%M}" if stands.since else ""
+    since = f" since {moment(stands.since):%d %b %H:%M}" if stands.since else ""
     return f"yours{since}, and kept"
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-import time
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from sojourn.records import GpuNeed
 
 LONGEST_S = 366 * 86400.0
+LAST_AT = 253_370_764_800.0  # the year 9999, UTC, which is the same year everywhere
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(?:\s*(\d+(?:\.\d+)?)\s*([smhd]))+\s*", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.ASCII)
@@ -53,7 +54,17 @@ def format_seconds(seconds: float) -> str:
 
 def format_clock(at: float) -> str:
     """`16:42:00`: a time of day, local."""
-    return time.strftime("%H:%M:%S", time.localtime(at))
+    return f"{moment(at):%H:%M:%S}"
+
+
+def moment(at: float) -> datetime:
+    """A record's time, local; one that no calendar has is the first or the last that it has."""
+    return datetime.fromtimestamp(min(max(at, 0.0), LAST_AT))
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text, or its beginning where it is longer than so many characters."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def counted(number: int, thing: str) -> str:
@@ -146,7 +157,7 @@ def _command(value: object) -> object:
     if isinstance(value, str):
         return _text_or_words(value.strip())
     for word in value if isinstance(value, (list, tuple)) else ():
-        if word in _SIGNS:
+        if isinstance(word, str) and word in _SIGNS:
             raise ValueError(
                 f"{word!r} is a sign for a shell, and a list starts one program: write the command as one text, "
                 "with quotes around what is an argument"

@@ -41,6 +41,7 @@ from sojourn.shorthand import (
     Text,
     Words,
     parse_gpu,
+    shortened,
 )  # fmt: skip
 
 COMMAND_LINE = "command line"
@@ -51,7 +52,7 @@ _EITHER = ((("command",), ("stage",)), (("machine",), ("gpu", "cpus", "memory"))
 class Launch(BaseModel):
     """One run as the user asks for it. Every field has a default but the thing to run."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=form.shape)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=form.shape)
 
     command: CommandText | None = Field(
         default=None,
@@ -257,6 +258,7 @@ def make_launch(values: Mapping[str, Any], origin: str, flags: Collection[str] =
     return launch
 
 
+WORDS = 300
 _VALUES = reprlib.Repr()
 _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
 
@@ -264,13 +266,13 @@ _VALUES.maxstring = _VALUES.maxother = _VALUES.maxlong = 200
 def _sentence(error: ValidationError, origin: str, flags: Collection[str]) -> SpecError:
     first = error.errors()[0]
     origin = COMMAND_LINE if first["loc"][0] in flags else origin
-    field = ".".join(str(part) for part in first["loc"])
+    field = shortened(".".join(str(part) for part in first["loc"]), WORDS)
     if first["type"] == "extra_forbidden":
         return SpecError(
             f"{origin}: launch: unknown key {field!r}, {meant(field, Launch.model_fields)}", hint=_all_fields()
         )
     name = str(first["loc"][0])
-    says = first["msg"].removeprefix("Value error, ")
+    says = shortened(first["msg"].removeprefix("Value error, "), WORDS)
     says = says if first["type"] == "value_error" else says[0].lower() + says[1:]
     shown = _VALUES.repr(first["input"])  # YAML's anchors make a value of a megabyte out of a few lines
     value = "" if shown in says else f"{shown}: "

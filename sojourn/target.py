@@ -7,7 +7,6 @@ then brings.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from sojourn.errors import SpecError
+from sojourn.local_packages import read_toml, table
 from sojourn.records import Offer, Record
 
 if TYPE_CHECKING:
@@ -163,11 +163,10 @@ def _required(directory: Path, script: Path | None) -> SpecifierSet | None:
         with suppress(InvalidSpecifier):
             return SpecifierSet(found[1]) if found else None
         return None
-    file = directory / "pyproject.toml"
+    said = table(read_toml(directory / "pyproject.toml"), "project").get("requires-python")
     try:
-        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}) if file.is_file() else {}
-        return SpecifierSet(project["requires-python"]) if "requires-python" in project else None
-    except (ValueError, InvalidSpecifier):
+        return SpecifierSet(said) if isinstance(said, str) else None
+    except InvalidSpecifier:
         return None  # uv says what is wrong with it, and where
 
 

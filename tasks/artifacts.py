@@ -26,7 +26,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.reap import Finding
 from sojourn.records import Attempt, Outcome, Receipt, Resource
 from sojourn.report import Report
-from sojourn.shorthand import counted, format_duration, format_seconds
+from sojourn.shorthand import counted, format_duration, format_seconds, moment
 
 CHARTS = 4
 TAIL = 30  # lines of a log
@@ -97,7 +97,7 @@ def _plain(text: str) -> str:
 
 def _clock(at: float) -> str:
     """`02:05:39 UTC`, or `29 Nov 02:05:39 UTC` for another day than today."""
-    then = datetime.fromtimestamp(at).astimezone()
+    then = moment(at).astimezone()
     return f"{then:%H:%M:%S %Z}" if then.date() == datetime.now().date() else f"{then:%d %b %H:%M:%S %Z}"
 
 

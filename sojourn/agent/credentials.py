@@ -77,6 +77,6 @@ def _printed(words: list[str]) -> tuple[Credentials, float]:
         return Credentials(said["AccessKeyId"], said["SecretAccessKey"], said.get("SessionToken") or ""), until
     except subprocess.TimeoutExpired as error:
         raise OSError(errno.ETIMEDOUT, f"{words[0]} gave no credentials in {COMMAND_LIMIT_S:.0f} s") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         why = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["it printed none"]
         raise OSError(errno.EACCES, f"no credentials: {why[0]}") from error

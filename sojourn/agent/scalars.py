@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -32,6 +33,7 @@ SLOWEST_S = 30.0
 SHARE = 50  # a walk through the tree takes at most one part in so many of the time
 READ_LIMIT = 1 << 20
 FILE_LIMIT = 1 << 20  # a larger file holds no metrics
+VALUES = 20_000  # of one record
 NAMES = 64
 GUESSED = 40  # names of a file that nobody called one of metrics; with more it is one of predictions
 POINTS = 50  # of one name, from one look
@@ -42,7 +44,7 @@ _METRICS = re.compile(
     re.IGNORECASE,
 )
 _TABLES = (".csv", ".tsv", ".jsonl")  # a record a line, and more lines as time goes on
-_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 
 # source, folder, name, step, value, at: sojourn.records.Scalar
 Point = Tuple[str, str, str, Union[float, None], Union[float, None], float]
@@ -154,17 +156,18 @@ class Scalars:
             sign = sign_of(state)
             if sign == self._known.get(path) or sign.size > FILE_LIMIT:
                 return []
-            with open(full, encoding="utf-8") as file:
-                records = _records(path, file.read())
-        except (OSError, ValueError, RecursionError, csv.Error):
-            return []  # gone, or in the middle of being written
+            with open(full, "rb") as file:
+                records = numbers(path, file.read())
+        except OSError:
+            return []  # gone meanwhile
+        if records is None:
+            return []  # in the middle of being written
         self._known[path] = sign
         seen, self._lines[path] = self._lines.get(path, 0), len(records)
         if not path.lower().endswith(_TABLES) or len(records) < seen:
             seen = 0  # written anew
         points: list[Point] = []
-        for record in records[seen:]:
-            values = dict(flat(record))
+        for values in records[seen:]:
             step = values.pop("step", None)
             points += [("file", path, name, step, finite(value), state.st_mtime) for name, value in values.items()]
         return points
@@ -172,9 +175,9 @@ class Scalars:
     def _count(self, path: str) -> int:
         """The records of a table that lay there before the script."""
         try:
-            with open(os.path.join(self._root, path), encoding="utf-8") as file:
-                return len(_records(path, file.read(FILE_LIMIT)))
-        except (OSError, ValueError, csv.Error):
+            with open(os.path.join(self._root, path), "rb") as file:
+                return len(numbers(path, file.read(FILE_LIMIT)) or ())
+        except OSError:
             return 0
 
     def _owned(self, path: str, points: list[Point]) -> list[Point]:
@@ -216,6 +219,15 @@ class Scalars:
 def looks_like_metrics(path: str) -> bool:
     """Whether a file's name says that it holds metrics: `metrics.json`, `eval_results.json`, `metrics.csv`."""
     return _METRICS.fullmatch(posixpath.basename(path)) is not None
+
+
+def numbers(path: str, body: bytes) -> list[dict[str, float]] | None:
+    """The numbers of each record of a file of metrics, by dotted name; None where it cannot be read."""
+    try:
+        records = _records(path, body.decode("utf-8-sig"))
+        return [dict(itertools.islice(flat(record), VALUES)) for record in records]
+    except (ValueError, RecursionError, csv.Error):
+        return None
 
 
 def _records(path: str, text: str) -> list[Any]:
