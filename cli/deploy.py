@@ -39,14 +39,15 @@ def deploy(
 
     Example: sojourn deploy --source git:https://example.com/digits.git@main
     """
-    from cli.console import out
+    from cli.console import out, show_warning
     from cli.modules import check_modules
-    from cli.server import find_server
+    from cli.server import connected, find_server
 
     check_modules("deployments")
-    api = find_server()
+    server = find_server()
+    if server.word:
+        show_warning(server.word)
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from deployments import notice
     from deployments.rehearsal import doubts
@@ -55,7 +56,7 @@ def deploy(
 
     values = {"SOJOURN_SOURCE": _absolute(source), "SOJOURN_POOL": pool}
     timetable = read_timetable(file or OURS, values, tuple(names or ()))
-    with temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+    with connected(server), get_client(sync_client=True) as client:
         certain = _tell(list(doubts(timetable, data_home())))
         changes = list(differences(client, timetable))
         for timed, change in changes:
@@ -73,7 +74,7 @@ def deploy(
             if not dry_run:
                 notice.apply(client, wanted)
     same = len(timetable) - len(changes)
-    said = f"{len(changes)} {'would change' if dry_run else 'changed'}, {same} as they should be, at {api}"
+    said = f"{len(changes)} {'would change' if dry_run else 'changed'}, {same} as they should be, at {server.api}"
     out.print(said, markup=False)
     if changes and not dry_run:
         command = f"sojourn prefect worker start --pool {shlex.quote(pool)} --type process"

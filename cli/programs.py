@@ -29,6 +29,8 @@ def prefect(words: Words = None) -> None:
         address = find_address()
         if not address.configured:
             os.environ["PREFECT_API_URL"] = address.api
+        if address.login:
+            os.environ["PREFECT_API_AUTH_STRING"] = address.login
     _become("prefect", words)
 
 

@@ -13,6 +13,7 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
+    from cli.server import Address
     from sojourn.journey import Journey
     from sojourn.mailbox import Mailbox
     from sojourn.planning import Plan
@@ -74,12 +75,13 @@ def _everything(
     for finding in find(stores, providers, _journey_of, now=time.time(), dry_run=dry_run, project=project):
         found.append(finding)
         yield finding
-    api = _server()
-    for store in stores if api else ():
-        yield from _mended(store, api, dry_run, found)
+    server = _server()
+    if server is not None:
+        for store in stores:
+            yield from _mended(store, server, dry_run, found)
 
 
-def _server() -> str | None:
+def _server() -> Address | None:
     """A Prefect server that takes us; one that refuses is told of, and machines are ended without it."""
     from cli.console import show_warning
     from cli.server import running_server
@@ -92,16 +94,16 @@ def _server() -> str | None:
         return None
 
 
-def _mended(store: Store, api: str | None, dry_run: bool, found: list[Finding]) -> Iterator[Finding]:
+def _mended(store: Store, server: Address, dry_run: bool, found: list[Finding]) -> Iterator[Finding]:
     """What Prefect believes wrongly."""
     from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL, temporary_settings
 
+    from cli.server import connected
     from sojourn.errors import SojournError
     from tasks.mend import mend
 
     # The sweep has told of a store that cannot be asked.
-    with suppress(SojournError), temporary_settings({PREFECT_API_URL: api}), get_client(sync_client=True) as client:
+    with suppress(SojournError), connected(server), get_client(sync_client=True) as client:
         yield from mend(client, store, now=time.time(), dry_run=dry_run, found=found)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cli.aside import Aside
+    from cli.server import Address
     from cli.view import View
     from sojourn.errors import SojournError
     from sojourn.planning import Plan
@@ -40,15 +41,17 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     with suppress(Exception):  # settings that cannot be read are told of when the server is looked for
         _import_ahead("prefect.settings")
     plan = aside.first()  # before a server is started: what is refused leaves nothing behind
-    api = _reach_server(lambda: view.plan(plan))
-    if isinstance(api, SojournError):
+    server = _reach_server(lambda: view.plan(plan))
+    if isinstance(server, SojournError):
         aside.end()
-        return _unrecorded(plan, view, api, otherwise)
-    return _record(plan, view, api, aside, otherwise)
+        return _unrecorded(plan, view, server, otherwise)
+    if server.word:
+        view.listener.warn(server.word)
+    return _record(plan, view, server, aside, otherwise)
 
 
-def _reach_server(meanwhile: Callable[[], None]) -> str | SojournError:
-    """The URL of an API that takes us, or why there is none; Prefect is imported while a server starts."""
+def _reach_server(meanwhile: Callable[[], None]) -> Address | SojournError:
+    """An API that takes us, or why there is none; Prefect is imported while a server starts."""
     from cli.server import seek_server
     from sojourn.errors import SojournError
 
@@ -80,7 +83,9 @@ def leave(code: int) -> None:
         os._exit(code)
 
 
-def _record(plan: Plan, view: View, api: str, aside: Aside[Plan], otherwise: Callable[[Plan, View], Report]) -> Report:
+def _record(
+    plan: Plan, view: View, server: Address, aside: Aside[Plan], otherwise: Callable[[Plan, View], Report]
+) -> Report:
     from cli.interrupts import interruptible
     from cli.refusals import call_refusal
     from flows.train import train as flow
@@ -93,7 +98,7 @@ def _record(plan: Plan, view: View, api: str, aside: Aside[Plan], otherwise: Cal
 
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
     try:
-        with _settings(api), session(plan, view.listener, interruptible, aside.call):
+        with _settings(server), session(plan, view.listener, interruptible, aside.call):
             state = flow(plan.launch, plan.directory, return_state=True)
     except Exception as error:  # the engine could not tell the server how the run ended, and the store knows
         report, refused = mailbox.read("report", Report), call_refusal(error)
@@ -104,7 +109,7 @@ def _record(plan: Plan, view: View, api: str, aside: Aside[Plan], otherwise: Cal
             raise TransientError(refused.message, hint=f"continue the run: sojourn attach {plan.run}") from error
         if report is None:
             raise
-        _lost.append(api)
+        _lost.append(server.api)
         view.listener.warn("Prefect did not hear how the run ended; put its record right: sojourn reap")
         return report
     finally:
@@ -116,19 +121,14 @@ def _record(plan: Plan, view: View, api: str, aside: Aside[Plan], otherwise: Cal
     return report
 
 
-def _settings(api: str) -> AbstractContextManager[object]:
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_CLIENT_MAX_RETRIES,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        temporary_settings,
-    )
+def _settings(server: Address) -> AbstractContextManager[object]:
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+
+    from cli.server import connected
 
     # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
     # By default each call waits a minute for a server that is gone; a person who waits for a run must not.
-    return temporary_settings(
-        {PREFECT_API_URL: api, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: 1}
-    )
+    return connected(server, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: 1})
 
 
 def _keep_prefect_quiet() -> None:

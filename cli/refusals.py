@@ -27,11 +27,14 @@ _OF_OBJECTS = ("ObjectNotFound", "ObjectAlreadyExists", "ObjectLimitReached", "O
 _KNOWN_BY_CLOUD = "/block_types/slug/secret"  # every workspace has it; Cloud has no version to ask for
 
 
-def server_refusal(api: str) -> SojournError | None:
-    """Why this Prefect API cannot be used, or None when it can. Raises SpecError for settings that are broken."""
+def server_refusal(api: str, login: str | None = None) -> SojournError | None:
+    """Why this Prefect API cannot be used, or None when it can. Raises SpecError for settings that are broken.
+
+    `login` goes before the user's own.
+    """
     _check_url(api)
     with readable_settings():
-        request = _request(api)
+        request = _request(api, login)
     try:
         with urllib.request.urlopen(request, timeout=ASK_LIMIT_S, context=_trust()) as answer:
             return _of_answer(api, answer.read(100_000))
@@ -88,15 +91,16 @@ def call_refusal(error: BaseException) -> SojournError | None:
     return None
 
 
-def _request(api: str) -> urllib.request.Request:
+def _request(api: str, login: str | None) -> urllib.request.Request:
     from prefect.client.constants import SERVER_API_VERSION
     from prefect.settings import get_current_settings
 
     settings = get_current_settings()
     headers = {"X-PREFECT-API-VERSION": SERVER_API_VERSION, "User-Agent": "sojourn"}
     headers |= {name: str(value) for name, value in settings.client.custom_headers.items()}
-    if settings.api.auth_string:
-        token = base64.b64encode(settings.api.auth_string.get_secret_value().encode()).decode()
+    login = login or (settings.api.auth_string.get_secret_value() if settings.api.auth_string else None)
+    if login:
+        token = base64.b64encode(login.encode()).decode()
         headers["Authorization"] = f"Basic {token}"
     elif settings.api.key:
         headers["Authorization"] = f"Bearer {settings.api.key.get_secret_value()}"

@@ -4,46 +4,71 @@ What we start is written down with its process id and start time, so that `sojou
 ends that very process and never a server that somebody else started. Prefect's own
 `server start --background` is not used: its pid file survives a crash or a reboot, and
 then no server is ever started again.
+
+A server of ours takes nobody but its user: it wants a password, which lies in a file that only
+the user may read, and its pages are the only ones that a browser lets ask it. Whose a server
+is that nobody configured is asked of the system before anything is said to it.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import secrets
 import signal
+import stat
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
+from cli.listeners import is_free, listener
 from cli.refusals import readable_settings, server_refusal
+from sojourn import surroundings
 from sojourn.agent import files, processes
 from sojourn.errors import SojournError, TransientError
-from sojourn.runs import data_home
+from sojourn.runs import data_home, provide_home
+
+if TYPE_CHECKING:
+    from prefect.settings import Settings
 
 PROBE_S = 1.0
 BUSY_S = 8.0  # what a server gets that has taken the connection
 START_LIMIT_S = 15.0  # what a run waits; the first start of all makes the database and may take longer
 STOP_LIMIT_S = 15.0
+PORTS = 50  # how many after the usual one are tried where others have it
+_LOCAL = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where runs are recorded, and whether the user chose the place."""
+    """Where runs are recorded, whether the user chose the place, and the login that a server of ours wants."""
 
     api: str
     ui: str
     configured: bool
+    login: str | None = field(default=None, repr=False)
+    word: str | None = field(default=None, compare=False)  # what its user should know
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens, if that is a number."""
+        try:
+            return urlsplit(self.api).port
+        except ValueError:
+            return None
 
 
-def find_server(limit_s: float = START_LIMIT_S) -> str:
-    """The URL of an API that takes us: the configured one, a local one, or one started now.
+def find_server(limit_s: float = START_LIMIT_S) -> Address:
+    """An API that takes us: the configured one, a local one, or one started now.
 
     One that is not healthy within `limit_s` goes on starting, and the next command finds it.
     Raises the SojournError that says why there is none, or why it refuses us.
@@ -51,19 +76,21 @@ def find_server(limit_s: float = START_LIMIT_S) -> str:
     return seek_server(limit_s)()
 
 
-def seek_server(limit_s: float = START_LIMIT_S) -> Callable[[], str]:
+def seek_server(limit_s: float = START_LIMIT_S) -> Callable[[], Address]:
     """Begin what `find_server` does, and leave the waiting to what is returned."""
     address, home = find_address(), data_home()
-    if address.configured or _healthy(address.api):
-        return lambda: _accepted(address.api)
+    if address.configured or _is_here(address):
+        return lambda: _accepted(address)
+    if past_proxy := _past_proxy(address):
+        raise past_proxy
     end = time.monotonic() + limit_s
-    _start(address.api, home)
+    started = _start(address, home)
 
-    def wait() -> str:
-        _within(end - time.monotonic(), lambda: _healthy(address.api) or _ours(home) is None)
-        if not _healthy(address.api):
+    def wait() -> Address:
+        _within(end - time.monotonic(), lambda: _is_here(started) or _ours(home) is None)
+        if not _is_here(started):
             raise _absence(home)
-        return _accepted(address.api)
+        return _accepted(started)
 
     return wait
 
@@ -74,36 +101,60 @@ def find_address() -> Address:
         from prefect.settings import get_current_settings
 
         settings = get_current_settings()
-        local = f"http://127.0.0.1:{settings.server.api.port}"
+        home = data_home()
         if settings.api.url:
             ui = settings.ui_url or settings.api.url.removesuffix("/api")
-            return Address(settings.api.url, ui, configured=True)
-    return Address(f"{local}/api", local, configured=False)
+            own = _login(home) if not settings.api.auth_string and _names_ours(settings.api.url, home) else None
+            return Address(settings.api.url, ui, configured=True, login=own)
+        return _address_of_ours(home) or _address_here(settings.server.api.port)
 
 
-def running_server() -> str | None:
-    """The URL of an API that answers now, if any; starts nothing. Raises SojournError for one that refuses us."""
+def running_server() -> Address | None:
+    """An API that answers now, if any; starts nothing. Raises SojournError for one that refuses us."""
     address = find_address()
-    return _accepted(address.api) if address.configured or _healthy(address.api) else None
+    return _accepted(address) if address.configured or _is_here(address) else None
+
+
+def connected(address: Address, more: dict[Any, Any] | None = None) -> AbstractContextManager[object]:
+    """Prefect's settings under which its client talks to this server."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+    login = {PREFECT_API_AUTH_STRING: address.login} if address.login else {}
+    return temporary_settings({PREFECT_API_URL: address.api, **login, **(more or {})})
 
 
 def describe_server() -> tuple[Literal["good", "weak", "missing"], str, str]:
     """How it stands with the server, a sentence about it, and what mends it. Starts nothing."""
     try:
-        api = running_server()
+        address = running_server()
     except SojournError as error:
         return "weak" if isinstance(error, TransientError) else "missing", error.message, error.hint or "sojourn ui"
-    if api is not None:
-        return "good", f"a server answers at {api}", "sojourn ui"
+    if address is not None:
+        return ("weak" if address.word else "good"), address.word or f"a server answers at {address.api}", "sojourn ui"
     if _ours(home := data_home()):
         return "weak", _absence(home).message, "sojourn ui"
     return "weak", "no server runs; the first run starts one in the background", "sojourn ui"
 
 
-def _accepted(api: str) -> str:
-    if refused := server_refusal(api):
+def password_file() -> Path:
+    """What the pages of a server of ours ask for."""
+    return data_home() / "prefect-server.password"
+
+
+def _accepted(address: Address) -> Address:
+    refused = _past_proxy(address) or server_refusal(address.api, address.login)
+    if refused:
         raise refused
-    return api
+    return address
+
+
+def _past_proxy(address: Address) -> TransientError | None:
+    """A server of this host is asked by no proxy, which would read the password, and lead to its own 127.0.0.1."""
+    ways = urllib.request.getproxies()
+    if address.configured or not {"http", "all"} & ways.keys() or urllib.request.proxy_bypass("127.0.0.1"):
+        return None
+    said = f"your settings send what is meant for {address.api} to a proxy"
+    return TransientError(said, hint="export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost")
 
 
 def _absence(home: Path) -> TransientError:
@@ -132,6 +183,68 @@ def log_file() -> Path:
     return data_home() / "prefect-server.log"
 
 
+# --- on this host -------------------------------------------------------------------------
+
+
+def _address_of_ours(home: Path) -> Address | None:
+    """Where the server stands that we started."""
+    written = files.read(str(_record(home))) if _ours(home) else None
+    if written is None:
+        return None
+    api = str(written["api"])
+    word = None
+    if not written.get("locked"):
+        word = f"the Prefect server at {api} was started by an earlier Sojourn and takes everybody on this host; "
+        word += "end it, and the next run starts one with a password: sojourn ui --stop"
+    return Address(api, api.removesuffix("/api"), configured=False, login=_login(home), word=word)
+
+
+def _address_here(usual: int) -> Address:
+    """Where a server of this user's stands, or where ours will: no other program's port."""
+    taken: object = None
+    for port in range(usual, min(usual + PORTS, 65536)):
+        there, local = listener(port), f"http://127.0.0.1:{port}"
+        if port == usual and there is not None and there.is_mine and _is_prefect(f"{local}/api"):
+            return Address(f"{local}/api", local, configured=False)
+        if there is None and is_free(port):
+            word = f"port {usual} is taken by {taken}: Sojourn's Prefect server is at {local}" if taken else None
+            return Address(f"{local}/api", local, configured=False, word=word)
+        taken = taken or there or "a connection of another program"
+    hint = "name another: export PREFECT_SERVER_API_PORT=PORT"
+    raise TransientError(f"no port from {usual} on is free for a Prefect server", hint=hint)
+
+
+def _names_ours(api: str, home: Path) -> bool:
+    """Whether a configured address is that of the server that we started."""
+    ours, pid = _address_of_ours(home), _ours(home)
+    try:
+        place = urlsplit(api)
+        if ours is None or pid is None or place.hostname not in _LOCAL or place.port != ours.port:
+            return False
+    except ValueError:
+        return False
+    there = listener(ours.port) if ours.port else None
+    return there is not None and there.is_held_by(pid)
+
+
+def _is_here(address: Address) -> bool:
+    """Whether a Prefect server of this user's answers there."""
+    there = listener(address.port) if address.port else None
+    return there is not None and there.is_mine and _is_prefect(address.api)
+
+
+def _is_prefect(url: str, patience_s: float = PROBE_S) -> bool:
+    """Whether its health is told there as Prefect tells it; one that is busy is not away."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(f"{url}/health", timeout=patience_s) as answer:
+            return answer.status == 200 and isinstance(json.loads(answer.read(1000)), bool | str)
+    except TimeoutError:  # it took the connection
+        return patience_s >= BUSY_S or _is_prefect(url, BUSY_S)
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
 def _record(home: Path) -> Path:
     return home / "prefect-server.json"
 
@@ -145,32 +258,66 @@ def _ours(home: Path) -> int | None:
     return process.pid if process and process.start == written["start_time"] else None
 
 
-def _start(api: str, home: Path) -> None:
-    """Start a server that stays for the runs to come, unless one was started already."""
+def _start(address: Address, home: Path) -> Address:
+    """Start a server that stays for the runs to come, unless one was started already; where it stands."""
     with _locked(home):
-        if _ours(home) is not None or _healthy(api):
-            return
-        pid = _spawn(api.removesuffix("/api").rpartition(":")[2], log_file())
+        there = _address_of_ours(home)
+        if there is not None:
+            return there
+        login = _provide_login()
+        pid = _spawn(address, login, log_file())
         process = processes.process(pid)
         if process is not None:
-            written = {"pid": pid, "start_time": process.start, "boot_id": processes.boot_id(), "api": api}
-            files.write(str(_record(home)), written)
+            written = {"pid": pid, "start_time": process.start, "boot_id": processes.boot_id(), "api": address.api}
+            files.write(str(_record(home)), {**written, "locked": True})
+        return replace(address, login=login)
 
 
-def _spawn(port: str, log: Path) -> int:
+def _login(home: Path) -> str | None:
+    """What the server that we started wants to hear; None for one of an earlier version, which asks nobody."""
+    written = files.read(str(_record(home))) or {}
+    return _password() if written.get("locked") else None
+
+
+def _password() -> str | None:
+    try:
+        return password_file().read_text(encoding="utf-8").strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def _provide_login() -> str:
+    """The user's own choice, or the one in the file, which is made anew where others could have read it."""
+    chosen = _settings().server.api.auth_string
+    file = password_file()
+    known = _password() if _is_private(file) else None
+    login = chosen.get_secret_value() if chosen else known or f"sojourn:{secrets.token_urlsafe(32)}"
+    if login != known:
+        file.unlink(missing_ok=True)
+        with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+            opened.write(f"{login}\n")
+    return login
+
+
+def _is_private(file: Path) -> bool:
+    try:
+        told = file.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(told.st_mode) and told.st_uid == os.geteuid() and not told.st_mode & 0o077
+
+
+def _spawn(address: Address, login: str, log: Path) -> int:
     # Started at / because `python -m` puts the current directory before Prefect's own modules. The
     # shell is the first half of a double fork: the server belongs to nobody's terminal.
+    port = str(address.port)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-    settings = {
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        # Kept in memory, a concurrency slot is lost with a restart, and its run is crashed minutes later.
-        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-    }
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o600)
     started = subprocess.run(
         ["/bin/sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
         cwd="/",
-        env={**settings, **{name: value for name, value in os.environ.items() if name != "PYTHONPATH"}},
+        env={**_defaults(address), **surroundings.of_server(), "PREFECT_SERVER_API_AUTH_STRING": login},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -180,14 +327,28 @@ def _spawn(port: str, log: Path) -> int:
     return int(started.stdout)
 
 
-def _healthy(url: str, patience_s: float = PROBE_S) -> bool:
-    try:
-        with urllib.request.urlopen(f"{url}/health", timeout=patience_s) as answer:
-            return bool(answer.status == 200)
-    except TimeoutError:  # it took the connection, so it is busy and not away
-        return patience_s < BUSY_S and _healthy(url, BUSY_S)
-    except (OSError, ValueError, HTTPException):
-        return False
+def _defaults(address: Address) -> dict[str, str]:
+    """Settings of a server of ours, where the user has not chosen: nobody's pages but its own may ask it."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        # Kept in memory, a concurrency slot is lost with a restart, and its run is crashed minutes later.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
+    chosen = _settings().server.api.model_fields_set
+    if "csrf_protection_enabled" not in chosen:
+        defaults["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"
+    if "cors_allowed_origins" not in chosen:
+        origins = ",".join(f"http://{host}:{address.port}" for host in _LOCAL)
+        defaults["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = origins
+    return defaults
+
+
+def _settings() -> Settings:
+    with readable_settings():
+        from prefect.settings import get_current_settings
+
+        return get_current_settings()
 
 
 def _within(limit_s: float, reached: Callable[[], bool]) -> bool:
@@ -202,7 +363,7 @@ def _within(limit_s: float, reached: Callable[[], bool]) -> bool:
 @contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """One command at a time starts or stops the server."""
-    home.mkdir(parents=True, exist_ok=True)
+    provide_home(home)
     with (home / "prefect-server.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import sys
 import webbrowser
@@ -23,19 +24,24 @@ def ui(
     Example: sojourn ui --no-browser
     """
     from cli.console import out, show_warning
-    from cli.server import find_address, find_server, stop_server
+    from cli.server import find_address, find_server, password_file, stop_server
     from sojourn.errors import AccessError
 
     if stop:
         pid = stop_server()
         out.print(f"Stopped the Prefect server {pid}." if pid else "No Prefect server runs that Sojourn started.")
         return
-    address = find_address()
     try:
-        find_server(START_LIMIT_S)
+        address = find_server(START_LIMIT_S)
     except AccessError as error:  # its pages ask for a login themselves
         show_warning(f"{error.message}\n  {error.hint}")
+        address = find_address()
+    if address.word:
+        show_warning(address.word)
     out.print(f"Prefect: {address.ui}   (end a server that Sojourn started: sojourn ui --stop)", markup=False)
+    if address.login:
+        read = f"cat {shlex.quote(str(password_file()))}"
+        out.print(f"Its pages ask for a password once, the whole line of: {read}", markup=False)
     if "SSH_CONNECTION" in os.environ and not address.configured:
         port = urlsplit(address.ui).port
         out.print(f"From your own computer: ssh -L {port}:127.0.0.1:{port} {socket.gethostname()}", markup=False)

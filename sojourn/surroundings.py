@@ -1,0 +1,45 @@
+"""What processes that we leave running keep of a terminal's environment: what they need, and no key of anybody's.
+
+A process's environment can be read for as long as it lives, by every program of the same user:
+a script would find there what its own environment leaves out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from sojourn.agent.launch import PASSED, PASSED_PREFIXES
+
+_SYSTEM = frozenset(
+    [
+        *PASSED.split(),
+        *"ALL_PROXY all_proxy CURL_CA_BUNDLE NIX_SSL_CERT_FILE DYLD_LIBRARY_PATH DYLD_FALLBACK_LIBRARY_PATH".split(),
+        *"SYSTEMD_EXEC_PID DBUS_SESSION_BUS_ADDRESS PYTHONHOME PYTHONUTF8 PYTHONIOENCODING PYTHONTZPATH".split(),
+        *"DO_NOT_TRACK SOJOURN_HOME".split(),
+    ]
+)
+_PREFIXES = (*PASSED_PREFIXES, "XDG_")
+_LOGINS_OF_CLIENTS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS")
+_CLOUD = ("AWS_",)
+
+
+def of_server(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """For a Prefect server: the system's, and Prefect's own settings without the logins of clients."""
+    prefect = {name: value for name, value in surroundings.items() if name.startswith("PREFECT_")}
+    for name in _LOGINS_OF_CLIENTS:
+        prefect.pop(name, None)
+    return _of_system(surroundings) | prefect
+
+
+def of_machine(secrets: Iterable[str], store: str, surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """For a machine that is this host: the system's, what its script is to get, and the keys of a store in a cloud."""
+    kept = _of_system(surroundings)
+    kept |= {name: surroundings[name] for name in secrets if name in surroundings}
+    if not store.startswith("file:"):
+        kept |= {name: value for name, value in surroundings.items() if name.startswith(_CLOUD)}
+    return kept
+
+
+def _of_system(surroundings: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in surroundings.items() if name in _SYSTEM or name.startswith(_PREFIXES)}
