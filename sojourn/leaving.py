@@ -23,7 +23,7 @@ def count_left(mailbox: Mailbox) -> Left:
     found = {"results": 0, "checkpoints": 0, "kept": 0, "logs": 0, "records": 0}
     for key, size in written.items():
         found[_kind(key, saved)] += size
-    found["records"] += sum(sizes(mailbox.control).values())
+    found["records"] += sum({**sizes(mailbox.control), **sizes(mailbox.orders)}.values())
     sent = {source: size for name in SENT for source, size in _files(_raw(mailbox, name))}
     own = {source: size for source, size in sent.items() if "://" not in source}  # data stays where it was
     until = mailbox.store.forgets(f"{mailbox.control}/plan.json")

@@ -1,34 +1,60 @@
 """The one place that knows how a run's objects are named in the store.
 
-Two roots, by who may write: `control/` belongs to the orchestrator and machines may
-only read it; `machine/` belongs to the machines of the run. Manifests are create-only,
-so what was committed once is never changed.
+Three roots, by who may do what: `control/` belongs to the orchestrator, and of it machines read
+the files that runs share by hash and the agent; `orders/` is what machines are told, which they
+read; `machine/` is what they write. A run's folders below the last two have a name that nobody can
+guess (`Plan.place`), and machines may list nothing above them: so a machine finds its own run alone.
+Manifests are create-only, so what was committed once is never changed.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sojourn.decoding import decode, decode_object
 from sojourn.errors import UnreadableError
-from sojourn.names import is_run_id
+from sojourn.names import is_place, is_run_id, run_folder, run_of
 from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.storage import ExistsError, Store
 
 R = TypeVar("R", bound=Record)
+ROOTS = ("control", "orders", "machine")
+TOLD = ("order", "stop", "exec")  # what machines read of their run
 
 
 class Mailbox:
-    """What orchestrator and machines of one run tell each other."""
+    """What orchestrator and machines of one run tell each other.
 
-    def __init__(self, store: Store, project: str, run: str) -> None:
+    `folders` are names that a listing found below `orders/` and `machine/` and that end in the run's.
+    """
+
+    def __init__(self, store: Store, project: str, run: str, folders: Collection[str] | None = None) -> None:
         self.store = store
         self.project = project
         self.run = run
         self.control = f"control/{project}/{run}"
-        self.machine = f"machine/{project}/{run}"
+        self._folders = folders
+        self._place: str | None = None
+
+    @property
+    def orders(self) -> str:
+        """Below this prefix lies what machines are told; for runs of earlier versions that is `control`."""
+        return f"orders/{self.project}/{self._folder}" if self.place else self.control
+
+    @property
+    def machine(self) -> str:
+        """Below this prefix lies what the machines write."""
+        return f"machine/{self.project}/{self._folder}"
+
+    @property
+    def place(self) -> str:
+        """What nobody can guess of the names of its folders; empty for a run of an earlier version."""
+        if self._place is None:
+            self._place = self._find_place()
+        return self._place or ""
 
     def blob_key(self, sha256: str) -> str:
         """The key of a file that goes to the machines; runs of a project share them."""
@@ -37,32 +63,40 @@ class Mailbox:
     # -- control: the orchestrator writes, machines read --
 
     def write(self, name: str, record: Record) -> None:
-        """Put `control/…/<name>.json`, replacing an older one."""
-        self.store.put(f"{self.control}/{name}.json", record.to_bytes())
+        """Put `<name>.json`, replacing an older one."""
+        self.store.put(self._key(name), record.to_bytes())
 
     def write_once(self, name: str, record: Record) -> bool:
-        """Create `control/…/<name>.json`; False when it was there already."""
+        """Create `<name>.json`; False when it was there already."""
         try:
-            self.store.create(f"{self.control}/{name}.json", record.to_bytes())
+            self.store.create(self._key(name), record.to_bytes())
         except ExistsError:
             return False
+        self._learn(name, record)
         return True
 
     def read(self, name: str, kind: type[R]) -> R | None:
-        """The record `control/…/<name>.json`, or None. Raises UnreadableError, as do all that read here."""
-        return self._record(f"{self.control}/{name}.json", kind)
+        """The record `<name>.json`, or None. Raises UnreadableError, as do all that read here."""
+        found = self._record(self._key(name), kind)
+        self._learn(name, found)
+        return found
 
     def raw(self, name: str) -> dict[str, Any] | None:
-        """The record `control/…/<name>.json` as plain JSON, for readers that must not mind which version wrote it."""
-        key = f"{self.control}/{name}.json"
+        """The record `<name>.json` as plain JSON, for readers that must not mind which version wrote it."""
+        key = self._key(name)
         body = self.store.find(key)
         return decode_object(body, key) if body is not None else None
 
     def clear(self, keep: Collection[str]) -> None:
         """Remove the run from the store, its plan first: from then on there is no such run."""
+        prefixes = self._prefixes()
         self.store.delete(f"{self.control}/plan.json")
-        self.store.clear(self.machine, keep)
-        self.store.clear(self.control, keep)
+        for prefix in prefixes:
+            self.store.clear(prefix, keep)
+
+    def sizes(self) -> dict[str, int]:
+        """The size of everything that is the run's, by key."""
+        return {key: size for prefix in self._prefixes() for key, size in self.store.sizes(prefix).items()}
 
     def send_agent(self, name: str, body: bytes) -> None:
         """Put the machines' program where they find it; again for each run, since a bucket forgets by age."""
@@ -82,7 +116,7 @@ class Mailbox:
 
     def attempts(self) -> list[int]:
         """The attempts that had an order, oldest first."""
-        return _numbers(self.store.keys(f"{self.control}/order"))
+        return _numbers(self.store.keys(f"{self.orders}/order"))
 
     def request_stop(self, stop: Stop) -> None:
         """Ask every agent of the run to stop its script; the first request stands."""
@@ -95,7 +129,7 @@ class Mailbox:
     def request_exec(self, attempt: int, request: ExecRequest) -> int:
         """Ask a machine to run a command; the request's number, over all machines of the attempt."""
         folder = f"exec/{attempt}"
-        number = len(self.store.keys(f"{self.control}/{folder}"))
+        number = len(self.store.keys(f"{self.orders}/{folder}"))
         while not self.write_once(f"{folder}/{number:08d}", request):
             number += 1
         return number
@@ -177,6 +211,39 @@ class Mailbox:
         """One commit; `what` is `out` or `ckpt`."""
         return self._record(f"{self._node(attempt, node)}/{what}/{sequence:08d}.json", Manifest)
 
+    def _key(self, name: str) -> str:
+        return f"{self.orders if name.split('/')[0] in TOLD else self.control}/{name}.json"
+
+    @property
+    def _folder(self) -> str:
+        return run_folder(self.run, self.place)
+
+    def _learn(self, name: str, record: Record | None) -> None:
+        place = getattr(record, "place", None) if name == "plan" else None
+        if is_place(place):
+            self._place = place
+
+    def _find_place(self) -> str | None:
+        """By the plan, or where that says nothing by a folder that no machine can have made; None without a plan."""
+        plan: dict[str, Any] | None = None
+        with suppress(UnreadableError):
+            plan = self.raw("plan")
+        if plan and is_place(plan.get("place")):
+            return str(plan["place"])
+        listed = next((name for name in self._named("orders") if name != self.run), None)
+        return listed[: -len(self.run) - 1] if listed else "" if plan else None
+
+    def _named(self, root: str) -> list[str]:
+        """The names of folders below a root that end in the run's id, of whatever place."""
+        return [name for name in self.store.folders(f"{root}/{self.project}") if run_of(name) == self.run]
+
+    def _prefixes(self) -> list[str]:
+        """Everything that is the run's, also where a machine wrote that had no business there; the plan's last."""
+        listed = self._folders if self._folders is not None else (*self._named("orders"), *self._named("machine"))
+        names = {self._folder, *listed}
+        below = [f"{root}/{self.project}/{name}" for name in sorted(names) for root in ("machine", "orders")]
+        return [*below, self.control]
+
     def _record(self, key: str, kind: type[R]) -> R | None:
         body = self.store.find(key)
         return None if body is None else decode(body, kind, key)
@@ -187,13 +254,15 @@ class Mailbox:
 
 def projects(store: Store) -> list[str]:
     """Every project that has something in the store."""
-    return sorted({*store.folders("control"), *store.folders("machine")})
+    return sorted({project for root in ROOTS for project in store.folders(root)})
 
 
 def runs_of(store: Store, project: str) -> list[Mailbox]:
-    """Every run of a project of which something is in the store, on either side."""
-    names = {*store.folders(f"control/{project}"), *store.folders(f"machine/{project}")}
-    return [Mailbox(store, project, name) for name in sorted(names) if is_run_id(name)]
+    """Every run of a project of which something is in the store, whoever wrote it."""
+    folders: dict[str, set[str]] = {}
+    for name in (name for root in ROOTS for name in store.folders(f"{root}/{project}")):
+        folders.setdefault(run_of(name) or "", set()).add(name)
+    return [Mailbox(store, project, run, folders[run]) for run in sorted(folders) if is_run_id(run)]
 
 
 def blobs(project: str) -> str:

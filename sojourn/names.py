@@ -28,6 +28,7 @@ _ANIMALS = (
     "robin seal shrike stork swan tern wren"
 ).split()
 _RUN = re.compile(r"[a-z]+-[a-z]+-[0-9a-f]{4}")
+_FOLDER = re.compile(rf"(?:[0-9a-f]{{32}}-)?(?P<run>{_RUN.pattern})")
 _LEASE = re.compile(
     rf"sojourn-(?P<run>{_RUN.pattern})-(?P<attempt>\d+)-(?P<offer>\d+)-[0-9a-f]{{4}}(?:-n(?P<node>\d+))?"
 )
@@ -40,6 +41,27 @@ def mint_run_id(seed: str | None = None) -> str:
     adjective = _ADJECTIVES[digest[0] % len(_ADJECTIVES)]
     animal = _ANIMALS[digest[1] % len(_ANIMALS)]
     return f"{adjective}-{animal}-{digest[2:4].hex()}"
+
+
+def mint_place() -> str:
+    """What nobody can guess of where a run's machines read and write: 128 bits."""
+    return secrets.token_hex(16)
+
+
+def is_place(text: object) -> bool:
+    """Whether this is what `mint_place` makes."""
+    return isinstance(text, str) and re.fullmatch("[0-9a-f]{32}", text) is not None
+
+
+def run_folder(run: str, place: str) -> str:
+    """The name of the folders that a run's machines know; without a place, as earlier versions had it, its id."""
+    return f"{place}-{run}" if place else run
+
+
+def run_of(folder: str) -> str | None:
+    """The run that a folder of this name belongs to; None for any other folder."""
+    match = _FOLDER.fullmatch(folder)
+    return match["run"] if match else None
 
 
 def is_run_id(text: str) -> bool:

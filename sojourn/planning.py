@@ -16,7 +16,7 @@ from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
 from sojourn.inputs import BRING, InputTree, sparse
-from sojourn.names import LeaseName, project_name
+from sojourn.names import LeaseName, mint_place, project_name
 from sojourn.omissions import Omission
 from sojourn.params import unread
 from sojourn.placing import earlier_results
@@ -53,6 +53,7 @@ class Plan(Record):
     """Everything about a run that is decided before it starts."""
 
     run: str
+    place: str = Field(default="", description="What nobody can guess of where its machines read and write")
     project: str
     created_at: float
     host: str
@@ -97,6 +98,7 @@ class Plan(Record):
             store_region=self.store_region,
             project=self.project,
             run=self.run,
+            place=self.place,
             attempt=attempt,
             lease=str(LeaseName(self.run, attempt, offer)),
             nodes=self.launch.nodes,
@@ -173,6 +175,7 @@ def make_plan(
     provider: Provider,
     *,
     run: str,
+    place: str | None = None,
     store: str,
     home: Path,
     now: float,
@@ -241,6 +244,7 @@ def make_plan(
     _check_travels(work.command, work.where, project, {*(file.path for file in tree.files), *left_out} - {*placed})
     return Plan(
         run=run,
+        place=mint_place() if place is None else place,
         project=name,
         created_at=now,
         host=socket.gethostname(),

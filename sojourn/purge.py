@@ -200,9 +200,8 @@ def _sources(value: Any) -> Iterator[str]:
 
 
 def _old(run: _Run, needed: frozenset[str]) -> Old | None:
-    store, mailbox = run.mailbox.store, run.mailbox
-    sizes = {**store.sizes(mailbox.control), **store.sizes(mailbox.machine)}
-    own = [size for key, size in sizes.items() if key not in needed]
+    mailbox = run.mailbox
+    own = [size for key, size in mailbox.sizes().items() if key not in needed]
     if not own:
         return None  # what is left of it is a checkpoint that another run goes on from
     return Old(run=mailbox.run, project=mailbox.project, closed_at=run.closed_at, bytes=sum(own))

@@ -429,6 +429,7 @@ class Boot(Record):
     store_region: str | None = Field(default=None, description="Where its bucket lies, for a store in a cloud")
     project: str
     run: str
+    place: str = Field(default="", description="What nobody can guess of where the run's machines read and write")
     attempt: int
     lease: str = Field(description="The lease's name, which is its idempotency token")
     nodes: int

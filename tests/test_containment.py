@@ -79,7 +79,8 @@ class Case:
 
     def records(self) -> list[Path]:
         """Every record of the one that is damaged."""
-        roots = [self.folder / self.damaged.control, self.folder / self.damaged.machine]
+        one = self.damaged
+        roots = [self.folder / root for root in (one.control, one.orders, one.machine)]
         return [file for root in roots for file in sorted(root.rglob("*.json"))]
 
     def forget_closed(self) -> None:

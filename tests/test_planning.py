@@ -23,6 +23,7 @@ from sojourn.spec import make_launch
 
 GOLDEN = Path(__file__).with_name("golden") / "plan.json"
 NOW = 1_800_000_000.0
+PLACE = "0123456789abcdef0123456789abcdef"
 
 
 class Catalogue:
@@ -63,6 +64,7 @@ def plan(
         Project.at(project),
         provider or Catalogue(),  # type: ignore[arg-type]
         run="quiet-heron-7f3a",
+        place=PLACE,
         store="file:///srv/runs",
         home=project.parent / "home",
         now=NOW,

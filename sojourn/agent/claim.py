@@ -13,6 +13,7 @@ from typing import Iterator
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists, Refused, say
 from sojourn.agent.files import Json
+from sojourn.agent.mailbox import attempt_prefix
 from sojourn.agent.store import Store
 
 PAUSE_S = 2.0
@@ -40,7 +41,7 @@ def _numbers(index: int, nodes: int) -> Iterator[int]:
 
 
 def _key(boot: Json, number: int) -> str:
-    return f"machine/{boot['project']}/{boot['run']}/{boot['attempt']}/{number}/claim.json"
+    return f"{attempt_prefix(boot)}/{number}/claim.json"
 
 
 def _is_ours(store: Store, key: str, body: bytes, until: float, clock: Clock) -> bool:

@@ -177,7 +177,10 @@ class Fetcher:
         try:
             return self._elsewhere.open(name) if "://" in name else self._store.open(name)
         except OSError as error:
-            raise Refused(f"{entry['path']}: expected {entry['hash']} at {name}, {error.strerror}") from error
+            # Where this machine may list nothing, what is missing is refused like what is forbidden.
+            hidden = isinstance(error, StoreError) and error.errno == errno.EACCES
+            why = f"{error.strerror}; or it is not there any more" if hidden else error.strerror
+            raise Refused(f"{entry['path']}: expected {entry['hash']} at {name}, {why}") from error
 
     def _verified(self, entry: Json, source: BinaryIO, target: BinaryIO) -> None:
         kind, _, wanted = entry["hash"].partition(":")

@@ -14,16 +14,16 @@ class Place:
 
     def __init__(self, store: Store, boot: Json, node: int) -> None:
         self._store = store
-        run = f"{boot['project']}/{boot['run']}"
-        self._attempt = f"machine/{run}/{boot['attempt']}"
+        self._attempt = attempt_prefix(boot)
+        told = orders_prefix(boot)
         self._lease = boot["lease"]
         self.node = node
         self.rank = 0
         self.name = f"{boot['lease']}-n{node}"
         self.blobs = self.key("blob")
-        self.order = f"control/{run}/order/{boot['attempt']}.json"
-        self._requests = f"control/{run}/exec/{boot['attempt']}"
-        self.stop = f"control/{run}/stop.json"
+        self.order = f"{told}/order/{boot['attempt']}.json"
+        self._requests = f"{told}/exec/{boot['attempt']}"
+        self.stop = f"{told}/stop.json"
         self.nodes: list[Peer] = []
 
     def rank_by(self, names: list[str]) -> None:
@@ -74,6 +74,21 @@ class Peer:
         if not end or (end["reason"] == "exited" and end["exit_code"] == 0):
             return None
         return f"node {end['node']} ended first: {end['message'] or end['reason']}"
+
+
+def attempt_prefix(boot: Json) -> str:
+    """Below this the machines of an attempt write; runs of earlier versions have no place that nobody can guess."""
+    return f"machine/{boot['project']}/{_folder(boot)}/{boot['attempt']}"
+
+
+def orders_prefix(boot: Json) -> str:
+    """Below this lies what the machines of a run are told."""
+    return f"{'orders' if boot.get('place') else 'control'}/{boot['project']}/{_folder(boot)}"
+
+
+def _folder(boot: Json) -> str:
+    place = boot.get("place")
+    return f"{place}-{boot['run']}" if place else str(boot["run"])
 
 
 def dump(record: Json) -> bytes:

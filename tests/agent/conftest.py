@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import signal
@@ -21,12 +22,13 @@ from s3_world import S3World, s3_service
 from sojourn.agent.outside import TREE
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import MARK, MARK_DIRECTORY
-from sojourn.mailbox import Mailbox
+from sojourn.mailbox import Mailbox, blobs
 from sojourn.names import LeaseName
 from sojourn.records import Boot, Bundle, Command, Exit, FileEntry, Order, Stop
 from sojourn.storage import Store
 
 RUN = "calm-heron-7f3a"
+PLACE = "0123456789abcdef0123456789abcdef"
 PROJECT = "digits"
 LEASE = LeaseName(RUN, 1)
 
@@ -52,13 +54,19 @@ def old_python() -> str:
     pytest.skip("no python3.8 here")
 
 
+def mailbox(store: Store) -> Mailbox:
+    """That of a run of which nothing but its place was planned."""
+    store.put(f"control/{PROJECT}/{RUN}/plan.json", json.dumps({"place": PLACE}).encode())
+    return Mailbox(store, PROJECT, RUN)
+
+
 class Lab:
     """One run: its store, its agents, and what they have said so far."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.store = Store((folder / "store").as_uri())
-        self.box = Mailbox(self.store, PROJECT, RUN)
+        self.box = mailbox(self.store)
         self.agents: list[subprocess.Popen[bytes]] = []
         self.deadline_at = time.time() + 60
         self.grace_s = 10.0
@@ -77,6 +85,7 @@ class Lab:
                 "store": self.store.url,
                 "project": PROJECT,
                 "run": RUN,
+                "place": PLACE,
                 "attempt": 1,
                 "lease": str(LEASE),
                 "nodes": self.nodes,
@@ -116,7 +125,7 @@ class Lab:
 
     def entry(self, path: str, body: bytes, kind: str = "sha256") -> FileEntry:
         """A blob in the store and the line that asks for it."""
-        key = f"control/{PROJECT}/{RUN}/blob/{hashlib.sha256(body).hexdigest()}"
+        key = f"{blobs(PROJECT)}/{hashlib.sha256(body).hexdigest()}"
         self.store.put(key, body)
         return FileEntry(path=path, hash=f"{kind}:{hashlib.new(kind, body).hexdigest()}", size=len(body), source=key)
 

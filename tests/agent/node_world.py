@@ -15,7 +15,8 @@ from sojourn.names import LeaseName
 from sojourn.records import FileEntry, Manifest
 
 LEASE = LeaseName("calm-heron-7f3a", 1)
-RUN = "machine/digits/calm-heron-7f3a"
+PLACE = "0123456789abcdef0123456789abcdef"
+RUN = f"machine/digits/{PLACE}-{LEASE.run}"
 
 
 class Node:
@@ -25,7 +26,7 @@ class Node:
         self.tree = folder / f"tree{node}"
         self.tree.mkdir(exist_ok=True)
         self.root = folder / "store"
-        boot = {"project": "digits", "run": LEASE.run, "attempt": 1, "lease": str(LEASE)}
+        boot = {"project": "digits", "run": LEASE.run, "place": PLACE, "attempt": 1, "lease": str(LEASE)}
         store = FileStore(self.root.as_uri())
         place = Place(store, boot, node)
         names = [LEASE.machine(number) for number in range(nodes)]

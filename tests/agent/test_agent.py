@@ -254,7 +254,7 @@ def test_a_stop_before_the_order_ends_the_machine(lab: Lab) -> None:
 
 def test_an_order_that_no_agent_can_read_is_our_fault(lab: Lab) -> None:
     lab.boot()
-    lab.store.put(f"control/digits/{RUN}/order/1.json", b"{")
+    lab.store.put(f"{lab.box.orders}/order/1.json", b"{")
     end = lab.exit()
     assert end.reason == "fault" and "the agent failed while waiting: JSONDecodeError" in (end.message or "")
     assert "Traceback" in (lab.scratch() / "agent.err").read_text()
@@ -264,7 +264,7 @@ def test_a_fault_of_ours_ends_the_script_and_brings_home_what_it_made(lab: Lab) 
     lab.boot()
     lab.order("import time; open('part', 'w').write('x'); print('ready'); time.sleep(300)")
     wait_for(lambda: b"ready" in lab.log())
-    lab.store.put(f"control/digits/{RUN}/stop.json", b"{}")
+    lab.store.put(f"{lab.box.orders}/stop.json", b"{}")
     end = lab.exit()
     assert (end.reason, end.exit_code) == ("fault", 137)
     assert end.message == "the agent failed while running: KeyError('reason')"
@@ -318,7 +318,7 @@ open("digest", "w").write(digest.hexdigest())
 
 def test_the_log_waits_while_the_store_fails(lab: Lab) -> None:
     lab.boot()
-    obstacle = lab.folder / f"store/machine/digits/{RUN}/1/0/log"
+    obstacle = lab.folder / f"store/{lab.box.machine}/1/0/log"
     wait_for(lambda: obstacle.parent.exists())
     obstacle.write_bytes(b"a file where the segments belong")
     lab.order("import os; [os.write(1, b'%04095d\\n' % n) for n in range(5000)]; open('done', 'w')")
@@ -538,7 +538,7 @@ for step in (1, 2):
         wait_for(partial(_committed, lab, step, whole))
         (lab.tree() / f"go{step}").touch()
     assert lab.exit().checkpoint == 2
-    assert lab.store.exists(f"machine/digits/{RUN}/1/0/commit/00000002.json")
+    assert lab.store.exists(f"{lab.box.machine}/1/0/commit/00000002.json")
 
 
 def _committed(lab: Lab, step: int, whole: dict[str, bytes]) -> bool:
@@ -568,7 +568,7 @@ while not os.path.exists("stop"): time.sleep(0.02)
 def test_a_restored_checkpoint_that_the_script_overwrites_counts(lab: Lab) -> None:
     lab.boot()
     body = b"step 1"
-    key = f"machine/digits/{RUN}/blob/{hashlib.sha256(body).hexdigest()}"
+    key = f"{lab.box.machine}/blob/{hashlib.sha256(body).hexdigest()}"
     lab.store.put(key, body)
     restored = [
         FileEntry(path=path, hash=f"sha256:{hashlib.sha256(body).hexdigest()}", size=6, source=key)
@@ -695,7 +695,7 @@ def test_two_nodes_meet_and_their_checkpoints_agree(lab: Lab) -> None:
     assert b"sum 3 of 2" in lab.log(0) and b"sum 3 of 2" in lab.log(1)
     assert [end.checkpoint for end in ends] == [1, 1]
     assert lab.outputs("ckpt", 0) == {"shard0.pt": b"0"} and lab.outputs("ckpt", 1) == {"shard1.pt": b"1"}
-    assert lab.store.exists(f"machine/digits/{RUN}/1/0/commit/00000001.json")
+    assert lab.store.exists(f"{lab.box.machine}/1/0/commit/00000001.json")
 
 
 def test_a_node_that_fails_ends_the_others(lab: Lab) -> None:

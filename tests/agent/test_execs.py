@@ -119,7 +119,7 @@ def test_what_cannot_run_is_answered_too(lab: Lab) -> None:
     assert (done.exit_code, done.message) == (127, "cannot start 'no-such-program': No such file or directory")
     done = answer(lab, late)
     assert done.exit_code is None and "too late" in (done.message or "") and not (lab.tree() / "late").exists()
-    lab.store.put(f"{lab.box.control}/exec/1/00000002.json", b"[no")
+    lab.store.put(f"{lab.box.orders}/exec/1/00000002.json", b"[no")
     assert answer(lab, ask(lab, "true")).exit_code == 0, "what cannot be read hides nothing"
     end(lab)
 

@@ -16,9 +16,8 @@ from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.mailbox import Place
 from sojourn.agent.s3 import S3Store
 from sojourn.checkpoint import newest
-from sojourn.mailbox import Mailbox
 from sojourn.storage import Store
-from tests.agent.conftest import PROJECT, RUN, Lab, wait_for
+from tests.agent.conftest import Lab, mailbox, wait_for
 
 SCRIPT = """
 import os, pathlib, time
@@ -42,7 +41,7 @@ def world(service: S3World, monkeypatch: pytest.MonkeyPatch) -> S3World:
 def far(lab: Lab, world: S3World) -> Lab:
     """A lab whose store is a bucket."""
     lab.store = Store(f"s3://{world.bucket()}/lab")
-    lab.box = Mailbox(lab.store, PROJECT, RUN)
+    lab.box = mailbox(lab.store)
     return lab
 
 

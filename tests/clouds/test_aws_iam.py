@@ -98,6 +98,41 @@ def test_listing_may_be_allowed_below_a_prefix(account: Account) -> None:
             s3.list_objects_v2(Bucket="box", **more)
 
 
+PLACE = "0123456789abcdef0123456789abcdef"
+
+
+def test_a_question_mark_stands_for_one_character_so_who_does_not_know_a_name_lists_nothing(account: Account) -> None:
+    admin, hidden = account.cloud.client("s3"), f"machine/{PLACE}-calm/1"
+    admin.put_object(Bucket="box", Key=hidden, Body=b"v")
+    pattern = "machine/" + 32 * "?" + "-*"
+    statements = (
+        allow("s3:GetObject", f"arn:aws:s3:::box/{pattern}"),
+        allow("s3:ListBucket", "arn:aws:s3:::box", Condition={"StringLike": {"s3:prefix": [pattern]}}),
+    )
+    s3 = caller(account, *statements).client("s3")
+    assert s3.list_objects_v2(Bucket="box", Prefix=f"machine/{PLACE}-")["KeyCount"] == 1
+    assert s3.get_object(Bucket="box", Key=hidden)["Body"].read() == b"v"
+    with refused("NoSuchKey"):
+        s3.get_object(Bucket="box", Key=f"machine/{PLACE}-calm/2")
+    for prefix in ("", "machine/", f"machine/{PLACE[:8]}", f"machine/{PLACE}", f"machine/{PLACE[1:]}-"):
+        with refused("AccessDenied"):
+            s3.list_objects_v2(Bucket="box", Prefix=prefix)
+    for literal in (pattern, "machine/" + 32 * "?" + "-"):  # what is asked for is taken as it stands
+        assert s3.list_objects_v2(Bucket="box", Prefix=literal)["KeyCount"] == 0
+    with refused("AccessDenied"):
+        s3.get_object(Bucket="box", Key="machine/calm/1")
+
+
+def test_what_was_deleted_where_versions_are_kept_is_as_forbidden_as_what_never_was(account: Account) -> None:
+    admin = account.cloud.client("s3")
+    admin.put_bucket_versioning(Bucket="box", VersioningConfiguration={"Status": "Enabled"})
+    admin.put_object(Bucket="box", Key="k", Body=b"v")
+    admin.delete_object(Bucket="box", Key="k")
+    s3 = caller(account, allow("s3:GetObject", "arn:aws:s3:::box/*")).client("s3")
+    with refused("AccessDenied"):
+        s3.get_object(Bucket="box", Key="k")
+
+
 def test_what_is_missing_is_forbidden_to_who_may_not_list(account: Account) -> None:
     s3 = caller(account, allow("s3:GetObject", "arn:aws:s3:::box/*")).client("s3")
     with refused("AccessDenied"):

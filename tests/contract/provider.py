@@ -118,6 +118,7 @@ class ProviderCase:
             store="file:///store",
             project="digits",
             run=NAME.run,
+            place="0123456789abcdef0123456789abcdef",
             attempt=attempt,
             lease=str(LeaseName(NAME.run, attempt)),
             nodes=nodes,

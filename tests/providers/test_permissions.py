@@ -9,21 +9,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, AwsCloud
 
+from sojourn.agent.errors import Refused
+from sojourn.agent.fetch import Fetcher
+from sojourn.agent.s3 import S3Store
 from sojourn.errors import AccessError
-from sojourn.names import LeaseName
+from sojourn.mailbox import Mailbox, blobs
+from sojourn.names import LeaseName, mint_place
 from sojourn.providers.ec2 import checkup, policies, survey, ways
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.foundation import Foundation, Names, find
 from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.records import Boot, Market, Need
+from sojourn.records import Boot, Market, Need, Stop
 from sojourn.s3 import Bucket
 from sojourn.storage import Store
 
@@ -277,34 +283,139 @@ def test_every_right_that_is_asked_for_is_used(aws: AwsCloud, foundation: Founda
 # --- the machine --------------------------------------------------------------------------
 
 
-def test_a_machine_reads_its_orders_and_writes_its_results_alone(
-    aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]
+@dataclass
+class Two:
+    """Two runs of the project, of which the first's machine acts, and one that an earlier version kept."""
+
+    bucket: str
+    mine: Mailbox
+    theirs: Mailbox
+    earlier: Mailbox
+
+
+@pytest.fixture
+def two(aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]) -> Two:
+    """Each with all that a machine might want: who made them may do everything."""
+    store = Store(foundation.store)
+    boxes = [Mailbox(store, "digits", f"calm-panda-000{number}") for number in range(3)]
+    for box, place in zip(boxes, (mint_place(), mint_place(), ""), strict=True):
+        store.put(f"{box.control}/plan.json", json.dumps({"run": box.run, "place": place}).encode())
+        box.request_stop(Stop(reason="x", at=1.0))
+        store.put(f"{box.control}/ledger/000000.json", b"{}")
+        store.put(f"{box.control}/receipt.json", b"{}")
+        store.put(f"{box.orders}/order/1.json", b"{}")
+        store.put(f"{box.machine}/1/0/hello.json", b"{}")
+        store.put(f"{box.machine}/1/0/blob/{64 * 'a'}", b"weights")
+    store.put(f"{blobs('digits')}/{64 * 'b'}", b"code")
+    return Two(foundation.bucket, *boxes)
+
+
+def test_a_machine_does_all_that_its_own_run_needs(two: Two, machine: Callable[[str], Any]) -> None:
+    bucket, s3, orders, own = two.bucket, machine("s3"), two.mine.orders, two.mine.machine
+    for key in (f"{orders}/order/1.json", f"{orders}/stop.json", f"{blobs('digits')}/{64 * 'b'}"):
+        assert code(lambda key=key: s3.get_object(Bucket=bucket, Key=key)) == "fine"
+    for key in (f"{own}/1/0/out/00000001.json", f"{own}/2/7/blob/x"):
+        assert code(lambda key=key: s3.put_object(Bucket=bucket, Key=key, Body=b"{}", IfNoneMatch="*")) == "fine"
+        assert code(lambda key=key: s3.get_object(Bucket=bucket, Key=key)) == "fine"
+        assert code(lambda key=key: s3.delete_object(Bucket=bucket, Key=key)) == "fine"
+    assert code(lambda: s3.list_objects_v2(Bucket=bucket, Prefix=f"{own}/")) == "fine"
+    upload = s3.create_multipart_upload(Bucket=bucket, Key=f"{own}/1/0/blob/large")["UploadId"]
+    large = {"Bucket": bucket, "Key": f"{own}/1/0/blob/large", "UploadId": upload}
+    assert code(lambda: s3.abort_multipart_upload(**large)) == "fine"
+
+
+def test_a_machine_learns_that_something_of_its_run_is_not_there_yet(two: Two, machine: Callable[[str], Any]) -> None:
+    s3 = machine("s3")
+    missing = [
+        (two.bucket, f"{two.mine.orders}/exec/1/00000000.json"),
+        (two.bucket, f"{two.mine.machine}/1/0/exit.json"),
+        ("acme-data", "dvc/files/md5/00/11"),
+    ]
+    for bucket, key in missing:
+        assert code(lambda bucket=bucket, key=key: s3.get_object(Bucket=bucket, Key=key)) == "NoSuchKey"
+        assert code(lambda bucket=bucket, key=key: s3.head_object(Bucket=bucket, Key=key)) == "404"
+
+
+def test_a_machine_that_goes_on_from_another_run_reads_the_checkpoint_that_its_order_names(
+    two: Two, machine: Callable[[str], Any]
 ) -> None:
-    bucket, s3 = foundation.bucket, machine("s3")
-    for key in ("control/digits/r/order/1.json", "control/faces/r/order/1.json"):
-        aws.client("s3").put_object(Bucket=bucket, Key=key, Body=b"{}")
-    hello = "machine/digits/r/1/0/hello.json"
-    assert code(lambda: s3.get_object(Bucket=bucket, Key="control/digits/r/order/1.json")) == "fine"
-    assert code(lambda: s3.put_object(Bucket=bucket, Key=hello, Body=b"{}")) == "fine"
-    assert code(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="machine/digits/r/")) == "fine"
-    assert code(lambda: s3.delete_object(Bucket=bucket, Key=hello)) == "fine"
+    for box in (two.theirs, two.earlier):
+        key = f"{box.machine}/1/0/blob/{64 * 'a'}"
+        assert machine("s3").get_object(Bucket=two.bucket, Key=key)["Body"].read() == b"weights"
+
+
+def test_a_machine_finds_no_other_run(two: Two, machine: Callable[[str], Any]) -> None:
+    s3, place = machine("s3"), two.theirs.place
+    near = ["", "machine", "machine/", "machine/digits/", "orders/", "orders/digits/", "control/", "control/digits/"]
+    near += [f"{blobs('digits')}/", f"machine/digits/{two.earlier.run}/", f"control/digits/{two.theirs.run}/"]
+    near += [f"machine/digits/{place[:length]}" for length in (1, 8, 31, 32)]
+    near += [f"machine/digits/{two.mine.place}"]
+    for prefix in near:
+        for more in ({}, {"Delimiter": "/"}, {"StartAfter": "machine/digits/0"}):
+            asked = {"Bucket": two.bucket, "Prefix": prefix, **more}
+            assert code(lambda asked=asked: s3.list_objects_v2(**asked)) == "AccessDenied", asked
     for refused in (
-        lambda: s3.put_object(Bucket=bucket, Key="control/digits/r/order/2.json", Body=b"{}"),
-        lambda: s3.delete_object(Bucket=bucket, Key="control/digits/r/order/1.json"),
-        lambda: s3.get_object(Bucket=bucket, Key="control/faces/r/order/1.json"),
-        lambda: s3.put_object(Bucket=bucket, Key="machine/faces/r/1/0/hello.json", Body=b"{}"),
-        lambda: s3.list_objects_v2(Bucket=bucket, Prefix="control/"),
-        lambda: s3.list_objects_v2(Bucket=bucket),
-        lambda: s3.put_object(Bucket="acme-private", Key="x", Body=b"x"),
-        lambda: s3.put_object(Bucket="acme-data", Key="dvc/files/x", Body=b"x"),
+        lambda: s3.list_objects_v2(Bucket=two.bucket),
+        lambda: s3.list_objects(Bucket=two.bucket),
+        lambda: s3.list_object_versions(Bucket=two.bucket, Prefix=two.mine.machine),
+        lambda: s3.list_multipart_uploads(Bucket=two.bucket),
     ):
         assert code(refused) == "AccessDenied"
+    # What it may list is taken as it stands, and is nobody's.
+    anything = s3.list_objects_v2(Bucket=two.bucket, Prefix=f"machine/digits/{32 * '?'}-")
+    assert anything["KeyCount"] == 0
 
 
-def test_what_a_machine_spoils_of_another_run_can_be_had_back(
-    aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]
+def test_a_machine_neither_reads_nor_spoils_what_it_can_name_of_another_run(
+    aws: AwsCloud, two: Two, machine: Callable[[str], Any]
 ) -> None:
-    bucket, key, s3, ours = foundation.bucket, "machine/digits/other/1/0/blob", machine("s3"), aws.client("s3")
+    bucket, s3 = two.bucket, machine("s3")
+    before = {key: Store(f"s3://{bucket}").get(key) for key in Store(f"s3://{bucket}").keys("control")}
+    keys = []
+    for box in (two.theirs, two.earlier, two.mine):
+        keys += [f"{box.control}/{name}" for name in ("plan.json", "ledger/000000.json", "receipt.json")]
+    for run in (two.theirs.run, two.earlier.run):  # by all that follows from its name
+        for name in ("order/1.json", "stop.json", "exec/1/00000000.json"):
+            keys += [f"{root}/digits/{folder}{run}/{name}" for root in ("orders", "control") for folder in ("", "-")]
+        keys += [f"machine/digits/{run}/1/0/{name}" for name in ("hello.json", "exit.json", "out/00000001.json")]
+    keys += [f"{root}/faces/{two.mine.place}-{two.mine.run}/x" for root in ("orders", "machine")]
+    keys += [f"machine/digits/{two.mine.place}", "machine/digits/x", "elsewhere"]
+    for key in keys:
+        asked = {"Bucket": bucket, "Key": key}
+        for act in (
+            lambda asked=asked: s3.get_object(**asked),
+            lambda asked=asked: s3.put_object(**asked, Body=b"spoilt"),
+            lambda asked=asked: s3.delete_object(**asked),
+        ):
+            assert code(act) == "AccessDenied", key
+    for key in (f"{two.mine.orders}/order/2.json", f"{blobs('digits')}/{64 * 'b'}", "control/digits/purge.json"):
+        assert code(lambda key=key: s3.put_object(Bucket=bucket, Key=key, Body=b"x")) == "AccessDenied"
+        assert code(lambda key=key: s3.delete_object(Bucket=bucket, Key=key)) == "AccessDenied"
+    assert code(lambda: s3.put_object(Bucket="acme-private", Key="x", Body=b"x")) == "AccessDenied"
+    assert code(lambda: s3.put_object(Bucket="acme-data", Key="dvc/files/x", Body=b"x")) == "AccessDenied"
+    aws.enforce(False)
+    assert {key: Store(f"s3://{bucket}").get(key) for key in Store(f"s3://{bucket}").keys("control")} == before
+
+
+def test_a_file_that_is_not_there_under_its_hash_is_refused_in_a_clear_sentence(
+    aws: AwsCloud, two: Two, machine: Callable[[str], Any], tmp_path: Path
+) -> None:
+    keys = machine("s3")._request_signer._credentials.get_frozen_credentials()
+    names = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+    told = {**names, "AWS_SESSION_TOKEN": keys.token, "AWS_ENDPOINT_URL": aws.url}
+    store = S3Store(f"s3://{two.bucket}", "us-east-1", environ=told)
+    fetcher = Fetcher(store, str(tmp_path / "tree"), str(tmp_path / "work"), lambda: None)
+    entry = {"path": "code.py", "size": 4, "mode": 0o644, "hash": f"sha256:{64 * 'b'}"}
+    with pytest.raises(Refused, match="code.py: expected sha256:bbbb.*, found|has"):
+        fetcher.bring([{**entry, "source": f"{blobs('digits')}/{64 * 'b'}"}])
+    with pytest.raises(Refused, match="(?s)code.py: .*the store refuses it.*not there any more"):
+        fetcher.bring([{**entry, "source": f"{blobs('digits')}/{64 * 'c'}"}])
+
+
+def test_what_a_machine_spoils_of_its_own_run_can_be_had_back(
+    aws: AwsCloud, two: Two, machine: Callable[[str], Any]
+) -> None:
+    bucket, key, s3, ours = two.bucket, f"{two.mine.machine}/1/0/blob", machine("s3"), aws.client("s3")
     first = ours.put_object(Bucket=bucket, Key=key, Body=b"weights")["VersionId"]
     assert code(lambda: s3.put_object(Bucket=bucket, Key=key, Body=b"spoilt")) == "fine"
     assert code(lambda: s3.delete_object(Bucket=bucket, Key=key)) == "fine"
@@ -316,16 +427,6 @@ def test_what_a_machine_spoils_of_another_run_can_be_had_back(
     ):
         assert code(refused) == "AccessDenied"
     assert ours.get_object(Bucket=bucket, Key=key, VersionId=first)["Body"].read() == b"weights"
-
-
-def test_a_machine_learns_that_something_is_not_there_yet_where_it_may_read(
-    foundation: Foundation, machine: Callable[[str], Any]
-) -> None:
-    s3 = machine("s3")
-    missing = [(foundation.bucket, "control/digits/r/stop.json"), ("acme-data", "dvc/files/md5/00/11")]
-    for bucket, key in missing:
-        assert code(lambda bucket=bucket, key=key: s3.get_object(Bucket=bucket, Key=key)) == "NoSuchKey"
-        assert code(lambda bucket=bucket, key=key: s3.head_object(Bucket=bucket, Key=key)) == "404"
 
 
 def test_a_machine_reads_its_project_s_secrets_and_rents_nothing(

@@ -16,6 +16,7 @@ NAMES = Names("123456789012", "eu-west-1", "digits")
 REMOTES = ["s3://acme-data/dvc", "s3://whole-bucket"]
 MACHINE = policies.machine(NAMES, REMOTES)
 ORCHESTRATOR = policies.orchestrator(NAMES, REMOTES)
+PLACE = "0123456789abcdef0123456789abcdef"
 STORE = "arn:aws:s3:::sojourn-123456789012-eu-west-1"
 EC2 = "arn:aws:ec2:eu-west-1:123456789012"
 SSM = "arn:aws:ssm:eu-west-1:123456789012:parameter"
@@ -34,11 +35,13 @@ def may(policy: Any, action: str, resource: str = "*", **context: str) -> bool:
 @pytest.mark.parametrize(
     ("action", "resource"),
     [
-        ("s3:GetObject", f"{STORE}/control/digits/calm-panda-a2e3/order/1.json"),
+        ("s3:GetObject", f"{STORE}/orders/digits/{PLACE}-calm-panda-a2e3/order/1.json"),
         ("s3:GetObject", f"{STORE}/control/digits/blob/91c0"),
-        ("s3:PutObject", f"{STORE}/machine/digits/calm-panda-a2e3/1/0/hello.json"),
-        ("s3:GetObject", f"{STORE}/machine/digits/other-run-0000/1/0/blob/91c0"),
-        ("s3:DeleteObject", f"{STORE}/machine/digits/calm-panda-a2e3/1/0/blob/91c0"),
+        ("s3:GetObject", f"{STORE}/control/digits/agent/sojourn-agent-91c0.pyz"),
+        ("s3:PutObject", f"{STORE}/machine/digits/{PLACE}-calm-panda-a2e3/1/0/hello.json"),
+        ("s3:GetObject", f"{STORE}/machine/digits/{PLACE}-other-run-0000/1/0/blob/91c0"),
+        ("s3:GetObject", f"{STORE}/machine/digits/of-earlier-0000/1/0/blob/91c0"),
+        ("s3:DeleteObject", f"{STORE}/machine/digits/{PLACE}-calm-panda-a2e3/1/0/blob/91c0"),
         ("s3:GetObject", "arn:aws:s3:::acme-data/dvc/files/md5/a1/b2"),
         ("s3:GetObject", "arn:aws:s3:::whole-bucket/files/md5/a1/b2"),
         ("ssm:GetParameters", f"{SSM}/sojourn/digits/WANDB_API_KEY"),
@@ -51,7 +54,15 @@ def test_a_machine_may(action: str, resource: str) -> None:
 @pytest.mark.parametrize(
     ("action", "resource"),
     [
-        ("s3:PutObject", f"{STORE}/control/digits/calm-panda-a2e3/order/1.json"),
+        ("s3:PutObject", f"{STORE}/orders/digits/{PLACE}-calm-panda-a2e3/order/1.json"),
+        ("s3:GetObject", f"{STORE}/control/digits/calm-panda-a2e3/plan.json"),
+        ("s3:GetObject", f"{STORE}/control/digits/calm-panda-a2e3/order/1.json"),
+        ("s3:GetObject", f"{STORE}/orders/digits/calm-panda-a2e3/order/1.json"),
+        ("s3:GetObject", f"{STORE}/orders/faces/{PLACE}-calm-panda-a2e3/order/1.json"),
+        ("s3:PutObject", f"{STORE}/machine/digits/calm-panda-a2e3/1/0/hello.json"),
+        ("s3:GetObject", f"{STORE}/machine/digits/calm-panda-a2e3/1/0/hello.json"),
+        ("s3:DeleteObject", f"{STORE}/machine/digits/of-earlier-0000/1/0/blob/91c0"),
+        ("s3:PutObject", f"{STORE}/control/digits/blob/91c0"),
         ("s3:DeleteObject", f"{STORE}/control/digits/calm-panda-a2e3/ledger/000001.json"),
         ("s3:GetObject", f"{STORE}/control/faces/plan.json"),
         ("s3:GetObject", f"{STORE}/control/digits-2/plan.json"),
@@ -79,11 +90,18 @@ def test_a_machine_may_not(action: str, resource: str) -> None:
 @pytest.mark.parametrize(
     ("bucket", "prefix", "expected"),
     [
-        (STORE, "control/digits/calm-panda-a2e3/stop.json", True),
-        (STORE, "machine/digits/", True),
+        (STORE, f"orders/digits/{PLACE}-calm-panda-a2e3/stop.json", True),
+        (STORE, f"machine/digits/{PLACE}-calm-panda-a2e3/1/", True),
+        (STORE, f"machine/digits/{PLACE}", False),
+        (STORE, f"machine/digits/{PLACE[:31]}-calm", False),
+        (STORE, "machine/digits/", False),
+        (STORE, "orders/digits/", False),
+        (STORE, "control/digits/calm-panda-a2e3/stop.json", False),
+        (STORE, "control/digits/blob/", False),
+        (STORE, f"control/digits/blob/{PLACE}{PLACE}", False),
         (STORE, "control/", False),
         (STORE, "", False),
-        (STORE, "machine/faces/", False),
+        (STORE, f"machine/faces/{PLACE}-calm-panda-a2e3/1/", False),
         ("arn:aws:s3:::acme-data", "dvc/files", True),
         ("arn:aws:s3:::acme-data", "", False),
         ("arn:aws:s3:::whole-bucket", "", True),
@@ -102,13 +120,17 @@ def test_a_store_of_the_user_s_own_is_as_open_as_ours_and_no_more(store: str) ->
     policy, arn = policies.machine(names), f"arn:aws:s3:::{store.removeprefix('s3://').strip('/')}"
     prefix = arn.removeprefix("arn:aws:s3:::acme-runs").lstrip("/")
     prefix = f"{prefix}/" if prefix else ""
-    assert may(policy, "s3:GetObject", f"{arn}/control/digits/plan.json")
-    assert may(policy, "s3:PutObject", f"{arn}/machine/digits/x")
-    assert may(policy, "s3:PutObject", f"{STORE}/machine/digits/x")
-    assert not may(policy, "s3:PutObject", f"{arn}/control/digits/plan.json")
-    assert not may(policy, "s3:GetObject", f"{arn}/control/faces/plan.json")
-    assert may(policy, "s3:ListBucket", "arn:aws:s3:::acme-runs", **{"s3:prefix": f"{prefix}machine/digits/x"})
-    assert not may(policy, "s3:ListBucket", "arn:aws:s3:::acme-runs", **{"s3:prefix": f"{prefix}machine/faces/x"})
+    ours, theirs = f"digits/{PLACE}-calm-panda-a2e3/x", f"faces/{PLACE}-calm-panda-a2e3/x"
+    assert may(policy, "s3:GetObject", f"{arn}/orders/{ours}")
+    assert may(policy, "s3:GetObject", f"{arn}/control/digits/blob/91c0")
+    assert may(policy, "s3:PutObject", f"{arn}/machine/{ours}")
+    assert may(policy, "s3:PutObject", f"{STORE}/machine/{ours}")
+    assert not may(policy, "s3:PutObject", f"{arn}/orders/{ours}")
+    assert not may(policy, "s3:GetObject", f"{arn}/control/digits/plan.json")
+    assert not may(policy, "s3:GetObject", f"{arn}/orders/{theirs}")
+    assert may(policy, "s3:ListBucket", "arn:aws:s3:::acme-runs", **{"s3:prefix": f"{prefix}machine/{ours}"})
+    for hidden in (f"machine/{theirs}", "machine/digits/", "orders/digits/"):
+        assert not may(policy, "s3:ListBucket", "arn:aws:s3:::acme-runs", **{"s3:prefix": f"{prefix}{hidden}"})
     orchestrator = policies.orchestrator(names)
     assert may(orchestrator, "s3:PutObject", f"{arn}/control/digits/plan.json")
     assert may(orchestrator, "s3:PutObject", "arn:aws:s3:::acme-runs/elsewhere") is (not prefix)

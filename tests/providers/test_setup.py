@@ -15,10 +15,10 @@ from typer.testing import CliRunner, Result
 
 from cli.main import app
 from sojourn.errors import AccessError, SpecError
-from sojourn.providers.ec2 import administrator
+from sojourn.providers.ec2 import administrator, checkup
 from sojourn.providers.ec2.clients import Clients
 from sojourn.providers.ec2.foundation import GROUP, Names, find, find_ground
-from sojourn.providers.ec2.policies import printed
+from sojourn.providers.ec2.policies import allow, document, printed
 from sojourn.providers.ec2.setup import differences, pieces
 
 BUCKET = f"sojourn-{ACCOUNT}-us-east-1"
@@ -67,9 +67,27 @@ def test_all_that_is_missing_is_named_with_the_command_that_makes_it(clients: Cl
     assert "sojourn setup aws --region us-east-1" in str(caught.value.hint)
 
 
+def test_an_account_that_an_earlier_version_set_up_is_refused_before_anything_is_rented_and_put_right(
+    clients: Clients, aws: AwsCloud
+) -> None:
+    make(clients)
+    iam, role = aws.client("iam"), {"RoleName": "sojourn-machine-digits", "PolicyName": "sojourn"}
+    theirs = f"arn:aws:s3:::{BUCKET}/control/digits/*"
+    earlier = document(allow("ReadControl", ["s3:GetObject"], theirs), allow("Other", ["s3:GetObject"], [theirs]))
+    iam.put_role_policy(**role, PolicyDocument=json.dumps(earlier))
+    with pytest.raises(SpecError, match="role sojourn-machine-digits has the rights of an earlier version") as caught:
+        find(clients, "digits")
+    assert "sojourn setup aws --region us-east-1" in str(caught.value.hint)
+    (told,) = [one for one in checkup.examine(clients, "digits") if one.state == "missing"]
+    assert (told.what, told.found, told.mend) == ("role", caught.value.message, caught.value.hint)
+    assert changes(clients)[0].startswith("role sojourn-machine-digits: ReadByHash, ReadOrders")
+    make(clients)
+    assert find(clients, "digits") and changes(clients) == []
+
+
 def test_another_project_of_the_account_needs_a_role_of_its_own_alone(clients: Clients, aws: AwsCloud) -> None:
     make(clients, "digits")
-    role = "role sojourn-machine-faces: trusts, ReadControl, WriteResults, ListProject, ReadSecrets"
+    role = "role sojourn-machine-faces: trusts, ReadByHash, ReadOrders, WriteResults, ListOwnRun, ReadSecrets"
     assert changes(clients, "faces") == [role, "instance profile sojourn-machine-faces: role"]
 
 
@@ -91,7 +109,7 @@ def test_the_bucket_is_encrypted_closed_and_forgets(clients: Clients, aws: AwsCl
     assert all(block.values())
     rules = s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]
     days = {rule["Filter"]["Prefix"]: rule.get("Expiration", {}).get("Days") for rule in rules}
-    assert days == {"control/": 12, "machine/": 12, "": None}
+    assert days == {"control/": 12, "orders/": 12, "machine/": 12, "": None}
     encryption = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
     assert encryption[0]["ApplyServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
     owner = s3.get_bucket_ownership_controls(Bucket=BUCKET)["OwnershipControls"]["Rules"]
@@ -116,7 +134,7 @@ def test_the_bucket_keeps_earlier_versions_for_some_days_and_one_made_before_is_
 def test_how_long_the_store_keeps_runs_stays_as_it_was_said_once(clients: Clients, aws: AwsCloud) -> None:
     make(clients, days=12)
     assert changes(clients) == []
-    assert changes(clients, days=20) == [f"bucket {BUCKET}: keeps control/, keeps machine/"]
+    assert changes(clients, days=20) == [f"bucket {BUCKET}: keeps control/, keeps orders/, keeps machine/"]
 
 
 def test_nothing_comes_into_a_machine_but_from_its_peers(clients: Clients, aws: AwsCloud) -> None:
@@ -174,7 +192,7 @@ def test_a_policy_that_was_widened_is_shown_by_statement_and_put_right(clients: 
     policy["Statement"][0]["Resource"] = "*"
     policy["Statement"].append({"Sid": "Everything", "Effect": "Allow", "Action": "*", "Resource": "*"})
     iam.put_role_policy(RoleName="sojourn-machine-digits", PolicyName="sojourn", PolicyDocument=json.dumps(policy))
-    assert changes(clients) == ["role sojourn-machine-digits: ReadControl, Everything"]
+    assert changes(clients) == ["role sojourn-machine-digits: ReadByHash, Everything"]
     make(clients)
     assert changes(clients) == []
 
@@ -188,7 +206,14 @@ def test_rules_that_somebody_else_gave_the_bucket_stay(clients: Clients, aws: Aw
     assert changes(clients) == [f"bucket {BUCKET}: keeps control/"]
     make(clients)
     kept = {rule["ID"] for rule in s3.get_bucket_lifecycle_configuration(Bucket=BUCKET)["Rules"]}
-    assert kept == {"theirs", "sojourn-control", "sojourn-machine", "sojourn-uploads", "sojourn-versions"}
+    assert kept == {
+        "theirs",
+        "sojourn-control",
+        "sojourn-orders",
+        "sojourn-machine",
+        "sojourn-uploads",
+        "sojourn-versions",
+    }
 
 
 # --- what an account refuses --------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
@@ -11,7 +12,7 @@ from simulation.machine import Mishap
 from simulation.schedule import Run, Schedule, play
 from simulation.script import Job
 from simulation.trial import AGENT, Refusal, Setting, Trial
-from simulation.verdict import entries, ours, written
+from simulation.verdict import entries, ours, resumed, written
 from simulation.world import START, Process
 from sojourn.agent.pack import Archive
 from sojourn.lease import fold
@@ -29,6 +30,22 @@ def test_a_run_whose_owner_died_between_its_last_two_writes_is_closed_by_the_rea
     assert not trial.broken
     (run,) = trial.plans
     assert f"control/digits/{run}/report.json" in trial.disk.objects
+
+
+def test_a_run_that_an_earlier_version_planned_is_continued_resumed_stopped_and_reaped_where_it_lies() -> None:
+    earlier = replace(LOSING, earlier=True)
+    trial = Trial(0, earlier)
+    assert not trial.run()
+    (run,) = trial.plans
+    assert [entry.kind for entry in entries(trial, run)].count("intent") == 2 and resumed(trial, run)
+    assert {key.split("/")[0] for key in trial.disk.objects} == {"control", "machine"}
+    reaped = Trial(0, earlier, Faults([Fault(ORCHESTRATOR, 60, "crash", "after")]))
+    assert not reaped.run() and entries(reaped, run)[-1].kind == "closed"
+    stopped = Trial(0, replace(earlier, mishaps={}))
+    plan = stopped.plan()
+    stopped.train(plan)
+    stopped.stop(plan, after=100.0)
+    assert not stopped.finish() and f"control/digits/{plan.run}/stop.json" in stopped.disk.objects
 
 
 def test_a_sweep_just_after_the_deadline_leaves_agents_their_grace() -> None:

@@ -13,6 +13,7 @@ from simulation.script import progress_in
 from simulation.world import START
 from sojourn.lease import MARGIN_S, RESUME_LEAST_S, fold
 from sojourn.ledger import Entry
+from sojourn.names import run_folder
 from sojourn.records import Receipt
 
 if TYPE_CHECKING:
@@ -38,6 +39,17 @@ def verdict(trial: Trial) -> list[str]:
 def ours(trial: Trial, run: str = "") -> list[Any]:
     """Our machines, by the cloud's own books."""
     return [one for one in trial.cloud.instances.values() if one.lease in _leases(trial, run) and not one.is_strangers]
+
+
+def told(trial: Trial, run: str) -> str:
+    """Below this prefix lies what a run's machines are told."""
+    place = trial.plans[run].place
+    return f"orders/digits/{run_folder(run, place)}" if place else f"control/digits/{run}"
+
+
+def results(trial: Trial, run: str) -> str:
+    """Below this prefix lies what they write."""
+    return f"machine/digits/{run_folder(run, trial.plans[run].place)}"
 
 
 def overshoot(trial: Trial) -> float:
@@ -90,7 +102,7 @@ def allowed(trial: Trial, instance: Any) -> float:
 
 def _early(trial: Trial, run: str) -> Iterator[str]:
     """No machine was taken from a run that went on, nor from an agent in its grace, nor from who may look at it."""
-    stopped = f"control/digits/{run}/stop.json" in trial.disk.objects
+    stopped = f"{told(trial, run)}/stop.json" in trial.disk.objects
     ends = [
         at if stopped else max(at, _hold_ends(at, entry) - SKEW_S)
         for at, entry in written(trial, run)
@@ -182,7 +194,7 @@ def _ledger(trial: Trial, run: str) -> Iterator[str]:
 
 def _commits(trial: Trial, run: str) -> Iterator[str]:
     """The newest commit of each node, and the newest complete checkpoint over all nodes, must be there whole."""
-    for folder in sorted({key.rpartition("/")[0] for key in trial.disk.below(f"machine/digits/{run}/")}):
+    for folder in sorted({key.rpartition("/")[0] for key in trial.disk.below(f"{results(trial, run)}/")}):
         if folder.endswith("/out"):
             newest = trial.disk.below(f"{folder}/")[-1]
             if any(body is None for body in _bodies(trial, newest)):
@@ -197,7 +209,7 @@ def _commits(trial: Trial, run: str) -> Iterator[str]:
 
 
 def _orders(trial: Trial, run: str) -> list[tuple[str, Any]]:
-    keys = trial.disk.below(f"control/digits/{run}/order/")
+    keys = trial.disk.below(f"{told(trial, run)}/order/")
     return [(key, json.loads(trial.disk.objects[key][0])) for key in keys]
 
 
@@ -209,7 +221,7 @@ def resumed(trial: Trial, run: str) -> list[str]:
 
 def _newest_checkpoint(trial: Trial, run: str, order: Any) -> list[str]:
     """The files of the newest checkpoint of an attempt that rank 0 called complete, over all its nodes."""
-    folders = [f"machine/digits/{run}/{order['attempt']}/{name.rpartition('-n')[2]}" for name in order["nodes"]]
+    folders = [f"{results(trial, run)}/{order['attempt']}/{name.rpartition('-n')[2]}" for name in order["nodes"]]
     complete = trial.disk.below(f"{folders[0]}/commit/")
     if not complete:
         return []
@@ -217,7 +229,7 @@ def _newest_checkpoint(trial: Trial, run: str, order: Any) -> list[str]:
     missing = [key for key in keys if key not in trial.disk.objects]
     manifests = [json.loads(trial.disk.objects[key][0]) for key in keys if key not in missing]
     found = [(entry["path"], entry["source"]) for manifest in manifests for entry in manifest["files"]]
-    ours = f"machine/digits/{run}/{order['attempt']}/"
+    ours = f"{results(trial, run)}/{order['attempt']}/"
     found.sort(key=lambda one: one[1].startswith(ours))  # what was carried on gives way to what is new
     return missing + sorted(dict(found).values())
 

@@ -19,7 +19,7 @@ from sojourn.errors import AccessError, SojournError, first_line
 from sojourn.journey import CLOCK_LIMIT_S
 from sojourn.providers.ec2 import rights
 from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import Foundation, Names, default_vpc, find, looks
+from sojourn.providers.ec2.foundation import Foundation, Names, default_vpc, find, is_current, looks, outdated
 from sojourn.storage import Store
 
 EXTRA = {"boto3": "boto3", "dvc_s3": "dvc-s3", "prefect_aws": "prefect-aws"}
@@ -114,10 +114,10 @@ def _pieces(clients: Clients, names: Names) -> Iterator[Check]:
         yield Check(what="network", state="missing", found=error.message, mend=error.hint)
         return
     for what, look in looks(clients, names, vpc).items():
-        yield _piece(what, look, f"sojourn setup aws --region {names.region}")
+        yield _piece(what, look, names)
 
 
-def _piece(what: str, look: Callable[[], Any], mend: str) -> Check:
+def _piece(what: str, look: Callable[[], Any], names: Names) -> Check:
     kind = what.rpartition(" ")[0]
     heading = _HEADINGS.get(kind, kind)
     try:
@@ -125,7 +125,11 @@ def _piece(what: str, look: Callable[[], Any], mend: str) -> Check:
     except SojournError as error:
         return Check(what=heading, state="missing", found=error.message, mend=error.hint)
     if found is None:
+        mend = f"sojourn setup aws --region {names.region}"
         return Check(what=heading, state="missing", found=f"{what} was not made yet", mend=mend)
+    if what == f"role {names.machine_role}" and not is_current(found, names.project):
+        why = outdated(names)
+        return Check(what=heading, state="missing", found=why.message, mend=why.hint)
     return Check(what=heading, state="good", found=what)
 
 

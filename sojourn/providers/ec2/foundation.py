@@ -119,6 +119,8 @@ def find(clients: Clients, project: str) -> Foundation:
     if missing:
         raise lacking(names, missing)
     group, profile, policy, role, _, _ = found.values()
+    if not is_current(policy, project):
+        raise outdated(names)
     return Foundation(
         account=names.account,
         region=names.region,
@@ -143,6 +145,27 @@ def looks(clients: Clients, names: Names, vpc: str) -> dict[str, Callable[[], An
         f"schedule group {SCHEDULE_GROUP}": lambda: find_schedule_group(clients),
         f"bucket {names.bucket}": lambda: find_bucket(clients, names) or None,
     }
+
+
+def orders_below(project: str) -> str:
+    """Where machines of a project find what they are told."""
+    return f"orders/{project}/"
+
+
+def is_current(policy: dict[str, Any], project: str) -> bool:
+    """Whether a machine role lets a machine read its orders; earlier versions kept them where it read all runs'."""
+    resources = [one["Resource"] for one in policy["Statement"]]
+    flat = [arn for one in resources for arn in ([one] if isinstance(one, str) else one)]
+    return any(f"/{orders_below(project)}" in arn for arn in flat)
+
+
+def outdated(names: Names) -> SpecError:
+    """The error for an account that an earlier version set up."""
+    return SpecError(
+        f"aws: role {names.machine_role} has the rights of an earlier version, with which machines read all runs of "
+        "their project, and could not read their orders now",
+        hint=f"give it today's, once no run of {names.project} goes on: sojourn setup aws --region {names.region}",
+    )
 
 
 def find_ground(clients: Clients, region: str) -> Ground:

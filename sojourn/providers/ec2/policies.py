@@ -11,12 +11,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sojourn.providers.ec2.foundation import GROUP, POLICY, READ_REMOTES, REAPER, SCHEDULE_GROUP, SCHEDULER_ROLE, Names
+from sojourn.providers.ec2.foundation import (
+    GROUP,
+    POLICY,
+    READ_REMOTES,
+    REAPER,
+    SCHEDULE_GROUP,
+    SCHEDULER_ROLE,
+    Names,
+    orders_below,
+)
 
 Document = dict[str, Any]
 Condition = dict[str, dict[str, str | list[str]]]
 
 LEASE_TAG = "sojourn:lease"
+HIDDEN = 32 * "?"  # `names.mint_place`: a pattern of IAM's that takes exactly so many characters
 _OURS: Condition = {"StringLike": {f"aws:ResourceTag/{LEASE_TAG}": "sojourn-*"}}
 
 
@@ -56,20 +66,24 @@ def trust(names: Names, service: str) -> Document:
 
 
 def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
-    """A machine reads what its project was given, writes what it makes, and can do nothing else.
+    """A machine reads what its run was given, writes what it makes, and can do nothing else.
 
-    Listing is part of reading: without it S3 answers 403 instead of 404 for what is not there yet.
+    All machines of a project act by this one role. What keeps the runs apart is that a machine is told the names of
+    its own run's folders and secrets, that nobody can guess one, and that nothing here lets it list them.
+    Listing is part of reading all the same: without it S3 answers 403 instead of 404 for what is not there yet.
     Secrets are under the account's own key for SSM, whose policy lets in whoever may read the parameter.
     """
-    control, results = f"control/{names.project}/", f"machine/{names.project}/"
+    orders, results = f"{orders_below(names.project)}{HIDDEN}-", f"machine/{names.project}/{HIDDEN}-"
+    by_hash = [f"control/{names.project}/blob/", f"control/{names.project}/agent/", f"machine/{names.project}/*/blob/"]
     statements = [
-        allow("ReadControl", ["s3:GetObject"], _objects(names, control)),
+        allow("ReadByHash", ["s3:GetObject"], _objects(names, *by_hash)),
+        allow("ReadOrders", ["s3:GetObject"], _objects(names, orders)),
         allow(
             "WriteResults",
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             _objects(names, results),
         ),
-        *_listing("ListProject", names, control, results),
+        *_listing("ListOwnRun", names, orders, results),
         allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*')}", "*")),
     ]
     return document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
@@ -190,9 +204,9 @@ def _remotes(names: Names, remotes: Iterable[str], actions: list[str]) -> list[D
     return found
 
 
-def _objects(names: Names, below: str) -> str | list[str]:
-    """Everything below a prefix of the stores: that of each region, and one of the user's own."""
-    arns = [f"arn:{names.partition}:s3:::{place}/{below}*" for place in names.stores]
+def _objects(names: Names, *below: str) -> str | list[str]:
+    """Everything below these prefixes of the stores: that of each region, and one of the user's own."""
+    arns = [f"arn:{names.partition}:s3:::{place}/{prefix}*" for place in names.stores for prefix in below]
     return arns if len(arns) > 1 else arns[0]
 
 

@@ -18,7 +18,7 @@ from sojourn.providers.ec2.policies import Document, tls_only
 KEEP_DAYS = 30
 UNFINISHED_DAYS = 7
 VERSION_DAYS = 7
-PREFIXES = ("control/", "machine/")
+PREFIXES = ("control/", "orders/", "machine/")
 _BLOCK = {name: True for name in ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")}
 _TLS = "only by TLS"
 

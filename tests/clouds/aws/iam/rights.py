@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote
 
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
-from moto.s3.models import s3_backends
+from moto.s3.models import FakeDeleteMarker, s3_backends
 
 from clouds.aws.calls import Call, place
 from clouds.aws.iam.rules import Request
@@ -88,8 +88,9 @@ def _s3(call: Call) -> list[Request]:
 
 
 def _exists(bucket: str, key: str) -> bool:
+    """Not either where a marker stands in its place, as in a bucket that keeps versions."""
     found = s3_backends[ACCOUNT]["aws"].buckets.get(bucket)
-    return found is not None and key in found.keys
+    return found is not None and not isinstance(found.keys.get(key), (FakeDeleteMarker, type(None)))
 
 
 def _deleted(body: str) -> list[str]:

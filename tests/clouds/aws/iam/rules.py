@@ -73,8 +73,13 @@ def _holds(operator: str, key: str, values: list[str], context: Mapping[str, str
 
 
 def _like(pattern: str, value: str) -> bool:
+    """`*` is any characters, `?` is exactly one, a slash or a line's end too.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html
+    """
     parts = re.split(r"([*?])", pattern)
-    return re.fullmatch("".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts), value) is not None
+    meant = "".join({"*": ".*", "?": "."}.get(part, re.escape(part)) for part in parts)
+    return re.fullmatch(meant, value, re.DOTALL) is not None
 
 
 def _list(value: str | list[str]) -> list[str]:
