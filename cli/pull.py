@@ -25,11 +25,12 @@ def pull(
     from cli.console import out, show_warning
     from cli.progress import open_listener
     from cli.world import open_stores
-    from sojourn.errors import SpecError
+    from sojourn.errors import SojournError, SpecError
     from sojourn.journey import Journey
     from sojourn.omissions import printable
     from sojourn.providers import open_provider
     from sojourn.publish import to_directory
+    from sojourn.remainder import refused
     from sojourn.runs import data_home, find_run, plan_of
     from sojourn.shorthand import counted
 
@@ -42,6 +43,8 @@ def pull(
         placed = journey.apply()
     else:
         found = journey.results()
+        for warning in refused(found):
+            show_warning(warning)
         if not found.files and not found.kept:
             yet = "" if journey.outcome else " yet"
             out.print(f"{plan.run} has left no file{yet}, so nothing was fetched; its log: sojourn logs {plan.run}")
@@ -54,3 +57,5 @@ def pull(
     out.print(
         placed.note or f"{counted(len(placed.placed), 'file')} in {placed.directory or plan.directory}", markup=False
     )
+    if placed.warnings and not apply:
+        raise SojournError(f"{plan.run}: not all of its files could be brought", hint="the reasons stand above")

@@ -7,6 +7,7 @@ second run uploads only what changed. Secrets are refused by name.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -21,10 +22,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from sojourn import contents, history
+from sojourn import contents, history, places
 from sojourn.contents import HOME as HOME
 from sojourn.contents import IGNORE_FILE
 from sojourn.errors import SojournError, SpecError, TransientError
@@ -35,6 +37,7 @@ from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Link
 from sojourn.secret_files import refuse_secret
 from sojourn.shorthand import counted
+from sojourn.storage import MissingKeyError
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share an archive
 ARCHIVE = 1_000_000  # of these bytes, about, each archive is made
@@ -43,6 +46,7 @@ LANES = 8  # files on their way at once: a store in a cloud is far, not slow
 SEND_AGAIN_AFTER_S = 7 * 86400.0  # the shortest that `sojourn setup aws` lets a bucket keep things is twice that
 BYTES_LIMIT = 200_000_000
 FILES_LIMIT = 20_000
+_NO_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # on some file systems fewer names are any
 _CHANGES_OFTEN = {"dvc.lock"}  # each homecoming writes it: in the archive, all of it would be sent again
 TRIES = 3  # of reading a file that changes meanwhile, and of listing a tree that does
 _EPOCH = 946_684_800  # one fixed date for all files, so that equal trees make equal archives
@@ -199,44 +203,63 @@ def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tu
 
 def unpack(bundle: Bundle, mailbox: Mailbox, directory: Path) -> None:
     """Lay the bundle out in an empty directory, as an agent does on its machine."""
+    listed = {entry.path: entry for entry in bundle.listing}
     for archive in bundle.archives:
-        body = mailbox.store.get(archive.source)
+        body = b"".join(mailbox.store.stream(archive.source, size=archive.size))
         if f"sha256:{hashlib.sha256(body).hexdigest()}" != archive.hash:
             raise SojournError(f"the store's copy of the bundle does not have the hash sent, {archive.hash}")
-        with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
-            # Set, not passed as `filter=`: Python knows that argument from 3.11.4 on only, and Debian 12 has 3.11.2.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)
-            tar.extractall(directory)
+        _unpack(body, listed, directory)
     for entry in bundle.files:
-        fetch_file(entry, mailbox, directory / entry.path)
+        fetch_file(entry, mailbox, directory, any_letters=True)
     for folder in bundle.folders:
-        (directory / folder).mkdir(parents=True, exist_ok=True)
+        places.put_folder(directory, folder)
     for link in bundle.links:
-        path = directory / link.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(link.target)
+        places.put_link(directory, link.path, link.target)
 
 
-def fetch_file(entry: FileEntry, mailbox: Mailbox, path: Path) -> None:
-    """Bring one committed file from the store, whole and verified, or raise SojournError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name[:200]}.sojourn")
-    digest = hashlib.sha256()
-    try:
-        with partial.open("wb") as file:
-            for piece in mailbox.store.stream(entry.source):
-                digest.update(piece)
-                file.write(piece)
-        if f"sha256:{digest.hexdigest()}" != entry.hash:
+def _unpack(body: bytes, listed: Mapping[str, FileEntry], directory: Path) -> None:
+    """The files of an archive, each as large as the listing says: a few bytes may hold any number of others."""
+    with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
+        for member in tar:
+            content, known = tar.extractfile(member) if member.isreg() else None, listed.get(member.name)
+            if content is None or known is None or known.size != member.size:
+                raise SojournError(f"the bundle's archive holds {member.name!r}, which is no file of its listing")
+            about: dict[str, Any] = {"mode": member.mode, "mtime_ns": int(member.mtime) * 10**9}
+            places.put(directory, member.name, partial(shutil.copyfileobj, content), **about, any_letters=True)
+
+
+def fetch_file(
+    entry: FileEntry, mailbox: Mailbox, root: Path, *, ours: places.Ours | None = None, any_letters: bool = False
+) -> None:
+    """Bring one committed file from the store to its path below `root`, whole and verified.
+
+    Raises PlaceError where `places.put` does, and SojournError for an object that is not what was committed.
+    """
+
+    def write(file: BinaryIO) -> None:
+        digest, size = hashlib.sha256(), 0
+        for piece in mailbox.store.stream(entry.source, size=entry.size):
+            digest.update(piece)
+            size += len(piece)
+            if size > entry.size:
+                break
+            file.write(piece)
+        if size != entry.size or f"sha256:{digest.hexdigest()}" != entry.hash:
             raise SojournError(
                 f"{entry.path}: the store's copy does not have the hash that was committed, {entry.hash}"
             )
-        partial.chmod(entry.mode)
-        if entry.mtime_ns is not None:
-            os.utime(partial, ns=(entry.mtime_ns, entry.mtime_ns))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    if not places.room(root, entry.size):
+        raise places.PlaceError(f"{entry.path}: {entry.size / 1e9:,.1f} GB do not fit on the disk of {root}")
+    about: dict[str, Any] = {"mode": entry.mode, "mtime_ns": entry.mtime_ns}
+    try:
+        places.put(root, entry.path, write, **about, ours=ours, any_letters=any_letters)
+    except MissingKeyError:
+        raise SojournError(f"{entry.path}: it is no longer in the store, at {entry.source}") from None
+    except OSError as error:
+        if error.errno not in _NO_NAME:
+            raise
+        raise places.PlaceError(f"{entry.path}: {error.strerror}") from error
 
 
 def _travels_alone(found: Found) -> bool:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from sojourn import places
 from sojourn.agent import checkpoint_files
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
@@ -15,9 +16,12 @@ from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry, Manifest, Order, Record, Remainder
 
 PATHS = 20  # named of what is lost
+NAME = 200  # letters of a name that is no name
 LOST = "committed and no longer in the store"
 TORN = "that name results and cannot be read"
 HALF = "a checkpoint that is not whole"
+STRANGE = "that are said to lie where no machine of the project writes"
+REFUSED = (*places.REASONS, STRANGE)
 AGAIN = "of other nodes, under names that rank 0's node wrote too"
 
 
@@ -39,7 +43,8 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
     which went on from its checkpoint, did not write again belongs to the results too, but for checkpoints.
     `declared` outputs of a stage are one attempt's: of two, a directory would be nobody's.
     A checkpoint that is not whole stays in the store: at home it would be loaded as the newest.
-    An object that a manifest promises and that is not there costs itself alone, and is told.
+    An object that a manifest promises and that is not there costs itself alone, and is told; so does a file whose
+    path is no place here, since a manifest is written by a machine.
     """
     files = _newest(mailbox, attempt, nodes, "out")
     kept = _newest(mailbox, attempt, nodes, "kept")
@@ -52,6 +57,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
                 files.setdefault(path, entry)
         for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
             kept.setdefault(path, entry)
+    nowhere = _no_places(files, mailbox) | _no_places(kept, mailbox)
     half = {path: files.pop(path) for path in sorted(_half(files, mailbox, attempt))}
     again = _again(mailbox, attempt, nodes, "out", files)
     apart = again | _again(mailbox, attempt, nodes, "kept", kept)
@@ -65,8 +71,30 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
         bytes=sum(entry.size for entry in ordered),
         checkpoints=checkpoints,
         kept=tuple(kept[path] for path in sorted(kept)),
-        account=(*_lost(lost), *_not_whole(half), *_told_again(again), *_accounts(mailbox, attempt, nodes)),
+        account=(
+            *_refused(nowhere),
+            *_lost(lost),
+            *_not_whole(half),
+            *_told_again(again),
+            *_accounts(mailbox, attempt, nodes),
+        ),
     )
+
+
+def _no_places(files: dict[str, FileEntry], mailbox: Mailbox) -> dict[str, tuple[str, FileEntry]]:
+    """Take out what may be nowhere below a directory of ours, each with the reason."""
+    heads = places.heads(files)
+    why = {
+        path: places.REPOSITORY if path in heads else places.unfit(path) or _unsound(entry, mailbox)
+        for path, entry in files.items()
+    }
+    return {path: (reason, files.pop(path)) for path, reason in why.items() if reason}
+
+
+def _unsound(entry: FileEntry, mailbox: Mailbox) -> str | None:
+    """A machine's results are what machines of its project wrote, and nothing else of the store."""
+    ours = entry.source.startswith(f"machine/{mailbox.project}/")
+    return None if ours and not places.unfit(entry.source) and entry.size >= 0 else STRANGE
 
 
 def newest_files(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[FileEntry, ...]:
@@ -86,10 +114,10 @@ def _newest_commit(mailbox: Mailbox, attempt: int, node: int, what: str) -> tupl
     return None, unreadable
 
 
-def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path) -> None:
+def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path, any_letters: bool = False) -> None:
     """Lay the files out below a directory, verified."""
     for entry in files:
-        fetch_file(entry, mailbox, directory / entry.path)
+        fetch_file(entry, mailbox, directory, any_letters=any_letters)
 
 
 def _newest(mailbox: Mailbox, attempt: int, nodes: int, what: str) -> dict[str, FileEntry]:
@@ -160,6 +188,12 @@ def _not_whole(half: dict[str, FileEntry]) -> Iterator[Remainder]:
 
 def _told_again(again: Mapping[str, FileEntry]) -> Iterator[Remainder]:
     return _remainder(AGAIN, True, again, again.values())
+
+
+def _refused(nowhere: Mapping[str, tuple[str, FileEntry]]) -> Iterator[Remainder]:
+    for reason in dict.fromkeys(reason for reason, _ in nowhere.values()):
+        found = {path: entry for path, (why, entry) in nowhere.items() if why == reason}
+        yield from _remainder(reason, True, [path[:NAME] for path in found], found.values())
 
 
 def _lost(entries: list[FileEntry]) -> Iterator[Remainder]:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from pathspec import GitIgnoreSpec
 
-from sojourn import git, ignoring
+from sojourn import git, ignoring, places
 from sojourn.errors import SpecError
 from sojourn.names import is_minted
 from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission, printable
@@ -317,6 +317,8 @@ class _Walk:
         if self._listed.patterns and self._listed.match_file(path + "/" * folder):
             return LISTED
         named = path in self._leads_to_needed
+        if places.is_draft(entry.name):
+            return OURS
         if is_ours(path) and not named and not self._is_below_needed_ones(path):
             return OURS
         if not (tracked or named) and (own := self._own(path, folder)):

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from sojourn import bundle, checkpoint, command, environment, publish
+from sojourn import bundle, checkpoint, command, environment, publish, remainder
 from sojourn.agent.pack import pack
 from sojourn.agent.patterns import Patterns
 from sojourn.closed_runs import ClosedRuns, Summary, mark_open
@@ -286,6 +286,7 @@ class Journey:
             say(_where(placed), good=not placed.warnings)
         gone = [one for one in found.account if one.reason == LOST]
         missing = [f"{one.files} of its files, {LOST}: {', '.join(one.paths[:3])}" for one in gone]
+        missing += remainder.refused(found)
         for warning in (*missing, *self._unwritten(outcome, found), *placed.warnings):
             self.listener.warn(warning)
         return self._close(outcome, found, placed)

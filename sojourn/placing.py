@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from sojourn import git
+from sojourn import git, places
 from sojourn.agent import files
 from sojourn.bundle import hash_file
 from sojourn.contents import PLACED
@@ -142,6 +142,20 @@ class Placings:
                 if target.is_file() and not target.is_symlink() and self._mark(path, target):
                     found[path] = target.stat().st_size
         return found
+
+    def is_ours(self, path: str) -> places.Ours:
+        """Whether what was taken away from a path is a result that a run placed there; known by its content."""
+
+        def ours(descriptor: int) -> bool:
+            state = os.fstat(descriptor)
+            marks = [mark for mark in self._read().get(path, ()) if mark.size == state.st_size]
+            if any(mark.seen == (state.st_mtime_ns, state.st_ino) for mark in marks):
+                return True
+            with open(descriptor, "rb", closefd=False) as file:
+                digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" if marks else ""
+            return any(mark.hash == digest for mark in marks)
+
+        return ours
 
     def beside(self, paths: Iterable[str], run: str) -> list[str]:
         """What other runs placed beside these results, and this run did not write: they are a mixture.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import shlex
 import shutil
 import tempfile
@@ -17,6 +19,7 @@ from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
 from sojourn.errors import SojournError, SpecError, TransientError, first_line
 from sojourn.mailbox import Mailbox
+from sojourn.places import TakenError
 from sojourn.placing import Placings, Stands, holds
 from sojourn.planning import Plan
 from sojourn.project import Project
@@ -24,6 +27,8 @@ from sojourn.records import Bundle, FileEntry, Outcome, Record
 from sojourn.shorthand import moment
 
 NAMED = 3  # files of a sentence
+_UNWRITABLE = "cannot be written at its place"
+_TAKEN = "has something else at its place since this moment, which is kept"
 _COSTS_ITSELF = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 
 
@@ -101,7 +106,6 @@ def place_files(
     """
     travelled = {entry.path for entry in sent.listing} | {link.path for link in sent.links}
     planned_at = float("inf") if asked else plan.created_at
-    aside = project.directory / bundle.HOME / plan.run
     ours: list[FileEntry] = []
     same: list[FileEntry] = []
     others: list[tuple[FileEntry, Stands]] = []
@@ -115,68 +119,91 @@ def place_files(
             else:
                 others.append((entry, stands))
         placings.note(ours, plan.run, plan.created_at)
-        refused = [entry for entry in ours if not _placed(entry, mailbox, placings)]
-        placings.settle(ours)
+        refused = {entry.path: why for entry in ours if (why := _place(entry, mailbox, placings))}
+        placings.settle([entry for entry in ours if entry.path not in refused])
         old = placings.beside([entry.path for entry in ours], plan.run)
-    beside = [*refused, *(entry for entry, _ in others)]
-    stuck = [entry for entry in beside if not _fetched(entry, mailbox, aside)]
-    beside = [entry for entry in beside if entry not in stuck]
-    placed = {entry.path for entry in (*ours, *same)} - {entry.path for entry in refused}
+    beside = [*(entry for entry in ours if entry.path in refused), *(entry for entry, _ in others)]
+    aside = _aside(project, plan.run, beside)
+    stuck = _fetch(beside, mailbox, aside)
+    placed = {entry.path for entry in (*ours, *same)} - {*refused}
     return Published(
         placed=tuple(sorted(placed)),
-        beside=tuple(sorted(entry.path for entry in beside)),
-        directory=str(aside) if beside else None,
+        beside=tuple(sorted(entry.path for entry in beside if entry.path not in stuck)),
+        directory=str(aside) if len(beside) > len(stuck) else None,
         warnings=(
             *(
                 [f"{_names(old)}: from an earlier run; this one wrote beside it and did not write it again"]
                 if old
                 else []
             ),
-            *_not_writable(refused, aside),
+            *_not_placed(refused, aside),
             *_older_there(others, aside),
             *_nowhere(stuck, aside, plan.run),
         ),
     )
 
 
-def _placed(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> bool:
-    """Put a result at its place, whole; False where this user may not write."""
+def _place(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> str | None:
+    """Put a result at its place, whole; why not where something keeps it from there."""
     target = placings.root / entry.path
     try:
         if not holds(target, entry):
-            bundle.fetch_file(entry, mailbox, target)
+            bundle.fetch_file(entry, mailbox, placings.root, ours=placings.is_ours(entry.path))
     except _COSTS_ITSELF:
-        return False
+        return _UNWRITABLE
+    except TakenError:
+        return _TAKEN
     except SojournError as error:
-        return _give_up(error)
-    return True
+        _give_up(error)
+        return _UNWRITABLE
+    return None
 
 
-def _fetched(entry: FileEntry, mailbox: Mailbox, aside: Path) -> bool:
-    try:
-        bundle.fetch_file(entry, mailbox, aside / entry.path)
-    except _COSTS_ITSELF:
-        return False
-    except SojournError as error:
-        return _give_up(error)
-    return True
+def _aside(project: Project, run: str, entries: Iterable[FileEntry]) -> Path:
+    """The folder of a run's results that must replace nothing; another one where others of it lie already."""
+    folder = project.directory / bundle.HOME / run
+    known = list(entries)
+    for number in itertools.count(1):
+        here = folder / f"later-{number}" if number > 1 else folder
+        if all(holds(here / entry.path, entry) or not os.path.lexists(here / entry.path) for entry in known):
+            return here
+    raise AssertionError
 
 
-def _give_up(error: SojournError) -> bool:
+def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path) -> dict[str, str]:
+    """Bring files into a folder of their own; those that cannot be there, each with the reason."""
+    stuck: dict[str, str] = {}
+    for entry in entries:
+        try:
+            if not holds(folder / entry.path, entry):
+                bundle.fetch_file(entry, mailbox, folder)
+        except _COSTS_ITSELF as error:
+            stuck[entry.path] = error.strerror or str(error)
+        except SojournError as error:
+            _give_up(error)
+            stuck[entry.path] = error.message
+    return stuck
+
+
+def _give_up(error: SojournError) -> None:
     """One broken object costs itself; a store that is away costs a second try."""
     if isinstance(error, TransientError):
         raise error
-    return False
 
 
-def _nowhere(stuck: list[FileEntry], aside: Path, run: str) -> list[str]:
-    paths = _names([entry.path for entry in stuck])
-    return [f"{paths} cannot be brought into {aside} either: sojourn pull {run} --to DIR"] if stuck else []
+def _nowhere(stuck: dict[str, str], aside: Path, run: str) -> list[str]:
+    """With the reason where there is one of them."""
+    if not stuck:
+        return []
+    why = f" ({next(iter(stuck.values()))})" if len(stuck) == 1 else ""
+    return [f"{_names(list(stuck))} cannot be brought into {aside}{why} either: sojourn pull {run} --to DIR"]
 
 
-def _not_writable(refused: list[FileEntry], aside: Path) -> list[str]:
-    paths = _names([entry.path for entry in refused])
-    return [f"{paths} cannot be written at its place: it is in {aside}"] if refused else []
+def _not_placed(refused: dict[str, str], aside: Path) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for path, why in refused.items():
+        by_reason.setdefault(why, []).append(path)
+    return [f"{_names(paths)} {why}: it is in {aside}" for why, paths in by_reason.items()]
 
 
 def _older_there(others: list[tuple[FileEntry, Stands]], aside: Path) -> list[str]:
@@ -220,17 +247,21 @@ def to_directory(collected: Collected, mailbox: Mailbox, directory: Path) -> Pub
     if directory.exists() and any(directory.iterdir()):
         raise SpecError(f"{str(directory)!r} is not empty", hint="name a new directory: --to PATH")
     files = (*collected.files, *collected.kept)
-    fetch(files, mailbox, directory)
-    return Published(placed=tuple(entry.path for entry in files), directory=str(directory))
+    stuck = _fetch(files, mailbox, directory)
+    return Published(
+        placed=tuple(entry.path for entry in files if entry.path not in stuck),
+        directory=str(directory),
+        warnings=tuple(f"{path} is not there: {why}" for path, why in stuck.items()),
+    )
 
 
 def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Project) -> Published:
     """Results of a run that did not succeed: below `runs/<id>/`, where they replace nothing."""
     if not collected.files:
         return Published(note="nothing was committed")
-    aside = project.directory / bundle.HOME / plan.run
-    stuck = [entry for entry in collected.files if not _fetched(entry, mailbox, aside)]
-    beside = tuple(entry.path for entry in collected.files if entry not in stuck)
+    aside = _aside(project, plan.run, collected.files)
+    stuck = _fetch(collected.files, mailbox, aside)
+    beside = tuple(entry.path for entry in collected.files if entry.path not in stuck)
     return Published(beside=beside, directory=str(aside), warnings=tuple(_nowhere(stuck, aside, plan.run)))
 
 
@@ -255,7 +286,8 @@ def commit_stage(
         bundle.unpack(sent, mailbox, scratch / "tree")
         fetch(collected.files, mailbox, scratch / "outputs")
         # What travelled by name is read again by DVC; its own data is known by the hash it travelled under.
-        fetch(tuple(entry for entry in inputs.files if not _is_dvc(entry)), mailbox, scratch / "tree")
+        own = tuple(entry for entry in inputs.files if not _is_dvc(entry))
+        fetch(own, mailbox, scratch / "tree", any_letters=True)
         committed = homecoming.commit(
             dataset.root,
             scratch / "tree" / dataset.root.relative_to(project.root),

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from sojourn.agent import outside, remains, tree
-from sojourn.collect import AGAIN, HALF, LOST, Collected, without_node
+from sojourn.collect import AGAIN, HALF, LOST, REFUSED, Collected, without_node
 from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
 from sojourn.records import Remainder
+from sojourn.shorthand import counted
 
 QUIET = (tree.CACHE, tree.EMPTY)  # told to whoever asks for all of it, and to nobody else
 SHOWN = 4  # reasons in a report that people read
@@ -36,6 +37,15 @@ def in_store(plan: Plan, collected: Collected, published: Published) -> tuple[Om
 def left_behind(plan: Plan, collected: Collected) -> tuple[Omission, ...]:
     """What is nowhere any more once the machine has gone; on this host it goes as well."""
     return tuple(_omission(plan, one) for one in collected.account if not one.kept)
+
+
+def refused(collected: Collected) -> list[str]:
+    """What a machine committed and this host does not take, in words."""
+    found = [one for one in collected.account if one.reason in REFUSED]
+    return [
+        f"not brought home: {counted(one.files, 'file')} {one.reason}: {', '.join(map(printable, one.paths[:NAMED]))}"
+        for one in found
+    ]
 
 
 def lines(kept: Iterable[Omission], left: Iterable[Omission]) -> list[tuple[str, str]]:
@@ -91,6 +101,8 @@ def _room(size: float) -> str:
 
 def _pulled(plan: Plan, one: Remainder) -> str:
     now = f"sojourn pull {plan.run} --to DIR"
+    if one.reason in REFUSED:
+        return "it stays there; an honest script gives it another name"
     if one.reason == HALF:
         return now  # no option brings it to its place
     next_time = "names with $NODE_RANK in them" if one.reason == AGAIN else _options(plan, one.paths)

@@ -28,7 +28,7 @@ import obstore.exceptions
 import obstore.store
 
 from sojourn import folders
-from sojourn.errors import SojournError, SpecError, TransientError, nearest
+from sojourn.errors import SojournError, SpecError, TransientError, UnreadableError, nearest
 from sojourn.store_refusals import cloud_refusal, file_refusal, place_refusal
 from sojourn.waiting import Clock, SystemClock
 
@@ -104,16 +104,21 @@ class Store:
         """The whole object. Raises MissingKeyError."""
         return b"".join(self.stream(key))
 
-    def stream(self, key: str, chunk: int = PIECE) -> Iterator[bytes]:
-        """The object in pieces of about `chunk` bytes. Raises MissingKeyError."""
+    def stream(self, key: str, chunk: int = PIECE, size: int | None = None) -> Iterator[bytes]:
+        """The object in pieces of about `chunk` bytes. Raises MissingKeyError.
+
+        Where its `size` is known, an object of another one is an UnreadableError before anything of it is read.
+        """
         doing = f"read {key}"
         try:
             if self.root is not None:
-                pieces = self._ask(doing, lambda: self._store.get(key).stream(min_chunk_size=chunk))
+                found = self._ask(doing, lambda: self._store.get(key))
+                _check_size(key, found.meta["size"], size)
+                pieces = found.stream(min_chunk_size=chunk)
                 while (piece := self._ask(doing, lambda: next(pieces, None))) is not None:
                     yield bytes(piece)
                 return
-            body, meta = self._ask(doing, lambda: _small(self._store, key, chunk))
+            body, meta = self._ask(doing, lambda: _small(self._store, key, chunk, size))
         except FileNotFoundError:
             raise MissingKeyError(key) from None
         if body is not None:
@@ -296,9 +301,17 @@ def _check_key(key: str) -> None:
         raise ValueError(f"not a key: {key!r}")
 
 
-def _small(store: obstore.store.ObjectStore, key: str, limit: int | None) -> tuple[bytes | None, Any]:
+def _check_size(key: str, found: int, wanted: int | None) -> None:
+    if wanted is not None and found != wanted:
+        raise UnreadableError(f"{key} does not have the size that was committed: {found:,} bytes and not {wanted:,}")
+
+
+def _small(
+    store: obstore.store.ObjectStore, key: str, limit: int | None, wanted: int | None = None
+) -> tuple[bytes | None, Any]:
     """The object, unless it is longer than `limit`, and what the store knows of it."""
     found = store.get(key)
+    _check_size(key, found.meta["size"], wanted)
     small = limit is None or found.meta["size"] <= limit
     return (bytes(found.bytes()) if small else None), found.meta
 

@@ -222,7 +222,7 @@ class Run:
         tree = survey(here, skip, [str(below / path) for path in self.stage.needed])
         unpack(pack(tree, here, ".", mailbox).bundle, mailbox, scratch)
         for entry in pack_inputs(here, inputs, mailbox)[0]:
-            fetch_file(entry, mailbox, scratch / entry.path)
+            fetch_file(entry, mailbox, scratch)
 
     def _run(self, machine: Path, during: Callable[[Path], None]) -> None:
         shutil.copytree(self.folder / "scratch", machine, symlinks=True)

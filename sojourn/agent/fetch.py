@@ -164,7 +164,7 @@ class Fetcher:
         # Under its own name at once: nothing looks at the tree before all of it is there.
         try:
             with self._source(entry) as source, open(_new(target), "wb") as file:
-                os.fchmod(file.fileno(), entry["mode"])
+                os.fchmod(file.fileno(), entry["mode"] & 0o777)
                 self._verified(entry, source, file)
             _date(target, entry.get("mtime_ns"))
         except StoreError as error:

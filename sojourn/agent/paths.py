@@ -9,6 +9,8 @@ from sojourn.agent.errors import Refused
 
 def inside(root: str, path: str) -> str:
     """The full name of a relative path. Raises Refused when it would leave the root, by a link too."""
+    if "\0" in path:
+        raise Refused(f"{path!r} holds a null byte, which is in no name")
     parts = path.split("/")
     full = os.path.join(root, *parts)
     folder = os.path.realpath(os.path.dirname(full))
