@@ -23,6 +23,7 @@ from sojourn.storage import ExistsError, Store
 R = TypeVar("R", bound=Record)
 ROOTS = ("control", "orders", "machine")
 TOLD = ("order", "stop", "exec")  # what machines read of their run
+LISTED_ALONE = 20  # of more runs than these the objects are found in a list of the whole project
 
 
 class Mailbox:
@@ -89,14 +90,21 @@ class Mailbox:
 
     def clear(self, keep: Collection[str]) -> None:
         """Remove the run from the store, its plan first: from then on there is no such run."""
-        prefixes = self._prefixes()
+        prefixes = self.prefixes()
         self.store.delete(f"{self.control}/plan.json")
         for prefix in prefixes:
             self.store.clear(prefix, keep)
 
     def sizes(self) -> dict[str, int]:
         """The size of everything that is the run's, by key."""
-        return {key: size for prefix in self._prefixes() for key, size in self.store.sizes(prefix).items()}
+        return {key: size for prefix in self.prefixes() for key, size in self.store.sizes(prefix).items()}
+
+    def prefixes(self) -> list[str]:
+        """Everything that is the run's, also where a machine wrote that had no business there; the plan's last."""
+        listed = self._folders
+        names = {self._folder, *self._named("orders"), *self._named("machine")} if listed is None else set(listed)
+        below = [f"{root}/{self.project}/{name}" for name in sorted(names) for root in ("machine", "orders")]
+        return [*below, self.control]
 
     def send_agent(self, name: str, body: bytes) -> None:
         """Put the machines' program where they find it; again for each run, since a bucket forgets by age."""
@@ -237,13 +245,6 @@ class Mailbox:
         """The names of folders below a root that end in the run's id, of whatever place."""
         return [name for name in self.store.folders(f"{root}/{self.project}") if run_of(name) == self.run]
 
-    def _prefixes(self) -> list[str]:
-        """Everything that is the run's, also where a machine wrote that had no business there; the plan's last."""
-        listed = self._folders if self._folders is not None else (*self._named("orders"), *self._named("machine"))
-        names = {self._folder, *listed}
-        below = [f"{root}/{self.project}/{name}" for name in sorted(names) for root in ("machine", "orders")]
-        return [*below, self.control]
-
     def _record(self, key: str, kind: type[R]) -> R | None:
         body = self.store.find(key)
         return None if body is None else decode(body, kind, key)
@@ -263,6 +264,37 @@ def runs_of(store: Store, project: str) -> list[Mailbox]:
     for name in (name for root in ROOTS for name in store.folders(f"{root}/{project}")):
         folders.setdefault(run_of(name) or "", set()).add(name)
     return [Mailbox(store, project, run, folders[run]) for run in sorted(folders) if is_run_id(run)]
+
+
+def objects_of(store: Store, project: str, mailboxes: Collection[Mailbox]) -> Iterator[tuple[Mailbox, str, int]]:
+    """Every object of these runs with its size; of many runs by pages over the whole project."""
+    wanted = {mailbox.run: mailbox for mailbox in mailboxes}
+    if len(wanted) <= LISTED_ALONE:
+        for alone in wanted.values():
+            yield from ((alone, key, size) for key, size in alone.sizes().items())
+        return
+    for root in ROOTS:
+        for key, size in store.walk(f"{root}/{project}"):
+            if mailbox := wanted.get(_run_of(key) or ""):
+                yield mailbox, key, size
+
+
+def tidy(store: Store, project: str, mailboxes: Collection[Mailbox]) -> None:
+    """Take away what is left of runs of which everything was removed, and no listing shows."""
+    prefixes = [prefix for mailbox in mailboxes for prefix in mailbox.prefixes()]
+    for prefix in prefixes:
+        store.tidy(prefix)
+    if len(mailboxes) <= LISTED_ALONE:
+        for prefix in prefixes:
+            store.erase(prefix)
+        return
+    gone = {mailbox.run for mailbox in mailboxes}
+    for root in ROOTS:
+        store.erase(f"{root}/{project}", lambda key: _run_of(key) in gone)
+
+
+def _run_of(key: str) -> str | None:
+    return run_of(key.split("/")[2])
 
 
 def blobs(project: str) -> str:

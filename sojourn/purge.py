@@ -9,21 +9,26 @@ version of Sojourn wrote still says which files it names.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sojourn import environment
+from sojourn.closed_runs import ClosedRuns, marked_open
 from sojourn.errors import UnreadableError
 from sojourn.ledger import read_entry
-from sojourn.mailbox import Mailbox, blobs, projects, runs_of
+from sojourn.mailbox import Mailbox, blobs, objects_of, open_mark, projects, runs_of, tidy
 from sojourn.names import LeaseName
 from sojourn.providers.local import LocalProvider
 from sojourn.purging import purging
 from sojourn.records import Record
-from sojourn.storage import Store, batched
+from sojourn.runs import past_runs
+from sojourn.storage import LISTED_AT_ONCE, Store, batched
 
+LOOKED_AT_ONCE = 64  # runs, between two signs of life
 AT_LEAST_S = 86400.0  # environments and machine records are shared by all stores of this host
 
 
@@ -106,9 +111,9 @@ class _Run:
     mailbox: Mailbox
     created_at: float | None
     closed_at: float | None
-    preparing: bool
-    names: frozenset[str]
-    digest: str | None
+    preparing: bool = False
+    names: frozenset[str] | None = None  # None while nobody has looked
+    digest: str | None = None
     unreadable: str | None = None
 
     @property
@@ -122,52 +127,111 @@ class _Found:
     """What of one project goes, and why the rest stays."""
 
     runs: tuple[_Run, ...]
-    gone: tuple[Mailbox, ...] = ()
+    gone: frozenset[str] = frozenset()
     old: tuple[Old, ...] = ()
     kept: tuple[Kept, ...] = ()
     blobs: dict[str, int] = field(default_factory=dict)
-    needed: frozenset[str] = frozenset()
+    needed: Set[str] = frozenset()
 
 
-def _find(store: Store, project: str, which: _Which, now: float) -> _Found:
-    runs = tuple(_look(mailbox, now) for mailbox in runs_of(store, project))
-    damaged = [run for run in runs if run.unreadable]
+@dataclass
+class _Tally:
+    """What of a run is in the store."""
+
+    bytes: int = 0
+    objects: int = 0
+    has_plan: bool = False
+    has_report: bool = False
+
+
+def _find(store: Store, project: str, which: _Which, now: float, remove: bool, renew: Callable[[], None]) -> _Found:
+    """What goes. Closed runs are known by their pages; what stays is read, and so is what no page tells of."""
+    runs = {run.mailbox.run: run for run in _known(store, project, remove)}
+    needed: set[str] = set()
+
+    def goes(run: _Run) -> bool:
+        return not (run.open or run.unreadable) and (run.closed_at or 0.0) < which.before and which.means(run)
+
+    def look(some: Iterable[_Run]) -> None:
+        for chunk in _chunks(some):
+            renew()
+            for run in store.clock.together([partial(_look, run, now) for run in chunk]):
+                needed.update(() if goes(run) else run.names or ())
+                runs[run.mailbox.run] = replace(run, names=frozenset())
+
+    look([run for run in runs.values() if run.names is None and not (goes(run) and run.closed_at)])
+    tallies = _tallies(store, project, [run.mailbox for run in runs.values() if goes(run)], needed, renew)
+    # A run that has no report and a plan is not closed, whatever its page says.
+    doubtful = [runs[run] for run, one in tallies.items() if one.has_plan and not one.has_report]
+    look([replace(run, closed_at=None) for run in doubtful if run.names is None])
+    damaged = [run for run in runs.values() if run.unreadable]
     told = [run for run in damaged if run.mailbox.run not in which.named]
-    kept = tuple(
-        _reasons([run for run in runs if run in told or (which.means(run) and not run.unreadable)], which.before)
-    )
+    concerned = [run for run in runs.values() if run in told or (which.means(run) and not run.unreadable)]
+    kept = tuple(_reasons(concerned, which.before))
     if told:
-        return _Found(runs, kept=kept)  # nobody knows what that run names
-    gone = [run for run in runs if not run.open and (run.closed_at or 0.0) < which.before and which.means(run)]
-    needed = frozenset[str]().union(*(run.names for run in runs if run not in gone))
+        return _Found(tuple(runs.values()), kept=kept)  # nobody knows what that run names
+    gone = {name: run for name, run in runs.items() if goes(run) or (run.unreadable and name in which.named)}
+    tallies |= _tallies(store, project, [run.mailbox for run in gone.values() if run.unreadable], needed, renew)
     # Of one that cannot be read nobody knows whether others share its files.
-    sizes = {} if damaged or any(run.preparing for run in runs) else store.sizes(blobs(project))
+    sizes = {} if damaged or any(run.preparing for run in runs.values()) else store.sizes(blobs(project))
     return _Found(
-        runs=runs,
-        gone=tuple(run.mailbox for run in gone),
-        old=tuple(old for run in gone if (old := _old(run, needed))),
+        runs=tuple(runs.values()),
+        gone=frozenset(gone),
+        old=tuple(_old(gone[name], one) for name, one in tallies.items() if name in gone and one.objects),
         kept=kept,
         blobs={key: size for key, size in sizes.items() if key not in needed},
         needed=needed,
     )
 
 
-def _look(mailbox: Mailbox, now: float) -> _Run:
+def _known(store: Store, project: str, note: bool) -> list[_Run]:
+    """Every run with what its project's pages tell of it; closed runs that none told of are `note`d."""
+    closed = {one.run: one for one in past_runs(store, project, note)}
+    return [
+        _Run(mailbox, one.created_at, one.ended_at) if (one := closed.get(mailbox.run)) else _Run(mailbox, None, None)
+        for mailbox in runs_of(store, project)
+    ]
+
+
+def _tallies(
+    store: Store, project: str, mailboxes: Collection[Mailbox], needed: Set[str], renew: Callable[[], None]
+) -> dict[str, _Tally]:
+    """What of these runs is in the store and not needed by others."""
+    found = {mailbox.run: _Tally() for mailbox in sorted(mailboxes, key=lambda one: one.run)}
+    for number, (mailbox, key, size) in enumerate(objects_of(store, project, mailboxes)):
+        if number % LISTED_AT_ONCE == 0:
+            renew()
+        one = found[mailbox.run]
+        one.has_plan |= key == f"{mailbox.control}/plan.json"
+        one.has_report |= key == f"{mailbox.control}/report.json"
+        if key not in needed:
+            one.bytes += size
+            one.objects += 1
+    return found
+
+
+def _chunks(runs: Iterable[_Run]) -> Iterator[list[_Run]]:
+    rest = iter(runs)
+    while some := list(islice(rest, LOOKED_AT_ONCE)):
+        yield some
+
+
+def _look(run: _Run, now: float) -> _Run:
     try:
-        return _read(mailbox, now)
+        return _read(run.mailbox, now, run.closed_at)
     except (UnreadableError, ValueError, KeyError, TypeError, AttributeError) as error:
         why = error.message if isinstance(error, UnreadableError) else f"{type(error).__name__}: {error}"
-        return _Run(mailbox, None, None, preparing=False, names=frozenset(), digest=None, unreadable=why)
+        return _Run(run.mailbox, None, None, unreadable=why)
 
 
-def _read(mailbox: Mailbox, now: float) -> _Run:
+def _read(mailbox: Mailbox, now: float, closed_at: float | None) -> _Run:
     plan = mailbox.raw("plan")
     if plan is None:
-        return _Run(mailbox, None, None, preparing=False, names=frozenset(), digest=None)
+        return _Run(mailbox, None, None, names=frozenset())
     parts = [mailbox.raw("bundle"), mailbox.raw("inputs")]
     if plan["environment"].get("kind") == "sent":
         parts.append(mailbox.raw("environment"))
-    closed_at = _closed_at(mailbox)
+    closed_at = closed_at or _closed_at(mailbox)
     in_time = now < plan["deadline_at"] + plan["launch"]["grace"]
     return _Run(
         mailbox,
@@ -199,12 +263,9 @@ def _sources(value: Any) -> Iterator[str]:
             yield from _sources(inner)
 
 
-def _old(run: _Run, needed: frozenset[str]) -> Old | None:
+def _old(run: _Run, left: _Tally) -> Old:
     mailbox = run.mailbox
-    own = [size for key, size in mailbox.sizes().items() if key not in needed]
-    if not own:
-        return None  # what is left of it is a checkpoint that another run goes on from
-    return Old(run=mailbox.run, project=mailbox.project, closed_at=run.closed_at, bytes=sum(own))
+    return Old(run=mailbox.run, project=mailbox.project, closed_at=run.closed_at, bytes=left.bytes)
 
 
 def _reasons(runs: Iterable[_Run], before: float) -> Iterator[Kept]:
@@ -224,18 +285,40 @@ def _reasons(runs: Iterable[_Run], before: float) -> Iterator[Kept]:
 
 def _purge_project(store: Store, project: str, which: _Which, now: float, remove: bool) -> _Found:
     if not remove:
-        return _find(store, project, which, now)
+        return _find(store, project, which, now, remove, lambda: None)
     with purging(store, project) as renew:
-        found = _find(store, project, which, now)
+        found = _find(store, project, which, now, remove, renew)
         for batch in batched(found.blobs):
             renew()
             store.delete(*batch)
         if found.blobs:
             store.erase(blobs(project))
-        for mailbox in found.gone:
-            renew()
-            mailbox.clear(keep=found.needed)
+        if found.gone:
+            _remove(store, project, found, renew)
+        _unmark(store, project, found, now - AT_LEAST_S)
     return found
+
+
+def _remove(store: Store, project: str, found: _Found, renew: Callable[[], None]) -> None:
+    """Remove the runs that go: from the pages, then their plans, with which they are runs no more, then the rest."""
+    gone = [run.mailbox for run in found.runs if run.mailbox.run in found.gone]
+    ClosedRuns(store, project).drop(found.gone)
+    plans = [f"{mailbox.control}/plan.json" for mailbox in gone]
+    rest = (key for _, key, _ in objects_of(store, project, gone) if key not in found.needed)
+    marks = [open_mark(project, mailbox.run) for mailbox in gone]
+    for keys in (plans, rest, marks):
+        for batch in batched(keys):
+            renew()
+            store.delete(*batch)
+    tidy(store, project, gone)
+
+
+def _unmark(store: Store, project: str, found: _Found, before: float) -> None:
+    """Take away the marks of runs that were never begun."""
+    for run in marked_open(store, project) - {run.mailbox.run for run in found.runs}:
+        at = store.modified(open_mark(project, run))
+        if at is not None and at.timestamp() < before:
+            store.delete(open_mark(project, run))
 
 
 def _purge_host(home: Path, found: list[_Found], before: float, remove: bool) -> tuple[dict[str, int], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -81,7 +81,7 @@ class Bucket:
         date = re.search(r'expiry-date="([^"]+)"', said)
         return parsedate_to_datetime(date[1]).timestamp() if date else None
 
-    def erase(self, below: str, limit_s: float = ERASE_LIMIT_S) -> None:
+    def erase(self, below: str, which: Callable[[str], bool] = lambda _: True, limit_s: float = ERASE_LIMIT_S) -> None:
         """Remove what the bucket keeps of objects below a prefix that were overwritten or deleted, for some minutes.
 
         A marker goes after all that one may hide, which would be there again without it. What is left, like the signs
@@ -93,12 +93,16 @@ class Bucket:
         markers: list[dict[str, str]] = []
         with translated(f"erase what lay below {below}"):
             for page in client.get_paginator("list_object_versions").paginate(Bucket=self.name, Prefix=whole):
-                markers += _which(page.get("DeleteMarkers", ()))
-                former = _which(one for one in page.get("Versions", ()) if not one["IsLatest"])
+                markers += _which(one for one in page.get("DeleteMarkers", ()) if which(self._key(one["Key"])))
+                old = (one for one in page.get("Versions", ()) if not one["IsLatest"])
+                former = _which(one for one in old if which(self._key(one["Key"])))
                 if not self._removed(client, former) or time.monotonic() > end:
                     return
             for first in range(0, len(markers), REMOVED_AT_ONCE):
                 self._removed(client, markers[first : first + REMOVED_AT_ONCE])
+
+    def _key(self, whole: str) -> str:
+        return whole.removeprefix(f"{self.prefix}/") if self.prefix else whole
 
     def _removed(self, client: Any, which: list[dict[str, str]]) -> bool:
         """Whether all of these are gone; S3 answers well also where some are not."""

@@ -44,7 +44,7 @@ PIECE = 8 * 2**20
 PIECE_LIMIT_S = 300.0  # at 28 KB/s
 LANES = 4  # pieces on their way at once, and in memory
 MOST_PARTS = 9000  # of one upload; S3 takes 10,000
-DELETED_AT_ONCE = 1000
+DELETED_AT_ONCE = LISTED_AT_ONCE = 1000
 
 
 class MissingKeyError(KeyError):
@@ -175,6 +175,22 @@ class Store:
             return dict(folders.sizes(self.root, prefix))
         return {entry["path"]: entry["size"] for entry in self._listed(prefix)}
 
+    def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Every key below `prefix/` with its size, however many there are; a page of them is in memory."""
+        if self.root is not None:
+            yield from folders.sizes(self.root, prefix)
+        elif not self.url.startswith("s3://"):
+            yield from self.sizes(prefix).items()
+        else:
+            last: str | None = None
+            while page := self._ask(f"list {prefix}", partial(self._page, prefix, last)):
+                yield from ((entry["path"], entry["size"]) for entry in page)
+                last = page[-1]["path"]
+
+    def _page(self, prefix: str, after: str | None) -> list[Any]:
+        found = self._store.list(prefix + "/", offset=after, chunk_size=LISTED_AT_ONCE)
+        return list(next(iter(found), ()))
+
     def folders(self, prefix: str = "") -> list[str]:
         """The names directly below `prefix/` that have keys of their own below them, sorted."""
         if self.root is not None:
@@ -192,18 +208,22 @@ class Store:
     def clear(self, prefix: str, keep: Collection[str] = ()) -> None:
         """Remove every object below `prefix/` but those in `keep`; nobody may be writing there."""
         self.delete(*(key for key in self.keys(prefix) if key not in keep))
-        if self.root is not None:
-            folders.remove_leavings(self.root / prefix)
+        self.tidy(prefix)
         self.erase(prefix)
 
-    def erase(self, prefix: str) -> None:
-        """Remove what a bucket with versions still keeps of what was deleted below `prefix/`.
+    def tidy(self, prefix: str) -> None:
+        """Take away what is left below `prefix/` where everything was removed and that no listing shows."""
+        if self.root is not None:
+            folders.remove_leavings(self.root / prefix)
+
+    def erase(self, prefix: str, which: Callable[[str], bool] = lambda _: True) -> None:
+        """Remove what a bucket with versions still keeps of what was deleted below `prefix/`, of some keys or all.
 
         Who may not leaves it to the bucket's own rule; services that only speak S3's language may have no versions.
         """
         if self._bucket is not None:
             with suppress(SojournError):
-                self._bucket.erase(f"{prefix}/")
+                self._bucket.erase(f"{prefix}/", which)
 
     @cached_property
     def region(self) -> str | None:

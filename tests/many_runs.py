@@ -30,7 +30,7 @@ class Copies:
     def __init__(self, folder: Path, series: int = 0) -> None:
         store = Store(folder.as_uri())
         self._mailbox = a_run(store)
-        keys = [*store.keys(self._mailbox.control), *store.keys(self._mailbox.machine)]
+        keys = [key for prefix in self._mailbox.prefixes() for key in store.keys(prefix)]
         self._objects = {key: store.get(key) for key in keys}
         if series:
             self._lengthen(series)

@@ -210,7 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         files = self.server.files
         files.counted("list", prefix)
-        keys, folders, following = files.listing(prefix, delimiter, query.get("continuation-token", ""))
+        after = f"{query['start-after']}\0" if query.get("start-after") else ""
+        keys, folders, following = files.listing(prefix, delimiter, query.get("continuation-token", after))
         parts = [f"<Name>{BUCKET}</Name><Prefix>{escape(prefix)}</Prefix>"]
         parts.append(f"<KeyCount>{len(keys) + len(folders)}</KeyCount><MaxKeys>{PAGE}</MaxKeys>")
         parts.append(f"<IsTruncated>{'true' if following else 'false'}</IsTruncated>")

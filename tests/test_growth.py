@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +17,11 @@ from many_runs import Copies, a_run
 from s3_of_files import FilesAsS3, files_as_s3
 
 from sojourn.closed_runs import ClosedRuns, Summary, mark_open, marked_open, shortened
-from sojourn.errors import AccessError, SpecError
+from sojourn.errors import AccessError, SpecError, TransientError
 from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox, closed_pages, open_mark
+from sojourn.mailbox import Mailbox, closed_pages, open_mark, purge_mark
 from sojourn.planning import Plan
+from sojourn.purge import purge
 from sojourn.reap import reap
 from sojourn.report import Report
 from sojourn.runs import all_mailboxes, find_run, list_runs, past_runs, reports_to_compare, summary_of, usual_seconds
@@ -266,3 +269,95 @@ def test_a_run_that_has_been_run_stands_in_a_page_and_has_no_mark(one: Path) -> 
     (box,) = all_mailboxes(store)
     assert set(ClosedRuns(store, box.project).read()) == {box.run}
     assert not marked_open(store, box.project)
+
+
+# --- purging ----------------------------------------------------------------------------------------
+
+
+DAY = 86400.0
+
+
+def purged(store: Store, house: House, days: float = 30, remove: bool = True, runs: tuple[str, ...] = ()) -> Any:
+    home = house.folder.parent / "home"
+    return purge(store, home, now=time.time(), older_than_s=days * DAY, remove=remove, runs=runs)
+
+
+def left(house: House, run: str) -> list[str]:
+    """What of a run is still in the store."""
+    return [str(path) for path in house.folder.rglob("*") if run in str(path) and path.is_file()]
+
+
+def test_a_purge_of_many_runs_asks_for_them_by_pages_and_removes_them_by_the_thousand(
+    one: Path, tmp_path: Path, served: Callable[[House], FilesAsS3]
+) -> None:
+    house = House(one, tmp_path / "store", MANY)
+    files = served(house)
+    found = purged(Store(files.url), house, days=10)
+    kept = MANY - len(found.runs)
+    assert 3 <= kept <= 8 and found.blobs == 0 and not found.kept
+    assert files.requests < 40 + 5 * kept, files.by_verb()
+    files.look()
+    assert set(house.listed()) == set(house.runs[-kept:]) == house.told()
+    assert not any(left(house, run) for run in house.runs[:-kept])
+    assert all(summary_of(house.box(number)) for number in range(MANY - kept, MANY))
+
+
+def test_a_purge_that_dies_at_any_removal_leaves_whole_runs_and_the_next_ends_it(one: Path, tmp_path: Path) -> None:
+    class Dying(Store):
+        left = 0
+
+        def delete(self, *keys: str) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise TransientError("died")
+            super().delete(*keys)
+
+    for after in range(30):
+        house = House(one, tmp_path / str(after), FEW)
+        store = Dying(house.store.url)
+        store.left = after
+        try:
+            purged(store, house, days=10)
+        except TransientError:
+            ended = False
+        else:
+            ended = True
+        listed = house.listed()
+        assert house.runs[-1] in listed and set(listed.values()) == {"succeeded"}, after
+        house.store.delete(purge_mark(house.project))
+        purged(house.store, house, days=10)
+        assert set(house.listed()) == {house.runs[-1]} and not left(house, house.runs[0]), after
+        shutil.rmtree(house.folder)
+        if ended:
+            return
+    pytest.fail("it never ended")
+
+
+def test_no_run_is_purged_on_the_word_of_a_page_alone(house: House) -> None:
+    box = house.reopen(0)
+    assert house.runs[0] in house.told()
+    found = purged(house.store, house, days=10)
+    assert [one.run for one in found.kept] == [box.run] and box.run not in {one.run for one in found.runs}
+    assert summary_of(box) is None and box.read("plan", Plan) is not None
+
+
+def test_the_files_of_a_run_that_stays_are_read_though_a_page_tells_of_it(house: House) -> None:
+    stays = house.box(FEW - 1)
+    key = stays.blob_key("0" * 64)
+    house.store.put(key, b"shared")
+    bundle = house.folder / stays.control / "bundle.json"
+    bundle.write_text(json.dumps({**json.loads(bundle.read_bytes()), "files": [{"source": key}]}))
+    assert len(purged(house.store, house, days=10).runs) == FEW - 1
+    assert house.store.exists(key)
+    bundle.write_bytes(b"")
+    assert "cannot be read" in purged(house.store, house, days=10).kept[0].reason
+
+
+def test_a_mark_of_a_run_that_was_never_begun_goes_after_a_day(house: House) -> None:
+    mark_open(house.store, house.project, "quiet-heron-7f3a")
+    purged(house.store, house)
+    assert marked_open(house.store, house.project) == {"quiet-heron-7f3a"}
+    long_ago = time.time() - 2 * DAY
+    os.utime(house.folder / open_mark(house.project, "quiet-heron-7f3a"), (long_ago, long_ago))
+    purged(house.store, house)
+    assert not marked_open(house.store, house.project)
