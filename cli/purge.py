@@ -36,7 +36,7 @@ def purge(
     Example: sojourn purge --older-than 90d
     """
     from cli.world import open_store, open_stores
-    from sojourn.errors import SpecError
+    from sojourn.errors import SpecError, TransientError
     from sojourn.mailbox import Mailbox
     from sojourn.purge import purge as find
     from sojourn.runs import data_home, find_run
@@ -52,7 +52,10 @@ def purge(
         raise SpecError(f"these runs are in {len(kept_in)} stores", hint="purge those of each store by themselves")
     where = named[0].store if named else open_store(store)
     remove = yes and not dry_run
-    found = find(where, data_home(), now=time.time(), older_than_s=age, remove=remove, runs=[one.run for one in named])
+    now = where.now()
+    if now is None:
+        raise TransientError(f"store: {where.url} does not tell what time it is, so nobody knows what is older")
+    found = find(where, data_home(), now=now, older_than_s=age, remove=remove, runs=[one.run for one in named])
     if as_json:
         typer.echo(json.dumps({**found.model_dump(mode="json"), "bytes": found.bytes, "removed": remove}, indent=2))
     else:

@@ -72,7 +72,7 @@ def _everything(
     from sojourn.reap import reap as find
 
     found = []
-    for finding in find(stores, providers, _journey_of, now=time.time(), dry_run=dry_run, project=project):
+    for finding in find(stores, providers, _journey_of, dry_run=dry_run, project=project):
         found.append(finding)
         yield finding
     server = _server()

@@ -27,7 +27,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         return
     if records.plan is not None:
         show_plan(records.plan, full=True)
-    out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox), time.time())}")
+    out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox), mailbox.store.now() or time.time())}")
     show_ledger(entries_of(mailbox))
     if records.receipt is not None:
         show_receipt(records.receipt)

@@ -33,11 +33,12 @@ def stop(
 
     mailbox = find_run(open_stores(store), run)
     state = fold(entries_of(mailbox))
-    held = is_held(state, time.time())
+    now = mailbox.store.now() or time.time()
+    held = is_held(state, now)
     if state.outcome is not None and not held:
         out.print(f"{mailbox.run} is over already; see it: sojourn show {mailbox.run}")
         return
-    mailbox.request_stop(Stop(reason="sojourn stop", at=time.time()))
+    mailbox.request_stop(Stop(reason="sojourn stop", at=now))
     if wait:
         wait_for(
             lambda: _let_go(mailbox, state.attempt) if held else _ended(mailbox, state.attempt),

@@ -59,11 +59,10 @@ def _walk(plan: Plan, view: View) -> Report:
     from sojourn.journey import Journey, walk
     from sojourn.mailbox import Mailbox
     from sojourn.providers import open_provider
-    from sojourn.runs import data_home
-    from sojourn.storage import Store
+    from sojourn.runs import data_home, known_store
 
     home = data_home()
-    mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
+    mailbox = Mailbox(known_store(home, plan.store), plan.project, plan.run)
     journey = Journey.begin(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
     with interruptible(journey):
         return walk(journey)

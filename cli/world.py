@@ -21,6 +21,7 @@ from sojourn.runs import (
     data_home,
     default_store,
     find_run,
+    known_store,
     past_runs,
     plan_of,
     remembered,
@@ -33,22 +34,21 @@ from sojourn.storage import Store
 
 def open_store(url: str | None) -> Store:
     """The store that was named, that of the project we stand in, or this user's own."""
-    return Store(store_url(url, Path(".")))
+    return known_store(data_home(), store_url(url, Path(".")))
 
 
 def open_stores(url: str | None) -> list[Store]:
     """The store that was named; or every one in which this host has runs, that of the project we stand in first."""
-    first = Store(store_url(url, Path(".")))
-    others = (
-        [] if url else [_remembered_store(one) for one in dict.fromkeys(remembered(data_home())) if one != first.url]
-    )
+    known = list(dict.fromkeys(remembered(data_home())))
+    first = known_store(data_home(), store_url(url, Path(".")))
+    others = [] if url else [_remembered_store(one) for one in known if one != first.url]
     return [first, *(one for one in others if one is not None)]
 
 
 def _remembered_store(url: str) -> Store | None:
     """A store that this host has runs in; an address that is none any more is told and costs no other."""
     try:
-        return Store(url)
+        return Store(url, expected=True)
     except SpecError as error:
         show_warning(f"{error.message}; if it is of no use any more: sojourn runs --forget {url}")
         return None
@@ -83,7 +83,7 @@ def prepare_plan(
         _ = project.root  # what git refuses has nothing to do with prices
         with _telling_prices(launch):
             provider = open_provider(launch.where, home, launch.regions or None)
-            where = Store(store_for(launch, provider, project, home))
+            where = known_store(home, store_for(launch, provider, project, home))
     else:
         launch, where = _again(from_run, open_stores(store), project, flags)
         provider = open_provider(launch.where, home, launch.regions or None)

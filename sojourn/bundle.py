@@ -16,7 +16,6 @@ import shutil
 import stat
 import tarfile
 import tempfile
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -459,7 +458,10 @@ def _stays(key: str, size: int, mailbox: Mailbox) -> bool:
     One of another size was cut off, by a computer that lost its power: no machine would take it.
     """
     found = mailbox.store.written(key)
-    return found is not None and found[1] == size and time.time() - found[0].timestamp() < SEND_AGAIN_AFTER_S
+    if found is None or found[1] != size:
+        return False
+    now = mailbox.store.now()
+    return now is not None and now - found[0].timestamp() < SEND_AGAIN_AFTER_S
 
 
 def _hash(file: Path) -> tuple[str, int]:

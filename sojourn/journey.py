@@ -22,7 +22,15 @@ from sojourn.closed_runs import ClosedRuns, Summary, mark_open
 from sojourn.collect import LOST, Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
-from sojourn.errors import SojournError, SpecError, StoppedError, SupersededError, TrainingError, first_line
+from sojourn.errors import (
+    SojournError,
+    SpecError,
+    StoppedError,
+    SupersededError,
+    TrainingError,
+    TransientError,
+    first_line,
+)
 from sojourn.following import Audience, Follower
 from sojourn.gathering import gather
 from sojourn.ledger import Ledger
@@ -109,19 +117,17 @@ class Journey:
         """Store the plan, before any side effect. Raises SpecError when the run id is taken or the clock is off."""
         journey = cls(plan, mailbox, *rest, **options)  # type: ignore[arg-type]
         provide_home(journey.home)
-        began = journey.clock.now()
-        mark_open(mailbox.store, plan.project, plan.run)
-        if not mailbox.write_once("plan", plan):
-            raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
-        written = mailbox.store.modified(f"{mailbox.control}/plan.json")
-        remember(journey.home, mailbox.store)
-        # Written at some moment between then and now, of which a slow store or a host that sleeps makes a while.
-        off = _beside(written.timestamp(), began, journey.clock.now()) if written else 0.0
+        mailbox.store.provide()
+        off = mailbox.store.clock_off()
         if off > CLOCK_LIMIT_S:
             raise SpecError(
                 f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",
                 hint="set the clock: sudo timedatectl set-ntp true",
             )
+        mark_open(mailbox.store, plan.project, plan.run)
+        if not mailbox.write_once("plan", plan):
+            raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
+        remember(journey.home, mailbox.store)
         return journey
 
     # -- the steps --------------------------------------------------------------------------
@@ -327,6 +333,7 @@ class Journey:
         Whatever ends the block early hands the run over, so that the next owner need not
         wait until our heartbeat has stopped.
         """
+        self._go_by_the_store()
         self.ledger.join(take_over=take_over)
         with self.ledger.beating():
             try:
@@ -336,6 +343,13 @@ class Journey:
             except BaseException as error:
                 self._hand_over(error)
                 raise
+
+    def _go_by_the_store(self) -> None:
+        """Deadlines are the store's time, of which this computer's clock may be a day ahead, now or after a jump."""
+        told = self.mailbox.store.now()
+        if told is None:
+            raise TransientError(f"the store {self.mailbox.store.url} does not tell what time it is")
+        self.clock.go_by(told)
 
     @contextmanager
     def leased(self) -> Iterator[None]:
@@ -599,11 +613,6 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
     tail = "\n".join([*([outcome.tail] if outcome and outcome.tail else []), *report.missing])
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
-
-
-def _beside(moment: float, first: float, last: float) -> float:
-    """By how much a moment lies outside of what is between two others."""
-    return max(first - moment, moment - last, 0.0)
 
 
 def _paths(found: Collected) -> list[str]:

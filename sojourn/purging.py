@@ -32,7 +32,7 @@ class Mark(Record):
 def wait_until_purged(store: Store, project: str, clock: Clock) -> None:
     """Until no purge is removing blobs of the project. To be called after the plan is written."""
     wait_for(
-        lambda: None if _is_marked(store, purge_mark(project), clock.now()) else True,
+        lambda: None if _is_marked(store, purge_mark(project)) else True,
         what=f"`sojourn purge` is removing blobs of {project}; this run could begin",
         limit_s=2 * STALE_S,
         clock=clock,
@@ -44,7 +44,7 @@ def wait_until_purged(store: Store, project: str, clock: Clock) -> None:
 def purging(store: Store, project: str) -> Iterator[Callable[[], None]]:
     """Hold the project's mark; what is yielded renews it, and must be called between any two removals."""
     key, mark = purge_mark(project), Mark(owner=f"{this_process()} {secrets.token_hex(8)}").to_bytes()
-    if not _is_marked(store, key, time.time()):
+    if not _is_marked(store, key):
         store.delete(key)  # what a purge that died has left
     try:
         store.create(key, mark)
@@ -67,6 +67,9 @@ def purging(store: Store, project: str) -> Iterator[Callable[[], None]]:
             store.delete(key)
 
 
-def _is_marked(store: Store, key: str, now: float) -> bool:
+def _is_marked(store: Store, key: str) -> bool:
     written = store.modified(key)
-    return written is not None and now - written.timestamp() < STALE_S
+    if written is None:
+        return False
+    now = store.now()  # by the clock that dated the mark
+    return now is None or now - written.timestamp() < STALE_S

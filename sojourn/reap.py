@@ -33,6 +33,7 @@ STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be secon
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
 GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
 GONE_EVERY_S = 2.0
+UNTOLD = "nobody knows whether it is late: neither store nor provider tells the time"
 NAMELESS = "it does not show whose it is: reap without --project"
 
 Action = Literal[
@@ -59,10 +60,10 @@ def reap(
     providers: Sequence[Provider],
     journey_of: Callable[[Plan, Mailbox], Journey],
     *,
-    now: float,
     dry_run: bool,
     project: str | None = None,
     clock: Clock | None = None,
+    now: float | None = None,
 ) -> Iterator[Finding]:
     """End every lease that outlived its run, then close the runs that are over and that nobody continues.
 
@@ -70,6 +71,9 @@ def reap(
     With `project`, what is another project's is neither touched nor told. The first of the stores is this host's own,
     or the one that was named: that it cannot be asked is a failure. Another that cannot be asked is told of, and one
     that is gone is "forgotten" unless a lease names it; `forget_stores` acts on that.
+
+    What is late is so by the clock of its store, or of its provider: this computer's may be a day ahead. `now` is for
+    those who know it better.
     """
     clock = clock or SystemClock()
     known = {store.url: store for store in stores}
@@ -85,7 +89,8 @@ def reap(
         for lease in leases:
             if project is not None and lease.project not in ("", project):
                 continue
-            why, end = _judged(lease, known, now) if project in (None, lease.project) else (NAMELESS, False)
+            judged = project in (None, lease.project)
+            why, end = _judged(lease, known, provider, now) if judged else (NAMELESS, False)
             if end and not dry_run:
                 sent.append(_send(_Sent(lease, why, provider)))
             else:
@@ -94,8 +99,10 @@ def reap(
     for mailbox in _unsettled(known.values(), own, project, note=not dry_run):
         if isinstance(mailbox, Finding):
             yield _forgotten(mailbox, standing, dry_run)
-        elif finding := _close(mailbox, journey_of, now, dry_run):
-            yield finding
+        else:
+            told = mailbox.store.now() if now is None else now
+            if finding := _close(mailbox, journey_of, told, dry_run):
+                yield finding
 
 
 def kept_stores(providers: Sequence[Provider]) -> list[Store]:
@@ -177,18 +184,31 @@ def forget_stores(home: Path, findings: Iterable[Finding]) -> None:
             forget(home, finding.name)
 
 
-def _judged(lease: Lease, known: dict[str, Store], now: float) -> tuple[str, bool]:
+def _judged(lease: Lease, known: dict[str, Store], provider: Provider, now: float | None) -> tuple[str, bool]:
     """Why a lease is left or ended. One whose ledger cannot be read may live until its deadline."""
+    now = _time_for(lease, known, provider) if now is None else now
     try:
         return _verdict(lease, _ledger(lease, known), now)
     except Exception as error:  # whatever its records are, the next lease is judged by its own
+        if now is None:
+            return f"its ledger cannot be read, and {UNTOLD}", False
         late = bool(lease.deadline_at) and now > lease.ends_at + MARGIN_S
         return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", False)
 
 
+def _time_for(lease: Lease, known: dict[str, Store], provider: Provider) -> float | None:
+    """What time it is where the lease's deadline was set; None when neither store nor provider tells."""
+    try:
+        store = known.setdefault(lease.store, Store(lease.store, expected=True)) if lease.store is not None else None
+        told = store.now() if store is not None else None
+        return provider.now() if told is None else told
+    except Exception:  # an address that is none, or an account that does not answer
+        return None
+
+
 def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
     if lease.store is not None:
-        store = known.setdefault(lease.store, Store(lease.store))
+        store = known.setdefault(lease.store, Store(lease.store, expected=True))
         return entries_of(Mailbox(store, lease.project, lease.run))
     for store in known.values():
         for mailbox in all_mailboxes(store):
@@ -197,7 +217,9 @@ def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
     return []
 
 
-def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]:
+def _verdict(lease: Lease, entries: list[Entry], now: float | None) -> tuple[str, bool]:
+    if now is None:
+        return _timeless(lease, entries)
     if lease.deadline_at and now > lease.ends_at + MARGIN_S:  # until then its agents may be committing
         return f"its deadline passed {format_duration(now - lease.deadline_at)} ago", True
     if not entries:
@@ -206,16 +228,26 @@ def _verdict(lease: Lease, entries: list[Entry], now: float) -> tuple[str, bool]
         known = f"no ledger knows it, and it is {format_duration(age)} old"
         return known, age > STRANGER_GRACE_S
     state = fold(entries)
-    if state.name not in (None, lease.name):
-        return "its run has another lease now", True
-    if state.gone_at is not None or state.released_at is not None:
-        return "its run gave it back", True
+    if given_back := _given_back(lease, state):
+        return given_back, True
     if state.lost is not None and now > state.lost.ended_at + SETTLING_S:
         return "its attempt is lost, and nobody gave it back", True
     if state.outcome is not None and now > _over_at(state.outcome) + SETTLING_S:
         return f"its run is over ({state.outcome.state})", True
     left = format_duration(max(0.0, lease.deadline_at - now))
     return f"its run goes on; {left} to its deadline", False
+
+
+def _given_back(lease: Lease, state: State) -> str | None:
+    """What the ledger says of a lease that is its run's no more, whatever the time is."""
+    if state.name not in (None, lease.name):
+        return "its run has another lease now"
+    return "its run gave it back" if state.gone_at is not None or state.released_at is not None else None
+
+
+def _timeless(lease: Lease, entries: list[Entry]) -> tuple[str, bool]:
+    given_back = _given_back(lease, fold(entries)) if entries else None
+    return given_back or UNTOLD, given_back is not None
 
 
 def _over_at(outcome: Outcome) -> float:
@@ -256,7 +288,7 @@ def _ended(sent: list[_Sent], clock: Clock) -> Iterator[Finding]:
 
 
 def _close(
-    mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float, dry_run: bool
+    mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float | None, dry_run: bool
 ) -> Finding | None:
     """Bring a run home in place of its dead owner; None when there is nothing to do yet, or any more."""
     run = mailbox.run
@@ -265,6 +297,9 @@ def _close(
         if plan is None or report is not None:
             return None
         journey = journey_of(plan, mailbox)
+        if now is None:
+            return _found(run, run, "left", f"the store {mailbox.store.url} does not tell what time it is")
+        journey.clock.go_by(now)
         if _elsewhere(plan, journey.orchestrator.state, journey.provider):
             overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
             return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else None

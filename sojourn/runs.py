@@ -109,6 +109,11 @@ def remembered(home: Path) -> list[str]:
     return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
 
 
+def known_store(home: Path, url: str) -> Store:
+    """The store of this URL, which must be there where this host has runs in it."""
+    return Store(url, expected=url.rstrip("/") in remembered(home))
+
+
 def forget(home: Path, url: str) -> None:
     """Look there no more. Raises SpecError for a store that this host does not look at."""
     known = remembered(home)
@@ -367,12 +372,13 @@ def _told(mailbox: Mailbox) -> RunLine | None:
     if plan is None:
         return None
     entries = entries_of(mailbox)
-    orphan, remedy = _orphaned(mailbox, plan, fold(entries), time.time()) or (None, None)
+    now = mailbox.store.now()
+    orphan, remedy = (_orphaned(mailbox, plan, fold(entries), now) if now else None) or (None, None)
     return RunLine(
         run=mailbox.run,
         project=mailbox.project,
         created_at=plan.created_at,
-        state=where_it_stands(entries, time.time()),
+        state=where_it_stands(entries, now or time.time()),
         command=plan.shown_command(),
         owner=entries[-1].owner if entries and entries[-1].kind not in ("closed", "handover") else None,
         deadline_at=plan.deadline_at,

@@ -54,6 +54,10 @@ class Bucket:
         # Services that only speak S3's language have no regions, and take any.
         return str(told or os.environ.get("AWS_DEFAULT_REGION") or SOMEWHERE)
 
+    def now(self) -> float | None:
+        """The time by the clock of who keeps the bucket, which its answer to the first look told."""
+        return self._clients.now() if self.region else None
+
     def _may_list(self, refused: Exception) -> bool:
         """Whether somebody who may not look at the whole bucket may list what lies below the prefix.
 

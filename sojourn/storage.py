@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SCHEMES = ("file", "s3", "gs", "az")
 PATIENCE_S = 60.0  # a store in a cloud may fail in passing for so long
+AWAY_S = 10.0  # for a directory that is put back
 ANSWER_LIMIT_S = 20.0
 REQUEST_PACE_S = 1.0  # between two looks at what changes soon; what changes seldom is looked at less often
 PIECE = 8 * 2**20
@@ -45,6 +46,8 @@ PIECE_LIMIT_S = 300.0  # at 28 KB/s
 LANES = 4  # pieces on their way at once, and in memory
 MOST_PARTS = 9000  # of one upload; S3 takes 10,000
 DELETED_AT_ONCE = LISTED_AT_ONCE = 1000
+TIME = "control/time"  # written to be told when, by stores that say so no other way
+ASK_TIME_AFTER_S = 3600.0
 
 
 class MissingKeyError(KeyError):
@@ -55,10 +58,18 @@ class ExistsError(Exception):
     """A create-only put found an object already there."""
 
 
-class Store:
-    """An object store at a URL such as `file:///home/me/store` or `s3://bucket/prefix`."""
+class AwayError(TransientError):
+    """A directory that holds runs is not where it was: a disk that is unmounted, a folder that was moved."""
 
-    def __init__(self, url: str, clock: Clock | None = None) -> None:
+
+class Store:
+    """An object store at a URL such as `file:///home/me/store` or `s3://bucket/prefix`.
+
+    With `expected` it is one that is known to hold runs: a directory that is not there, or shows nothing, was
+    unmounted or moved, and is an error, where nothing would be said of a new one.
+    """
+
+    def __init__(self, url: str, clock: Clock | None = None, expected: bool = False) -> None:
         scheme = urlsplit(url).scheme
         if scheme not in SCHEMES:
             raise SpecError(
@@ -67,6 +78,9 @@ class Store:
             )
         self.url = url.rstrip("/")
         self.clock = clock or SystemClock()
+        self.expected = expected
+        self._seen: int | None = None  # the inode of the directory
+        self._told: tuple[float, float] | None = None  # what time it was there, and here since boot
         self.chance = random.Random()  # many that wait for one store should not come back at the same moment
         place = urlsplit(url).netloc
         if scheme != "file" and not place:
@@ -80,16 +94,20 @@ class Store:
             meant = Path(unquote(url.removeprefix("file:").lstrip("/")))
             raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str]]:
+    def __reduce__(self) -> tuple[type[Store], tuple[str, None, bool]]:
         """An open store does not travel to another process; it is opened there."""
-        return Store, (self.url,)
+        return Store, (self.url, None, self.expected or self._seen is not None)
 
     def put(self, key: str, body: bytes | Path) -> None:
         """Write an object, replacing what was there; a file goes in parts, and never whole into memory."""
         _check_key(key)
-        store, size = (self._bulk, body.stat().st_size) if isinstance(body, Path) else (self._store, 0)
-        part = max(PIECE, size // MOST_PARTS)
-        self._ask(f"write {key}", lambda: store.put(key, body, chunk_size=part, max_concurrency=LANES))
+        part = max(PIECE, body.stat().st_size // MOST_PARTS if isinstance(body, Path) else 0)
+
+        def put() -> None:
+            store = self._bulk if isinstance(body, Path) else self._store
+            store.put(key, body, chunk_size=part, max_concurrency=LANES)
+
+        self._ask(f"write {key}", put)
 
     def create(self, key: str, body: bytes) -> None:
         """Write an object that must not exist yet; of many at once exactly one succeeds.
@@ -159,6 +177,42 @@ class Store:
             return None
         return head["last_modified"], head["size"]
 
+    def provide(self) -> None:
+        """Make the directory of a new store on files."""
+        if self.root is not None:
+            self._ask("write there", lambda: None)
+
+    def now(self) -> float | None:
+        """The time by the store's own clock, as late as it is for sure; None when it does not tell.
+
+        It is asked once. Whoever calls somebody late goes by this, and not by the clock of a computer.
+        """
+        asked = self.clock.since_boot()
+        if self._told is None or asked - self._told[1] > ASK_TIME_AFTER_S:
+            with suppress(SojournError, OSError):
+                told = self._tell_time()
+                self._told = told, self.clock.since_boot()
+        return self._told[0] + self.clock.since_boot() - self._told[1] if self._told else None
+
+    def clock_off(self) -> float:
+        """By how many seconds the clock of this computer is off the store's, at the least. Raises what a read does."""
+        before = self.clock.now()
+        told = self._tell_time()
+        after = self.clock.now()  # a slow store, or a host that sleeps, makes a while of what lies between
+        self._told = told, self.clock.since_boot()
+        return max(before - told, told - after, 0.0)
+
+    def _tell_time(self) -> float:
+        if self.root is not None:
+            return self._ask("ask what time it is", lambda: folders.now(self.root))
+        if self._bucket is not None and (told := self._bucket.now()) is not None:
+            return told
+        self.put(TIME, b"")
+        written = self.modified(TIME)
+        if written is None:
+            raise TransientError(f"the store {self.url} does not tell what time it is")
+        return written.timestamp()
+
     def forgets(self, key: str) -> float | None:
         """When the store will remove the object by itself; None when it will not, or does not say."""
         return self._bucket.forgets(key) if self._bucket is not None else None
@@ -166,12 +220,14 @@ class Store:
     def keys(self, prefix: str) -> list[str]:
         """Every key below `prefix/`, sorted."""
         if self.root is not None:
+            self._ask(f"list {prefix}", lambda: None)
             return sorted(folders.keys(self.root, prefix))
         return sorted(entry["path"] for entry in self._listed(prefix))
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """The size of every object below `prefix/`, by key."""
         if self.root is not None:
+            self._ask(f"list {prefix}", lambda: None)
             return dict(folders.sizes(self.root, prefix))
         return {entry["path"]: entry["size"] for entry in self._listed(prefix)}
 
@@ -194,6 +250,7 @@ class Store:
     def folders(self, prefix: str = "") -> list[str]:
         """The names directly below `prefix/` that have keys of their own below them, sorted."""
         if self.root is not None:
+            self._ask(f"list {prefix}", lambda: None)
             return folders.names(self.root, prefix)
         below = prefix + "/" if prefix else None
         listing = self._ask(f"list {prefix}", lambda: self._store.list_with_delimiter(below))
@@ -244,11 +301,35 @@ class Store:
             return self._bucket.open(ANSWER_LIMIT_S, retries=0)  # `_ask` repeats, and a create must know of it
         if self.root is None:
             return obstore.store.from_url(self.url)
+        if not self.root.exists():
+            raise FileNotFoundError(self.root)
+        return obstore.store.LocalStore(self.root)
+
+    def _check_place(self, doing: str) -> None:
+        """Raise AwayError where the directory is away that was there, or was to be; a new one is made to write."""
+        assert self.root is not None
+        try:
+            place, holds = self.root.stat().st_ino, (self.root / "control").is_dir()
+        except (FileNotFoundError, NotADirectoryError):
+            place, holds = None, False
+        except OSError as error:
+            raise file_refusal(self.url, error, doing) from error
+        known = self.expected or self._seen is not None
+        if known and (not holds or self._seen not in (None, place)):
+            raise AwayError(
+                f"store: {self.url} is not there, or shows nothing, though there are runs in it",
+                hint=f"mount it or put it back; if it is of no use any more: sojourn runs --forget {self.url}",
+            )
+        self._seen = place if holds else None
+        if place is None and doing.startswith("write"):
+            self._make_place()
+
+    def _make_place(self) -> None:
+        assert self.root is not None
         try:
             self.root.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
         except OSError as error:
             raise place_refusal(self.url, error) from error
-        return obstore.store.LocalStore(self.root)
 
     @cached_property
     def _bulk(self) -> obstore.store.ObjectStore:
@@ -260,7 +341,12 @@ class Store:
         end, pause = self.clock.monotonic() + PATIENCE_S, 0.2
         while True:
             try:
+                if self.root is not None:
+                    self._check_place(doing)
                 return call()
+            except AwayError:  # for a moment, perhaps; whoever comes to an empty place does not wait
+                if self._seen is None or self.clock.monotonic() > end - PATIENCE_S + AWAY_S:
+                    raise
             except obstore.exceptions.PreconditionError as error:
                 raise TransientError(f"the store's object has changed while it was read: {doing}") from error
             except obstore.exceptions.BaseError as error:
@@ -274,6 +360,10 @@ class Store:
                 if self.root is None and self._bucket is None and doing.startswith(("write", "list")):
                     raise cloud_refusal(self.url, error, doing) from error
                 raise
+            except OSError as error:
+                if self.root is None:
+                    raise
+                raise file_refusal(self.url, error, doing) from error
             self.clock.sleep(pause * self.chance.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
 

@@ -27,6 +27,14 @@ class Clock(Protocol):
         """Seconds that only ever grow, from an arbitrary start."""
         ...
 
+    def since_boot(self) -> float:
+        """Seconds that only ever grow and count a host's sleep too, from an arbitrary start."""
+        ...
+
+    def go_by(self, now: float) -> None:
+        """From here on `now()` is this moment, which a store told, and the time since then."""
+        ...
+
     def sleep(self, seconds: float) -> None:
         """Let this much time pass."""
         ...
@@ -41,11 +49,21 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """This computer's own clock."""
+    """This computer's own clock, until it is told to go by a store's."""
+
+    _ahead: float | None = None
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return time.time()
+        return time.time() if self._ahead is None else self._ahead + self.since_boot()
+
+    def since_boot(self) -> float:
+        """Seconds that count sleep too; where the system has no such clock the wall clock's."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.time()
+
+    def go_by(self, now: float) -> None:
+        """Whatever is done to this computer's clock changes nothing any more."""
+        self._ahead = now - self.since_boot()
 
     def monotonic(self) -> float:
         """Seconds since some start, whatever the wall clock does."""

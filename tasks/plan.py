@@ -19,7 +19,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, store_for
+from sojourn.runs import data_home, known_store, store_for
 from sojourn.spec import Launch, read_launch
 from sojourn.storage import Store
 from tasks import artifacts
@@ -44,7 +44,7 @@ def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journe
     if provider:
         provider.prepare()  # before the store is opened, which needs the block's credentials too
     made = session.plan if session else _make(launch, project, provider, run, home)
-    mailbox = Mailbox(Store(made.store), made.project, run)
+    mailbox = Mailbox(known_store(home, made.store), made.project, run)
     made = mailbox.read("plan", Plan) or made
     # Without its context a thread knows no server, and Prefect would start one of its own for it.
     said = made, runtime.flow_run.id, runtime.flow_run.tags

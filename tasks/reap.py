@@ -16,7 +16,7 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider, open_provider
 from sojourn.reap import Finding, forget_stores, kept_stores
 from sojourn.reap import reap as find
-from sojourn.runs import data_home, default_store, remembered
+from sojourn.runs import data_home, default_store, known_store, remembered
 from sojourn.storage import Store
 from tasks import artifacts, notice
 from tasks.listener import PrefectListener
@@ -27,7 +27,7 @@ from tasks.step import step
 def find_stores(providers: Sequence[Provider]) -> list[Store]:
     """This host's own store, those in which it has had runs, and those of its accounts."""
     home = data_home()
-    here = [Store(url) for url in (default_store(home), *remembered(home))]
+    here = [known_store(home, url) for url in (default_store(home), *remembered(home))]
     return list({store.url: store for store in [*here, *kept_stores(providers)]}.values())
 
 
@@ -39,7 +39,7 @@ def sweep(stores: list[Store], providers: Sequence[Provider], dry_run: bool, pro
     def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
         return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, listener)
 
-    found = _told(list(find(stores, providers, journey_of, now=time.time(), dry_run=dry_run, project=project)))
+    found = _told(list(find(stores, providers, journey_of, dry_run=dry_run, project=project)))
     forget_stores(home, found)
     notice.tell(found)
     return found

@@ -132,6 +132,9 @@ class Cloud:
         self.released.append(name)
         return True
 
+    def now(self) -> float | None:
+        return None
+
     def lookalikes(self) -> list[Lookalike]:
         return []
 

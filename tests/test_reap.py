@@ -33,6 +33,9 @@ class Cloud:
     def leases(self) -> list[Lease]:
         return self._leases
 
+    def now(self) -> float | None:
+        return None
+
     def lookalikes(self) -> list[Lookalike]:
         return []
 

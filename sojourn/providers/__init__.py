@@ -69,6 +69,10 @@ class Provider(Protocol):
         """Everything that carries one of our names, also half-made things, never a stranger's."""
         ...
 
+    def now(self) -> float | None:
+        """The time by its own clock, which ends machines at their deadlines; None while it has told of none."""
+        ...
+
     def lookalikes(self) -> list[Lookalike]:
         """What carries the tags of a lease without being of it: to be told, and left alone."""
         ...

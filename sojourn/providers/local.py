@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from sojourn import catalogue
+from sojourn import catalogue, folders
 from sojourn.agent import files, host, processes
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
@@ -173,6 +173,12 @@ class LocalProvider:
             names.update(self._names())
         found = (self._observe(name, marks) for name in sorted(names))
         return [lease for lease in found if lease is not None and not self._is_gone(lease)]
+
+    def now(self) -> float | None:
+        """The time of the file system that holds the machines."""
+        with suppress(OSError):
+            return folders.now(self.machines)
+        return None
 
     def lookalikes(self) -> list[Lookalike]:
         """None: a process is told by where it was started from, which is not copied."""

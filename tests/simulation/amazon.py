@@ -313,6 +313,10 @@ class Clients:
         return Client(self._amazon, self._process, service, region or self.region)
 
 
+    def now(self) -> float | None:
+        return self._amazon.world.now
+
+
 class _Errors:
     class ResourceNotFoundException(Exception):  # noqa: N818 - Amazon's own name
         pass

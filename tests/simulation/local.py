@@ -125,6 +125,9 @@ class SimulatedLocal:
 
         return self._ask("leases", effect)
 
+    def now(self) -> float | None:
+        return self._host.world.now
+
     def lookalikes(self) -> list[Lookalike]:
         return []
 

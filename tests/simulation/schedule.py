@@ -23,6 +23,7 @@ from simulation.world import Process
 
 T = TypeVar("T")
 SKEW_S = 10
+WRONG = (0, 0, 300, -300, 86_400, -86_400)  # clocks that nobody compared with another
 MACHINES = 6  # that may have a mishap, in the order in which they come up
 REFUSALS = ("InsufficientInstanceCapacity", "VcpuLimitExceeded", "RequestLimitExceeded")
 MISHAPS = ("is taken back", "agent dies", "agent hangs", "freezes", "away")
@@ -38,6 +39,15 @@ class Adopter:
 
     after: int
     take_over: bool = False
+    off: int = 0  # by which the clock there is
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Somebody sets the clock of an orchestrator's host."""
+
+    after: int
+    seconds: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Run:
     crash_at: int | None = None  # the orchestrator's call that is its last
     when: Literal["before", "after"] = "before"  # its effect
     sleep: Sleep | None = None
+    jump: Jump | None = None
     adopters: tuple[Adopter, ...] = ()
     stopped_after: int | None = None
 
@@ -77,6 +88,7 @@ class Schedule:
     mishaps: dict[int, Mishap] = field(default_factory=dict)  # by the order in which machines come up
     timers: bool = True  # the cloud's own
     swept_at: int = 0
+    sweeps_off: int = 0  # by which the clock is of the host that sweeps
     seed: int = 0  # of how long things take
 
     def __str__(self) -> str:
@@ -106,6 +118,7 @@ def draw(chance: random.Random, where: str) -> Schedule:
         mishaps={number: _mishap(chance) for number in range(MACHINES) if _maybe(chance, 25)},
         timers=not _maybe(chance, 10),
         swept_at=chance.randint(0, int(REAP_EVERY_S)),
+        sweeps_off=chance.choice(WRONG),
         seed=chance.randint(0, 2**16),
     )
 
@@ -139,9 +152,14 @@ def _run(chance: random.Random) -> Run:
         crash_at=chance.choice((chance.randint(0, 60), chance.randint(0, 500))) if _maybe(chance, 50) else None,
         when=chance.choice(("before", "after")),
         sleep=Sleep(chance.randint(0, 200), chance.randint(5, 400)) if _maybe(chance, 20) else None,
-        adopters=_several(chance, 40, 2, lambda chance: Adopter(chance.randint(5, 400), _maybe(chance, 30))),
+        jump=Jump(chance.randint(0, 300), chance.choice(WRONG[2:])) if _maybe(chance, 15) else None,
+        adopters=_several(chance, 40, 2, _adopter),
         stopped_after=chance.randint(0, 300) if _maybe(chance, 15) else None,
     )
+
+
+def _adopter(chance: random.Random) -> Adopter:
+    return Adopter(chance.randint(5, 400), _maybe(chance, 30), chance.choice(WRONG))
 
 
 def _outage(chance: random.Random, where: str) -> Outage:
@@ -175,7 +193,7 @@ def play(schedule: Schedule) -> Trial:
     trial = Trial(schedule.seed, setting, Faults(crashes, schedule.outages))
     for at, run in enumerate(schedule.runs):
         _begin(trial, at, run)
-    trial.reaper(phase=schedule.swept_at)
+    trial.reaper(phase=schedule.swept_at, skew=schedule.sweeps_off)
     trial.broken = trial.finish()
     return trial
 
@@ -194,10 +212,20 @@ def _begin(trial: Trial, at: int, run: Run) -> None:
     if run.sleep is not None:
         seconds = run.sleep.seconds
         trial.world.later(run.after + run.sleep.after, lambda: _suspend(trial, owner, seconds))
+    if run.jump is not None:
+        jump = run.jump
+        trial.world.later(run.after + jump.after, lambda: _jump(trial, owner, jump.seconds))
     for number, adopter in enumerate(run.adopters):
-        trial.attach(plan, f"adopter {at}.{number}", run.after + adopter.after, -run.skew, adopter.take_over)
+        off = adopter.off - run.skew
+        trial.attach(plan, f"adopter {at}.{number}", run.after + adopter.after, off, adopter.take_over)
     if run.stopped_after is not None:
         trial.stop(plan, run.after + run.stopped_after, f"user {at}")
+
+
+def _jump(trial: Trial, owner: Process, seconds: int) -> None:
+    if owner.alive and not owner.done:
+        trial.faults.injected.append(f"{owner.name}'s clock set by {seconds} s")
+        owner.clock.jump(seconds)
 
 
 def _suspend(trial: Trial, owner: Process, seconds: int) -> None:

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
 from simulation.faults import Fault, Faults, Outage
 from simulation.machine import Mishap
@@ -123,6 +125,53 @@ def test_a_script_that_comes_to_its_end_in_the_time_of_the_notice_has_succeeded(
         assert not trial.run(), taken_after
         (run,) = trial.plans
         assert fold(entries(trial, run)).outcome.state == "succeeded", taken_after  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("off", [86_400.0, 300.0, -300.0, -86_400.0])
+def test_a_sweep_from_a_host_whose_clock_is_wrong_ends_what_is_late_and_nothing_else(off: float) -> None:
+    trial = Trial(0, Setting(job=Job(1000.0), deadline_s=1500.0))
+    plan = trial.plan()
+    trial.train(plan)
+    trial.reaper(phase=60.0, skew=off)
+    assert not trial.finish()
+    outcome = fold(entries(trial, plan.run)).outcome
+    assert outcome is not None and outcome.state == "succeeded"
+    frozen = Trial(0, Setting(job=Job(1000.0), timers=False, machine_timers=False, mishaps={0: Mishap("freezes", 60)}))
+    plan = frozen.plan()
+    frozen.world.later(90.0, frozen.train(plan).kill)
+    frozen.reaper(phase=60.0, skew=off)
+    assert not frozen.finish() and all(one.ended_at for one in ours(frozen))
+
+
+@pytest.mark.parametrize("seconds", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_while_a_run_goes_on_changes_nothing(seconds: float) -> None:
+    trial = Trial(0, Setting(job=Job(300.0), deadline_s=900.0))
+    plan = trial.plan()
+    owner = trial.train(plan)
+    trial.world.later(120.0, lambda: owner.clock.jump(seconds))
+    assert not trial.finish()
+    outcome = fold(entries(trial, plan.run)).outcome
+    assert outcome is not None and outcome.state == "succeeded"
+
+
+def test_whoever_attaches_with_a_wrong_clock_takes_no_machine_from_a_run_that_goes_on() -> None:
+    trial = Trial(0, Setting(job=Job(300.0), deadline_s=900.0))
+    plan = trial.plan()
+    trial.world.later(60.0, trial.train(plan).kill)
+    trial.attach(plan, after=80.0, skew=86_400.0)
+    assert not trial.finish()
+    outcome = fold(entries(trial, plan.run)).outcome
+    assert outcome is not None and outcome.state == "succeeded" and trial.ends["adopter"] == "done"
+
+
+def test_a_run_that_is_refused_for_its_clock_leaves_no_plan() -> None:
+    trial = Trial(0, Setting())
+    plan = trial.plan()
+    trial.train(plan, skew=86_400.0)
+    trial.world.run(START + 100.0)
+    trial.world.end()
+    assert "clock is 86" in trial.ends["orchestrator"]
+    assert f"control/digits/{plan.run}/plan.json" not in trial.disk.objects
 
 
 class Upgraded(Trial):

@@ -164,6 +164,7 @@ class VirtualClock:
         self._process = process
         self._world = process.world
         self._skew = skew
+        self._told = False  # by a store what time it is
         self._born = process.world.now
 
     def now(self) -> float:
@@ -174,6 +175,14 @@ class VirtualClock:
 
     def since_boot(self) -> float:
         return self._world.now - self._born
+
+    def go_by(self, now: float) -> None:
+        self._skew, self._told = now - self._world.now, True
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the host's clock."""
+        if not self._told:
+            self._skew += seconds
 
     def sleep(self, seconds: float) -> None:
         self._process.sleep(seconds)

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from sojourn import programs
 from sojourn.errors import AccessError, SojournError, SpecError, first_line
 from sojourn.providers.ec2 import login
 from sojourn.providers.ec2.errors import GIVE_HINT, in_credentials, translated
+from sojourn.waiting import SystemClock
 
 CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
@@ -48,6 +49,7 @@ class Clients:
     def __init__(self, region: str | None = None, regions: Iterable[str] | None = None) -> None:
         self._wanted = region
         self._otherwise = next(iter(regions or ()), None)
+        self._told: tuple[float, float] | None = None  # what time it was there, and here since boot
         self._made: dict[tuple[str, str], Any] = {}
         self._making = RLock()  # threads may share boto3's clients, but not make them
 
@@ -70,8 +72,18 @@ class Clients:
                 with translated(f"open {service}"), _endpoints(service):
                     made = self._session.client(service, region_name=key[1], config=_config())
                     urlsplit(made.meta.endpoint_url).port  # noqa: B018  a port that is no number is seen at a call only
+                    made.meta.events.register("after-call", self._hear)
                     self._made[key] = made
             return self._made[key]
+
+    def _hear(self, http_response: Any, **_: Any) -> None:
+        """Each answer of Amazon's, a refusal too, says what time it was there."""
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            self._told = parsedate_to_datetime(http_response.headers["date"]).timestamp(), SystemClock().since_boot()
+
+    def now(self) -> float | None:
+        """The time by Amazon's clock, as its last answer told; None before the first."""
+        return self._told[0] + SystemClock().since_boot() - self._told[1] if self._told else None
 
     @cached_property
     def region(self) -> str:

@@ -55,7 +55,8 @@ class Inventory:
                 *map(answers.schedule_part, schedules),
                 *map(answers.group_part, groups),
             ]
-            unseen = answers.too_new(schedules, {one["InstanceId"] for one in instances}, self.clock.now())
+            now = self.clients.now() or self.clock.now()  # by the clock that dated the schedules
+            unseen = answers.too_new(schedules, {one["InstanceId"] for one in instances}, now)
             tagged = [*instances, *groups, *volumes]
         if not instances and not parts:
             return None
