@@ -266,7 +266,7 @@ def _rented(trial: Trial, run: str) -> Iterator[str]:
 
 def _replaced(trial: Trial, run: str) -> Iterator[str]:
     """What a cloud took back goes on elsewhere, while there is time for that and an owner who may rent."""
-    plan, stopped = trial.plans[run], f"control/digits/{run}/stop.json" in trial.disk.objects
+    plan, stopped = trial.plans[run], f"{told(trial, run)}/stop.json" in trial.disk.objects
     for at, entry in written(trial, run):
         if entry.kind != "outcome" or entry.owner.startswith("reaper") or stopped:
             continue
@@ -282,7 +282,7 @@ def _done(trial: Trial, run: str) -> Iterator[str]:
     if state.outcome is None or state.outcome.state != "succeeded":
         return
     for node in range(trial.settings[run].nodes):
-        manifests = trial.disk.below(f"machine/digits/{run}/{state.attempt}/{node}/out/")
+        manifests = trial.disk.below(f"{results(trial, run)}/{state.attempt}/{node}/out/")
         bodies = [body or b"" for body in _bodies(trial, manifests[-1])] if manifests else []
         done = max((progress_in(body) or 0 for body in bodies), default=0)
         if done < int(trial.settings[run].job.seconds):
