@@ -312,7 +312,6 @@ class Clients:
     def client(self, service: str, region: str | None = None) -> Client:
         return Client(self._amazon, self._process, service, region or self.region)
 
-
     def now(self) -> float | None:
         return self._amazon.world.now
 
