@@ -30,10 +30,11 @@ def logs(
     """
     from cli.world import open_stores
     from sojourn.lease import fold
-    from sojourn.runs import entries_of, find_run
+    from sojourn.runs import check_node, entries_of, find_run
     from sojourn.waiting import SystemClock
 
     mailbox, clock = find_run(open_stores(store), run), SystemClock()
+    check_node(mailbox, node)
     if diagnosis:
         typer.echo(_diagnosis(mailbox, fold(entries_of(mailbox)).attempt, node))
         return

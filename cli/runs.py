@@ -26,9 +26,11 @@ def runs(
     from cli.console import err, out, show_runs
     from cli.world import open_stores
     from sojourn import runs as kept
-    from sojourn.errors import SojournError
+    from sojourn.errors import SojournError, SpecError
     from sojourn.runs import in_order, list_runs
 
+    if limit < 1:
+        raise SpecError(f"--limit: {limit} shows no run", hint="a number from 1 on: sojourn runs --limit 5")
     if forget is not None:
         kept.forget(kept.data_home(), forget)
         out.print(f"Forgotten: {forget}. What it keeps stays there; look again: sojourn runs --store {forget}")

@@ -86,6 +86,7 @@ class Survey(Record):
     push_bytes: int
     carried_bytes: int = Field(default=0, description="In files that go by way of the store, once")
     buckets: tuple[str, ...] = Field(default=(), description="Those of Amazon's that machines read, as `s3://NAME`")
+    with_keys: bool = Field(default=False, description="Whether machines need keys of a cloud to read it")
     unknown: tuple[str, ...] = Field(default=(), description="Inputs that earlier stages have yet to make")
 
 
@@ -196,6 +197,7 @@ class Dataset:
             push_bytes=sum(item.size or 0 for item in lacking),
             carried_bytes=sum(item.size or 0 for item in far),
             buckets=tuple(sorted({remote.bucket for remote in near if remote.bucket})),
+            with_keys=any(remote.readable(False) for remote in near),
             unknown=tuple(sorted(unknown)),
         )
 

@@ -25,6 +25,7 @@ from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
 from sojourn.spec import Launch
 from sojourn.storage import Store
+from sojourn.surroundings import kept_variables
 from sojourn.travelling import does_not_travel
 
 METRICS_FILE = "metrics.json"
@@ -81,6 +82,7 @@ class Plan(Record):
     input_bytes: int
     push_bytes: int = Field(description="What the DVC remote lacks")
     carried_bytes: int = Field(default=0, description="What lies in a DVC remote that machines cannot read")
+    with_keys: bool = Field(default=False, description="Whether machines need keys of a cloud to read its data")
     yet_to_make: tuple[str, ...] = Field(default=(), description="Inputs that stages run here first will make")
     expected_s: float | None = Field(default=None, description="The median of this command's last runs")
     stage: StagePlan | None = None
@@ -105,6 +107,7 @@ class Plan(Record):
             deadline_at=ends_at,
             grace_s=self.launch.grace,
             life_s=ends_at - self.created_at + self.launch.grace,
+            variables=kept_variables(self.launch.secrets, self.store, self.with_keys),
         )
 
     @property
@@ -272,6 +275,7 @@ def make_plan(
         input_bytes=input_bytes,
         push_bytes=work.data.push_bytes,
         carried_bytes=work.data.carried_bytes,
+        with_keys=work.data.with_keys,
         yet_to_make=work.data.unknown,
         stage=work.stage,
         checkpoint=launch.checkpoint if launch.checkpoint is not None else work.kept or CHECKPOINTS,

@@ -440,6 +440,9 @@ class Boot(Record):
         default=2 * 86400.0, description="The longest that a machine may live, whatever its clock says"
     )
     order_wait_s: float = Field(default=600.0, description="Without an order for this long a machine ends itself")
+    variables: tuple[str, ...] = Field(
+        default=(), description="Names of what a machine that is this host keeps of its environment; NAME_* for several"
+    )
 
 
 class Machine(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -26,11 +27,13 @@ from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Outcome, Receipt, Record
 from sojourn.report import Report
-from sojourn.shorthand import format_duration
+from sojourn.shorthand import counted, format_duration
 from sojourn.spec import Launch
 from sojourn.storage import Store
 
 STORES = "stores.json"
+# What lies in the data directory: clones of repositories, scripts' work folders, environments, records of results.
+PRIVATE = ("agent", "checkouts", "environments", "faults", "machines", "placed")
 T = TypeVar("T")
 SILENT_S = 60.0  # an owner beats every few seconds; this is many beats, and the clocks of two hosts
 COMPARED_WITH = 5  # the newest runs of a program whose whole report is read
@@ -67,9 +70,12 @@ def data_home() -> Path:
 
 
 def provide_home(home: Path) -> None:
-    """Make the data directory. Raises SpecError where it cannot be written, before anything is begun that needs it."""
+    """Make the data directory, for this user alone.
+
+    Raises SpecError where it cannot be written, before anything is begun that needs it.
+    """
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        _make_private(home)
     except OSError as error:
         why = f"{error.filename}: {error.strerror}"
     else:
@@ -77,6 +83,17 @@ def provide_home(home: Path) -> None:
             return
         why = f"{home} may not be written"
     raise SpecError(f"the data directory cannot be used: {why}", hint="name another: export SOJOURN_HOME=DIRECTORY")
+
+
+def _make_private(home: Path) -> None:
+    # A directory that the user named may be anything, and is left as it is: what lies in it is ours.
+    named = "SOJOURN_HOME" in os.environ and home.is_dir()
+    home.mkdir(mode=stat.S_IRWXU, parents=True, exist_ok=True)
+    for folder in ([] if named else [home]) + [home / name for name in PRIVATE]:
+        folder.mkdir(mode=stat.S_IRWXU, exist_ok=True)
+        told = folder.stat()
+        if told.st_uid == os.geteuid() and told.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            folder.chmod(stat.S_IRWXU)
 
 
 def default_store(home: Path) -> str:
@@ -99,7 +116,7 @@ def remember(home: Path, store: Store) -> None:
     """Note that this host has runs in this store, so that they are found without its name."""
     known = remembered(home)
     if store.url not in known:
-        home.mkdir(parents=True, exist_ok=True)
+        provide_home(home)
         files.write(str(home / STORES), {"stores": [*known, store.url]})
 
 
@@ -187,6 +204,18 @@ def plan_of(mailbox: Mailbox) -> Plan:
     if plan is None:
         raise SpecError(f"run {mailbox.run} has no plan in the store", hint="list the runs: sojourn runs")
     return plan
+
+
+def check_node(mailbox: Mailbox, node: int) -> None:
+    """Raise SpecError for a machine that the run does not have."""
+    try:
+        plan = mailbox.read("plan", Plan)
+    except UnreadableError:  # what the machines left can be read all the same
+        plan = None
+    number = plan.launch.nodes if plan else None
+    if node < 0 or (number is not None and node >= number):
+        has = "they are counted from 0" if number is None else f"it has {counted(number, 'machine')}, counted from 0"
+        raise SpecError(f"node: {mailbox.run} has no machine {node}: {has}", hint=f"sojourn logs {mailbox.run}")
 
 
 def records_of(mailbox: Mailbox) -> RunRecords:

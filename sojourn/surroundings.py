@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 
 from sojourn.agent.launch import PASSED, PASSED_PREFIXES
 
@@ -21,7 +22,7 @@ _SYSTEM = frozenset(
 )
 _PREFIXES = (*PASSED_PREFIXES, "XDG_")
 _LOGINS_OF_CLIENTS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS")
-_CLOUD = ("AWS_",)
+_CLOUD = ("AWS_*", "BOTO_*")
 
 
 def of_server(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -32,13 +33,16 @@ def of_server(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
     return _of_system(surroundings) | prefect
 
 
-def of_machine(secrets: Iterable[str], store: str, surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """For a machine that is this host: the system's, what its script is to get, and the keys of a store in a cloud."""
-    kept = _of_system(surroundings)
-    kept |= {name: surroundings[name] for name in secrets if name in surroundings}
-    if not store.startswith("file:"):
-        kept |= {name: value for name, value in surroundings.items() if name.startswith(_CLOUD)}
-    return kept
+def of_machine(names: Iterable[str], surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """For a machine that is this host: the system's, and what goes by these names; `NAME_*` stands for several."""
+    wanted = list(names)
+    chosen = {name: value for name, value in surroundings.items() if any(fnmatchcase(name, one) for one in wanted)}
+    return _of_system(surroundings) | chosen
+
+
+def kept_variables(secrets: Iterable[str], store: str, with_keys: bool) -> tuple[str, ...]:
+    """Names of what a run's machines keep where they are this host: for its script, for a store or data in a cloud."""
+    return (*secrets, *(() if store.startswith("file:") and not with_keys else _CLOUD))
 
 
 def _of_system(surroundings: Mapping[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from sojourn.errors import SpecError, first_line
 from sojourn.project import Project
-from sojourn.runs import checkouts
+from sojourn.runs import checkouts, provide_home
 
 GIT = "git:"
 _LOGIN = re.compile(r"//[^/@]+@")
@@ -26,7 +26,7 @@ def find_project(project: str, run: str, home: Path) -> Project:
     if not project.startswith(GIT):
         return Project.at(Path(project))
     url, ref = split_ref(project.removeprefix(GIT))
-    return Project.at(_clone(url, ref, checkouts(home) / run))
+    return Project.at(_clone(url, ref, checkouts(home) / run, home))
 
 
 def split_ref(text: str) -> tuple[str, str | None]:
@@ -36,12 +36,13 @@ def split_ref(text: str) -> tuple[str, str | None]:
     return (text[:start] + path, ref) if at else (text, None)
 
 
-def _clone(url: str, ref: str | None, folder: Path) -> Path:
+def _clone(url: str, ref: str | None, folder: Path, home: Path) -> Path:
     from prefect.runner.storage import GitRepository  # brings all of Prefect's runner along
 
     name = re.split(r"[/:]", url.rstrip("/"))[-1].removesuffix(".git")
     commit = ref if ref and _COMMIT.fullmatch(ref) else None
-    folder.mkdir(parents=True, exist_ok=True)
+    provide_home(home)  # what is cloned is for this user alone, as is the address in its settings
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     repository = GitRepository(
         url, name=name, branch=None if commit else ref, commit_sha=commit, include_submodules=True
     )

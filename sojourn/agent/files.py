@@ -50,7 +50,7 @@ def write_once(path: str, value: Json, sync: bool = True) -> bool:
 def _draft(path: str, value: Json, sync: bool) -> str:
     directory, name = os.path.split(path)
     draft = os.path.join(directory, f".{name}.{os.getpid()}.{time.monotonic_ns()}")
-    with open(draft, "x", encoding="utf-8") as file:
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, sort_keys=True)
         file.flush()
         if sync:

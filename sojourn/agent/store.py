@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Callable, Protocol
 from urllib.parse import unquote, urlsplit
@@ -66,6 +67,12 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of what is held between two calls; more calls may follow."""
         ...
+
+
+# The user's own, before an agent takes a closer one for all else: who of a team may read the one half of
+# a store, may read the other.
+UMASK = os.umask(0o077)
+os.umask(UMASK)
 
 
 class FileStore:
@@ -151,16 +158,28 @@ class FileStore:
 
     @contextlib.contextmanager
     def _temporary(self, path: str) -> Iterator[tuple[str, BinaryIO]]:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _provide(os.path.dirname(path))
         # At random: agents in process namespaces of their own share process ids.
         name = f"{path}#{secrets.randbelow(10**15)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         try:
             with open(os.open(name, flags, 0o600), "wb") as file:
+                os.fchmod(file.fileno(), 0o666 & ~UMASK)
                 yield name, file
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(name)
+
+
+def _provide(folder: str) -> None:
+    """Make a folder and those above it, as the user's own would be."""
+    if os.path.isdir(folder):
+        return
+    _provide(os.path.dirname(folder))
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder)
+        inherited = os.stat(folder).st_mode & (stat.S_ISGID | stat.S_ISVTX)
+        os.chmod(folder, 0o777 & ~UMASK | inherited)
 
 
 def chunks(source: BinaryIO, check: Check) -> Iterator[bytes]:

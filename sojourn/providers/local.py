@@ -30,6 +30,7 @@ from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.records import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
 from sojourn.shorthand import counted
+from sojourn.surroundings import of_machine
 
 # What a machine asks for keys where its store is in a cloud and the environment has none.
 KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
@@ -225,12 +226,14 @@ class LocalProvider:
         command = [sys.executable, "-I", "-S", str(program), "supervise", str(node)]
         command += ["--agent", str(self.agent)] if self.agent else []
         command += ["--isolation", self.isolation] if self.isolation else []
+        told = files.read(str(node / BOOT)) or {}
+        kept = of_machine(told.get("variables", ("*",)))  # an order of an earlier version named none
         with open(node / "supervisor.log", "ab") as log:
             # The shell is the first half of a double fork: it leaves at once, and the
             # supervisor belongs to process 1, in a session without a terminal.
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *command],
-                env={**os.environ, MARK: name, MARK_DIRECTORY: str(node), KEYS: json.dumps(KEYS_COMMAND)},
+                env={**kept, MARK: name, MARK_DIRECTORY: str(node), KEYS: json.dumps(KEYS_COMMAND)},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -256,3 +256,20 @@ def test_a_params_file_of_one_s_own_that_is_no_plain_yaml_is_a_note_and_breaks_n
     assert "params.yaml is not plain YAML (" in done.stdout
     assert "no launch: section is read from it" in done.stdout
     assert typed("plan").returncode == BAD_INPUT, "and without a command there is nothing to run"
+
+
+@pytest.mark.parametrize("number", ["0", "-5"])
+def test_a_list_of_no_run_is_refused(world: World, typed: Typed, number: str) -> None:
+    refused(world, typed("runs", "--limit", number), f"--limit: {number} shows no run", "sojourn runs --limit 5")
+
+
+@pytest.mark.local
+def test_a_machine_that_the_run_did_not_have_is_named_with_those_it_had(world: World, typed: Typed) -> None:
+    world.script("print('mine')\n")
+    assert world.train("--nodes", "2", "--processes", "own", "--", "python", "train.py").returncode == 0
+    for number in ("2", "99", "-1"):
+        refused(
+            world, typed("logs", "last", "--node", number), f"no machine {number}: it has 2 machines", "sojourn logs"
+        )
+    shown = world.sojourn("logs", "last", "--node", "1")
+    assert (shown.returncode, shown.stdout) == (0, "mine\n")

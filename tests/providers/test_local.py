@@ -20,7 +20,7 @@ from sojourn.agent.pack import pack  # noqa: E402
 from sojourn.errors import CapacityError, SpecError  # noqa: E402
 from sojourn.providers import Request  # noqa: E402
 from sojourn.providers.local import Isolation, LocalProvider  # noqa: E402
-from sojourn.records import GpuNeed, Need  # noqa: E402
+from sojourn.records import Boot, GpuNeed, Need  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
 from tests.providers.local_world import STANDIN, LocalWorld, state_of  # noqa: E402
 
@@ -40,6 +40,10 @@ class Processes:
         world.home.mkdir(parents=True)
         yield world
         world.clean()
+
+    def boot(self, deadline_at: float, nodes: int = 1, attempt: int = 1) -> Boot:
+        plain: Boot = super().boot(deadline_at, nodes, attempt)  # type: ignore[misc]
+        return plain.model_copy(update={"variables": ("STANDIN*",)})
 
 
 class TestContract(Processes, ProviderContract):

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Ours
+from strangers import Ours
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 

@@ -6,18 +6,21 @@ import contextlib
 import json
 import os
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import KEYS, OTHER_USER, Ours, StandIn, free_port
+from cli_world import SOJOURN, World
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
+from strangers import KEYS, OTHER_USER, Ours, StandIn, free_port
 
 from cli import listeners, server
 from cli.listeners import listener
-from sojourn import surroundings
+from sojourn import runs, surroundings
 from sojourn.agent import processes
 from sojourn.errors import TransientError
+from sojourn.storage import Store
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 
@@ -31,6 +34,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "home").mkdir()
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield tmp_path / "home"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    assert not made.clean()
 
 
 @pytest.fixture
@@ -215,3 +225,84 @@ def test_of_a_terminal_s_environment_what_is_needed_is_kept() -> None:
     shell = dict.fromkeys(f"{needed} {settings}".split(), "x") | dict.fromkeys(f"{keys} {logins}".split(), "secret")
     assert "secret" not in surroundings.of_server(shell).values()
     assert surroundings.of_server(shell).keys() == {name for name, value in shell.items() if value == "x"}
+
+
+@pytest.mark.local
+def test_a_machine_that_is_this_host_keeps_no_key_that_its_script_is_not_to_have(world: World) -> None:
+    world.script_that_waits()
+    shell = {"AWS_SECRET_ACCESS_KEY": "aws", "HF_TOKEN": "hf", "NAMED": "for the script", "TZ": "Asia/Tokyo"}
+    run = world.start_train("--secret", "NAMED", **shell)
+    world.wait_for_file("ready")
+    kept = {line: environ(pid) for pid, line in world.machines().items()}
+    (world.signs / "go").touch()
+    assert run.wait() == 0, run.output
+    assert len(kept) >= 3, "supervisor, agent, script"
+    for line, variables in kept.items():
+        assert not {"AWS_SECRET_ACCESS_KEY", "HF_TOKEN"} & variables.keys(), line
+        assert (variables["NAMED"], variables["TZ"]) == ("for the script", "Asia/Tokyo"), line
+
+
+def test_keys_of_a_cloud_go_to_a_machine_that_needs_them_alone() -> None:
+    shell = {"AWS_PROFILE": "mine", "AWS_SECRET_ACCESS_KEY": "key", "OTHER": "x", "NAMED": "x", "PATH": "/bin"}
+    at_home = surroundings.kept_variables(["NAMED"], "file:///store", with_keys=False)
+    assert surroundings.of_machine(at_home, shell).keys() == {"NAMED", "PATH"}
+    for store, with_keys in (("s3://bucket", False), ("file:///store", True)):
+        names = surroundings.kept_variables([], store, with_keys)
+        assert surroundings.of_machine(names, shell).keys() == {"AWS_PROFILE", "AWS_SECRET_ACCESS_KEY", "PATH"}
+
+
+# --- what lies on the disk ----------------------------------------------------------------
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """The mode of each file and folder that stands there."""
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode) for path in folder.rglob("*")}
+
+
+def test_the_data_directory_is_its_user_s_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOJOURN_HOME", raising=False)
+    home = tmp_path / "share" / "sojourn"
+    home.mkdir(parents=True)
+    (home / "machines").mkdir()  # by an earlier version
+    runs.provide_home(home)
+    assert not any(mode & 0o077 for mode in [home.stat().st_mode, *modes(home).values()])
+
+
+def test_a_directory_that_the_user_named_stays_as_it_is_and_what_is_ours_in_it_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path / "shared"))
+    (tmp_path / "shared" / "machines").mkdir(parents=True)
+    (tmp_path / "shared").chmod(0o1777)
+    runs.provide_home(tmp_path / "shared")
+    runs.remember(tmp_path / "shared", Store((tmp_path / "store").as_uri()))
+    assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o1777
+    assert not any(mode & 0o077 for mode in modes(tmp_path / "shared").values())
+
+
+@pytest.mark.local
+@pytest.mark.parametrize(("umask", "shown"), [(0o022, 0o055), (0o007, 0o070), (0o077, 0)])
+def test_who_may_read_the_one_half_of_a_store_may_read_the_other(world: World, umask: int, shown: int) -> None:
+    world.script("open('model.txt', 'w').write('weights')\n")
+    store = world.root / "team"
+    store.mkdir()
+    words = "train --no-prefect -q --store".split()
+    command = [str(SOJOURN), *words, store.as_uri(), "--", "python", "train.py"]
+    subprocess.run(command, cwd=world.project, env=world.environment, umask=umask, check=True, capture_output=True)
+    found = modes(store)
+    assert {path.split("/")[0] for path in found} >= {"control", "machine"}
+    wrong = {path: oct(mode) for path, mode in found.items() if mode & 0o044 != shown & 0o044}
+    assert not wrong and not any(
+        (store / path).is_dir() and mode & 0o055 != shown & 0o055 for path, mode in found.items()
+    )
+
+
+@pytest.mark.local
+def test_nothing_of_a_run_in_the_data_directory_is_shown_to_others(world: World) -> None:
+    world.environment.pop("SOJOURN_HOME")
+    world.environment["XDG_DATA_HOME"] = str(world.root / "share")
+    world.home = world.root / "share" / "sojourn"
+    world.script("print('trained')\n")
+    assert world.train().returncode == 0
+    assert stat.S_IMODE(world.home.stat().st_mode) == 0o700
+    assert not any(stat.S_IMODE(path.stat().st_mode) & 0o077 for path in world.home.iterdir())

@@ -65,7 +65,7 @@ def user_data(boot: Boot, archive: Archive) -> str:
     key = "/".join(part for part in (store.path.strip("/"), agent_key(boot.project, archive.name)) if part)
     told = {
         "agent": {"bucket": store.netloc, "region": boot.store_region, "key": key, "sha256": archive.sha256},
-        "boot": {**boot.model_dump(mode="json"), "metadata": "ec2"},
+        "boot": {**boot.model_dump(mode="json", exclude={"variables"}), "metadata": "ec2"},
     }
     end = int(boot.deadline_at + boot.grace_s)
     script = _SCRIPT.format(
