@@ -57,7 +57,8 @@ def list_(project: options.Directory = Path("."), region: Region = None, as_json
         return
     for one in kept:
         day = datetime.datetime.fromtimestamp(one.changed_at).strftime("%Y-%m-%d %H:%M")
-        out.print(f"{one.name:<32}set {day}", markup=False)
+        anew = f"   no machine may read it: an earlier version kept it; sojourn secret set {one.name}"
+        out.print(f"{one.name:<32}set {day}{anew if one.earlier else ''}", markup=False)
     if not kept:
         out.print("The project has no secrets. Keep one: sojourn secret set NAME")
 

@@ -232,8 +232,8 @@ class Agent:
         """What the script's environment holds and nothing else does."""
         if not order["secrets"] or self._metadata is None:
             return own_secrets(order["secrets"])
-        region = self._boot["store_region"]
-        return parameters.read(order["secrets"], order["project"], region, self._interrupts.check)
+        kept = self._boot.get("secrets") or {"paths": {}, "region": self._boot["store_region"]}
+        return parameters.read(order["secrets"], kept["paths"], kept["region"], self._interrupts.check)
 
     def _prepare(self, setup: Json | None, path: str) -> dict[str, str]:
         """Make the environment that the order sends; the search path with it, and what else it takes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import Callable, Sequence
+from typing import Callable, Mapping, Sequence
 
 from sojourn.agent.credentials import Identity
 from sojourn.agent.errors import Refused, say
@@ -25,25 +25,29 @@ PATIENCE_S = 60.0
 
 def read(
     names: Sequence[str],
-    project: str,
+    paths: Mapping[str, str],
     region: str,
     check: Callable[[], None],
     identity: Identity | None = None,
     endpoint: str | None = None,
 ) -> dict[str, str]:
-    """The secrets of these names. Raises Refused for one that is not kept, or that cannot be had in a minute."""
-    pool = Pool(endpoint or f"https://ssm.{region}.amazonaws.com")
-    folder, who = f"/sojourn/{project}/", identity or Identity()
+    """The secrets of these names, each by its path, which the machine was told.
+
+    Raises Refused for one that is not kept there any more, or that cannot be had in a minute.
+    """
+    pool, who = Pool(endpoint or f"https://ssm.{region}.amazonaws.com"), identity or Identity()
+    wanted = sorted({paths[name] for name in names if name in paths})
     found: dict[str, str] = {}
-    for first in range(0, len(names), AT_ONCE):
-        asked = [folder + name for name in names[first : first + AT_ONCE]]
+    for first in range(0, len(wanted), AT_ONCE):
+        asked = wanted[first : first + AT_ONCE]
         answer = _insist(lambda: _ask(pool, region, who, asked), check)  # noqa: B023 (called at once)
-        found.update((one["Name"][len(folder) :], one["Value"]) for one in answer["Parameters"])
+        found.update((one["Name"], one["Value"]) for one in answer["Parameters"])
     pool.close()
     for name in names:
-        if name not in found:
-            raise Refused(f"the secret {name} is not kept for {project}; keep it: sojourn secret set {name}")
-    return found
+        if paths.get(name) not in found:
+            why = "is no more where it was kept when this run was planned" if name in paths else "was not told to it"
+            raise Refused(f"the secret {name} {why}; see that it is there, and start the run anew: sojourn secret list")
+    return {name: found[paths[name]] for name in names}
 
 
 def _insist(ask: Callable[[], Json], check: Callable[[], None]) -> Json:
@@ -76,5 +80,5 @@ def _ask(pool: Pool, region: str, who: Identity, names: list[str]) -> Json:
         return found
     kind = json.loads(said or b"{}").get("__type", "") if said[:1] == b"{" else ""
     if "AccessDenied" in kind:
-        raise Refused("the machine's role may not read the project's secrets; grant it: sojourn setup aws")
+        raise Refused("the machine's role may not read the run's secrets; grant it: sojourn setup aws")
     raise OSError(f"Systems Manager answers {answer.status} {kind}")

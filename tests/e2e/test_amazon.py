@@ -39,8 +39,8 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
     """)
     refused = world.train(*train(world, "--secret", "WANDB_API_KEY"))
     assert refused.returncode == 2 and "sojourn secret set WANDB_API_KEY" in refused.stderr
-    parameter = f"/sojourn/{PROJECT}/WANDB_API_KEY"
-    world.cloud.client("ssm").put_parameter(Name=parameter, Value="hunter2-and-more", Type="SecureString")
+    kept = world.sojourn("secret", "set", "WANDB_API_KEY", given="hunter2-and-more\n")
+    assert kept.returncode == 0, kept.stderr
 
     done = world.train(*train(world, "--secret", "WANDB_API_KEY"), seconds=150)
 

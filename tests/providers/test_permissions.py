@@ -7,6 +7,7 @@ fails as it would at Amazon's.
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, AwsCloud
 
+from sojourn.agent import parameters
+from sojourn.agent.credentials import Identity
 from sojourn.agent.errors import Refused
 from sojourn.agent.fetch import Fetcher
 from sojourn.agent.s3 import S3Store
@@ -36,6 +39,10 @@ from sojourn.storage import Store
 NAMES = Names(ACCOUNT, "us-east-1", "digits")
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
 REMOTE = "s3://acme-data/dvc"
+BOOT = Boot(
+    store="s3://acme", project="digits", run="calm-panda-a2e3", place=mint_place(), attempt=1, lease=LEASE, nodes=1,
+    deadline_at=2e9, grace_s=60.0, store_region="us-east-1",
+)  # fmt: skip
 # Allowed, and used by parts of a run that these tests do not walk through.
 ELSEWHERE = {
     "s3:AbortMultipartUpload",  # only when a large upload breaks off
@@ -80,6 +87,13 @@ def machine(aws: AwsCloud, foundation: Foundation) -> Callable[[str], Any]:
     session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["SessionToken"], "us-east-1")
     aws.enforce()
     return lambda service: session.client(service, endpoint_url=aws.url)
+
+
+def keys_of(machine: Callable[[str], Any]) -> dict[str, str]:
+    """The machine's credentials, as an environment holds them."""
+    keys = machine("s3")._request_signer._credentials.get_frozen_credentials()
+    names = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
+    return {**names, "AWS_SESSION_TOKEN": keys.token}
 
 
 def code(call: Callable[[], object]) -> str:
@@ -208,7 +222,7 @@ def test_the_store_the_remotes_and_the_secrets_are_kept_and_nothing_outside_them
     assert code(lambda: s3.delete_object(Bucket="acme-data", Key="dvc/files/x")) == "AccessDenied"
     assert code(lambda: s3.put_object(Bucket="acme-data", Key="elsewhere", Body=b"x")) == "AccessDenied"
     assert code(lambda: s3.get_object(Bucket="acme-private", Key="x")) == "AccessDenied"
-    with pytest.raises(AccessError, match="sojourn/faces/KEY"):
+    with pytest.raises(AccessError, match="sojourn/faces/"):
         Secrets(orchestrator, "faces").set("KEY", "x")
 
 
@@ -400,9 +414,7 @@ def test_a_machine_neither_reads_nor_spoils_what_it_can_name_of_another_run(
 def test_a_file_that_is_not_there_under_its_hash_is_refused_in_a_clear_sentence(
     aws: AwsCloud, two: Two, machine: Callable[[str], Any], tmp_path: Path
 ) -> None:
-    keys = machine("s3")._request_signer._credentials.get_frozen_credentials()
-    names = {"AWS_ACCESS_KEY_ID": keys.access_key, "AWS_SECRET_ACCESS_KEY": keys.secret_key}
-    told = {**names, "AWS_SESSION_TOKEN": keys.token, "AWS_ENDPOINT_URL": aws.url}
+    told = {**keys_of(machine), "AWS_ENDPOINT_URL": aws.url}
     store = S3Store(f"s3://{two.bucket}", "us-east-1", environ=told)
     fetcher = Fetcher(store, str(tmp_path / "tree"), str(tmp_path / "work"), lambda: None)
     entry = {"path": "code.py", "size": 4, "mode": 0o644, "hash": f"sha256:{64 * 'b'}"}
@@ -429,15 +441,51 @@ def test_what_a_machine_spoils_of_its_own_run_can_be_had_back(
     assert ours.get_object(Bucket=bucket, Key=key, VersionId=first)["Body"].read() == b"weights"
 
 
-def test_a_machine_reads_its_project_s_secrets_and_rents_nothing(
-    aws: AwsCloud, foundation: Foundation, machine: Callable[[str], Any]
+def test_a_machine_reads_the_secrets_that_its_run_named_and_finds_no_other(
+    aws: AwsCloud, clients: Clients, foundation: Foundation, machine: Callable[[str], Any]
 ) -> None:
-    for name in ("/sojourn/digits/KEY", "/sojourn/faces/KEY"):
-        aws.client("ssm").put_parameter(Name=name, Value="x", Type="SecureString")
-    ssm = machine("ssm")
-    kept = ssm.get_parameters(Names=["/sojourn/digits/KEY"], WithDecryption=True)["Parameters"]
-    assert [one["Value"] for one in kept] == ["x"]
-    assert code(lambda: ssm.get_parameters(Names=["/sojourn/faces/KEY"])) == "AccessDeniedException"
+    secrets = Secrets(clients, "digits")
+    for name in ("KEY", "TOKEN"):
+        secrets.set(name, f"the {name}")
+    Secrets(clients, "faces").set("KEY", "theirs")
+    aws.client("ssm").put_parameter(Name="/sojourn/digits/EARLIER", Value="x", Type="SecureString")
+    provider, boot = Ec2Provider(clients, ["us-east-1"]), BOOT.model_copy(update={"store": foundation.store})
+    offer = provider.offers(Need(machine="t3.micro", project="digits", secrets=("KEY",))).fitting[0]
+    request = provider.request(boot, offer)
+    assert request == provider.request(boot, offer), "what is replayed is the same call"
+    told = json.loads(shlex.split(request["run_instances"]["UserData"].splitlines()[-1])[-1])["boot"]["secrets"]
+    path, identity = told["paths"]["KEY"], Identity(keys_of(machine))
+
+    def read(*names: str) -> dict[str, str]:
+        return parameters.read(names, told["paths"], told["region"], lambda: None, identity, aws.url)
+
+    assert set(told["paths"]) == {"KEY"} and read("KEY") == {"KEY": "the KEY"}
+    with pytest.raises(Refused, match="the secret TOKEN was not told to it"):
+        read("KEY", "TOKEN")
+    ssm, of_faces = machine("ssm"), Secrets(clients, "faces").paths(["KEY"])["KEY"]
+    refused = [lambda name=name: ssm.get_parameters(Names=[f"/sojourn/digits/{name}"]) for name in ("TOKEN", "EARLIER")]
+    refused += [
+        lambda: ssm.get_parameters(Names=[of_faces]),
+        lambda: ssm.get_parameters(Names=[path, "/sojourn/digits/TOKEN"]),
+        lambda: ssm.get_parameters_by_path(Path="/sojourn/digits", Recursive=True),
+        lambda: ssm.get_parameters_by_path(Path=path.rpartition("/")[0]),
+        ssm.describe_parameters,
+        lambda: ssm.get_parameter_history(Name=path),
+        lambda: ssm.put_parameter(Name=path, Value="x", Type="SecureString", Overwrite=True),
+        lambda: ssm.delete_parameter(Name=path),
+    ]
+    for one in refused:
+        assert code(one) == "AccessDeniedException"
+    beside = f"{path.rpartition('/')[0]}/TOKEN"
+    assert ssm.get_parameters(Names=[beside])["Parameters"] == [], "each secret has a place of its own"
+    secrets.set("KEY", "replaced")
+    assert read("KEY") == {"KEY": "replaced"}
+    secrets.remove("KEY")
+    with pytest.raises(Refused, match="the secret KEY is no more where it was kept"):
+        read("KEY")
+
+
+def test_a_machine_rents_nothing(machine: Callable[[str], Any]) -> None:
     ec2, iam = machine("ec2"), machine("iam")
     for refused in (
         ec2.describe_instances,

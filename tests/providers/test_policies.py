@@ -44,7 +44,7 @@ def may(policy: Any, action: str, resource: str = "*", **context: str) -> bool:
         ("s3:DeleteObject", f"{STORE}/machine/digits/{PLACE}-calm-panda-a2e3/1/0/blob/91c0"),
         ("s3:GetObject", "arn:aws:s3:::acme-data/dvc/files/md5/a1/b2"),
         ("s3:GetObject", "arn:aws:s3:::whole-bucket/files/md5/a1/b2"),
-        ("ssm:GetParameters", f"{SSM}/sojourn/digits/WANDB_API_KEY"),
+        ("ssm:GetParameters", f"{SSM}/sojourn/digits/{PLACE}/WANDB_API_KEY"),
     ],
 )
 def test_a_machine_may(action: str, resource: str) -> None:
@@ -75,7 +75,10 @@ def test_a_machine_may(action: str, resource: str) -> None:
         ("s3:PutBucketPolicy", STORE),
         ("ssm:GetParameters", f"{SSM}/sojourn/faces/WANDB_API_KEY"),
         ("ssm:GetParameters", f"{SSM}/prod/database"),
-        ("ssm:PutParameter", f"{SSM}/sojourn/digits/WANDB_API_KEY"),
+        ("ssm:GetParameters", f"{SSM}/sojourn/digits/WANDB_API_KEY"),
+        ("ssm:GetParametersByPath", f"{SSM}/sojourn/digits/{PLACE}"),
+        ("ssm:DescribeParameters", "*"),
+        ("ssm:PutParameter", f"{SSM}/sojourn/digits/{PLACE}/WANDB_API_KEY"),
         ("ec2:RunInstances", f"{EC2}:instance/*"),
         ("ec2:TerminateInstances", f"{EC2}:instance/i-1"),
         ("iam:PassRole", f"{IAM}:role/sojourn-machine-digits"),
@@ -154,7 +157,8 @@ def test_a_store_of_the_user_s_own_is_as_open_as_ours_and_no_more(store: str) ->
         ("s3:PutObject", f"{STORE}/control/digits/plan.json", {}),
         ("s3:PutObject", "arn:aws:s3:::acme-data/dvc/files/md5/a1/b2", {}),
         ("ssm:GetParameters", "arn:aws:ssm:eu-west-1::parameter/aws/service/deeplearning/ami", {}),
-        ("ssm:PutParameter", f"{SSM}/sojourn/digits/KEY", {}),
+        ("ssm:PutParameter", f"{SSM}/sojourn/digits/{PLACE}/KEY", {}),
+        ("ssm:DeleteParameter", f"{SSM}/sojourn/digits/KEY", {}),
     ],
 )
 def test_the_orchestrator_may(action: str, resource: str, context: dict[str, str]) -> None:
@@ -178,7 +182,7 @@ def test_the_orchestrator_may(action: str, resource: str, context: dict[str, str
         ("s3:PutObject", "arn:aws:s3:::another-bucket/x", {}),
         ("s3:DeleteObject", "arn:aws:s3:::acme-data/dvc/files/md5/a1/b2", {}),
         ("s3:PutBucketPolicy", STORE, {}),
-        ("ssm:GetParameters", f"{SSM}/sojourn/digits/KEY", {}),
+        ("ssm:GetParameters", f"{SSM}/sojourn/digits/{PLACE}/KEY", {}),
         ("ssm:PutParameter", f"{SSM}/prod/database", {}),
     ],
 )

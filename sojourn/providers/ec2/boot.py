@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 from sojourn.agent.pack import SOURCES, Archive
@@ -54,8 +55,11 @@ python3 -I -S /opt/sojourn/bootstrap.py {told}
 """
 
 
-def user_data(boot: Boot, archive: Archive) -> str:
-    """The script of every machine of this lease. Raises SpecError where a machine could not reach the store."""
+def user_data(boot: Boot, archive: Archive, secrets: dict[str, Any] | None = None) -> str:
+    """The script of every machine of this lease; `secrets` says where those that the run names are kept.
+
+    Raises SpecError where a machine could not reach the store.
+    """
     store = urlsplit(boot.store)
     if store.scheme != "s3":
         raise SpecError(
@@ -65,7 +69,11 @@ def user_data(boot: Boot, archive: Archive) -> str:
     key = "/".join(part for part in (store.path.strip("/"), agent_key(boot.project, archive.name)) if part)
     told = {
         "agent": {"bucket": store.netloc, "region": boot.store_region, "key": key, "sha256": archive.sha256},
-        "boot": {**boot.model_dump(mode="json", exclude={"variables"}), "metadata": "ec2"},
+        "boot": {
+            **boot.model_dump(mode="json", exclude={"variables"}),
+            "metadata": "ec2",
+            **({"secrets": secrets} if secrets else {}),
+        },
     }
     end = int(boot.deadline_at + boot.grace_s)
     script = _SCRIPT.format(

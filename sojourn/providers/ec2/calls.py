@@ -95,7 +95,7 @@ def _run_instances(boot: Boot, offer: Offer, agent: Archive, tags: Tags) -> dict
         "NetworkInterfaces": [_interface(details)],
         "BlockDeviceMappings": [_disk(details)],
         "TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds],
-        "UserData": user_data(boot, agent),
+        "UserData": user_data(boot, agent, details.get("secrets")),
     }
     if offer.market == "spot":
         options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}

@@ -75,9 +75,14 @@ class Names:
         """The ARN of a role or an instance profile, like `role/NAME`."""
         return self.arn("iam", resource)
 
-    def secret(self, name: str) -> str:
-        """The SSM parameter that keeps one of the project's secrets."""
-        return f"/sojourn/{self.project}/{name}"
+    @property
+    def secrets(self) -> str:
+        """Below this lie the project's secrets among SSM's parameters."""
+        return f"/sojourn/{self.project}"
+
+    def secret(self, name: str, place: str) -> str:
+        """The parameter that keeps one of them, in a place that nobody can guess; earlier versions had no place."""
+        return f"{self.secrets}/{place}/{name}" if place else f"{self.secrets}/{name}"
 
 
 class Ground(Record):

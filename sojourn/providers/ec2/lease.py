@@ -25,7 +25,7 @@ from sojourn.providers.ec2.errors import code_of, is_organizations, translated
 from sojourn.providers.ec2.foundation import SCHEDULE_GROUP, Names, find_bucket
 from sojourn.providers.ec2.inventory import Inventory, is_lease
 from sojourn.providers.ec2.offers import list_offers
-from sojourn.providers.ec2.secrets import check_kept
+from sojourn.providers.ec2.secrets import Secrets
 from sojourn.records import Boot, Capability, Lease, Lookalike, Need, Offer, Offers
 from sojourn.waiting import Clock, SystemClock
 
@@ -90,10 +90,17 @@ class Ec2Provider:
         Raises SpecError when the credentials end before anything could be rented with them.
         """
         said = login.remarks(self.clients.ends_at(), need.until, self.clock.now())
-        if need.secrets and need.project:
-            check_kept(self.clients, need.project, need.secrets)
+        told = self._secrets(need)
         found = list_offers(need, self.clients)
-        return found.model_copy(update={"remarks": (*said, *found.remarks)})
+        fitting = tuple(one.model_copy(update={"details": {**one.details, **told}}) for one in found.fitting)
+        return found.model_copy(update={"fitting": fitting, "remarks": (*said, *found.remarks)})
+
+    def _secrets(self, need: Need) -> dict[str, Any]:
+        """What machines are told of the secrets that the run names: where each is kept, and in which region."""
+        if not need.secrets or not need.project:
+            return {}
+        paths = Secrets(self.clients, need.project).paths(need.secrets)
+        return {"secrets": {"region": self.clients.region, "paths": paths}}
 
     def request(self, boot: Boot, offer: Offer) -> Request:
         """The whole RunInstances call, and that of each machine's schedule but for the id that is not known yet."""

@@ -84,7 +84,7 @@ def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
             _objects(names, results),
         ),
         *_listing("ListOwnRun", names, orders, results),
-        allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*')}", "*")),
+        allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*', HIDDEN)}", "*")),
     ]
     return document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
 
@@ -179,7 +179,7 @@ def _delete_clusters(names: Names) -> Document:
 
 
 def _storing(names: Names) -> list[Document]:
-    secrets = names.arn("ssm", f"parameter{names.secret('*')}", "*")
+    secrets = names.arn("ssm", f"parameter{names.secrets}/*", "*")
     return [
         *_listing("ListStore", names, "", actions=["s3:ListBucket", "s3:ListBucketVersions"]),
         allow(
