@@ -179,6 +179,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0)).decode()
+        if action := parse_qs(body).get("Action"):  # an account that rents nothing anywhere
+            self._xml(f"{action[0]}Response", "<regionInfo></regionInfo>", "http://ec2.amazonaws.com/doc/2016-11-15/")
+            return
         keys = [unescape(key, {"&quot;": '"', "&apos;": "'"}) for key in re.findall(r"<Key>([^<]*)</Key>", body)]
         self.server.files.counted("delete", f"{len(keys)} objects")
         self.server.files.delete(keys)
@@ -225,8 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts += [f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>" for folder in folders]
         self._xml("ListBucketResult", "".join(parts))
 
-    def _xml(self, name: str, text: str) -> None:
-        space = "http://s3.amazonaws.com/doc/2006-03-01/"
+    def _xml(self, name: str, text: str, space: str = "http://s3.amazonaws.com/doc/2006-03-01/") -> None:
         whole = f'<?xml version="1.0" encoding="UTF-8"?><{name} xmlns="{space}">{text}</{name}>'
         self._answer(200, {"Content-Type": "application/xml"}, whole.encode())
 
