@@ -108,7 +108,7 @@ def _laughs(inner: str) -> bytes:
 def test_whatever_a_script_writes_is_read_at_once_and_can_be_stored(
     name: str, body: bytes, values: dict[str, Any]
 ) -> None:
-    began = time.monotonic()
+    began = time.process_time()  # a busy host makes it no longer
     found = read(name, body)
-    assert found == values and time.monotonic() - began < 2
+    assert found == values and time.process_time() - began < 2
     assert json.dumps(found).encode() and merged({}, {name: found}) is not None

@@ -402,8 +402,9 @@ class TestSchedules:
     def test_a_one_time_schedule_ends_the_instance_and_itself(self, account: Account) -> None:
         role = account.profile("timer", "scheduler.amazonaws.com")
         (one,) = account.run()
-        self.arm(account, one["InstanceId"], datetime.now(UTC) + timedelta(seconds=6), role)
         assert account.until(one["InstanceId"], "running")
+        self.arm(account, one["InstanceId"], datetime.now(UTC) + timedelta(seconds=4), role)
+        assert account.state(one["InstanceId"]) == "running"
         account.until(one["InstanceId"], "terminated")
         assert account.cloud.client("scheduler").list_schedules()["Schedules"] == []
 
