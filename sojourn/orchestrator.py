@@ -25,6 +25,8 @@ T = TypeVar("T")
 Reached = Callable[[lease.State], bool]
 TRANSIENT_LIMIT_S = 300.0  # how long one call may go on failing before the run is handed over
 CONFIRM_LIMIT_S = 120.0
+LATE = 0.01  # of the time that a script has run for, its end may be noticed so much later
+SELDOM_S = 0.5
 HOLD_POLL_S = 0.2
 FOLLOW_EVERY_S = 1.0  # while the script runs its end is in the mailbox, and the provider only tells of machines lost
 FOLLOW_SLOWER = 5.0  # how much more rarely it is asked then than while machines come and go
@@ -138,14 +140,15 @@ class Orchestrator:
         self._stop_looked = float("-inf")
 
     def _drive(self, reached: Reached) -> None:
-        pause = self.poll_s
+        pause, begun = self.poll_s, self.clock.monotonic()
         while not reached(state := self.state):
             action = lease.step(state, self._look(state), self._terms)
             if action is not None:
                 self._perform(action, state)
             if action is None or isinstance(action, lease.Release):
                 self.clock.sleep(pause)
-                pause = min(pause * 1.1, 2 * self.poll_s)
+                waited = self.clock.monotonic() - begun
+                pause = min(pause * 1.1, max(2 * self.poll_s, min(SELDOM_S, waited * LATE)))
             self.watch(state)
 
     def _look(self, state: lease.State) -> lease.Seen:

@@ -13,6 +13,7 @@ import time
 from sojourn.agent.processes import LINUX, die_with_parent, exit_code
 
 POLL_S = 0.03
+REST_S = 1.0 if LINUX else POLL_S  # where a child's end wakes us, nothing has to be looked at
 PROBE_S = 2.0
 
 
@@ -40,7 +41,7 @@ def init(command: list[str]) -> int:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == child:
             return exit_code(status)
-        if pid == 0 and wait_for_signal(POLL_S) == signal.SIGTERM:
+        if pid == 0 and wait_for_signal(REST_S) == signal.SIGTERM:
             os.kill(child, signal.SIGTERM)
 
 

@@ -19,6 +19,7 @@ from sojourn.agent.clock import Deadline
 from sojourn.agent.files import Json
 from sojourn.agent.namespace import POLL_S, catch_signals, namespace, spawn, wait_for_signal
 from sojourn.agent.processes import (
+    LINUX,
     Process,
     adopt_orphans,
     below,
@@ -32,6 +33,7 @@ from sojourn.agent.processes import (
 )
 
 BOOT, LOCK, STATE, ENDED, WORK = "boot.json", "lock", "state.json", "ended.json", "work"
+SELDOM_S = 0.2  # between two looks at what does not wake us
 RELEASE = "release.json"  # lies beside the machines of a lease: one mark ends them all
 
 
@@ -106,6 +108,7 @@ class Supervisor:
 
     def watch(self) -> str:
         """Wait for the first reason to end; the layer it comes from."""
+        begun = time.monotonic()
         while True:
             self.reap()
             if self.exit_code is not None:
@@ -116,7 +119,9 @@ class Supervisor:
                 return "supervisor timer"
             if self.vanished():
                 return "vanished"
-            if wait_for_signal(POLL_S) == signal.SIGTERM:
+            # The agent's end wakes us; what else ends a script that has run for long may be noticed a little later.
+            seldom = min(SELDOM_S, (time.monotonic() - begun) / 100) if LINUX else POLL_S
+            if wait_for_signal(max(POLL_S, seldom)) == signal.SIGTERM:
                 self.terminating = True
             if self.terminating:
                 self.terminating = not self.pass_on(signal.SIGTERM)
