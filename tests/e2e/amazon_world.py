@@ -42,6 +42,7 @@ class AmazonWorld(World):
         super().__init__(root)
         self.cloud = cloud
         self.users = 0
+        self.forgiven: set[str] = set()
         self.own = ""  # a bucket that the user keeps runs in, below a prefix
         (self.project / "params.yaml").write_text(f"launch: {{project_name: {PROJECT}}}\n")
         self.set_up()
@@ -66,7 +67,11 @@ class AmazonWorld(World):
         }
         # HeadBucket tells where a bucket lies also by its refusal, of who may list what is below a prefix alone.
         looked = {("s3:ListBucket", f"arn:aws:s3:::{bucket}") for bucket in (DATA, self.own)}
-        return sorted(one for one in found if one[1:] not in looked)
+        return sorted(one for one in found if one[1:] not in looked and one[0] not in self.forgiven)
+
+    def forgive(self, principal: str) -> None:
+        """What this one was refused in the test was meant to be."""
+        self.forgiven.add(principal)
 
     def dvc(self, *words: str) -> str:
         """A DVC command in the project."""

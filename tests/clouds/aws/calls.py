@@ -110,6 +110,7 @@ def _routed(environ: Environ, service: str) -> str:
     if service == "s3" and virtual:
         path = f"/{virtual['bucket']}{environ['PATH_INFO']}"
         environ["PATH_INFO"] = environ["RAW_URI"] = path if environ["PATH_INFO"] != "/" else path[:-1]
+        environ["HTTP_HOST"] = "s3.amazonaws.com"  # or a bucket is taken for a key of itself
     try:
         operation, _ = _router(service).match(Request(environ))
     except (NotFound, NotImplementedError, KeyError, ValueError):
