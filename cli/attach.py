@@ -10,14 +10,20 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.journey import Listener
+    from collections.abc import Callable
+
+    from sojourn.journey import Journey, Listener
     from sojourn.ledger import Entry
     from sojourn.planning import Plan
+    from sojourn.report import Report
 
 
 def attach(
     run: options.Run = "last",
     take_over: Annotated[bool, typer.Option("--take-over", help="Even if its present owner seems alive.")] = False,
+    start: Annotated[
+        bool, typer.Option("--start", help="Also start what it runs, if it was planned on another host.")
+    ] = False,
     store: options.StoreUrl = None,
     quiet: options.Quiet = False,
     as_json: options.Events = False,
@@ -29,15 +35,16 @@ def attach(
     from cli.interrupts import interruptible
     from cli.train import finish
     from cli.view import View
-    from cli.world import open_stores
+    from cli.world import stores_for
     from sojourn.journey import Journey, walk
+    from sojourn.planned import is_ours
     from sojourn.providers import open_provider
     from sojourn.report import Report
     from sojourn.runs import data_home, entries_of, find_run, plan_of
 
     view = View(quiet, as_json)
     with view.errors():
-        mailbox = find_run(open_stores(store), run)
+        mailbox = find_run(stores_for(run, store), run)
         closed = mailbox.read("report", Report)
         if closed is not None:
             view.home_already(closed)
@@ -47,7 +54,27 @@ def attach(
         tell_history(plan, entries_of(mailbox), view.listener)
         journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
         with interruptible(journey):
-            finish(walk(journey, take_over=take_over), view)
+            go_on = walk if is_ours(home, plan, mailbox.store) or start else _bring_home(journey)
+            finish(go_on(journey, take_over=take_over), view)
+
+
+def _bring_home(journey: Journey) -> Callable[..., Report]:
+    """How to go on with a run that another host planned: whatever its plan says, nothing starts by it here."""
+    from sojourn.errors import SpecError
+    from sojourn.journey import bring_home
+
+    plan = journey.plan
+    if not journey.started and journey.outcome is None:
+        raise SpecError(
+            f"{plan.run} was planned on {plan.host} and not here, and has not started; to go on with it would run "
+            f"{plan.shown_command()} on {plan.launch.nodes} × {plan.offers[0].machine}",
+            hint=f"start it: sojourn attach {plan.run} --start; or end it: sojourn stop {plan.run}",
+        )
+    journey.listener.warn(
+        f"{plan.run} was planned on {plan.host} and not here: it is followed and ended, machines that are lost are "
+        f"not replaced, and its results stay in the store: sojourn pull {plan.run} --to DIR"
+    )
+    return bring_home
 
 
 def tell_history(plan: Plan, entries: list[Entry], listener: Listener) -> None:

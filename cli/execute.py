@@ -24,13 +24,13 @@ def execute(
 
     Example: sojourn exec last -- nvidia-smi
     """
-    from cli.world import open_stores
+    from cli.world import stores_for
     from sojourn import execute as remote
     from sojourn.planning import format_bytes
     from sojourn.runs import find_run
     from sojourn.waiting import SystemClock
 
-    mailbox = find_run(open_stores(store), run)
+    mailbox = find_run(stores_for(run, store), run)
     done = remote.execute(mailbox, node, command, _seconds(timeout), SystemClock())
     for stream, body in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
         stream.buffer.write(body)

@@ -49,7 +49,7 @@ def pull(
             yet = "" if journey.outcome else " yet"
             out.print(f"{plan.run} has left no file{yet}, so nothing was fetched; its log: sojourn logs {plan.run}")
             return
-        placed = to_directory(found, mailbox, to or Path(plan.directory, "runs", plan.run))
+        placed = to_directory(found, mailbox, to or journey.aside())
     for path in (*placed.placed, *placed.beside):
         out.print(f"  {printable(path)}", markup=False)
     for warning in placed.warnings:

@@ -35,7 +35,7 @@ def purge(
 
     Example: sojourn purge --older-than 90d
     """
-    from cli.world import open_store, open_stores
+    from cli.world import open_stores, trusted_stores
     from sojourn.errors import SpecError, TransientError
     from sojourn.mailbox import Mailbox
     from sojourn.purge import purge as find
@@ -50,7 +50,7 @@ def purge(
     kept_in: dict[str, Mailbox] = {mailbox.store.url: mailbox for mailbox in named}
     if len(kept_in) > 1:
         raise SpecError(f"these runs are in {len(kept_in)} stores", hint="purge those of each store by themselves")
-    where = named[0].store if named else open_store(store)
+    where = named[0].store if named else trusted_stores(store)[0]
     remove = yes and not dry_run
     now = where.now()
     if now is None:

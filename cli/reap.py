@@ -43,7 +43,7 @@ def reap(
     Example: sojourn reap --dry-run
     """
     from cli.console import out
-    from cli.world import open_stores
+    from cli.world import trusted_stores
     from sojourn.errors import SpecError
     from sojourn.providers import configured
     from sojourn.reap import forget_stores, kept_stores, raise_for_failed
@@ -52,7 +52,7 @@ def reap(
     if region and all_regions:
         raise SpecError("--region and --all-regions exclude each other", hint="sojourn reap --region us-east-1")
     providers = configured(data_home(), region)
-    stores = {one.url: one for one in [*open_stores(store), *([] if store else kept_stores(providers))]}
+    stores = {one.url: one for one in [*trusted_stores(store), *([] if store else kept_stores(providers))]}
     findings = []
     for finding in _everything(list(stores.values()), providers, dry_run, project):
         findings.append(finding)

@@ -45,6 +45,27 @@ def open_stores(url: str | None) -> list[Store]:
     return [first, *(one for one in others if one is not None)]
 
 
+def trusted_stores(url: str | None) -> list[Store]:
+    """Those that may be acted on: not one that nobody named but the params.yaml here, while this host has no run in it.
+
+    Whoever clones a project has not decided yet to believe what its store says.
+    """
+    stores, own = open_stores(url), default_store(data_home())
+    first = stores[0].url
+    if url or first in (own, *remembered(data_home())):
+        return stores
+    show_warning(
+        f"{first}: only the params.yaml here names this store, and this host has no run in it, so it is left alone; "
+        f"if you know it: --store {first}"
+    )
+    return [known_store(data_home(), own), *(one for one in stores[1:] if one.url != own)]
+
+
+def stores_for(run: str, url: str | None) -> list[Store]:
+    """Where a run is looked for that is to be acted on; who names it by its id means that one, wherever it is."""
+    return trusted_stores(url) if run == "last" else open_stores(url)
+
+
 def _remembered_store(url: str) -> Store | None:
     """A store that this host has runs in; an address that is none any more is told and costs no other."""
     try:

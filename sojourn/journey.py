@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from sojourn import bundle, checkpoint, command, environment, publish, remainder
+from sojourn import bundle, checkpoint, command, environment, planned, publish, remainder
 from sojourn.agent.pack import pack
 from sojourn.agent.patterns import Patterns
 from sojourn.closed_runs import ClosedRuns, Summary, mark_open
@@ -124,6 +124,7 @@ class Journey:
                 f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",
                 hint="set the clock: sudo timedatectl set-ntp true",
             )
+        planned.note(journey.home, plan)
         mark_open(mailbox.store, plan.project, plan.run)
         if not mailbox.write_once("plan", plan):
             raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
@@ -194,6 +195,8 @@ class Journey:
             raise environment.no_program(program, python)
 
     def _send_environment(self) -> str:
+        if not self.planned_here:
+            raise self._not_ours("what it needs from there is not sent")
         wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
         network = self.plan.launch.network
         setups, sent = environment.send(self.plan.environment, network, self.mailbox, self.home)
@@ -314,8 +317,16 @@ class Journey:
         nodes, attempt = self.plan.launch.nodes, self.orchestrator.state.attempt
         return collect(self.mailbox, attempt, nodes, declared=self.plan.stage is not None)
 
+    def aside(self) -> Path:
+        """Where its results may always go in its project. Raises SpecError where another host planned it."""
+        if not self.planned_here:
+            raise self._not_ours("its results go where you say")
+        return Path(self.plan.directory, bundle.HOME, self.plan.run)
+
     def apply(self) -> Published:
         """Bring a finished run's results into the project's tree, if what ran is what stands there."""
+        if not self.planned_here:
+            raise self._not_ours("its results go where you say")
         outcome = self.orchestrator.state.outcome
         if outcome is None or outcome.state != "succeeded":
             raise SpecError(
@@ -402,12 +413,26 @@ class Journey:
     def _project(self) -> Project:
         """Where the run was started. Raises SpecError where that is gone, or on another host."""
         directory, run = Path(self.plan.directory), self.plan.run
+        if not self.planned_here:
+            raise self._not_ours("what it needs from there is not sent")
         if not directory.is_dir():
             raise SpecError(
                 f"{run} was started on {self.plan.host} in {directory}, which is not here, and needs files from there",
                 hint=f"continue it where they are: sojourn attach {run}; or end it: sojourn stop {run}",
             )
         return Project.at(directory)
+
+    def _not_ours(self, so: str) -> SpecError:
+        plan = self.plan
+        return SpecError(
+            f"{plan.run} was planned on {plan.host} in {plan.directory} and not on this host, so {so}",
+            hint=f"sojourn pull {plan.run} --to DIR; or continue it where it was planned: sojourn attach {plan.run}",
+        )
+
+    @cached_property
+    def planned_here(self) -> bool:
+        """Whether this host made the plan; what somebody else's says of directories is not obeyed."""
+        return planned.is_ours(self.home, self.plan, self.mailbox.store)
 
     @cached_property
     def _dataset(self) -> Dataset:
@@ -519,6 +544,10 @@ class Journey:
             return Published(note=f"not in place: {again}", warnings=(said,)), outcome
 
     def _publish(self, outcome: Outcome, found: Collected, asked: bool = False) -> Published:
+        if not self.planned_here:
+            plan = self.plan
+            away = f"it was planned on {plan.host} and not here, so its results are in the store alone"
+            return Published(note=f"{away}; get the results: sojourn pull {plan.run} --to DIR")
         came_from = (self.plan, self.mailbox, outcome, found, self.home, self._checkout, asked)
         return self.do(publish.bring_home, *came_from, echo=self.listener.note)
 
@@ -590,10 +619,10 @@ def walk(journey: Journey, take_over: bool = False) -> Report:
         return journey.publish()
 
 
-def bring_home(journey: Journey) -> Report:
+def bring_home(journey: Journey, take_over: bool = False) -> Report:
     """The way from the end of the attempt, for a run whose owner died; needs nothing of its project."""
     journey.orchestrator.rent_no_more()
-    with journey.held():
+    with journey.held(take_over=take_over):
         with journey.leased():
             journey.train()
             journey.collect()

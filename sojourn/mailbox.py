@@ -18,6 +18,7 @@ from sojourn.decoding import decode, decode_object
 from sojourn.errors import UnreadableError
 from sojourn.names import is_place, is_run_id, run_folder, run_of
 from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
+from sojourn.shorthand import shortened
 from sojourn.storage import ExistsError, Store
 
 R = TypeVar("R", bound=Record)
@@ -78,7 +79,12 @@ class Mailbox:
 
     def read(self, name: str, kind: type[R]) -> R | None:
         """The record `<name>.json`, or None. Raises UnreadableError, as do all that read here."""
-        found = self._record(self._key(name), kind)
+        key = self._key(name)
+        found = self._record(key, kind)
+        for what, ours in (("run", self.run), ("project", self.project)):
+            said = getattr(found, what, ours)
+            if said != ours:  # folders and machines are found by these names
+                raise UnreadableError(f"{key} cannot be read: it is of {what} {shortened(str(said), 60)!r}")
         self._learn(name, found)
         return found
 

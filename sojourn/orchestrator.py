@@ -56,6 +56,7 @@ class Orchestrator:
         self.watch: Callable[[lease.State], None] = lambda _: None
         self.warn: Callable[[str], None] = lambda _: None
         self._order = order
+        self._rents = True
         self._stop: Stop | None = None
         self._stop_looked = float("-inf")
         self._observed: tuple[str, float, Lease | None] | None = None
@@ -98,6 +99,7 @@ class Orchestrator:
     def rent_no_more(self) -> None:
         """From now on machines that are lost are not replaced."""
         self._terms = replace(self._terms, resumes=0)
+        self._rents = False
 
     def provision(self) -> None:
         """Until the machines have their order, or the attempt is over without one."""
@@ -200,6 +202,11 @@ class Orchestrator:
             return self._observed[2] if self._observed is not None and self._observed[0] == name else None
 
     def _perform(self, action: lease.Action, state: lease.State) -> None:
+        if isinstance(action, (lease.Intend, lease.Create, lease.PostOrder)) and not self._rents:
+            raise SpecError(
+                f"{self.plan.run} is not over: to go on with it would start machines",
+                hint=f"sojourn attach {self.plan.run} --start; or end it: sojourn stop {self.plan.run}",
+            )
         match action:
             case lease.Intend(offer, attempt):
                 self._intend(offer, attempt)

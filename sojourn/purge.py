@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sojourn import environment
+from sojourn import environment, planned
 from sojourn.closed_runs import ClosedRuns, marked_open
 from sojourn.errors import UnreadableError
 from sojourn.ledger import read_entry
@@ -333,6 +333,8 @@ def _purge_host(home: Path, found: list[_Found], before: float, remove: bool) ->
     if any(lease.run not in runs for lease in provider.leases()) or any(run.unreadable for run in runs.values()):
         environments = {}  # a run of another store uses who knows which
     if remove:
+        for name in (name for one in found for name in one.gone):
+            planned.forget(home, name)
         for name in machines:
             provider.forget(name)
         environments = {

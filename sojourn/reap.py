@@ -313,7 +313,8 @@ def _close(
         return _found(run, run, "left", error.message)
     except Exception as error:  # one run's damaged records must not keep the others from being brought home
         return _found(run, run, "failed", _words(error))
-    return _found(run, run, "closed", f"{closed.state}: {closed.message}")
+    there = "" if journey.planned_here else f"; {closed.published.note}"
+    return _found(run, run, "closed", f"{closed.state}: {closed.message}{there}")
 
 
 def _elsewhere(plan: Plan, state: State, provider: Provider) -> bool:

@@ -14,6 +14,7 @@ from prefect import get_run_logger, runtime
 from prefect.client.orchestration import get_client
 
 from blocks.provider import ProviderBlock
+from sojourn import planned
 from sojourn.journey import Journey
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
@@ -45,7 +46,10 @@ def plan(launch: Launch, project: str, provider: ProviderBlock | None) -> Journe
         provider.prepare()  # before the store is opened, which needs the block's credentials too
     made = session.plan if session else _make(launch, project, provider, run, home)
     mailbox = Mailbox(known_store(home, made.store), made.project, run)
-    made = mailbox.read("plan", Plan) or made
+    begun = mailbox.read("plan", Plan)
+    if begun:
+        planned.note(home, made)  # as this host makes it, for what is in the store may be somebody else's
+    made = begun or made
     # Without its context a thread knows no server, and Prefect would start one of its own for it.
     said = made, runtime.flow_run.id, runtime.flow_run.tags
     Thread(target=copy_context().run, args=(_tag, *said), daemon=True).start()
