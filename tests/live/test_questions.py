@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -17,10 +18,13 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from sojourn.names import LeaseName
+from sojourn.names import LeaseName, mint_place
 from sojourn.providers import Request
-from sojourn.providers.ec2.foundation import find
+from sojourn.providers.ec2 import policies
+from sojourn.providers.ec2.foundation import Names, find
+from sojourn.providers.ec2.secrets import Secrets
 from sojourn.records import Need
+from sojourn.storage import Store
 from tests.live.account import MACHINE, ONLY_WHEN_ASKED, PROJECT, STAND_IN, Account, account, boot_for, wait
 
 __all__ = ["account"]  # the fixture of every test here
@@ -216,3 +220,80 @@ def test_what_spot_prices_are_from_a_moment_that_amazons_clock_has_not_reached(a
     learnt("16", f"spot prices from ten minutes ahead: {said}, {len(found)} of them")
     offers = account.provider.offers(Need(machine=MACHINE, market="spot", project=PROJECT))
     assert offers.fitting, "prices are asked for from a moment that has been"
+
+
+def test_what_a_machine_s_rights_reach_of_another_run(account: Account) -> None:
+    """Of two runs that are made up, under exactly the policy that setup gives to machines."""
+    clients, store = account.clients, Store(f"s3://sojourn-{account.clients.account}-{account.clients.region}")
+    names = Names(clients.account, clients.region, PROJECT)
+    mine, theirs = (f"{mint_place()}-calm-panda-000{number}" for number in range(2))
+    key, hidden = f"orders/{PROJECT}/{mine}/stop.json", f"machine/{PROJECT}/{theirs}/1/0/hello.json"
+    secrets = Secrets(clients, PROJECT)
+    with acting_by(account, policies.machine(names)) as client:
+        s3, ssm = client("s3"), client("ssm")
+        try:
+            for one in (key, hidden):
+                store.put(one, b"{}")
+            for name in ("LIVE_MINE", "LIVE_THEIRS"):
+                secrets.set(name, "x")
+            path = secrets.paths(["LIVE_MINE"])["LIVE_MINE"]
+            wait(lambda: answer(lambda: s3.get_object(Bucket=names.bucket, Key=key)) == "taken")
+            get, see = partial(s3.get_object, Bucket=names.bucket), partial(s3.list_objects_v2, Bucket=names.bucket)
+            asked: dict[str, Callable[[], Any]] = {
+                "its own order": lambda: get(Key=key),
+                "its own folder": lambda: see(Prefix=f"machine/{PROJECT}/{mine}/"),
+                "what is not there of its own": lambda: get(Key=f"orders/{PROJECT}/{mine}/exec/1/00000000.json"),
+                "a hash that is not there": lambda: get(Key=f"control/{PROJECT}/blob/{64 * '0'}"),
+                "the project's folder": lambda: see(Prefix=f"machine/{PROJECT}/"),
+                "half of another's name": lambda: see(Prefix=hidden[: len(f"machine/{PROJECT}/") + 16]),
+                "everything": see,
+                "the earlier versions of its own": lambda: s3.list_object_versions(Bucket=names.bucket, Prefix=key),
+                "another's plan": lambda: get(Key=f"control/{PROJECT}/{theirs[33:]}/plan.json"),
+                "by another's name alone": lambda: get(Key=f"machine/{PROJECT}/{theirs[33:]}/1/0/hello.json"),
+                "its own secret": lambda: ssm.get_parameters(Names=[path], WithDecryption=True),
+                "another's secret by its name": lambda: ssm.get_parameters(Names=[names.secret("LIVE_THEIRS", "")]),
+                "all secrets": lambda: ssm.get_parameters_by_path(Path=names.secrets, Recursive=True),
+                "the names of secrets": ssm.describe_parameters,
+            }
+            said = {what: answer(call) for what, call in asked.items()}
+            pattern = f"machine/{PROJECT}/{32 * '?'}-"
+            taken = see(Prefix=pattern)["KeyCount"]
+        finally:
+            store.delete(key, hidden)
+            for name in {one.name for one in secrets.list()} & {"LIVE_MINE", "LIVE_THEIRS"}:
+                secrets.remove(name)
+    learnt("173", f"32 question marks in a policy stand for a name; in a request they find {taken} objects")
+    learnt("174", "; ".join(f"{what}: {code}" for what, code in said.items() if "secret" not in what))
+    learnt("177", "; ".join(f"{what}: {code}" for what, code in said.items() if "secret" in what))
+    assert {what for what, code in said.items() if code == "taken"} == {
+        "its own order", "its own folder", "its own secret",
+    }  # fmt: skip
+    assert taken == 0 and said["what is not there of its own"] in ("NoSuchKey", "AccessDenied")
+
+
+@contextmanager
+def acting_by(account: Account, document: dict[str, Any]) -> Iterator[Callable[[str], Any]]:
+    """Makes clients that act by a role of this policy, which is gone afterwards."""
+    iam, name = account.clients.client("iam"), "sojourn-live-machine"
+    trust = {"Effect": "Allow", "Principal": {"AWS": account.clients.account}, "Action": "sts:AssumeRole"}
+    made = iam.create_role(
+        RoleName=name, AssumeRolePolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+    )
+
+    def keys() -> Any:
+        try:
+            said = account.clients.client("sts").assume_role(RoleArn=made["Role"]["Arn"], RoleSessionName="question")
+        except ClientError as error:
+            assert "Denied" in error.response["Error"]["Code"]
+            return None  # Amazon does not know it yet
+        return said["Credentials"]
+
+    try:
+        iam.put_role_policy(RoleName=name, PolicyName=name, PolicyDocument=json.dumps(document))
+        found = wait(keys)
+        known = found["AccessKeyId"], found["SecretAccessKey"], found["SessionToken"]
+        region = account.clients.region
+        yield lambda service: boto3.client(service, region, **dict(zip(_KEYS, known, strict=True)))
+    finally:
+        iam.delete_role_policy(RoleName=name, PolicyName=name)
+        iam.delete_role(RoleName=name)

@@ -11,7 +11,7 @@ import pytest
 from clouds.aws_cloud import AwsCloud
 
 # Each with how many tests it has and how many machines it rents.
-SUITES = {"test_aws.py": (4, 2), "test_questions.py": (6, 4)}
+SUITES = {"test_aws.py": (4, 2), "test_questions.py": (7, 4)}
 
 
 @pytest.mark.parametrize("suite", SUITES)

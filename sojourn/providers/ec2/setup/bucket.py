@@ -1,7 +1,7 @@
 """The store of a region: encrypted, closed to the public, and forgetting old runs by itself.
 
-It keeps what is overwritten or deleted for some days: a machine may write wherever its project's machines do, and
-may not remove a version, so what it spoils of another run can be had back.
+It keeps what is overwritten or deleted for some days: a machine may write and delete what is its run's, and may not
+remove a version, so what a script spoils there can be had back.
 """
 
 from __future__ import annotations
