@@ -41,7 +41,7 @@ def train(
     def make_plan() -> Plan:
         from cli.world import prepare_plan
 
-        return prepare_plan(project, asked, store, yes_upload, from_run)
+        return prepare_plan(project, asked, store, yes_upload, from_run, note=True)
 
     with view.errors():
         finish(without_prefect(make_plan, view) if no_prefect else with_prefect(make_plan, view, _walk), view)

@@ -95,9 +95,17 @@ def name_of(project: Project) -> str:
 
 
 def prepare_plan(
-    directory: Path, flags: dict[str, Any], store: str | None, accept_size: bool, from_run: str | None = None
+    directory: Path,
+    flags: dict[str, Any],
+    store: str | None,
+    accept_size: bool,
+    from_run: str | None = None,
+    note: bool = False,
 ) -> Plan:
-    """The plan for what was asked on the command line, or by an earlier run. Creates nothing."""
+    """The plan for what was asked on the command line, or by an earlier run. Creates nothing.
+
+    With `note`, closed runs of which no page of the store tells are written down there.
+    """
     project, home = Project.at(directory), data_home()
     if from_run is None:
         launch = read_launch(project.directory, {**flags, "store": store or flags.get("store")})
@@ -118,7 +126,7 @@ def prepare_plan(
         now=time.time(),
         accept_size=accept_size,
     )
-    past = past_runs(where, plan.project)
+    past = past_runs(where, plan.project, note)
     return plan.model_copy(update={"expected_s": usual_seconds(past, plan.shown_command())})
 
 

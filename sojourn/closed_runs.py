@@ -9,8 +9,10 @@ list of runs, sweep or close.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import secrets
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Set
 from contextlib import suppress
 from functools import partial
@@ -24,8 +26,9 @@ from sojourn.records import Record
 from sojourn.report import Report
 from sojourn.storage import Store
 
-FULL = 1000  # runs in a page that is not written again; some 400 KB
+FULL = 2500  # runs in a page that is not written again; some 100 KB as it lies in the store
 COMMAND_LENGTH = 400
+LIMIT = 64 << 20  # bytes of a page
 TRIES = 3  # to read pages that another takes away meanwhile
 
 
@@ -123,8 +126,8 @@ class ClosedRuns:
         runs = tuple(_by_run(summaries).values())
         for first in range(0, len(runs), FULL):
             page = Page(runs=runs[first : first + FULL])
-            name = f"{len(page.runs):06d}-{secrets.token_hex(8)}.json"
-            self._store.create(f"{self._prefix}/{name}", page.to_bytes())
+            name = f"{len(page.runs):06d}-{secrets.token_hex(8)}.json.gz"
+            self._store.create(f"{self._prefix}/{name}", gzip.compress(page.to_bytes(), mtime=0))
         self._store.delete(*pages)
 
     def _pages(self, keys: Iterable[str]) -> dict[str, Page | None]:
@@ -145,9 +148,11 @@ def marked_open(store: Store, project: str) -> set[str]:
 
 
 def _page(body: bytes, key: str) -> Page | None:
+    unzip = zlib.decompressobj(zlib.MAX_WBITS | 16)
     try:
-        return decode(body, Page, key)
-    except UnreadableError:
+        text = unzip.decompress(body, LIMIT)
+        return decode(text, Page, key) if unzip.eof else None
+    except (UnreadableError, zlib.error):
         return None
 
 

@@ -45,7 +45,7 @@ from sojourn.publish import Inputs, Published
 from sojourn.purging import wait_until_purged
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
-from sojourn.runs import checkouts, past_runs, provide_home, remember, reports_to_compare
+from sojourn.runs import checkouts, known_runs, provide_home, remember, reports_to_compare
 from sojourn.shorthand import counted, format_clock, format_duration
 from sojourn.waiting import Clock, SystemClock
 
@@ -463,7 +463,7 @@ class Journey:
     @property
     def _past(self) -> list[Summary]:
         """The project's other runs that are closed, oldest first."""
-        past = past_runs(self.mailbox.store, self.plan.project, note=True)
+        past = known_runs(self.mailbox.store, self.plan.project)
         return [one for one in past if one.run != self.plan.run]
 
     @property

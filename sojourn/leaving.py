@@ -12,7 +12,7 @@ from sojourn.records import Left
 
 NEWEST = 3  # commits of a node whose files are still there: two are kept, one may be on its way
 SENT = ("bundle", "inputs", "environment")
-TOLD = ("log", "scalars", "diagnosis.txt")
+TOLD = ("log", "scalars", "packed", "diagnosis.txt")
 
 
 def count_left(mailbox: Mailbox) -> Left:

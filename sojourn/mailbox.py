@@ -9,7 +9,6 @@ Manifests are create-only, so what was committed once is never changed.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 from sojourn.decoding import decode, decode_object
 from sojourn.errors import UnreadableError
 from sojourn.names import is_place, is_run_id, run_folder, run_of
+from sojourn.pieces import Pieces
 from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.shorthand import shortened
 from sojourn.storage import ExistsError, Store
@@ -40,6 +40,7 @@ class Mailbox:
         self.control = f"control/{project}/{run}"
         self._folders = folders
         self._place: str | None = None
+        self._read_from: dict[str, Pieces] = {}
 
     @property
     def orders(self) -> str:
@@ -192,30 +193,23 @@ class Mailbox:
 
     def log(self, attempt: int, node: int, start: int = 0) -> Iterator[Segment]:
         """The pieces of the node's log from number `start` (from 0) up to the newest now."""
-        for number in itertools.count(start):
-            found = self.store.find_dated(f"{self._node(attempt, node)}/log/{number:08d}")
-            if found is None:
-                return
-            yield Segment(*found)
+        yield from self._pieces(self._node(attempt, node), "log").read(start)
 
     def log_length(self, attempt: int, node: int) -> int:
         """How many pieces the node's log has by now."""
-        return len(self.store.keys(f"{self._node(attempt, node)}/log"))
+        return self._pieces(self._node(attempt, node), "log").length()
 
     def scalars(self, attempt: int, node: int, start: int = 0) -> Iterator[Scalars | UnreadableError]:
         """What the node's agent read of the script's numbers, from piece `start` (from 0) up to the newest now.
 
         In place of a piece that cannot be read comes the error: it is a gap in a curve.
         """
-        for number in itertools.count(start):
+        pieces = self._pieces(self._node(attempt, node), "scalars", ".json")
+        for number, piece in enumerate(pieces.read(start), start):
             try:
-                found = self._record(f"{self._node(attempt, node)}/scalars/{number:08d}.json", Scalars)
+                yield decode(piece.body, Scalars, pieces.key(number))
             except UnreadableError as error:
                 yield error
-                continue
-            if found is None:
-                return
-            yield found
 
     def manifests(self, attempt: int, node: int, what: str) -> list[int]:
         """The sequences committed so far; `what` is `out`, `ckpt`, or `commit` for what all nodes have."""
@@ -250,6 +244,12 @@ class Mailbox:
     def _named(self, root: str) -> list[str]:
         """The names of folders below a root that end in the run's id, of whatever place."""
         return [name for name in self.store.folders(f"{root}/{self.project}") if run_of(name) == self.run]
+
+    def _pieces(self, node: str, kind: str, suffix: str = "") -> Pieces:
+        prefix = f"{node}/{kind}"
+        if prefix not in self._read_from:
+            self._read_from[prefix] = Pieces(self.store, prefix, f"{node}/packed/{kind}", suffix)
+        return self._read_from[prefix]
 
     def _record(self, key: str, kind: type[R]) -> R | None:
         body = self.store.find(key)

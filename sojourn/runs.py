@@ -279,6 +279,12 @@ def past_runs(store: Store, project: str, note: bool = False) -> list[Summary]:
     return sorted([*found.closed.values(), *looked], key=lambda one: one.ended_at)
 
 
+def known_runs(store: Store, project: str) -> list[Summary]:
+    """The closed runs that pages tell of, oldest first; where there is no page yet, all, and they are written down."""
+    told = ClosedRuns(store, project).read()
+    return sorted(told.values(), key=lambda one: one.ended_at) if told else past_runs(store, project, note=True)
+
+
 def reports_to_compare(store: Store, project: str, past: Sequence[Summary], program: str) -> list[Report]:
     """The reports of the newest runs of a program that succeeded, oldest first."""
     name = shortened(program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -24,7 +25,16 @@ from sojourn.planning import Plan
 from sojourn.purge import purge
 from sojourn.reap import reap
 from sojourn.report import Report
-from sojourn.runs import all_mailboxes, find_run, list_runs, past_runs, reports_to_compare, summary_of, usual_seconds
+from sojourn.runs import (
+    all_mailboxes,
+    find_run,
+    known_runs,
+    list_runs,
+    past_runs,
+    reports_to_compare,
+    summary_of,
+    usual_seconds,
+)
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock
 
@@ -60,7 +70,7 @@ class House:
         return Mailbox(self.store, self.project, self.runs[number])
 
     def pages(self) -> list[Path]:
-        return sorted((self.folder / closed_pages(self.project)).glob("*.json"))
+        return sorted((self.folder / closed_pages(self.project)).glob("*"))
 
     def told(self) -> set[str]:
         """The runs that stand in pages."""
@@ -94,7 +104,9 @@ VERBS: dict[str, Callable[[Store, House], object]] = {
     "show last": lambda store, _: find_run([store], "last"),
     "show RUN": lambda store, house: find_run([store], house.runs[1]),
     "plan": lambda store, house: usual_seconds(past_runs(store, house.project), "python train.py"),
-    "close": lambda store, house: reports_to_compare(store, house.project, past_runs(store, house.project), "train.py"),
+    "close": lambda store, house: reports_to_compare(
+        store, house.project, known_runs(store, house.project), "train.py"
+    ),
     "reap": lambda store, _: sweep(store, dry_run=False),
     "reap --dry-run": lambda store, _: sweep(store),
 }
@@ -148,7 +160,13 @@ def test_a_sweep_writes_lost_pages_anew_and_a_dry_one_nothing(house: House) -> N
     assert house.told() == set(house.runs)
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 40, b"[1]", b'{"runs": [{"run": 7}]}', b'{"runs": 1', b"\xff"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"", b"\0" * 40, b"\xff", b'{"runs": []}', gzip.compress(b"[1]"), gzip.compress(b'{"runs": [{"run": 7}]}'),
+        gzip.compress(b'{"runs": 1'), gzip.compress(b'{"runs": []}')[:-12], gzip.compress(bytes(100 << 20)),
+    ],
+)  # fmt: skip
 def test_a_page_that_cannot_be_read_hides_no_run_and_is_replaced(house: House, damage: bytes) -> None:
     (page,) = house.pages()
     page.write_bytes(damage)
@@ -158,7 +176,8 @@ def test_a_page_that_cannot_be_read_hides_no_run_and_is_replaced(house: House, d
 
 def test_a_page_of_a_later_version_is_read_as_far_as_it_is_understood(house: House) -> None:
     (page,) = house.pages()
-    page.write_bytes(page.read_bytes().replace(b'{"runs":[{', b'{"later":{"a":1},"runs":[{"mood":"good",'))
+    whole = gzip.decompress(page.read_bytes())
+    page.write_bytes(gzip.compress(whole.replace(b'{"runs":[{', b'{"later":{"a":1},"runs":[{"mood":"good",')))
     shutil.move(house.folder / house.box(1).control / "report.json", house.folder / "away")  # it is not looked at
     assert house.listed()[house.runs[1]] == "succeeded"
 

@@ -38,6 +38,7 @@ from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
 from sojourn.agent.outside import TREE, Outside
 from sojourn.agent.packages import search_path, serve
+from sojourn.agent.packs import Packs
 from sojourn.agent.paths import inside
 from sojourn.agent.processes import adopt_orphans
 from sojourn.agent.scalars import Scalars
@@ -212,7 +213,7 @@ class Agent:
         committer = Committer(self._store, self._place, order, self._root, homes, self._grace.latest())
         scalars = Scalars(self._store, self._place, order, self._root)
         mask = Mask(secrets.values())
-        log = Log(self._store, self._place.key("log"), mask)
+        log = Log(self._store, self._place.key("log"), Packs(self._store, self._place.key("packed/log")), mask)
         self._interrupts.check()
         records = os.path.join(self._scratch, "ranks")
         keeper = [sys.executable, "-I", "-S", self._program, "rank", "--record", records, "--"]

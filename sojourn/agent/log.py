@@ -11,6 +11,7 @@ from collections import deque
 
 from sojourn.agent.errors import Exists, say
 from sojourn.agent.mask import Mask
+from sojourn.agent.packs import Packs
 from sojourn.agent.store import MIB, Store
 
 
@@ -25,10 +26,12 @@ class Log:
     LIMIT = 64 * MIB
     SILENCE_S = 1.0
     DRAIN_S = 10.0
+    PACK_S = 5.0
     KEPT = 64 << 10
 
-    def __init__(self, store: Store, prefix: str, mask: Mask) -> None:
+    def __init__(self, store: Store, prefix: str, packs: Packs, mask: Mask) -> None:
         self._store = store
+        self._packs = packs
         self._prefix = prefix
         self._mask = mask
         self._reading, self.pipe = os.pipe()
@@ -42,6 +45,7 @@ class Log:
         self._oldest = 0.0
         self._closed = False
         self._abandoned = threading.Event()
+        self._written = threading.Event()
         self._over: float | None = None
         self._tail = b""
         self.segments = 0
@@ -60,9 +64,9 @@ class Log:
         until = time.monotonic() + max(seconds, 0.5)
         self._over = time.monotonic()
         self._reader.join(until - time.monotonic())
-        self._writer.join(max(0.0, until - time.monotonic()))
-        whole = not self._writer.is_alive()
+        whole = self._written.wait(max(0.0, until - time.monotonic()))
         self._abandoned.set()
+        self._writer.join(max(0.0, min(until - time.monotonic(), self.PACK_S)))
         return whole
 
     def tail(self) -> bytes:
@@ -108,8 +112,10 @@ class Log:
         while True:
             body = self._next()
             if not body:
-                return
+                break
             self._persist(body)
+        self._written.set()
+        self._packs.close()
 
     def _next(self) -> bytes:
         """The next segment once it is due; empty at the end."""
@@ -150,4 +156,5 @@ class Log:
             else:
                 self.segments += 1
                 self.bytes += len(body)
+                self._packs.add(self.segments - 1, body)
                 return

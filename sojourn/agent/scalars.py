@@ -25,6 +25,7 @@ from sojourn.agent import tfevents
 from sojourn.agent.errors import Exists, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
+from sojourn.agent.packs import Packs
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan, sign_of
 
@@ -67,6 +68,7 @@ class Scalars:
         self._names: dict[tuple[str, str], bool] = {}
         self._waiting: list[Point] = []
         self._pieces = 0
+        self._packs = Packs(store, place.key("packed/scalars"))
         self._walk_at = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -86,6 +88,7 @@ class Scalars:
         if not self._thread.is_alive():
             self._walk_at = 0.0
             self._quietly(until)
+            self._packs.close()
 
     def _run(self) -> None:
         while not self._over.wait(min(SLOWEST_S, max(LOOK_S, self._pieces / 30))):
@@ -211,6 +214,7 @@ class Scalars:
             except OSError as error:
                 say(f"scalars wait: {error}")
                 return
+            self._packs.add(self._pieces, body)
             self._pieces += 1
             self._waiting = []
             return
