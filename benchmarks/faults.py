@@ -44,6 +44,7 @@ KINDS = {
     "hangs": "an agent hangs",
 }
 KINDS |= {"away": "a machine loses its store", "taken back": "a machine is taken back"}
+KINDS |= {"/": "an object in the store loses what it held", "clock set": "somebody sets a clock"}
 KINDS |= {"refused": "no machine is had", "suspended": "an orchestrator's host sleeps"}
 
 

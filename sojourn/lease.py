@@ -194,9 +194,10 @@ def _goes_on(state: State, ended: Outcome, seen: Seen, terms: Terms) -> bool:
     allowed = state.attempt <= terms.resumes and seen.stop is None and not seen.release_now
     affordable = seen.now + RESUME_LEAST_S < terms.deadline_at and not _over_budget(seen, terms)
     done = ended.exit_code == 0 and all(map(_came_to_its_end, ended.exits))
-    lost = ended.state == "lost" and state.created_at is not None and not done
+    lost = ended.state == "lost" and (state.created_at is not None or bool(ended.exits)) and not done
     # Machines that never came so far as to be told what to do would not the next time either, unless they were taken.
-    taken = any(machine.taken_back for machine in seen.lease.machines) if seen.lease else False
+    taken = any(one.reason == "preempted" for one in ended.exits)
+    taken = taken or (seen.lease is not None and any(machine.taken_back for machine in seen.lease.machines))
     return allowed and affordable and lost and (state.ordered_at is not None or taken)
 
 

@@ -27,6 +27,15 @@ WRONG = (0, 0, 300, -300, 86_400, -86_400)  # clocks that nobody compared with a
 MACHINES = 6  # that may have a mishap, in the order in which they come up
 REFUSALS = ("InsufficientInstanceCapacity", "VcpuLimitExceeded", "RequestLimitExceeded")
 MISHAPS = ("is taken back", "agent dies", "agent hangs", "freezes", "away")
+WAYS: dict[str, Callable[[bytes], bytes]] = {
+    "is empty": lambda _: b"",
+    "is zeros": lambda body: bytes(len(body)),
+    "is half": lambda body: body[: len(body) // 2],
+    "is garbage": lambda _: b"\xff\xfe garbage",
+    "is a list": lambda _: b"[1]",
+    "is an empty object": lambda _: b"{}",
+    "is of a later version": lambda body: body.replace(b"{", b'{"of_later": {"a": [1]}, ', 1),
+}
 OUT_OF_REACH = {
     "local": ("", "store", "local", "orchestrator"),
     "aws": ("", "store", "ec2", "scheduler", "orchestrator"),
@@ -59,6 +68,15 @@ class Sleep:
 
 
 @dataclass(frozen=True)
+class Damage:
+    """An object of the store loses what it held: a power cut, a disk, a later version, somebody's hand."""
+
+    after: int
+    which: int  # of all that lie there then, in the order of their names, and around again
+    way: str = "is empty"
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of a schedule, and the people around it; times are seconds after it began."""
 
@@ -86,6 +104,7 @@ class Schedule:
     outages: tuple[Outage, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     mishaps: dict[int, Mishap] = field(default_factory=dict)  # by the order in which machines come up
+    damages: tuple[Damage, ...] = ()
     timers: bool = True  # the cloud's own
     swept_at: int = 0
     sweeps_off: int = 0  # by which the clock is of the host that sweeps
@@ -116,6 +135,7 @@ def draw(chance: random.Random, where: str) -> Schedule:
         outages=_several(chance, 60, 3, lambda chance: _outage(chance, where)),
         refusals=_several(chance, 30, 2, _refusal),
         mishaps={number: _mishap(chance) for number in range(MACHINES) if _maybe(chance, 25)},
+        damages=_several(chance, 20, 2, _damage),
         timers=not _maybe(chance, 10),
         swept_at=chance.randint(0, int(REAP_EVERY_S)),
         sweeps_off=chance.choice(WRONG),
@@ -176,6 +196,10 @@ def _refusal(chance: random.Random) -> Refusal:
     return Refusal(chance.randint(0, 300), chance.randint(1, 200), chance.choice(REFUSALS))
 
 
+def _damage(chance: random.Random) -> Damage:
+    return Damage(chance.randint(1, 500), chance.randint(0, 500), chance.choice(tuple(WAYS)))
+
+
 def _mishap(chance: random.Random) -> Mishap:
     return Mishap(chance.choice(MISHAPS), chance.randint(0, 300), chance.randint(5, 600))
 
@@ -193,6 +217,8 @@ def play(schedule: Schedule) -> Trial:
     trial = Trial(schedule.seed, setting, Faults(crashes, schedule.outages))
     for at, run in enumerate(schedule.runs):
         _begin(trial, at, run)
+    for damage in schedule.damages:
+        trial.world.later(damage.after, lambda damage=damage: _damaged(trial, damage))
     trial.reaper(phase=schedule.swept_at, skew=schedule.sweeps_off)
     trial.broken = trial.finish()
     return trial
@@ -220,6 +246,17 @@ def _begin(trial: Trial, at: int, run: Run) -> None:
         trial.attach(plan, f"adopter {at}.{number}", run.after + adopter.after, off, adopter.take_over)
     if run.stopped_after is not None:
         trial.stop(plan, run.after + run.stopped_after, f"user {at}")
+
+
+def _damaged(trial: Trial, damage: Damage) -> None:
+    keys = trial.disk.below("")
+    if keys:
+        key = keys[damage.which % len(keys)]
+        body, at = trial.disk.objects[key]
+        trial.disk.objects[key] = WAYS[damage.way](body), at
+        trial.damaged |= {run for run in trial.plans if run in key}
+        trial.faults.injected.append(f"{key} {damage.way}")
+        trial.world.note(f"{key} {damage.way}")
 
 
 def _jump(trial: Trial, owner: Process, seconds: int) -> None:

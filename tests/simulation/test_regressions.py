@@ -11,7 +11,7 @@ import pytest
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
 from simulation.faults import Fault, Faults, Outage
 from simulation.machine import Mishap
-from simulation.schedule import Run, Schedule, play
+from simulation.schedule import Damage, Run, Schedule, play
 from simulation.script import Job
 from simulation.trial import AGENT, Refusal, Setting, Trial
 from simulation.verdict import entries, ours, resumed, written
@@ -208,3 +208,29 @@ def died_at(name: str, after: str) -> Trial:
     trial = tried(LOSING, Fault(ORCHESTRATOR, at, "crash", "before"))
     assert not trial.broken
     return trial
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"where":"aws","runs":[{"after":112,"job":{"seconds":0.0},"skew":8,"machine_skew":6,"when":"after","'
+        'jump":{"after":88,"seconds":86400}},{"after":42,"job":{"listens":true},"hold_s":120,"crash_at":101,"'
+        'adopters":[{"after":143,"off":86400},{"after":340,"off":300}]}],"refusals":[{"after":140,"seconds":1'
+        '15}],"mishaps":{"0":{"what":"is taken back","after":40,"seconds":247},"1":{"what":"is taken back","a'
+        'fter":88,"seconds":318},"5":{"what":"is taken back","after":247,"seconds":177}},"swept_at":291,"seed'
+        '":37255}',
+        '{"where":"aws","runs":[{"after":68,"job":{"exit_code":1,"listens":true,"upload_s":2.0},"crash_at":60,'
+        '"adopters":[{"after":235}]}],"mishaps":{"0":{"what":"is taken back","after":32,"seconds":394}},"seed":39206}',
+    ],
+    ids=["before the owner wrote that it had it", "before its order"],
+)
+def test_a_machine_that_was_taken_back_while_nobody_owned_its_run_is_replaced_by_whoever_attaches(written: str) -> None:
+    assert not play(Schedule.parse(written)).broken
+
+
+def test_a_damaged_ledger_costs_its_own_run_alone_and_its_machine_ends() -> None:
+    for number in range(40):
+        schedule = Schedule("aws", (Run(), Run(after=5)), damages=(Damage(60, number, "is garbage"),), timers=False)
+        trial = play(schedule)
+        assert not trial.broken, str(schedule)
+        assert len(trial.damaged) <= 1

@@ -25,7 +25,7 @@ from simulation.script import Job
 from simulation.store import BucketStore, Disk
 from simulation.world import START, Process, World
 from sojourn.agent.pack import Archive
-from sojourn.errors import SojournError, SpecError, SupersededError
+from sojourn.errors import SojournError, SpecError, SupersededError, UnreadableError
 from sojourn.journey import Journey, walk
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
@@ -111,6 +111,7 @@ class Trial:
         self.ends: dict[str, str] = {}  # how orchestrators came to their ends
         self.plans: dict[str, Plan] = {}
         self.settings: dict[str, Setting] = {}
+        self.damaged: set[str] = set()  # runs of which an object lost what it held
         on_amazon = self.setting.where == "aws"
         self.amazon = Amazon(self.world, self.faults, self._boot, self._cut, timers=self.setting.timers)
         self.host = Host(self.world, self.faults, self._spawn, self._cut)
@@ -237,6 +238,10 @@ class Trial:
             self.ends[name] = "done"
         except SupersededError as error:
             self.ends[name] = f"superseded: {error}"
+        except UnreadableError as error:
+            self.ends[name] = f"UnreadableError: {error}"
+            if not self.damaged:
+                self.world.surprises.append(f"{name}: {error}")
         except SpecError as error:  # nobody asks for anything wrong here, but on a host whose clock was set before
             self.ends[name] = f"SpecError: {error}"
             if "this computer's clock is" not in error.message:
@@ -317,7 +322,7 @@ class Trial:
 
     def _closed(self, run: str) -> bool:
         bodies = (self.disk.objects[key][0] for key in self.disk.below(f"control/{PROJECT}/{run}/ledger/"))
-        return any(json.loads(body)["kind"] == "closed" for body in bodies)
+        return any(b'"kind": "closed"' in body or b'"kind":"closed"' in body for body in bodies)
 
     def _add_strangers(self) -> None:
         """Other people's machines and timers, with names and tags much like ours."""

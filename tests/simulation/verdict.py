@@ -29,11 +29,16 @@ POLL_S = 12.0  # between two looks at a machine that ends by itself
 def verdict(trial: Trial) -> list[str]:
     """Every promise that was broken, in words; none is what is hoped for."""
     found = [*trial.world.surprises, *_bounds(trial), *_disarmed(trial), *_strangers(trial)]
-    for run in trial.plans:
+    for run in sound(trial):  # of the others it is enough that their machines end
         found += [f"{run}: {text}" for text in (*_ledger(trial, run), *_commits(trial, run), *_rented(trial, run))]
         found += [f"{run}: {text}" for text in (*_early(trial, run), *_gone(trial, run), *_promptly(trial, run))]
         found += [f"{run}: {text}" for text in (*_receipt(trial, run), *_replaced(trial, run), *_done(trial, run))]
     return found
+
+
+def sound(trial: Trial) -> list[str]:
+    """The runs of which no object in the store was damaged."""
+    return [run for run in trial.plans if run not in trial.damaged]
 
 
 def ours(trial: Trial, run: str = "") -> list[Any]:
@@ -76,7 +81,7 @@ def leaks(trial: Trial) -> list[str]:
 
 def lost_commits(trial: Trial) -> list[str]:
     """Commits that name what is not in the store."""
-    return [text for run in trial.plans for text in _commits(trial, run)]
+    return [text for run in sound(trial) for text in _commits(trial, run)]
 
 
 def _bounds(trial: Trial) -> Iterator[str]:
