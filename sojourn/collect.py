@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from sojourn import places
 from sojourn.agent import checkpoint_files
@@ -13,9 +14,10 @@ from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
 from sojourn.errors import UnreadableError
 from sojourn.mailbox import Mailbox
-from sojourn.records import FileEntry, Manifest, Order, Record, Remainder
+from sojourn.records import Exit, FileEntry, Manifest, Order, Record, Remainder
 
 PATHS = 20  # named of what is lost
+NO_LIMIT: Mapping[int, int] = MappingProxyType({})
 NAME = 200  # letters of a name that is no name
 LOST = "committed and no longer in the store"
 TORN = "that name results and cannot be read"
@@ -35,7 +37,9 @@ class Collected(Record):
     account: tuple[Remainder, ...] = ()
 
 
-def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) -> Collected:
+def collect(
+    mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False, exits: Iterable[Exit] = ()
+) -> Collected:
     """The newest commit of every node, each of its objects confirmed to be in the store.
 
     Where two nodes committed one path, rank 0's file counts, and the others' stay in the store, below `node-1/`
@@ -44,9 +48,11 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
     `declared` outputs of a stage are one attempt's: of two, a directory would be nobody's.
     A checkpoint that is not whole stays in the store: at home it would be loaded as the newest.
     An object that a manifest promises and that is not there costs itself alone, and is told; so does a file whose
-    path is no place here, since a manifest is written by a machine.
+    path is no place here, since a manifest is written by a machine. `exits` are the last words of the attempt's
+    machines: they name their last commit, and a later one is the script's own.
     """
-    files = _newest(mailbox, attempt, nodes, "out")
+    last = {one.node: one.output or 0 for one in exits if one.seal and not one.lost}
+    files = _newest(mailbox, attempt, nodes, "out", last)
     kept = _newest(mailbox, attempt, nodes, "kept")
     for earlier in range(attempt - 1, 0, -1):
         gone = _restored(mailbox, earlier + 1)  # what its successor got and has no more was removed there
@@ -59,7 +65,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
             kept.setdefault(path, entry)
     nowhere = _no_places(files, mailbox) | _no_places(kept, mailbox)
     half = {path: files.pop(path) for path in sorted(_half(files, mailbox, attempt))}
-    again = _again(mailbox, attempt, nodes, "out", files)
+    again = _again(mailbox, attempt, nodes, "out", files, last)
     apart = again | _again(mailbox, attempt, nodes, "kept", kept)
     kept = {path: entry for path, entry in kept.items() if path not in files} | half | apart
     missing = [path for path, entry in files.items() if not mailbox.store.exists(entry.source)]
@@ -76,7 +82,7 @@ def collect(mailbox: Mailbox, attempt: int, nodes: int, declared: bool = False) 
             *_lost(lost),
             *_not_whole(half),
             *_told_again(again),
-            *_accounts(mailbox, attempt, nodes),
+            *_accounts(mailbox, attempt, nodes, last),
         ),
     )
 
@@ -97,16 +103,22 @@ def _unsound(entry: FileEntry, mailbox: Mailbox) -> str | None:
     return None if ours and not places.unfit(entry.source) and entry.size >= 0 else STRANGE
 
 
-def newest_files(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[FileEntry, ...]:
+def newest_files(
+    mailbox: Mailbox, attempt: int, node: int, what: str, last: Mapping[int, int] = NO_LIMIT
+) -> tuple[FileEntry, ...]:
     """The files of a node's newest commit; none when it never committed."""
-    manifest, _ = _newest_commit(mailbox, attempt, node, what)
+    manifest, _ = _newest_commit(mailbox, attempt, node, what, last)
     return manifest.files if manifest else ()
 
 
-def _newest_commit(mailbox: Mailbox, attempt: int, node: int, what: str) -> tuple[Manifest | None, list[str]]:
-    """A node's newest commit that can be read, and the names of those after it that cannot."""
+def _newest_commit(
+    mailbox: Mailbox, attempt: int, node: int, what: str, last: Mapping[int, int] = NO_LIMIT
+) -> tuple[Manifest | None, list[str]]:
+    """A node's newest commit that can be read, and the names of those after it that cannot; none after its last."""
     unreadable: list[str] = []
     for sequence in reversed(mailbox.manifests(attempt, node, what)):
+        if sequence > last.get(node, sequence):
+            continue
         try:
             return mailbox.manifest(attempt, node, what, sequence), unreadable
         except UnreadableError:
@@ -120,9 +132,11 @@ def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path, any_let
         fetch_file(entry, mailbox, directory, any_letters=any_letters)
 
 
-def _newest(mailbox: Mailbox, attempt: int, nodes: int, what: str) -> dict[str, FileEntry]:
+def _newest(
+    mailbox: Mailbox, attempt: int, nodes: int, what: str, last: Mapping[int, int] = NO_LIMIT
+) -> dict[str, FileEntry]:
     """By path; what a node only carries on from a checkpoint gives way, and is there while rank 0's node has it."""
-    by_node = [newest_files(mailbox, attempt, node, what) for node in range(nodes)]
+    by_node = [newest_files(mailbox, attempt, node, what, last) for node in range(nodes)]
     ours = f"{mailbox.machine}/{attempt}/"
     files = {entry.path: entry for entry in by_node[0]}
     for committed in reversed(by_node):
@@ -131,13 +145,18 @@ def _newest(mailbox: Mailbox, attempt: int, nodes: int, what: str) -> dict[str, 
 
 
 def _again(
-    mailbox: Mailbox, attempt: int, nodes: int, what: str, chosen: Mapping[str, FileEntry]
+    mailbox: Mailbox,
+    attempt: int,
+    nodes: int,
+    what: str,
+    chosen: Mapping[str, FileEntry],
+    last: Mapping[int, int] = NO_LIMIT,
 ) -> dict[str, FileEntry]:
     """What the other nodes wrote themselves under paths for which another node's file was chosen."""
     ours = f"{mailbox.machine}/{attempt}/"
     found: dict[str, FileEntry] = {}
     for node in range(1, nodes):
-        for entry in newest_files(mailbox, attempt, node, what):
+        for entry in newest_files(mailbox, attempt, node, what, last):
             taken = chosen.get(entry.path)
             if taken is not None and taken.hash != entry.hash and entry.source.startswith(ours):
                 path = f"{of_node(node)}/{entry.path}"
@@ -214,12 +233,12 @@ def _remainder(why: str, kept: bool, named: Iterable[str], entries: Collection[F
         )
 
 
-def _accounts(mailbox: Mailbox, attempt: int, nodes: int) -> tuple[Remainder, ...]:
+def _accounts(mailbox: Mailbox, attempt: int, nodes: int, last: Mapping[int, int]) -> tuple[Remainder, ...]:
     """What each node says does not come home; on several nodes with the node's number before each path."""
     found: list[Remainder] = []
     for node in range(nodes):
         manifest, unreadable = _newest_commit(mailbox, attempt, node, "kept")
-        unreadable += _newest_commit(mailbox, attempt, node, "out")[1]
+        unreadable += _newest_commit(mailbox, attempt, node, "out", last)[1]
         for one in (*(manifest.account if manifest else ()), *_torn(unreadable)):
             paths = tuple(f"{_of(node)}{path}" for path in one.paths)
             found.append(one.model_copy(update={"paths": paths}))

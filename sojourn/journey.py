@@ -314,8 +314,9 @@ class Journey:
 
     def results(self) -> Collected:
         """What the run has committed so far."""
-        nodes, attempt = self.plan.launch.nodes, self.orchestrator.state.attempt
-        return collect(self.mailbox, attempt, nodes, declared=self.plan.stage is not None)
+        nodes, state = self.plan.launch.nodes, self.orchestrator.state
+        exits = state.outcome.exits if state.outcome else ()
+        return collect(self.mailbox, state.attempt, nodes, declared=self.plan.stage is not None, exits=exits)
 
     def aside(self) -> Path:
         """Where its results may always go in its project. Raises SpecError where another host planned it."""

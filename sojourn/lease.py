@@ -51,6 +51,7 @@ class State:
     created_at: float | None = None
     ordered_at: float | None = None
     names: Mapping[str, str] = field(default_factory=dict)  # what its machines call themselves, by their ids
+    seals: tuple[str | None, ...] = ()  # by node: what tells its machine's last words from its script's
     lost: Outcome | None = None  # how this attempt ended, where the run goes on with another
     outcome: Outcome | None = None
     released_at: float | None = None
@@ -220,6 +221,7 @@ class _Refusal(Record):
 
 class _Ordered(Record):
     machines: dict[str, str] = Field(default_factory=dict)
+    seals: tuple[str | None, ...] = ()
 
 
 def _apply(state: State, entry: Entry) -> State:
@@ -240,7 +242,8 @@ def _apply(state: State, entry: Entry) -> State:
         case "created":
             return replace(state, created_at=entry.at)
         case "ordered":
-            return replace(state, ordered_at=entry.at, names=decode_values(body, _Ordered, name).machines)
+            ordered = decode_values(body, _Ordered, name)
+            return replace(state, ordered_at=entry.at, names=ordered.machines, seals=ordered.seals)
         case "lost":
             return replace(state, lost=decode_values(body, Outcome, "how an attempt was lost"))
         case "outcome":

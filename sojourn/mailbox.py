@@ -155,8 +155,23 @@ class Mailbox:
         """The machine's first words, once it has said them."""
         return self._record(f"{self._node(attempt, node)}/hello.json", Hello)
 
-    def exit(self, attempt: int, node: int) -> Exit | None:
-        """The machine's last words, once it has said them."""
+    def exit(self, attempt: int, node: int, seal: str | None = None) -> Exit | None:
+        """The machine's last words, once it has said them; what its script wrote in its name is none.
+
+        `seal` is that of its hello, where somebody noted it before the script began; a script may write a hello too.
+        """
+        found = self._exit(attempt, node)
+        if found is None:
+            return None
+        hello = None if seal else self._hello(attempt, node)
+        return found if found.is_sealed(seal or (hello.seal if hello else None)) else None
+
+    def _hello(self, attempt: int, node: int) -> Hello | None:
+        with suppress(UnreadableError):
+            return self.hello(attempt, node)
+        return None
+
+    def _exit(self, attempt: int, node: int) -> Exit | None:
         key = f"{self._node(attempt, node)}/exit.json"
         try:
             return self._record(key, Exit)

@@ -160,7 +160,7 @@ class Orchestrator:
         # The provider first: a machine that is over by then has said its last word before.
         observed = self._observe(state) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
-        exits = tuple(self.mailbox.exit(state.attempt, node) for node in nodes)
+        exits = tuple(self.mailbox.exit(state.attempt, node, _seal(state, node)) for node in nodes)
         hellos = tuple(self.mailbox.hello(state.attempt, node) for node in nodes) if not state.ordered_at else ()
         return lease.Seen(
             now=self.clock.now(),
@@ -253,7 +253,8 @@ class Orchestrator:
 
     def _post_order(self, state: lease.State) -> None:
         hellos = self._hellos(state.attempt)
-        self.ledger.append("ordered", attempt=state.attempt, machines=_names(hellos))
+        seals = [hello.seal for hello in hellos]
+        self.ledger.append("ordered", attempt=state.attempt, machines=_names(hellos), seals=seals)
         self._tell_machines(state.attempt)
 
     def _tell_machines(self, attempt: int) -> None:
@@ -284,6 +285,10 @@ class Orchestrator:
                     ) from error
                 self.clock.sleep(pause)
                 pause = min(pause * 2, 15.0)
+
+
+def _seal(state: lease.State, node: int) -> str | None:
+    return state.seals[node] if node < len(state.seals) else None
 
 
 def _names(hellos: Iterable[Hello | None]) -> dict[str, str]:

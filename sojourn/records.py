@@ -7,6 +7,7 @@ and use forward slashes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from itertools import count
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -201,6 +202,7 @@ class Hello(Record):
     gpus: tuple[str, ...] = ()
     python: str
     version: str = Field(description="The agent's own version")
+    seal: str | None = Field(default=None, description="The SHA-256 of what its last words will show")
 
 
 class ExecAnswer(Record):
@@ -320,6 +322,11 @@ class Exit(Record):
     log_segments: int = 0
     log_bytes: int = 0
     hold: Hold | None = Field(default=None, description="The machine stays; all that is kept of it is in the store")
+    seal: str | None = Field(default=None, description="What only the agent knew that said hello")
+
+    def is_sealed(self, seal: str | None) -> bool:
+        """Whether the agent that said hello with this seal wrote it; those of earlier versions have none."""
+        return seal is None or hashlib.sha256((self.seal or "").encode()).hexdigest() == seal
 
 
 RunState = Literal["succeeded", "failed", "stopped", "deadline", "refused", "lost"]

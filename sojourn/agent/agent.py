@@ -11,6 +11,7 @@ retries the script, and no process of the script outlives it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -109,6 +110,7 @@ class Agent:
         self._heart = Heart(self._store, self._place, self._progress, clock)
         self._exit: Json = {"node": node, "reason": "refused", "message": None}
         self._umask = 0o022
+        self._seal = os.urandom(16).hex()  # in this process's memory alone, until its last words show it
 
     def run(self) -> int:
         """All phases, as a process of a machine of its own; 0 when the exit record is in the store."""
@@ -144,6 +146,7 @@ class Agent:
             "address": self._address,
             "clock": self._clock.now(),
             "version": VERSION,
+            "seal": hashlib.sha256(self._seal.encode()).hexdigest(),
             **self._facts(),
         }
         self._insist(lambda: self._store.put(self._place.key("hello.json"), dump(hello)))
@@ -329,16 +332,26 @@ class Agent:
 
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", self._clock.now())
+        self._exit["seal"] = self._seal
         say(f"{self._exit['reason']}: {self._exit['message']}")
         until = min(self._grace.latest(), self._clock.monotonic() + self._store.patience_s)
         while True:
             try:
-                self._store.create(self._place.key("exit.json"), dump(self._exit), durable=True)
-                return 0
-            except Exists:
+                self._write_exit(self._place.key("exit.json"))
                 return 0
             except OSError as error:
                 say(f"the exit record cannot be written: {error}")
                 if self._clock.monotonic() > until:
                     return 1
             self._clock.sleep(0.5)
+
+    def _write_exit(self, key: str) -> None:
+        """Nobody else may have the last word: what a script put there in our name gives way, and is told."""
+        try:
+            self._store.create(key, dump(self._exit), durable=True)
+        except Exists:
+            if self._store.get(key) == dump(self._exit):
+                return  # ours, whose answer was lost
+            told = "something else on this machine, most likely the script, had written its last words for it"
+            self._exit["message"] = "; ".join(filter(None, [self._exit["message"], told]))
+            self._store.put(key, dump(self._exit))
