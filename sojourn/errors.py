@@ -8,6 +8,7 @@ SojournError
 ├── QuotaError       a limit is too low; a human raises it
 ├── CapacityError    this offer has no machines; take the next one
 ├── TransientError   the same call again, later
+│   └── FullError    a disk has no room; what needs none can be done all the same
 ├── LostError        the lease is gone; rent a new one and resume
 ├── TrainingError    the user's script failed; never retried as infrastructure
 ├── StoppedError     the user ended the run; nobody goes on with it
@@ -74,6 +75,10 @@ class CapacityError(SojournError):
 
 class TransientError(SojournError):
     """The same call may work later."""
+
+
+class FullError(TransientError):
+    """A disk has no room; machines are given back before it is written down."""
 
 
 class LostError(SojournError):

@@ -293,6 +293,8 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
         silent = [machine for machine in over if machine.name.endswith(_silent_suffixes(seen))]
         ended_by = next((machine.ended_by for machine in silent if machine.ended_by), None)
         how = (f", ended by {ended_by}" if ended_by else "") + _by_budget(seen, terms)
+        kept = [machine.kept for machine in silent if machine.kept]
+        how += f"; what the store may not have taken is on its host in {', '.join(kept)}" if kept else ""
         word = "a last word" if state.ordered_at else "a word"
         return _outcome("lost", f"{_named(silent)} went away without {word}{how}", seen, exits)
     if state.ordered_at is None and since > HELLO_LIMIT_S:

@@ -7,11 +7,21 @@ that dies between the two is continued by the next one, from the ledger alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from sojourn import lease
-from sojourn.errors import CapacityError, QuotaError, SojournError, SpecError, TransientError, first_line
+from sojourn.errors import (
+    CapacityError,
+    FullError,
+    QuotaError,
+    SojournError,
+    SpecError,
+    SupersededError,
+    TransientError,
+    first_line,
+)
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
@@ -108,7 +118,8 @@ class Orchestrator:
     def follow(self) -> Outcome:
         """Until the attempt is over."""
         if self.state.ordered_at is not None and self.state.outcome is None:
-            self._tell_machines(self.state.attempt)  # the former owner may have died before it could
+            with suppress(FullError):  # to say it a second time takes room as well
+                self._tell_machines(self.state.attempt)  # the former owner may have died before it could
         self._drive(lambda state: state.outcome is not None)
         outcome = self.state.outcome
         assert outcome is not None
@@ -155,8 +166,12 @@ class Orchestrator:
 
     def _look(self, state: lease.State) -> lease.Seen:
         if self.stop_for is not None:
-            self.stop(self.stop_for)
-            self.stop_for = None
+            reason, self.stop_for = self.stop_for, None
+            try:
+                self.stop(reason)
+            except SojournError as error:  # the machines do not hear of it, so they end when they would have saved
+                self.warn(f"{error.message}; the machines end within {self._terms.grace_s + lease.MARGIN_S:.0f} s")
+                self._stop = Stop(reason=reason, at=self.clock.now())
         # The provider first: a machine that is over by then has said its last word before.
         observed = self._observe(state) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
@@ -215,14 +230,32 @@ class Orchestrator:
             case lease.PostOrder():
                 self._post_order(state)
             case lease.Lose(outcome):
-                self.ledger.append("lost", **outcome.model_dump(mode="json"))
+                self._write_down("lost", outcome, state)
                 self.warn(f"attempt {state.attempt} is lost: {outcome.message}; other machines take its place")
             case lease.Conclude(outcome):
-                self.ledger.append("outcome", **outcome.model_dump(mode="json"))
+                self._write_down("outcome", outcome, state)
             case lease.Release():
                 self._release(state)
             case lease.Gone():
                 self.ledger.append("gone", name=state.name)
+
+    def _write_down(self, kind: Literal["lost", "outcome"], outcome: Outcome, state: lease.State) -> None:
+        """Note how an attempt ended; where the store takes no more, its machines end first, which may make room."""
+        body = outcome.model_dump(mode="json")
+        try:
+            self.ledger.append(kind, **body)
+        except SojournError as error:
+            if outcome.hold is None:
+                self._end_unwritten(state, error)
+            self.ledger.append(kind, **body)
+
+    def _end_unwritten(self, state: lease.State, error: SojournError) -> None:
+        """Ask for the end of machines that nobody needs any more, where a disk takes no word of it; else raise."""
+        if isinstance(error, SupersededError) or self.mailbox.store.root is None:
+            raise error
+        if state.name is not None:
+            with suppress(SojournError):
+                self.provider.release(state.name)
 
     def _intend(self, offer: int, attempt: int) -> None:
         boot = self.plan.boot(attempt, offer)
@@ -266,7 +299,11 @@ class Orchestrator:
 
     def _release(self, state: lease.State) -> None:
         if state.released_at is None:
-            self.ledger.append("release", name=state.name)
+            try:
+                self.ledger.append("release", name=state.name)
+            except SojournError as error:
+                self._end_unwritten(state, error)
+                self.ledger.append("release", name=state.name)
         if state.name is not None:
             name = state.name
             self._until_it_works(lambda: self.provider.release(name))

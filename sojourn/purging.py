@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sojourn.errors import TransientError
+from sojourn.errors import FullError, TransientError
 from sojourn.ledger import this_process
 from sojourn.mailbox import purge_mark
 from sojourn.records import Record
@@ -47,23 +47,30 @@ def purging(store: Store, project: str) -> Iterator[Callable[[], None]]:
     if not _is_marked(store, key):
         store.delete(key)  # what a purge that died has left
     try:
-        store.create(key, mark)
+        try:
+            store.create(key, mark)
+        except FullError:  # a purge is what makes room; a name alone takes none
+            mark = b""
+            store.create(key, mark)
     except ExistsError:
         raise TransientError("another `sojourn purge` is at work", hint="try again when it has ended") from None
-    renewed = time.monotonic()
+    renewed, written = time.monotonic(), store.modified(key)
+
+    def ours() -> bool:
+        return store.find(key) == mark and store.modified(key) == written
 
     def renew() -> None:
-        nonlocal renewed
-        if time.monotonic() - renewed > STALE_S / 2 or store.find(key) != mark:
+        nonlocal renewed, written
+        if time.monotonic() - renewed > STALE_S / 2 or not ours():
             raise TransientError("this purge was held up for too long", hint="go on with it: sojourn purge --yes")
         if time.monotonic() - renewed > RENEW_S:
             store.put(key, mark)
-            renewed = time.monotonic()
+            renewed, written = time.monotonic(), store.modified(key)
 
     try:
         yield renew
     finally:
-        if store.find(key) == mark:
+        if ours():
             store.delete(key)
 
 

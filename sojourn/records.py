@@ -463,6 +463,7 @@ class Machine(Record):
     created_at: float | None = None
     ended_at: float | None = None
     ended_by: str | None = Field(default=None, description="The layer that ended it, where the provider knows")
+    kept: str | None = Field(default=None, description="Where its host keeps what the store may not have taken")
     taken_back: bool = Field(default=False, description="Its cloud ended it for reasons of its own")
 
 

@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import Field
 
-from sojourn.agent.outside import TREE as TREE_THERE
+from sojourn.agent.paths import TREE as TREE_THERE
 from sojourn.dependencies import Dependencies
 from sojourn.errors import SpecError
 from sojourn.local_packages import Found, describe

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import obstore.exceptions
 
-from sojourn.errors import AccessError, GoneError, SojournError, SpecError, TransientError, first_line
+from sojourn.errors import AccessError, FullError, GoneError, SojournError, SpecError, TransientError, first_line
 
 _ERRNO = re.compile(r"\(os error (\d+)\)")
 _MOVE = "export SOJOURN_HOME=DIRECTORY, or name another store: --store file:///absolute/path"
@@ -34,9 +34,8 @@ def file_refusal(url: str, error: Exception, doing: str) -> SojournError:
     words = os.strerror(number) if number else first_line(error)
     said = f"store: {url}: could not {doing}: {words}"
     if number in _FULL:
-        return TransientError(
-            f"the store is full: could not {doing}: {words}", hint="make room, then: sojourn attach RUN"
-        )
+        hint = "make room (old runs go by: sojourn purge --yes), then: sojourn attach RUN"
+        return FullError(f"the store is full: could not {doing}: {words}", hint=hint)
     if number in _CLOSED:
         return AccessError(said, hint=_MOVE)
     if number in _WRONG:

@@ -37,11 +37,11 @@ from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
 from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.mask import Mask
-from sojourn.agent.outside import TREE, Outside
+from sojourn.agent.outside import Outside
 from sojourn.agent.packages import search_path, serve
 from sojourn.agent.packs import Packs
-from sojourn.agent.paths import inside
-from sojourn.agent.processes import adopt_orphans
+from sojourn.agent.paths import KEPT, TREE, inside
+from sojourn.agent.processes import MARK_DIRECTORY, adopt_orphans
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
 from sojourn.agent.store import Store
@@ -49,6 +49,7 @@ from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
 VERSION = "1"
+UNSTORED = 3  # as an exit code: all is said, and not all is stored
 DIAGNOSIS_S = 15.0
 UNASKED = ("preempted", "deadline", "fault")  # reasons to end a script that nobody wished; its own success counts more
 LEAVE_S = 5.0  # between our last word and the moment the cloud ends the machine
@@ -332,13 +333,14 @@ class Agent:
 
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", self._clock.now())
+        done = self._keep_what_is_lost()
         self._exit["seal"] = self._seal
         say(f"{self._exit['reason']}: {self._exit['message']}")
         until = min(self._grace.latest(), self._clock.monotonic() + self._store.patience_s)
         while True:
             try:
                 self._write_exit(self._place.key("exit.json"))
-                return 0
+                return done
             except OSError as error:
                 say(f"the exit record cannot be written: {error}")
                 if self._clock.monotonic() > until:
@@ -355,3 +357,13 @@ class Agent:
             told = "something else on this machine, most likely the script, had written its last words for it"
             self._exit["message"] = "; ".join(filter(None, [self._exit["message"], told]))
             self._store.put(key, dump(self._exit))
+
+    def _keep_what_is_lost(self) -> int:
+        """Leave what the store did not take on this host, where there is one; our exit code then, else 0."""
+        machine = os.path.dirname(self._scratch)
+        here = os.environ.get(MARK_DIRECTORY) == machine  # a supervisor, which goes by our exit code
+        if not self._exit.get("lost") or not here or not files.has_room(machine):
+            return 0
+        where = f"what the store did not take is on {platform.node()} in {os.path.join(machine, KEPT)}"
+        self._exit["message"] = "; ".join(filter(None, [self._exit["message"], where]))
+        return UNSTORED

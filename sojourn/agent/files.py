@@ -6,6 +6,7 @@ machine's life hangs on it, the bytes are on the disk before the name is.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -14,6 +15,8 @@ import time
 from typing import Any, Dict
 
 Json = Dict[str, Any]
+
+ROOM = 10 << 30  # bytes
 
 
 def read(path: str) -> Json | None:
@@ -28,7 +31,12 @@ def read(path: str) -> Json | None:
 
 def write(path: str, value: Json, sync: bool = True) -> None:
     """Put a JSON object, all of it or nothing; `sync` makes it safe against power loss."""
-    os.replace(_draft(path, value, sync), path)
+    draft = _draft(path, value, sync)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        _drop(draft)
+        raise
     if sync:
         _sync_directory(path)
 
@@ -41,7 +49,7 @@ def write_once(path: str, value: Json, sync: bool = True) -> bool:
     except FileExistsError:
         return False
     finally:
-        os.unlink(draft)
+        _drop(draft)
     if sync:
         _sync_directory(path)
     return True
@@ -50,12 +58,21 @@ def write_once(path: str, value: Json, sync: bool = True) -> bool:
 def _draft(path: str, value: Json, sync: bool) -> str:
     directory, name = os.path.split(path)
     draft = os.path.join(directory, f".{name}.{os.getpid()}.{time.monotonic_ns()}")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, sort_keys=True)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1, sort_keys=True)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except BaseException:
+        _drop(draft)  # a full disk holds one file less, not one more with each try
+        raise
     return draft
+
+
+def _drop(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _sync_directory(path: str) -> None:
@@ -64,6 +81,12 @@ def _sync_directory(path: str) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def has_room(folder: str) -> bool:
+    """Whether its disk has a tenth left, or as much as any disk has that nobody calls full."""
+    state = os.statvfs(folder)
+    return state.f_bavail >= min(0.1 * state.f_blocks, ROOM / state.f_frsize)
 
 
 def take_lock(path: str) -> int | None:

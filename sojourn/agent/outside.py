@@ -15,8 +15,8 @@ import time
 from typing import Iterable, Iterator, Tuple
 
 from sojourn.agent.clock import HOST, Clock
+from sojourn.agent.paths import TREE
 
-TREE = os.path.join("outer", "inner", "tree")  # of the scratch directory: `..` and `../..` hold nothing of ours
 OUTSIDE = "outside the project"
 LOOK_S = 3.0
 PLACE_S = 0.5  # of it, so that a place with very many files hides no other

@@ -38,7 +38,8 @@ class Rank:
 
     def run(self) -> int:
         """Start the rank, relay what it prints, and end as it ends."""
-        os.makedirs(self._records, exist_ok=True)
+        with contextlib.suppress(OSError):
+            os.makedirs(self._records, exist_ok=True)
         reading, writing = os.pipe()
         self._wake, self._waker = os.pipe()
         try:
@@ -50,8 +51,9 @@ class Rank:
         os.close(writing)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda got, _frame: _pass_on(child.pid, got))
-        self._write(f"{self._rank}.pid.new", str(child.pid).encode())
-        os.rename(self._name(f"{self._rank}.pid.new"), self._name(f"{child.pid}.pid"))
+        with contextlib.suppress(OSError):  # a disk that the script has filled is no reason to end it
+            self._write(f"{self._rank}.pid.new", str(child.pid).encode())
+            os.rename(self._name(f"{self._rank}.pid.new"), self._name(f"{child.pid}.pid"))
         threading.Thread(target=self._await, args=(child,), daemon=True).start()
         self._relay(reading)
         return self._end()
@@ -115,8 +117,10 @@ class Rank:
         name = signal_name(-code) if code < 0 else None
         shell = 128 - code if code < 0 else code
         record = {"rank": int(self._rank), "exit_code": shell, "signal": name, "at": at or time.time()}
-        self._write(f"{self._rank}.tail", tail)
-        files.write(self._name(f"{self._rank}.json"), record, sync=False)
+        with contextlib.suppress(OSError):  # the record is more than the tail
+            self._write(f"{self._rank}.tail", tail)
+        with contextlib.suppress(OSError):
+            files.write(self._name(f"{self._rank}.json"), record, sync=False)
 
     def _end(self) -> int:
         assert self._ended is not None

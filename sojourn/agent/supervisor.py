@@ -13,11 +13,14 @@ import os
 import signal
 import sys
 import time
+import traceback
 
 from sojourn.agent import files
 from sojourn.agent.clock import Deadline
+from sojourn.agent.errors import say
 from sojourn.agent.files import Json
 from sojourn.agent.namespace import POLL_S, catch_signals, namespace, spawn, wait_for_signal
+from sojourn.agent.paths import KEPT, TREE
 from sojourn.agent.processes import (
     LINUX,
     Process,
@@ -72,7 +75,7 @@ class Supervisor:
             by = self.refusal() or self.live()
         except Exception:
             # Whatever we do not understand (a full disk, say) must not leave the agent without a watcher.
-            sys.excepthook(*sys.exc_info())
+            say(traceback.format_exc())
             by = "supervisor error"
         self.end(by)
 
@@ -127,15 +130,16 @@ class Supervisor:
                 self.terminating = not self.pass_on(signal.SIGTERM)
 
     def end(self, by: str) -> None:
-        """Kill everything, remove the scratch directory, write the tombstone."""
+        """Kill everything, remove the scratch directory, write the tombstone: what may fail comes last."""
         began = time.monotonic()
-        if self.state:
-            self.note(STATE, {**self.state, "ending_at": time.time()})
         killed = kill_all(self.family, self.reap)
         kill_ms = round((time.monotonic() - began) * 1000, 1)
         self.reap()
+        if self.state:
+            self.note(STATE, {**self.state, "ending_at": time.time()})
+        kept = kept_aside(self.directory) if by != "release" and self.exit_code != 0 else None
         files.remove(self._path(WORK))
-        tombstone = {"at": time.time(), "by": by, "agent_exit_code": self.exit_code}
+        tombstone = {"at": time.time(), "by": by, "agent_exit_code": self.exit_code, "kept": kept}
         self.note(ENDED, {**tombstone, "leftovers": killed, "kill_ms": kill_ms})
 
     def note(self, name: str, value: Json) -> None:
@@ -144,7 +148,7 @@ class Supervisor:
             if not self.vanished():
                 files.write(self._path(name), value)
         except OSError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            say(f"{name}: {error}")
 
     def family(self) -> list[Process]:
         """Every process below us, and every other one that carries our mark."""
@@ -189,6 +193,21 @@ class Supervisor:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
+
+
+def kept_aside(directory: str) -> str | None:
+    """Keep the script's tree, of which the store may not have all, below the machine's directory; where, if so.
+
+    Not on a disk that it fills: then it goes with all else.
+    """
+    tree, kept = os.path.join(directory, WORK, TREE), os.path.join(directory, KEPT)
+    try:
+        if files.has_room(directory) and os.path.isdir(tree) and not os.path.lexists(kept):
+            os.rename(tree, kept)
+            return kept
+    except OSError as error:
+        say(f"nothing is kept: {error}")
+    return None
 
 
 def who_am_i() -> Json:

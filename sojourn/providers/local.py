@@ -24,7 +24,7 @@ from sojourn import catalogue, folders
 from sojourn.agent import files, host, processes
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
-from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
+from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK, kept_aside
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
@@ -37,6 +37,7 @@ KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
 REQUEST = "request.json"
 MACHINE = "this-host"
 RELEASE_WAIT_S = 2.0
+START_LIMIT_S = 20.0  # for a supervisor to show itself
 ENDING_LIMIT_S = 120.0
 KEEP_S = 30 * 86400.0
 GPUS_LIMIT_S = 2.0
@@ -161,10 +162,13 @@ class LocalProvider:
             return True
         with _translated(f"release {name}"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            files.write_once(str(folder / RELEASE), {"at": time.time()})
-            until = time.monotonic() + RELEASE_WAIT_S
-            gone = [self._end(node, until) for node in _nodes(folder)]
-            return all(gone) and self._kill(lambda mark: Path(mark.directory).parent == folder)
+            marked = _mark_released(folder)
+            until = time.monotonic() + (RELEASE_WAIT_S if marked else 0.0)
+            ended = [self._end(node, until) for node in _nodes(folder)]
+            gone = all(ended) and self._kill(lambda mark: Path(mark.directory).parent == folder)
+            if not marked:  # a full disk, on which there may be room by now
+                files.write_once(str(folder / RELEASE), {"at": time.time()})
+            return gone
 
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, by its directory or by a process that carries its mark."""
@@ -300,7 +304,7 @@ class LocalProvider:
         """Wait for the supervisor to go, else kill it; then clear up. True when nothing is left."""
         lock = _wait_for_lock(node, until)
         if lock is None:
-            if _still_ending(files.read(str(node / STATE)) or {}):
+            if _still_ending(node):
                 return False
             self._kill(lambda mark: Path(mark.directory) == node)
             lock = _wait_for_lock(node, time.monotonic() + 0.2)
@@ -313,11 +317,13 @@ class LocalProvider:
 
     def _clear(self, node: Path) -> bool:
         killed = self._kill(lambda mark: Path(mark.directory) == node)
+        state, ended = files.read(str(node / STATE)), (node / ENDED).exists()
+        kept = kept_aside(str(node)) if state is not None and not ended else None
         removed = files.remove(str(node / WORK))
-        state = files.read(str(node / STATE))
         by = "release" if state is None else _fate(state)
-        tombstone = {"at": time.time(), "by": by, "agent_exit_code": None}
-        files.write_once(str(node / ENDED), tombstone)
+        tombstone = {"at": time.time(), "by": by, "agent_exit_code": None, "kept": kept}
+        with suppress(OSError):  # what is dead and gone is so without one
+            files.write_once(str(node / ENDED), tombstone)
         return killed and removed
 
     def _kill(self, chosen: Callable[[Mark], bool]) -> bool:
@@ -332,14 +338,25 @@ class LocalProvider:
         return not find()
 
 
+def _mark_released(folder: Path) -> bool:
+    """Tell the supervisors and whoever comes late that the lease is over; False where there is no room to say so."""
+    try:
+        files.write_once(str(folder / RELEASE), {"at": time.time()})
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return False
+    return True
+
+
 def _machine(node: Path, released: dict[str, Any] | None, marks: list[Mark]) -> Machine:
     state, ended = files.read(str(node / STATE)), files.read(str(node / ENDED))
     name = f"{node.parent.name}-n{node.name}"
-    if state is None and ended is None and released is None and node.parent.exists():
+    if state is None and ended is None and released is None and node.parent.exists() and not _stillborn(node, marks):
         return Machine(name=name, state="starting")
     identity = f"pid {state['pid']}" if state else f"pid {marks[0].process.pid}" if marks else None
     created_at = state["created_at"] if state else None
-    if ended is None and (_lives(state) if state else marks):
+    if ended is None and (_lives(state, node) if state else marks):
         return Machine(name=name, state="running", identity=identity, created_at=created_at)
     standing = bool(marks) or (node / WORK).exists()
     return Machine(
@@ -348,8 +365,19 @@ def _machine(node: Path, released: dict[str, Any] | None, marks: list[Mark]) -> 
         identity=identity,
         created_at=created_at,
         ended_at=ended["at"] if ended else released["at"] if released else None,
-        ended_by=ended["by"] if ended else _fate(state) if state else "release",
+        ended_by=ended["by"] if ended else _fate(state) if state else "release" if released else "killed",
+        kept=ended.get("kept") if ended else None,
     )
+
+
+def _stillborn(node: Path, marks: list[Mark]) -> bool:
+    """Whether its supervisor was killed before it could say a word: each process from the first on carries a mark."""
+    if marks or not processes.LINUX:
+        return False
+    try:
+        return time.time() - (node / BOOT).stat().st_mtime > START_LIMIT_S
+    except OSError:
+        return False
 
 
 def _half_made(name: str, machines: tuple[Machine, ...]) -> Lease:
@@ -358,11 +386,11 @@ def _half_made(name: str, machines: tuple[Machine, ...]) -> Lease:
     return Lease(name=name, project="", run=parsed.run, attempt=parsed.attempt, deadline_at=0.0, machines=machines)
 
 
-def _lives(state: dict[str, Any]) -> bool:
+def _lives(state: dict[str, Any], node: Path) -> bool:
     """Whether the supervisor that wrote this state is alive: never by its pid alone."""
     if state["host"] != os.uname().nodename:
         # A home that several hosts mount: from here only the deadline can be judged.
-        return bool(time.time() < state["deadline_at"] + ENDING_LIMIT_S)
+        return bool(folders.now(node.parent.parent) < state["deadline_at"] + ENDING_LIMIT_S)
     if state["boot_id"] != processes.boot_id():
         return False
     process = processes.process(state["pid"])
@@ -374,9 +402,10 @@ def _fate(state: dict[str, Any]) -> str:
     return "killed" if state["boot_id"] == processes.boot_id() else "restart of the host"
 
 
-def _still_ending(state: dict[str, Any]) -> bool:
+def _still_ending(node: Path) -> bool:
     """Whether the supervisor is at its last work, such as removing a large directory, or lives elsewhere."""
-    if not state or not _lives(state):
+    state = files.read(str(node / STATE))
+    if not state or not _lives(state, node):
         return False
     elsewhere = bool(state["host"] != os.uname().nodename)
     return elsewhere or time.time() - state.get("ending_at", 0.0) < ENDING_LIMIT_S

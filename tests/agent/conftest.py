@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from s3_world import S3World, s3_service
 
-from sojourn.agent.outside import TREE
 from sojourn.agent.pack import pack
+from sojourn.agent.paths import TREE
 from sojourn.agent.processes import MARK, MARK_DIRECTORY
 from sojourn.mailbox import Mailbox, blobs
 from sojourn.names import LeaseName

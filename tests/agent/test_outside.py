@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sojourn.agent import outside
-from sojourn.agent.outside import TREE, Outside, changed
+from sojourn.agent.outside import Outside, changed
+from sojourn.agent.paths import TREE
 
 
 def write(path: Path, text: str = "x") -> None:
