@@ -25,7 +25,7 @@ from sojourn.mailbox import Mailbox  # noqa: E402
 from sojourn.planning import Plan  # noqa: E402
 from sojourn.providers.local import LocalProvider  # noqa: E402
 from sojourn.purging import purging  # noqa: E402
-from sojourn.records import Lease, Machine  # noqa: E402
+from sojourn.records import Boot, Lease, Machine  # noqa: E402
 from sojourn.storage import Store  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase  # noqa: E402
 from tests.providers.local_world import LocalWorld, state_of  # noqa: E402
@@ -35,7 +35,14 @@ ISOLATIONS = pytest.mark.parametrize("isolation", ["namespace", "subreaper"])
 GOLDEN = Path(__file__).parents[1] / "golden" / "plan.json"
 
 
-class TestFullDisk(ProviderCase):
+class Machines(ProviderCase):
+    """Machines with a stand-in for their agent."""
+
+    def boot(self, deadline_at: float, nodes: int = 1, attempt: int = 1) -> Boot:
+        return super().boot(deadline_at, nodes, attempt).model_copy(update={"variables": ("STANDIN*",)})
+
+
+class TestFullDisk(Machines):
     """The disk that holds the machines is full."""
 
     @pytest.fixture
@@ -97,7 +104,7 @@ class TestFullDisk(ProviderCase):
         assert world.provider().release(str(NAME)) is True and self.states(world) == {"gone"}
 
 
-class TestKept(ProviderCase):
+class TestKept(Machines):
     """What the store may not have is not thrown away while there is room for it."""
 
     @pytest.fixture
@@ -151,7 +158,7 @@ class TestKept(ProviderCase):
         assert (folder / "kept" / "model.pt").exists() and self.lease(world).machines[0].ended_by == "killed"
 
 
-class TestStillborn(ProviderCase):
+class TestStillborn(Machines):
     @pytest.fixture
     def world(self, tmp_path: Path) -> LocalWorld:
         return LocalWorld(tmp_path / "data")
