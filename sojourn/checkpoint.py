@@ -6,8 +6,10 @@ number is there. A manifest without a commit is a checkpoint that was never fini
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from sojourn.agent import checkpoint_files
@@ -20,6 +22,8 @@ from sojourn.records import Checkpoint, FileEntry, Order
 from sojourn.spec import Launch
 from sojourn.storage import Store
 
+LANES = 8
+_AFRESH = "start afresh: sojourn train, with the same words and without --from"
 NEWER = "newer than the checkpoint that is restored"
 
 
@@ -58,17 +62,48 @@ def to_resume(launch: Launch, store: Store, project: str, now: float) -> Checkpo
             f"{run} has no complete checkpoint to resume from",
             hint=f"start afresh: sojourn train {_words(launch)}   (launch.checkpoint says which files are checkpoints)",
         )
-    check_stored(found, store)
+    check_stored(found, store, project)
     return found.model_copy(update={"without": not_restored(mailbox, found)})
 
 
-def check_stored(found: Checkpoint | None, store: Store) -> None:
-    """Raise SpecError unless every file of the checkpoint is in the store."""
+def bring(found: Checkpoint | None, mailbox: Mailbox) -> None:
+    """Copy another run's checkpoint to where the machines of this one may read it, within the store.
+
+    They are not told where the other's machines wrote it: who knows a run's place reads and writes there.
+    """
+    check_stored(found, mailbox.store, mailbox.project)
+    files = found.files if found and mailbox.place else ()
+    copies = {one.source: (old.source, old.size) for old, one in zip(files, brought(files, mailbox), strict=True)}
+    with ThreadPoolExecutor(LANES) as pool:
+        list(pool.map(lambda key: mailbox.store.copy(*copies[key], key), copies))
+
+
+def brought(files: Iterable[FileEntry], mailbox: Mailbox) -> tuple[FileEntry, ...]:
+    """The files where `bring` puts them; of a run that an earlier version planned they stay where they are."""
+    if not mailbox.place:
+        return tuple(files)
+    keys = ((one, mailbox.restored_key(PurePosixPath(one.source).name)) for one in files)
+    return tuple(one.model_copy(update={"source": key}) for one, key in keys)
+
+
+def check_stored(found: Checkpoint | None, store: Store, project: str) -> None:
+    """Raise SpecError unless every file of the checkpoint is in the store, where machines keep what scripts write.
+
+    A machine wrote down where. One that names anything else would have another machine read what neither may.
+    """
+    own = re.escape(project)
+    kept = re.compile(rf"(machine/{own}/[0-9a-z-]+/\d+/\d+/blob|orders/{own}/[0-9a-z-]+/restored)/[0-9a-z][^/]*")
+    others = [entry.source for entry in found.files if not kept.fullmatch(entry.source)] if found else []
+    if found and others:
+        raise SpecError(
+            f"checkpoint {found.sequence} of {found.run} names {others[0]!r}, where no machine keeps a file",
+            hint=_AFRESH,
+        )
     missing = [entry.path for entry in found.files if not store.exists(entry.source)] if found else []
     if found and missing:
         raise SpecError(
             f"checkpoint {found.sequence} of {found.run} is no longer in the store: {', '.join(missing[:3])}",
-            hint="start afresh: sojourn train, with the same words and without --from",
+            hint=_AFRESH,
         )
 
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from sojourn import places
 from sojourn.agent import checkpoint_files
+from sojourn.agent.mailbox import is_restored
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
@@ -180,7 +181,7 @@ def without_node(path: str) -> str:
 
 def _restored(mailbox: Mailbox, attempt: int) -> Collection[str]:
     order = mailbox.read(f"order/{attempt}", Order)
-    return {entry.path for entry in order.inputs if entry.source.startswith("machine/")} if order else ()
+    return {entry.path for entry in order.inputs if is_restored(entry.source)} if order else ()
 
 
 def _half(files: dict[str, FileEntry], mailbox: Mailbox, attempt: int) -> set[str]:

@@ -29,7 +29,7 @@ def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathere
     `echo` is told in a line what takes its time.
     """
     project = Project.at(Path(plan.directory))
-    checkpoint.check_stored(plan.resume, mailbox.store)
+    checkpoint.bring(plan.resume, mailbox)
     files, sent = bundle.pack_inputs(project, plan.launch.inputs, mailbox)
     if plan.stage is not None:
         assert project.dvc is not None

@@ -483,8 +483,9 @@ class Journey:
     def _order(self, attempt: int, hellos: tuple[Hello, ...]) -> Order:
         plan, sent, inputs = self.plan, self._sent, self.mailbox.read("inputs", Inputs)
         assert sent is not None and inputs is not None
-        resume = (checkpoint.newest(self.mailbox) if attempt > 1 else None) or plan.resume
-        restored = resume.files if resume else ()
+        own = checkpoint.newest(self.mailbox) if attempt > 1 else None
+        resume = own or plan.resume
+        restored = own.files if own else checkpoint.brought(plan.resume.files if plan.resume else (), self.mailbox)
         paths = {entry.path for entry in restored}  # a directory of inputs may hold an older copy of one
         there = (entry.path for entry in (*sent.listing, *inputs.files))
         old = checkpoint.outdated(there, restored, plan.checkpoint) - paths

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from sojourn.agent.mailbox import is_restored
 from sojourn.errors import UnreadableError
 from sojourn.mailbox import Mailbox
 from sojourn.records import Left
@@ -23,7 +24,8 @@ def count_left(mailbox: Mailbox) -> Left:
     found = {"results": 0, "checkpoints": 0, "kept": 0, "logs": 0, "records": 0}
     for key, size in written.items():
         found[_kind(key, saved)] += size
-    found["records"] += sum({**sizes(mailbox.control), **sizes(mailbox.orders)}.values())
+    for key, size in {**sizes(mailbox.control), **sizes(mailbox.orders)}.items():
+        found["checkpoints" if is_restored(key) else "records"] += size
     sent = {source: size for name in SENT for source, size in _files(_raw(mailbox, name))}
     own = {source: size for source, size in sent.items() if "://" not in source}  # data stays where it was
     until = mailbox.store.forgets(f"{mailbox.control}/plan.json")

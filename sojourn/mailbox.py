@@ -63,6 +63,10 @@ class Mailbox:
         """The key of a file that goes to the machines; runs of a project share them."""
         return f"{blobs(self.project)}/{sha256}"
 
+    def restored_key(self, name: str) -> str:
+        """The key of a file of another run's checkpoint, which this one goes on from; no other run knows it."""
+        return f"{self.orders}/restored/{name}"
+
     # -- control: the orchestrator writes, machines read --
 
     def write(self, name: str, record: Record) -> None:

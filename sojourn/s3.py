@@ -27,6 +27,7 @@ from sojourn.providers.ec2.codes import DEAD_CREDENTIALS, DECISIONS
 from sojourn.providers.ec2.errors import CREDENTIALS_HINT, code_of, region_in, translated
 
 ERASE_LIMIT_S = 120.0
+COPIED_AT_ONCE = 256 << 20  # bytes, by one request
 REMOVED_AT_ONCE = 1000  # by one request, which is all that S3 takes
 KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 
@@ -104,6 +105,21 @@ class Bucket:
                     return
             for first in range(0, len(markers), REMOVED_AT_ONCE):
                 self._removed(client, markers[first : first + REMOVED_AT_ONCE])
+
+    def copy(self, source: str, key: str) -> None:
+        """Have an object under another key too; a large one is copied in parts. Raises FileNotFoundError."""
+        client = self._clients.client("s3", self.region)
+        whole, parts = {"Bucket": self.name, "Key": self._whole(source)}, self._clients.in_parts(COPIED_AT_ONCE)
+        try:
+            with translated(f"copy {source}"):
+                client.copy(whole, self.name, self._whole(key), Config=parts)
+        except SojournError as error:
+            if code_of(error.__cause__ or error) in ("404", "NoSuchKey"):
+                raise FileNotFoundError(source) from error
+            raise
+
+    def _whole(self, key: str) -> str:
+        return f"{self.prefix}/{key}" if self.prefix else key
 
     def _key(self, whole: str) -> str:
         return whole.removeprefix(f"{self.prefix}/") if self.prefix else whole

@@ -118,6 +118,23 @@ class Store:
         tries = itertools.count()
         self._ask(f"write {key}", lambda: self._create(key, body, again=next(tries) > 0))
 
+    def copy(self, source: str, size: int, key: str) -> None:
+        """Have the object `source`, of this size, under another key too, without its bytes passing through here.
+
+        One that is there in this size stays. Raises MissingKeyError.
+        """
+        _check_key(key)
+        there = self.written(key)
+        if there is not None and there[1] == size:
+            return
+        try:
+            if self._bucket is not None:
+                self._bucket.copy(source, key)
+            else:
+                self._ask(f"write {key}", lambda: self._store.copy(source, key))
+        except FileNotFoundError:
+            raise MissingKeyError(source) from None
+
     def get(self, key: str) -> bytes:
         """The whole object. Raises MissingKeyError."""
         return b"".join(self.stream(key))

@@ -204,6 +204,57 @@ def test_a_checkpoint_whose_files_are_gone_is_refused_before_anything_is_rented(
         resume(run)
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "control/digits/quiet-heron-7f3a/plan.json",
+        f"machine/digits/{RUN}/1/0/exit.json",
+        "orders/digits/x/order/1.json",
+        "machine/faces/x/1/0/blob/a",
+        "machine/digits/x/1/0/blob/../../../../../control/digits/x/plan.json",
+        "https://example.org/a.pt",
+    ],
+)
+def test_a_checkpoint_that_names_what_no_script_wrote_is_not_brought_to_other_machines(run: Run, source: str) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 1, "a.pt")
+    run.complete(1, 0, 1)
+    found = resume(run)
+    assert isinstance(found, Checkpoint)
+    run.mailbox.store.put("control/digits/quiet-heron-7f3a/plan.json", b"{}")
+    forged = found.model_copy(update={"files": (found.files[0].model_copy(update={"source": source}),)})
+    with pytest.raises(SpecError, match="where no machine keeps a file"):
+        checkpoint.bring(forged, goes_on(run))
+    assert not run.mailbox.store.keys("orders/digits")
+
+
+def goes_on(run: Run) -> Mailbox:
+    """Another run of the project."""
+    plan = {"run": "calm-panda-0001", "place": "0123456789abcdef" * 2}
+    run.mailbox.store.put("control/digits/calm-panda-0001/plan.json", json.dumps(plan).encode())
+    return Mailbox(run.mailbox.store, "digits", "calm-panda-0001")
+
+
+def test_a_checkpoint_is_brought_to_where_the_run_that_goes_on_may_read_it_and_stays_where_it_was(run: Run) -> None:
+    run.order(1, 0)
+    run.commit(1, 0, 1, "a.pt", "b/c.pt")
+    run.complete(1, 0, 1)
+    found, box = resume(run), goes_on(run)
+    assert isinstance(found, Checkpoint)
+    for number, entry in enumerate(found.files):
+        run.mailbox.store.put(entry.source, str(number).encode())
+    for _ in range(2):
+        checkpoint.bring(found, box)
+    there = checkpoint.brought(found.files, box)
+    assert all(one.source.startswith(f"{box.orders}/restored/") for one in there)
+    assert [box.store.get(one.source) for one in there] == [b"0", b"1"]
+    assert [box.store.get(one.source) for one in found.files] == [b"0", b"1"]
+    assert checkpoint.brought(found.files, run.mailbox) == found.files, "an earlier version's run reads where it lies"
+    run.mailbox.store.delete(found.files[0].source)
+    with pytest.raises(SpecError, match="no longer in the store"):
+        checkpoint.bring(found, box)
+
+
 @pytest.mark.parametrize("name", ["calm-panda-ffff", "nonsense", "../other"])
 def test_a_run_that_is_not_there_is_named(run: Run, name: str) -> None:
     with pytest.raises(SpecError, match="is not a run of digits"):

@@ -13,7 +13,7 @@ import obstore.exceptions
 import pytest
 from clouds.aws_cloud import AwsCloud
 
-from sojourn import storage
+from sojourn import s3, storage
 from sojourn.errors import AccessError, SpecError, TransientError
 from sojourn.storage import ExistsError, MissingKeyError, Store
 from sojourn.store_refusals import cloud_refusal
@@ -71,6 +71,28 @@ def test_a_file_is_put_from_its_path(store: Store, tmp_path: Path) -> None:
     assert store.sizes("") == {"large": 20_000_000} or store.root
     assert store.get("large") == b"x" * 20_000_000
     assert sum(len(piece) for piece in store.stream("large", chunk=1_000_000)) == 20_000_000
+
+
+def test_what_is_copied_is_there_twice_and_stays_where_it_was(store: Store) -> None:
+    store.put("a/b", b"weights")
+    for _ in range(2):
+        store.copy("a/b", 7, "c/d")
+    store.put("a/b", b"others")
+    assert (store.find("a/b"), store.find("c/d")) == (b"others", b"weights")
+    store.copy("a/b", 6, "c/d")
+    assert store.find("c/d") == b"others", "what is there in another size is not it"
+    assert store.keys("c") == ["c/d"]
+    with pytest.raises(MissingKeyError):
+        store.copy("nowhere", 1, "c/e")
+    assert not store.exists("c/e")
+
+
+def test_what_is_large_is_copied_in_parts(bucket: Store, aws: AwsCloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "COPIED_AT_ONCE", 5 << 20)
+    body = os.urandom((5 << 20) + 7)
+    bucket.put("a/b", body)
+    bucket.copy("a/b", len(body), "c/d")
+    assert bucket.get("c/d") == body and len(aws.calls("s3", "UploadPartCopy")) == 2
 
 
 def test_a_missing_key_is_missing_in_every_way(store: Store) -> None:

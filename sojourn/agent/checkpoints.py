@@ -14,7 +14,7 @@ from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
-from sojourn.agent.mailbox import Place, dump
+from sojourn.agent.mailbox import Place, dump, is_restored
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.patterns import Patterns
 from sojourn.agent.store import Store
@@ -157,5 +157,5 @@ class Checkpoints:
 
 
 def restored(order: Json) -> list[Json]:
-    """The order's inputs that are a checkpoint: they lie where an earlier attempt's machine wrote them."""
-    return [entry for entry in order["inputs"] if entry["source"].startswith("machine/")]
+    """The order's inputs that are a checkpoint: they are named where they lie for as long as nobody touches them."""
+    return [entry for entry in order["inputs"] if is_restored(entry["source"])]

@@ -91,6 +91,14 @@ def _folder(boot: Json) -> str:
     return f"{place}-{boot['run']}" if place else str(boot["run"])
 
 
+def is_restored(source: str) -> bool:
+    """Whether a file of an order is of a checkpoint: as another attempt left it, or brought from another run.
+
+    Everything else that a key names lies by its hash among what runs share.
+    """
+    return source.startswith("machine/") or (source.startswith(("orders/", "control/")) and "/restored/" in source)
+
+
 def dump(record: Json) -> bytes:
     """A record as the control side reads it."""
     return json.dumps(record, indent=1).encode()

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from node_world import RUN, Node, sha256
+from node_world import PLACE, RUN, Node, sha256
 
 
 def test_the_newest_two_checkpoints_stay_and_older_ones_leave_nothing(tmp_path: Path) -> None:
@@ -114,8 +114,9 @@ def test_nothing_of_another_node_attempt_or_run_is_deleted(tmp_path: Path) -> No
     assert all((tmp_path / "store" / folder / digest).exists() for folder in elsewhere)
 
 
-def test_a_restored_file_that_nobody_touches_is_named_where_it_lies(tmp_path: Path) -> None:
-    source = "machine/digits/earlier/1/0/blob/" + sha256("restored")
+@pytest.mark.parametrize("folder", ["machine/digits/earlier/1/0/blob", f"orders/digits/{PLACE}-earlier/restored"])
+def test_a_restored_file_that_nobody_touches_is_named_where_it_lies(tmp_path: Path, folder: str) -> None:
+    source = f"{folder}/{sha256('restored')}"
     (tmp_path / "store" / source).parent.mkdir(parents=True)
     (tmp_path / "store" / source).write_text("restored")
     restored = {

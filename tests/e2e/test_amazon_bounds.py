@@ -9,6 +9,7 @@ from amazon_world import PROJECT, QUICK, AmazonWorld
 from clouds.aws_cloud import ACCOUNT, REGION
 
 from sojourn.mailbox import Mailbox
+from sojourn.runs import all_mailboxes
 
 BUCKET = f"sojourn-{ACCOUNT}-{REGION}"
 LEARNS = """
@@ -93,4 +94,7 @@ def test_a_script_that_goes_on_from_another_run_reaches_nothing_that_follows_fro
         "told": ["WANDB_API_KEY"],
     }
     assert {key: world.store.get(key) for key in mailbox.sizes()} == before
+    (mine,) = [one for one in all_mailboxes(world.store) if one.run != other]
+    told = world.store.get(f"{mine.orders}/order/1.json").decode() + world.cloud.user_data(world.instances()[-1]["id"])
+    assert mine.place in told and mailbox.place not in told
     world.forgive(f"role/sojourn-machine-{PROJECT}")

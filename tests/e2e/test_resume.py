@@ -8,6 +8,8 @@ import pytest
 from cli_world import World
 from dvc_project import dvc, git
 
+from sojourn.runs import find_run
+
 pytestmark = pytest.mark.local
 
 # Three steps further than the checkpoint that it finds, and a word of what it was started with.
@@ -53,6 +55,11 @@ def test_a_run_that_failed_goes_on_from_its_checkpoint_with_todays_code(world: W
     assert (shown["report"]["resumed_from"], shown["report"]["resumed_checkpoint"]) == (first, 1)
     assert (world.project / "models/last.pt").read_text() == "999"
     assert (world.project / "runs" / shown["run"] / "models/last.pt").read_text() == "6"
+
+    goes_on, earlier = (find_run([world.store], run) for run in (shown["run"], first))
+    order = world.store.get(f"{goes_on.orders}/order/1.json").decode()
+    assert f"{goes_on.orders}/restored/" in order and earlier.place not in order, "a machine is not told of other runs"
+    assert shown["receipt"]["leaves"]["checkpoints"] >= 1
 
     again = world.sojourn("plan", "--from", "last", "--", "python", "train.py", "--epochs", "9")
     assert f"checkpoint 1 of {shown['run']}" in again.stdout

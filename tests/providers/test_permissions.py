@@ -18,6 +18,7 @@ import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, AwsCloud
 
+from sojourn import checkpoint
 from sojourn.agent import parameters
 from sojourn.agent.credentials import Identity
 from sojourn.agent.errors import Refused
@@ -32,7 +33,7 @@ from sojourn.providers.ec2.foundation import Foundation, Names, find
 from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.records import Boot, Market, Need, Stop
+from sojourn.records import Boot, Checkpoint, FileEntry, Market, Need, Stop
 from sojourn.s3 import Bucket
 from sojourn.storage import Store
 
@@ -353,9 +354,18 @@ def test_a_machine_learns_that_something_of_its_run_is_not_there_yet(two: Two, m
 def test_a_machine_that_goes_on_from_another_run_reads_the_checkpoint_that_its_order_names(
     two: Two, machine: Callable[[str], Any]
 ) -> None:
+    s3 = machine("s3")
     for box in (two.theirs, two.earlier):
-        key = f"{box.machine}/1/0/blob/{64 * 'a'}"
-        assert machine("s3").get_object(Bucket=two.bucket, Key=key)["Body"].read() == b"weights"
+        entry = FileEntry(path="a.pt", hash=f"sha256:{64 * 'a'}", size=7, source=f"{box.machine}/1/0/blob/{64 * 'a'}")
+        found = Checkpoint(run=box.run, attempt=1, sequence=1, at=1.0, files=(entry,))
+        checkpoint.bring(found, two.mine)
+        (there,) = checkpoint.brought(found.files, two.mine)
+        assert there.source.startswith(two.mine.orders)
+        assert s3.get_object(Bucket=two.bucket, Key=there.source)["Body"].read() == b"weights"
+        assert code(lambda key=there.source: s3.delete_object(Bucket=two.bucket, Key=key)) == "AccessDenied"
+        two.mine.store.delete(there.source)
+    earlier = f"{two.earlier.machine}/1/0/blob/{64 * 'a'}"
+    assert code(lambda: s3.get_object(Bucket=two.bucket, Key=earlier)) == "AccessDenied"
 
 
 def test_a_machine_finds_no_other_run(two: Two, machine: Callable[[str], Any]) -> None:

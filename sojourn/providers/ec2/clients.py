@@ -85,6 +85,13 @@ class Clients:
         """The time by Amazon's clock, as its last answer told; None before the first."""
         return self._told[0] + SystemClock().since_boot() - self._told[1] if self._told else None
 
+    @staticmethod
+    def in_parts(size: int) -> Any:
+        """How boto3 sends or copies what is larger than this: in parts of it, several side by side."""
+        from boto3.s3.transfer import TransferConfig
+
+        return TransferConfig(multipart_threshold=size, multipart_chunksize=size)
+
     @cached_property
     def region(self) -> str:
         """Where things are made unless told otherwise. Raises SpecError when nobody says."""

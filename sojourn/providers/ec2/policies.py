@@ -74,7 +74,7 @@ def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
     Secrets are under the account's own key for SSM, whose policy lets in whoever may read the parameter.
     """
     orders, results = f"{orders_below(names.project)}{HIDDEN}-", f"machine/{names.project}/{HIDDEN}-"
-    by_hash = [f"control/{names.project}/blob/", f"control/{names.project}/agent/", f"machine/{names.project}/*/blob/"]
+    by_hash = [f"control/{names.project}/blob/", f"control/{names.project}/agent/"]
     statements = [
         allow("ReadByHash", ["s3:GetObject"], _objects(names, *by_hash)),
         allow("ReadOrders", ["s3:GetObject"], _objects(names, orders)),
