@@ -34,10 +34,14 @@ def set_(name: Name, project: options.Directory = Path("."), region: Region = No
 
     Example: sojourn secret set WANDB_API_KEY
     """
-    from cli.console import out
+    from cli.console import out, show_warning
+    from sojourn.agent.mask import is_ordinary
+    from sojourn.surroundings import TOO_USUAL
 
-    secrets = _secrets(project, region)
-    secrets.set(name, _value(name))
+    secrets, value = _secrets(project, region), _value(name)
+    secrets.set(name, value)
+    if is_ordinary(value):
+        show_warning(f"{name} is not hidden in a run's log, as {TOO_USUAL}")
     out.print(f"Kept. A run gets it by name: sojourn train --where aws --secret {name} …", markup=False)
 
 

@@ -289,8 +289,8 @@ def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
             key = mailbox.blob_key(digest)
             sent = _send(key, Path(copy.name), size, mailbox)
     state = file.stat()
-    about = {"mode": stat.S_IMODE(state.st_mode), "mtime_ns": state.st_mtime_ns}
-    return FileEntry(path=path, hash=f"sha256:{digest}", size=size, source=key, **about), sent
+    mode, written = stat.S_IMODE(state.st_mode), state.st_mtime_ns
+    return FileEntry(path=path, hash=f"sha256:{digest}", size=size, source=key, mode=mode, mtime_ns=written), sent
 
 
 def _look(root: Path, path: str) -> Found | None:
@@ -404,7 +404,7 @@ def _archive(root: Path, group: list[Found]) -> tuple[bytes, list[FileEntry]]:
             info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
             tar.addfile(info, io.BytesIO(content))
             digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-            about = {"mode": found.mode, "mtime_ns": written}
+            about: dict[str, Any] = {"mode": found.mode, "mtime_ns": written}
             entries.append(FileEntry(path=found.path, hash=digest, size=len(content), source="", **about))
     return packed.getvalue(), entries
 

@@ -100,8 +100,12 @@ def _no_places(files: dict[str, FileEntry], mailbox: Mailbox) -> dict[str, tuple
 
 def _unsound(entry: FileEntry, mailbox: Mailbox) -> str | None:
     """A machine's results are what machines of its project wrote, and nothing else of the store."""
-    ours = entry.source.startswith(f"machine/{mailbox.project}/")
-    return None if ours and not places.unfit(entry.source) and entry.size >= 0 else STRANGE
+    below = f"machine/{mailbox.project}/"
+    ours = entry.source.startswith(below)
+    told = entry.shown is None or (
+        entry.shown.startswith(f"machine/{mailbox.project}/") and not places.unfit(entry.shown)
+    )
+    return None if ours and told and not places.unfit(entry.source) and entry.size >= 0 else STRANGE
 
 
 def newest_files(

@@ -25,7 +25,7 @@ from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
 from sojourn.spec import Launch
 from sojourn.storage import Store
-from sojourn.surroundings import kept_variables
+from sojourn.surroundings import kept_variables, not_hidden
 from sojourn.travelling import does_not_travel
 
 METRICS_FILE = "metrics.json"
@@ -288,6 +288,7 @@ def make_plan(
             *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
             *sparse({**inputs.files, **large}),
+            *(not_hidden(launch.secrets, surroundings) if capability.shares_host else ()),
             *shell_variables.note(
                 surroundings,
                 launch,

@@ -41,6 +41,7 @@ class FileEntry(Record):
     mode: int = 0o644
     mtime_ns: int | None = Field(default=None, description="When it was written last; scripts take the newest by it")
     source: str = Field(description="A key in the run's store, or a whole URL (`file:///…`, `s3://…`)")
+    shown: str | None = Field(default=None, description="The key of a copy without secrets, for whoever tells of it")
 
 
 class Link(Record):

@@ -91,7 +91,7 @@ def write_report(
     missing: tuple[str, ...] = (),
 ) -> Report:
     """The report, from the run's other records and the `past` reports of its program, oldest first."""
-    metrics = metrics | published.metrics
+    metrics = _with_published(metrics, published.metrics, collected)
     metrics |= {name: value for name, value in _last_values(series).items() if not _is_known(name, series, metrics)}
     return Report(
         run=plan.run,
@@ -136,6 +136,13 @@ def _last_values(series: dict[str, Series]) -> dict[str, Any]:
     return {name: value for name, value in last.items() if value is not None}
 
 
+def _with_published(metrics: dict[str, Any], published: dict[str, Any], collected: Collected) -> dict[str, Any]:
+    """Together with those of stages that ran here, which read the results themselves and not what may be shown."""
+    if any(entry.shown for entry in (*collected.files, *collected.kept)):
+        return {**{name: value for name, value in published.items() if not isinstance(value, str)}, **metrics}
+    return metrics | published
+
+
 def _is_known(name: str, series: dict[str, Series], metrics: dict[str, Any]) -> bool:
     """Whether the files say it themselves, also where several files say it, each of its own folder."""
     several = series[name].source == "file" and any(known.endswith(f"/{name}") for known in metrics)
@@ -169,7 +176,7 @@ def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str
             continue
         seen.add(entry.hash)
         with suppress(SojournError):  # it has gone from the store, and the report is worth more
-            values = metric_files.read(entry.path, mailbox.store.get(entry.source))
+            values = metric_files.read(entry.path, mailbox.store.get(entry.shown or entry.source))
             if entry.path in wanted:
                 declared.update(values)
             elif len(guessed) < GUESSES:

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from sojourn.agent.launch import PASSED, PASSED_PREFIXES
+from sojourn.agent.mask import is_ordinary
+
+TOO_USUAL = "a value that is so short or so usual would hide half of it"
 
 _SYSTEM = frozenset(
     [
@@ -43,6 +46,12 @@ def of_machine(names: Iterable[str], surroundings: Mapping[str, str] = os.enviro
 def kept_variables(secrets: Iterable[str], store: str, with_keys: bool) -> tuple[str, ...]:
     """Names of what a run's machines keep where they are this host: for its script, for a store or data in a cloud."""
     return (*secrets, *(() if store.startswith("file:") and not with_keys else _CLOUD))
+
+
+def not_hidden(secrets: Iterable[str], surroundings: Mapping[str, str]) -> tuple[str, ...]:
+    """One line that names the secrets whose values the log may show, or none."""
+    names = [name for name in secrets if is_ordinary(surroundings.get(name, ""))]
+    return (f"not hidden in the log, as {TOO_USUAL}: {', '.join(names)}",) if names else ()
 
 
 def _of_system(surroundings: Mapping[str, str]) -> dict[str, str]:

@@ -112,6 +112,7 @@ class Agent:
         self._exit: Json = {"node": node, "reason": "refused", "message": None}
         self._umask = 0o022
         self._seal = os.urandom(16).hex()  # in this process's memory alone, until its last words show it
+        self._mask = Mask()
 
     def run(self) -> int:
         """All phases, as a process of a machine of its own; 0 when the exit record is in the store."""
@@ -214,9 +215,11 @@ class Agent:
         env.update(serve(order.get("packages", []), order.get("python_path", []), self._root, self._scratch, env))
         homes = [posixpath.normpath(posixpath.join(order["bundle"]["directory"], name)) for name in HOMES]
         os.makedirs(inside(self._root, homes[0]), exist_ok=True)
-        committer = Committer(self._store, self._place, order, self._root, homes, self._grace.latest())
-        scalars = Scalars(self._store, self._place, order, self._root)
-        mask = Mask(secrets.values())
+        self._mask = mask = Mask(secrets.values())
+        committer = Committer(
+            self._store, self._place, order, self._root, homes, self._grace.latest(), self._clock, mask=mask
+        )
+        scalars = Scalars(self._store, self._place, order, self._root, mask)
         log = Log(self._store, self._place.key("log"), Packs(self._store, self._place.key("packed/log")), mask)
         self._interrupts.check()
         records = os.path.join(self._scratch, "ranks")
@@ -334,6 +337,7 @@ class Agent:
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", self._clock.now())
         done = self._keep_what_is_lost()
+        self._exit = self._mask.strings(self._exit)
         self._exit["seal"] = self._seal
         say(f"{self._exit['reason']}: {self._exit['message']}")
         until = min(self._grace.latest(), self._clock.monotonic() + self._store.patience_s)

@@ -15,11 +15,13 @@ from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
+from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Sizes
 from sojourn.agent.procfs import being_written
 from sojourn.agent.remains import HOME, Remains, Sorter
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
+from sojourn.agent.veil import NAMED, Veil
 
 QUIET_S = 1.0  # a checkpoint file must not have changed for this long while its writer lives
 STABLE_POLL_S = 0.2
@@ -43,19 +45,21 @@ class Committer:
         until: float,
         clock: Clock = HOST,
         being_written: Callable[[], set[int]] = being_written,
+        mask: Mask | None = None,
     ) -> None:
+        self._veil = Veil(store, place, root, order.get("metrics", ()), mask or Mask())
         self._clock = clock
         self._place = place
         self._patience_s = store.patience_s
         self._step_s = store.pace_s
         self.root = root
         self._pace = order["commit_every_s"]
-        self._keeper = Keeper(store, place, root, until, clock)
+        self._keeper = Keeper(store, place, root, until, clock, self._veil)
         self._being_written = being_written
         self._outputs = Manifests(store, place, "out", clock)
         self._checkpoints = Checkpoints(store, place, order, self._keeper, being_written, clock)
         self._sorter = Sorter(order, homes, self._checkpoints)
-        self._remains = Remains(store, place, order, root, self._keeper, clock)
+        self._remains = Remains(store, place, order, root, self._keeper, clock, self._veil.mask)
         self._lock = threading.Lock()
         self._due = self._rest_due = 0.0
         self._well_until = clock.now
@@ -193,7 +197,11 @@ class Committer:
 
     def _scan(self) -> dict[str, Sign]:
         self._aside = {}
-        return scan(self.root, self._sorter.wanted, self.left_out, self._aside)
+        found = scan(self.root, self._sorter.wanted, self.left_out, self._aside)
+        for path in self._veil.take_named(found):
+            del found[path]
+            self.left_out[self._veil.mask.text(path)] = NAMED
+        return found
 
     def _changed(self, found: dict[str, Sign]) -> dict[str, Sign]:
         return {path: sign for path, sign in found.items() if self._before.get(path) != sign}

@@ -158,5 +158,5 @@ class Execs:
         except OSError:
             return b""
         mask = Mask(self._secrets)
-        shown = mask.feed(body)
+        shown = mask.feed(body) + mask.rest()
         return shown if printed > len(body) else shown + mask.close()

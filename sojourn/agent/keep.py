@@ -12,13 +12,17 @@ from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, sign_of
+from sojourn.agent.veil import Veil
 
 
 class Keeper:
     """One node's blobs. They lie below the node's own prefix, so that no other node's manifest names them."""
 
-    def __init__(self, store: Store, place: Place, root: str, until: float, clock: Clock = HOST) -> None:
+    def __init__(
+        self, store: Store, place: Place, root: str, until: float, clock: Clock = HOST, veil: Veil | None = None
+    ) -> None:
         self._store = store
+        self._veil = veil
         self._clock = clock
         self._place = place
         self._root = root
@@ -99,7 +103,7 @@ class Keeper:
         mode = stat.S_IMODE(before.st_mode)
         line = {"path": path, "hash": f"sha256:{digest}", "size": size, "mode": mode, "source": source}
         line["mtime_ns"] = sign.mtime_ns
-        self._known[path] = (sign, line)
+        self._known[path] = (sign, self._veil.over(line) if self._veil else line)
         self._read_anew.discard(path)
         return self._known[path]
 

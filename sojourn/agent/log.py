@@ -76,7 +76,9 @@ class Log:
     def _read(self) -> None:
         heard = time.monotonic()
         while not self._abandoned.is_set():
-            if select.select([self._reading], [], [], 0.1)[0]:
+            if not self._more(0.0):
+                self._add(self._mask.rest())
+            if self._more(0.1):
                 chunk = os.read(self._reading, MIB // 4)
                 if not chunk:
                     break
@@ -88,6 +90,9 @@ class Log:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _more(self, seconds: float) -> bool:
+        return bool(select.select([self._reading], [], [], seconds)[0])
 
     def _drained(self, heard: float) -> bool:
         if self._over is None:

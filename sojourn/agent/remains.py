@@ -16,6 +16,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
+from sojourn.agent.mask import Mask
 from sojourn.agent.outside import OUTSIDE, Sizes
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
@@ -83,7 +84,17 @@ class Sorter:
 class Remains:
     """One node's commits of them."""
 
-    def __init__(self, store: Store, place: Place, order: Json, root: str, keeper: Keeper, clock: Clock = HOST) -> None:
+    def __init__(
+        self,
+        store: Store,
+        place: Place,
+        order: Json,
+        root: str,
+        keeper: Keeper,
+        clock: Clock = HOST,
+        mask: Mask | None = None,
+    ) -> None:
+        self._mask = mask or Mask()
         self._limit = order.get("keep", 0)
         self._root = root
         self._keeper = keeper
@@ -118,6 +129,7 @@ class Remains:
         left.update({path: (OUTSIDE, sizes) for path, sizes in outside.items()})
         others = [path for path in found if path not in fates or fates[path] == HOME]
         account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept, *outside])]
+        account = self._mask.strings(account)
         if lines != self._manifests.newest or account != self._account:
             self._manifests.write(lines, account=account)
             self._account = account

@@ -25,6 +25,7 @@ from sojourn.agent import tfevents
 from sojourn.agent.errors import Exists, say
 from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place
+from sojourn.agent.mask import Mask
 from sojourn.agent.packs import Packs
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan, sign_of
@@ -54,7 +55,8 @@ Point = Tuple[str, str, str, Union[float, None], Union[float, None], float]
 class Scalars:
     """Looks from `start` to `finish`, in a thread of its own, on the node of rank 0 alone."""
 
-    def __init__(self, store: Store, place: Place, order: Json, root: str) -> None:
+    def __init__(self, store: Store, place: Place, order: Json, root: str, mask: Mask | None = None) -> None:
+        self._mask = mask or Mask()
         self._store = store
         self._place = place
         self._root = root
@@ -204,7 +206,7 @@ class Scalars:
             yield from reversed(of_one[::-1][::stride])
 
     def _tell(self) -> None:
-        body = json.dumps({"points": self._waiting}).encode()
+        body = json.dumps({"points": self._mask.strings(self._waiting) if self._mask else self._waiting}).encode()
         for _ in range(TRIES):
             try:
                 self._store.create(self._place.key(f"scalars/{self._pieces:08d}.json"), body)
