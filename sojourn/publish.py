@@ -24,7 +24,8 @@ from sojourn.placing import Placings, Stands, holds
 from sojourn.planning import Plan
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Outcome, Record
-from sojourn.shorthand import moment
+from sojourn.self_acting import SelfActing
+from sojourn.shorthand import counted, moment
 
 NAMED = 3  # files of a sentence
 _UNWRITABLE = "cannot be written at its place"
@@ -109,13 +110,19 @@ def place_files(
     ours: list[FileEntry] = []
     same: list[FileEntry] = []
     others: list[tuple[FileEntry, Stands]] = []
+    kept_off: dict[str, str] = {}
+    acting = SelfActing(project.root, project.relative, travelled, placings.made(), plan.named_outputs)
     with placings.held():
         for entry in files:
             stands = placings.look(entry, planned_at)
             if stands.whose == "same" and (stands.run is None or entry.path in travelled):
                 same.append(entry)
             elif entry.path not in travelled and stands.whose in ("nobody", "same", "older"):
-                ours.append(entry)
+                if why := acting.why(entry.path):
+                    kept_off[entry.path] = why
+                    others.append((entry, stands))
+                else:
+                    ours.append(entry)
             else:
                 others.append((entry, stands))
         placings.note(ours, plan.run, plan.created_at)
@@ -137,7 +144,8 @@ def place_files(
                 else []
             ),
             *_not_placed(refused, aside),
-            *_older_there(others, aside),
+            *_older_there([(entry, stands) for entry, stands in others if entry.path not in kept_off], aside),
+            *_kept_off(kept_off, aside),
             *_nowhere(stuck, aside, plan.run),
         ),
     )
@@ -204,6 +212,18 @@ def _not_placed(refused: dict[str, str], aside: Path) -> list[str]:
     for path, why in refused.items():
         by_reason.setdefault(why, []).append(path)
     return [f"{_names(paths)} {why}: it is in {aside}" for why, paths in by_reason.items()]
+
+
+def _kept_off(paths: dict[str, str], aside: Path) -> list[str]:
+    """Results that would be more than data at their place."""
+    by_reason: dict[str, list[str]] = {}
+    for path, why in paths.items():
+        by_reason.setdefault(why, []).append(path)
+    return [
+        f"{counted(len(found), 'file')} {why}, so not at their places but in {aside}: {_names(found)}; "
+        f"to have one come to its place: --output {shlex.quote(found[0])}"
+        for why, found in by_reason.items()
+    ]
 
 
 def _older_there(others: list[tuple[FileEntry, Stands]], aside: Path) -> list[str]:

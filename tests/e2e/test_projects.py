@@ -195,13 +195,17 @@ def test_a_directory_may_have_any_name(world: World, name: str) -> None:
     assert (here / "notes.md").exists()
 
 
-def test_results_may_have_any_name(world: World) -> None:
-    names = ["a b", "it's", 'say "hi"', "two\nlines", "Prüf", "🚀", "-n", "*", "a\\b", "{x}", "[red]"]
-    world.script(f"for name in {names!r}: open(name, 'w').write(name)")
+def test_results_may_have_any_name_that_can_be_shown(world: World) -> None:
+    names = ["a b", "it's", 'say "hi"', "Prüf", "🚀", "*", "{x}", "[red]"]
+    refused = ["two\nlines", "a\\b"]
+    world.script(f"for name in {[*names, *refused, '-n']!r}: open(name, 'w').write(name)")
 
-    trained(world)
+    said = trained(world)
 
     assert {name: (world.project / name).read_text() for name in names} == {name: name for name in names}
+    assert (world.project / "runs" / world.run() / "-n").read_text() == "-n"
+    assert "2 files with control characters or a backslash in their names: a\\b, two\\nlines" in said
+    assert "1 file that commands would take for an option" in said
 
 
 def test_executable_bits_and_links_reach_the_script_and_come_home(world: World) -> None:

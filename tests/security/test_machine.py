@@ -73,7 +73,8 @@ def test_who_writes_files_refuses_it_once_more(home: Home, path: str, _: str) ->
 
 @pytest.mark.parametrize("path", FINE)
 def test_names_that_people_give_come_home(home: Home, path: str, tmp_path: Path) -> None:
-    assert home.comes_home(home.entry(path, "mine"), named=("/",)).warnings == ()
+    named = (path,) if path.startswith(".") else ()
+    assert home.comes_home(home.entry(path, "mine"), named=named).warnings == ()
     assert (home.root / path).read_text() == "mine"
     assert home.pulled(home.entry(path, "mine"), to=tmp_path / "there").placed == (path,)
 
@@ -302,3 +303,62 @@ def test_a_refused_checkpoint_or_kept_file_is_told_too(home: Home) -> None:
     home.mailbox.store.put(f"machine/p/{RUN}/1/0/kept/00000001.json", manifest.to_bytes())
     found = collect(home.mailbox, 1, 1)
     assert found.kept == () and [one.reason for one in found.account] == [OUTWARD]
+
+
+AMONG_YOURS = """
+    .envrc .env .env.local .dvc/config .dvc/config.local .vscode/settings.json .github/workflows/x.yml
+    .pre-commit-config.yaml .gitattributes .gitmodules .gitignore .idea/x.xml .pdbrc .mise.toml .mcp.json
+    .config/autostart/x.desktop .unknown-tool .newtool/config sitecustomize.py usercustomize.py json.py numpy.py
+    torch/__init__.py random.pyc math.so json/__init__.pyc yaml.cpython-311.so Makefile GNUmakefile makefile
+    pyproject.toml setup.py setup.cfg tox.ini noxfile.py conftest.py pytest.ini test_x.py Dockerfile
+    docker-compose.yml compose.prod.yaml package.json requirements.txt uv.lock params.yaml dvc.yaml prefect.yaml
+    Jenkinsfile justfile -rf --checkpoint-action=exec=sh HEAD commondir sub/train2.py sub/.flake8 sub/Makefile
+    __pycache__/train.cpython-311.pyc .venv/x environment.yml evil.pth .ssh/authorized_keys .bashrc
+""".split()
+ANYWHERE = """
+    new/.envrc new/.env new/.vscode/tasks.json new/conftest.py new/deep/test_x.py new/x_test.py new/.github/x
+    new/--checkpoint=1 new/.dvc/config new/__pycache__/x.pyc new/sitecustomize.py new/HEAD
+    new/lib/python3.11/site-packages/evil.pth new/node_modules/x/index.js env/lib/evil.txt
+""".split()
+DATA = """
+    outputs/config.yaml outputs/2024/.hydra/config.yaml .hydra/config.yaml lightning_logs/version_0/hparams.yaml
+    lightning_logs/version_0/events.out.tfevents.1 outputs/.ipynb_checkpoints/a.ipynb ckpt/.metadata .metadata
+    ckpt/__0_0.distcp data.zarr/.zarray wandb/run-1/files/requirements.txt outputs/code/Makefile out/config.py
+    out/modeling_custom.py out/.gitignore mlruns/0/meta.yaml plots/-0.5.png plots/-1/a.png head/model.pt model.json
+    run.sh config.yaml metrics.json build/model.bin notes.md .best.ckpt sub/new/a.csv model.lock
+    multirun/0/.submitit/1/1.pkl dvclive/dvc.yaml dvclive/params.yaml workspace/a.txt index.html
+""".split()
+
+
+@pytest.mark.parametrize("path", [*AMONG_YOURS, *ANYWHERE])
+def test_what_would_act_by_itself_lies_beside_and_is_told(home: Home, path: str) -> None:
+    home.sent = ("train.py", "sub/helper.py", "sub/data.csv")
+    (home.root / "env").mkdir()
+    (home.root / "env/pyvenv.cfg").touch()
+    done = home.comes_home(home.entry(path), home.entry("fine.txt", "fine"))
+    assert done.placed == ("fine.txt",) and done.beside == (path,)
+    assert (home.root / "runs" / RUN / path).read_text() == "evil"
+    (warning,) = done.warnings
+    assert path in warning and "so not at their places but in " in warning and "--output" in warning
+
+
+@pytest.mark.parametrize("path", DATA)
+def test_what_scripts_write_as_data_comes_to_its_place(home: Home, path: str) -> None:
+    home.sent = ("train.py", "sub/helper.py", "sub/data.csv")
+    for text in ("first", "second"):
+        assert home.comes_home(home.entry(path, text)).placed == (path,)
+        assert (home.root / path).read_text() == text
+
+
+def test_what_is_named_comes_to_its_place_and_the_root_is_no_name(home: Home) -> None:
+    entries = [home.entry(path) for path in ("Makefile", "gen/model_pb2.py", ".envrc", "json.py")]
+    assert home.comes_home(*entries, named=("Makefile", "gen", ".")).placed == ("Makefile", "gen/model_pb2.py")
+    assert home.comes_home(home.entry(".git/hooks/x"), named=(".git",)).placed == ()
+
+
+def test_a_folder_that_runs_made_holds_data_and_one_of_the_user_s_does_not(home: Home) -> None:
+    home.comes_home(home.entry("gen/a.txt"))
+    (home.root / "mine").mkdir()
+    (home.root / "mine/own.py").touch()
+    done = home.comes_home(home.entry("gen/code.py"), home.entry("mine/code.py"), home.entry("gen/.hidden"))
+    assert done.placed == ("gen/.hidden", "gen/code.py") and done.beside == ("mine/code.py",)
