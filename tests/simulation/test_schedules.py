@@ -17,7 +17,7 @@ WHERE = ["local", "aws"]
 
 
 @pytest.mark.parametrize("where", WHERE)
-@settings(max_examples=100, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(chance=st.randoms(use_true_random=False))
 def test_whatever_goes_wrong_the_promises_are_kept(where: str, chance: random.Random) -> None:
     schedule = draw(chance, where)
