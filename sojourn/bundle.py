@@ -237,7 +237,7 @@ def fetch_file(
 
     def write(file: BinaryIO) -> None:
         digest, size = hashlib.sha256(), 0
-        for piece in mailbox.store.stream(entry.source, size=entry.size):
+        for piece in mailbox.contents.stream(entry):
             digest.update(piece)
             size += len(piece)
             if size > entry.size:

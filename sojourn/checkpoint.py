@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from sojourn.agent import checkpoint_files
@@ -99,7 +100,9 @@ def check_stored(found: Checkpoint | None, store: Store, project: str) -> None:
             f"checkpoint {found.sequence} of {found.run} names {others[0]!r}, where no machine keeps a file",
             hint=_AFRESH,
         )
-    missing = [entry.path for entry in found.files if not store.exists(entry.source)] if found else []
+    sources = sorted({entry.source for entry in found.files}) if found else []
+    there = dict(zip(sources, store.clock.together([partial(store.exists, one) for one in sources]), strict=True))
+    missing = [entry.path for entry in found.files if not there[entry.source]] if found else []
     if found and missing:
         raise SpecError(
             f"checkpoint {found.sequence} of {found.run} is no longer in the store: {', '.join(missing[:3])}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,9 +14,10 @@ from sojourn.agent.mailbox import is_restored
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
-from sojourn.errors import UnreadableError
+from sojourn.errors import SojournError, UnreadableError
 from sojourn.mailbox import Mailbox
 from sojourn.records import Exit, FileEntry, Manifest, Order, Record, Remainder
+from sojourn.storage import MissingKeyError
 
 PATHS = 20  # named of what is lost
 NO_LIMIT: Mapping[int, int] = MappingProxyType({})
@@ -69,7 +71,8 @@ def collect(
     again = _again(mailbox, attempt, nodes, "out", files, last)
     apart = again | _again(mailbox, attempt, nodes, "kept", kept)
     kept = {path: entry for path, entry in kept.items() if path not in files} | half | apart
-    missing = [path for path, entry in files.items() if not mailbox.store.exists(entry.source)]
+    gone = mailbox.missing({entry.source for entry in files.values()})
+    missing = [path for path, entry in files.items() if entry.source in gone]
     lost = [files.pop(path) for path in sorted(missing)]
     checkpoints = len(mailbox.manifests(attempt, 0, "ckpt"))
     ordered = tuple(files[path] for path in sorted(files))
@@ -102,10 +105,9 @@ def _unsound(entry: FileEntry, mailbox: Mailbox) -> str | None:
     """A machine's results are what machines of its project wrote, and nothing else of the store."""
     below = f"machine/{mailbox.project}/"
     ours = entry.source.startswith(below)
-    told = entry.shown is None or (
-        entry.shown.startswith(f"machine/{mailbox.project}/") and not places.unfit(entry.shown)
-    )
-    return None if ours and told and not places.unfit(entry.source) and entry.size >= 0 else STRANGE
+    told = entry.shown is None or (entry.shown.startswith(below) and not places.unfit(entry.shown))
+    sound = entry.size >= 0 and (entry.offset or 0) >= 0
+    return None if ours and told and sound and not places.unfit(entry.source) else STRANGE
 
 
 def newest_files(
@@ -133,7 +135,9 @@ def _newest_commit(
 
 def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path, any_letters: bool = False) -> None:
     """Lay the files out below a directory, verified."""
-    for entry in files:
+    known = list(files)
+    mailbox.contents.expect(known)
+    for entry in known:
         fetch_file(entry, mailbox, directory, any_letters=any_letters)
 
 
@@ -198,7 +202,12 @@ def _half(files: dict[str, FileEntry], mailbox: Mailbox, attempt: int) -> set[st
         return set()
 
     def look(path: str) -> str:
-        return (mailbox.store.find(files[path].source) or b"").decode(errors="replace") if path in files else ""
+        entry = files.get(path)
+        if entry is None or entry.offset is None:
+            return (mailbox.store.find(entry.source) or b"").decode(errors="replace") if entry else ""
+        with suppress(MissingKeyError, SojournError):
+            return mailbox.contents.get(entry).decode(errors="replace")
+        return ""
 
     parts = checkpoint_files.members(files, Patterns(order.checkpoint).match)
     found = checkpoint_files.half(parts, look, lives=False)

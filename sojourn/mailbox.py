@@ -9,13 +9,15 @@ Manifests are create-only, so what was committed once is never changed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Set
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from sojourn.decoding import decode, decode_object
 from sojourn.errors import UnreadableError
 from sojourn.names import is_place, is_run_id, run_folder, run_of
+from sojourn.parcels import Contents
 from sojourn.pieces import Pieces
 from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
 from sojourn.shorthand import shortened
@@ -41,6 +43,7 @@ class Mailbox:
         self._folders = folders
         self._place: str | None = None
         self._read_from: dict[str, Pieces] = {}
+        self.contents = Contents(store)
 
     @property
     def orders(self) -> str:
@@ -229,6 +232,14 @@ class Mailbox:
                 yield decode(piece.body, Scalars, pieces.key(number))
             except UnreadableError as error:
                 yield error
+
+    def missing(self, keys: Set[str]) -> set[str]:
+        """Those of some keys of objects that are not in the store."""
+        folders = {key.rpartition("/")[0] for key in keys} if len(keys) >= LISTED_ALONE else set()
+        there = {key for folder in folders if folder.startswith(f"{self.machine}/") for key in self.store.keys(folder)}
+        asked = sorted(keys - there)
+        found = self.store.clock.together([partial(self.store.exists, key) for key in asked])
+        return {key for key, is_there in zip(asked, found, strict=True) if not is_there}
 
     def manifests(self, attempt: int, node: int, what: str) -> list[int]:
         """The sequences committed so far; `what` is `out`, `ckpt`, or `commit` for what all nodes have."""

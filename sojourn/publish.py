@@ -126,6 +126,7 @@ def place_files(
             else:
                 others.append((entry, stands))
         placings.note(ours, plan.run, plan.created_at)
+        mailbox.contents.expect(ours)
         refused = {entry.path: why for entry in ours if (why := _place(entry, mailbox, placings))}
         placings.settle([entry for entry in ours if entry.path not in refused])
         old = placings.beside([entry.path for entry in ours], plan.run)
@@ -181,7 +182,9 @@ def _aside(project: Project, run: str, entries: Iterable[FileEntry]) -> Path:
 def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path) -> dict[str, str]:
     """Bring files into a folder of their own; those that cannot be there, each with the reason."""
     stuck: dict[str, str] = {}
-    for entry in entries:
+    known = list(entries)
+    mailbox.contents.expect(known)
+    for entry in known:
         try:
             if not holds(folder / entry.path, entry):
                 bundle.fetch_file(entry, mailbox, folder)

@@ -42,6 +42,7 @@ class FileEntry(Record):
     mtime_ns: int | None = Field(default=None, description="When it was written last; scripts take the newest by it")
     source: str = Field(description="A key in the run's store, or a whole URL (`file:///…`, `s3://…`)")
     shown: str | None = Field(default=None, description="The key of a copy without secrets, for whoever tells of it")
+    offset: int | None = Field(default=None, description="Where it begins in a source that holds several small files")
 
 
 class Link(Record):

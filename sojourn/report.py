@@ -176,7 +176,8 @@ def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str
             continue
         seen.add(entry.hash)
         with suppress(SojournError):  # it has gone from the store, and the report is worth more
-            values = metric_files.read(entry.path, mailbox.store.get(entry.shown or entry.source))
+            body = mailbox.store.get(entry.shown) if entry.shown else mailbox.contents.get(entry)
+            values = metric_files.read(entry.path, body)
             if entry.path in wanted:
                 declared.update(values)
             elif len(guessed) < GUESSES:

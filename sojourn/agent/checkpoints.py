@@ -130,6 +130,7 @@ class Checkpoints:
         if not restless:
             self._written_since = {}
         files = {path: sign for path, sign in files.items() if path not in restless}
+        self._keeper.gather(files)
         entries = [self._keeper.entry(path, sign) for path, sign in sorted(files.items())]
         if not all(self._keeper.holds(path, sign) for path, sign in files.items()):
             return None

@@ -209,6 +209,7 @@ class Committer:
     def _commit_outputs(self, found: dict[str, Sign]) -> None:
         fates = self._sorter.fates(found, self._changed(found))
         chosen = sorted(path for path, fate in fates.items() if fate == HOME)
+        self._keeper.gather({path: found[path] for path in chosen})
         entries = [entry for entry in (self._keeper.entry(path, found[path]) for path in chosen) if entry is not None]
         if entries != self._outputs.newest:
             self._outputs.write(entries)

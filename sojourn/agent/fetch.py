@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import posixpath
 import shutil
@@ -22,6 +23,7 @@ from sojourn.agent.paths import inside
 from sojourn.agent.store import MIB, Check, Store, chunks
 from sojourn.agent.stores import Elsewhere
 
+PARCELS_KEPT = 4
 LARGE = 8 * MIB  # from here on a file is worth a thread of its own
 
 
@@ -36,6 +38,8 @@ class Fetcher:
         self._check = check
         self._failed = threading.Event()
         self._folders: dict[str, str] = {}
+        self._parcels: dict[str, bytes] = {}
+        self._parcels_lock = threading.Lock()
         self.bytes_done = 0
         self.bytes_total = 0
 
@@ -175,12 +179,24 @@ class Fetcher:
     def _source(self, entry: Json) -> BinaryIO:
         name = entry["source"]
         try:
+            if entry.get("offset") is not None:
+                return io.BytesIO(self._parcel(name)[entry["offset"] :][: entry["size"]])
             return self._elsewhere.open(name) if "://" in name else self._store.open(name)
         except OSError as error:
             # Where this machine may list nothing, what is missing is refused like what is forbidden.
             hidden = isinstance(error, StoreError) and error.errno == errno.EACCES
             why = f"{error.strerror}; or it is not there any more" if hidden else error.strerror
             raise Refused(f"{entry['path']}: expected {entry['hash']} at {name}, {why}") from error
+
+    def _parcel(self, name: str) -> bytes:
+        """An object that holds several small files; the newest few stay in memory, for files come in their order."""
+        with self._parcels_lock:
+            if name not in self._parcels:
+                for old in list(self._parcels)[: 1 - PARCELS_KEPT]:
+                    del self._parcels[old]
+                with self._store.open(name) as source:
+                    self._parcels[name] = b"".join(chunks(source, self._go_on))
+            return self._parcels[name]
 
     def _verified(self, entry: Json, source: BinaryIO, target: BinaryIO) -> None:
         kind, _, wanted = entry["hash"].partition(":")

@@ -116,6 +116,7 @@ class Remains:
         """
         kept, left = self._divide({path: why for path, why in fates.items() if why != HOME}, found)
         lines = []
+        self._keeper.gather({path: found[path] for path in kept})
         for path in sorted(kept):
             line = self._keeper.entry(path, found[path])
             if line is not None:
