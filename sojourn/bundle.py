@@ -282,7 +282,7 @@ def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
     digest, size = _hash(file)
     key = mailbox.blob_key(digest)
     sent = 0
-    if not _stays(key, size, mailbox):
+    if not stays(key, size, mailbox):
         # A file may change between hashing and sending: what is sent is a copy, hashed as it is made.
         with tempfile.NamedTemporaryFile(prefix="sojourn-") as copy:
             digest, size = _copy(file, Path(copy.name))
@@ -446,13 +446,13 @@ def _send_archive(body: bytes, mailbox: Mailbox) -> tuple[FileEntry, int]:
 
 
 def _send(key: str, body: bytes | Path, size: int, mailbox: Mailbox) -> int:
-    if _stays(key, size, mailbox):
+    if stays(key, size, mailbox):
         return 0
     mailbox.store.put(key, body)  # it is named by its hash: who sends it at the same time sends the same
     return size
 
 
-def _stays(key: str, size: int, mailbox: Mailbox) -> bool:
+def stays(key: str, size: int, mailbox: Mailbox) -> bool:
     """Whether the store has it and goes on having it: a bucket forgets objects by their age, also those in use.
 
     One of another size was cut off, by a computer that lost its power: no machine would take it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from sojourn.errors import SpecError
 from sojourn.store_refusals import file_refusal
 
+AWAITED = {"plan.json", "receipt.json", "report.json"}
 TEMPORARY = re.compile(r"#\d+$")  # obstore's own names for what it is writing
 
 
@@ -45,6 +47,39 @@ def _refused(error: OSError) -> None:
     """What was removed since it was listed is fine; what may not be read must not look like nothing."""
     if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
         raise file_refusal("file://" + str(error.filename), error, "list it") from error
+
+
+def write(path: Path, body: bytes, new: bool = False) -> None:
+    """Put a whole file, which a power cut leaves whole or not there; raises FileExistsError for a `new` one that is.
+
+    That it is there for good shows with the next one: journals keep their order. The one that begins a run and the
+    one that ends it, whose folder holds nothing else of that kind, are awaited.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}#{secrets.randbelow(10**15)}")
+    try:
+        with open(draft, "xb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            os.link(draft, path)
+        else:
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+    if path.name in AWAITED:
+        settle(path.parent)
+
+
+def settle(path: Path) -> None:
+    """Wait until a file, or what a folder holds, is on the disk; one that is gone needs none."""
+    with suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def now(root: Path | None) -> float:

@@ -2,9 +2,10 @@
 
 obstore speaks files, S3, GCS and Azure with the same calls; what differs stays here and,
 for S3, in `sojourn.s3`.
-On files a create is a hard link (exactly one winner) and nothing is fsynced; keys that
-end in `#<digits>` are obstore's own temporary names. Listing files is
-for `sojourn.folders`.
+On files a create is a hard link (exactly one winner), and obstore syncs nothing. So records
+are written by `sojourn.folders`, which also lists: each is on the disk before it has its
+name, and all that was sent before it, which it may name, before that. Keys that end in
+`#<digits>` are names of what is being written.
 https://developmentseed.org/obstore/
 """
 
@@ -20,6 +21,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -46,6 +48,7 @@ PIECE_LIMIT_S = 300.0  # at 28 KB/s
 LANES = 4  # pieces on their way at once, and in memory
 MOST_PARTS = 9000  # of one upload; S3 takes 10,000
 DELETED_AT_ONCE = LISTED_AT_ONCE = 1000
+SIGNS = {"owner.json", "purge.json"}  # of life: the next one takes their place
 TIME = "control/time"  # written to be told when, by stores that say so no other way
 ASK_TIME_AFTER_S = 3600.0
 
@@ -80,6 +83,8 @@ class Store:
         self.clock = clock or SystemClock()
         self.expected = expected
         self._seen: int | None = None  # the inode of the directory
+        self._settling = Lock()
+        self._unsettled: list[str] = []  # written, and perhaps not on the disk yet
         self._told: tuple[float, float] | None = None  # what time it was there, and here since boot
         self.chance = random.Random()  # many that wait for one store should not come back at the same moment
         place = urlsplit(url).netloc
@@ -104,10 +109,15 @@ class Store:
         part = max(PIECE, body.stat().st_size // MOST_PARTS if isinstance(body, Path) else 0)
 
         def put() -> None:
+            if self.root is not None and isinstance(body, bytes) and _is_record(key):
+                folders.write(self._settled(key), body)
+                return
             store = self._bulk if isinstance(body, Path) else self._store
             store.put(key, body, chunk_size=part, max_concurrency=LANES)
 
         self._ask(f"write {key}", put)
+        if self.root is not None and not _is_record(key):
+            self._unsettled.append(key)
 
     def create(self, key: str, body: bytes) -> None:
         """Write an object that must not exist yet; of many at once exactly one succeeds.
@@ -384,7 +394,21 @@ class Store:
             self.clock.sleep(pause * self.chance.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
 
+    def _settled(self, key: str) -> Path:
+        """Where a record is to be written, once all that it may name is on the disk."""
+        assert self.root is not None
+        with self._settling:  # who comes second must not be done first
+            while self._unsettled:
+                folders.settle(self.root / self._unsettled.pop())
+        return self.root / key
+
     def _create(self, key: str, body: bytes, again: bool) -> None:
+        if self.root is not None and _is_record(key):
+            try:
+                folders.write(self._settled(key), body, new=True)
+            except FileExistsError:
+                raise ExistsError(key) from None
+            return
         try:
             self._store.put(key, body, mode="create")
         except obstore.exceptions.AlreadyExistsError as error:
@@ -421,6 +445,12 @@ class Store:
         if self.root is not None:
             return file_refusal(self.url, error, doing)
         return self._bucket.decision(error, doing) if self._bucket else cloud_refusal(self.url, error, doing)
+
+
+def _is_record(key: str) -> bool:
+    """Whether a power cut may not leave it empty or half: all that control tells but for signs of life."""
+    name = key.rsplit("/", 1)[-1]
+    return not key.startswith("machine/") and name.endswith(".json") and name not in SIGNS
 
 
 def _check_key(key: str) -> None:

@@ -67,7 +67,7 @@ def _undated(entry: FileEntry) -> FileEntry:
 
 def _send_file(wanted: Sent, cache: Path, mailbox: Mailbox) -> tuple[FileEntry, int]:
     path, name, key = _file(wanted, cache), f"{WHEELS}/{wanted.name}", mailbox.blob_key(wanted.sha256)
-    if not mailbox.store.exists(key):
+    if not bundle.stays(key, path.stat().st_size, mailbox):
         return bundle.send_blob(path, name, mailbox)
     # Not read again: what is cached under its hash was hashed then, and wheels are large.
     return FileEntry(path=name, hash=f"sha256:{wanted.sha256}", size=path.stat().st_size, source=key), 0

@@ -191,9 +191,9 @@ def test_what_a_bucket_is_about_to_forget_is_sent_again_also_by_a_clock_that_is_
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
     mailbox.store.provide()
     mailbox.store.put("control/digits/blob/abc", b"body")
-    assert bundle._stays("control/digits/blob/abc", 4, mailbox)
+    assert bundle.stays("control/digits/blob/abc", 4, mailbox)
     wrong(monkeypatch, -30 * DAY)
-    assert bundle._stays("control/digits/blob/abc", 4, Mailbox(Store(plan.store), plan.project, plan.run))
+    assert bundle.stays("control/digits/blob/abc", 4, Mailbox(Store(plan.store), plan.project, plan.run))
 
 
 def test_a_bucket_tells_the_time_with_an_answer_that_it_gives_anyway(

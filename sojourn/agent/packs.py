@@ -94,7 +94,7 @@ class Packs:
         key = f"{self._prefix}/{some[0].first:08d}-{len(bodies)}"
         header = {"first": some[0].first, "sizes": [len(body) for body in bodies], "times": times}
         try:
-            self._store.create(key, b"".join([json.dumps(header).encode(), b"\n", *bodies]))
+            self._store.create(key, b"".join([json.dumps(header).encode(), b"\n", *bodies]), durable=True)
         except Exists:
             pass  # its answer was lost
         except OSError as error:

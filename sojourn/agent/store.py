@@ -7,10 +7,12 @@ Each way of storing is one class with these few verbs, files here and S3 in `s3.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Iterator
 from typing import BinaryIO, Callable, Protocol
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from sojourn.agent.errors import Exists, Refused
 
 MIB = 1 << 20
+MANY = 16  # files
 Check = Callable[[], None]
 
 
@@ -86,6 +89,8 @@ class FileStore:
         if urlsplit(url).scheme != "file":
             raise Refused(f"this agent cannot read {url}: it speaks file:// and s3://")
         self._root = unquote(urlsplit(url).path)
+        self._settling = threading.Lock()
+        self._unsettled: list[str] = []  # kept, and perhaps not on the disk yet
 
     def silent_s(self) -> float:
         """Nothing lies between."""
@@ -122,6 +127,8 @@ class FileStore:
     def create(self, key: str, body: bytes, durable: bool = False) -> None:
         """Write an object that must not exist yet; `durable` survives a power cut. Raises Exists."""
         path = self._path(key)
+        if durable:
+            self._settle()
         with self._temporary(path) as (name, file):
             file.write(body)
             file.flush()
@@ -131,6 +138,16 @@ class FileStore:
                 os.link(name, path)
             except FileExistsError:
                 raise Exists(key) from None
+        if durable:
+            _sync(os.path.dirname(path))
+
+    def _settle(self) -> None:
+        """Wait until all that was kept is on the disk: a manifest may name it."""
+        with self._settling:  # who comes second must not be done first
+            paths, self._unsettled = self._unsettled, []
+            if len(paths) <= MANY or not _sync_all(self._root):
+                for path in paths:
+                    _sync(path)
 
     def delete(self, key: str) -> None:
         """Take an object away; one that is not there is fine."""
@@ -146,8 +163,13 @@ class FileStore:
                 file.write(chunk)
                 size += len(chunk)
             file.flush()
-            with contextlib.suppress(FileExistsError):
-                os.link(name, self._path(f"{prefix}/{digest.hexdigest()}"))
+            path = self._path(f"{prefix}/{digest.hexdigest()}")
+            try:
+                os.link(name, path)
+            except FileExistsError:
+                if os.path.getsize(path) != size:  # a computer lost its power before the first had its content
+                    os.replace(name, path)
+            self._unsettled.append(path)
         return digest.hexdigest(), size
 
     def close(self) -> None:
@@ -180,6 +202,26 @@ def _provide(folder: str) -> None:
         os.mkdir(folder)
         inherited = os.stat(folder).st_mode & (stat.S_ISGID | stat.S_ISVTX)
         os.chmod(folder, 0o777 & ~UMASK | inherited)
+
+
+def _sync(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync_all(folder: str) -> bool:
+    """All of a file system at once, which is faster for many files; False where that cannot be asked for."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        return bool(ctypes.CDLL(None).syncfs(descriptor) == 0)
+    except (AttributeError, OSError):
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def chunks(source: BinaryIO, check: Check) -> Iterator[bytes]:
