@@ -21,7 +21,7 @@ from sojourn.closed_runs import ClosedRuns, marked_open
 from sojourn.errors import UnreadableError
 from sojourn.ledger import read_entry
 from sojourn.mailbox import Mailbox, blobs, objects_of, open_mark, projects, runs_of, tidy
-from sojourn.names import LeaseName
+from sojourn.names import LeaseName, is_place
 from sojourn.providers.local import LocalProvider
 from sojourn.purging import purging
 from sojourn.records import Record
@@ -232,13 +232,14 @@ def _read(mailbox: Mailbox, now: float, closed_at: float | None) -> _Run:
     if plan["environment"].get("kind") == "sent":
         parts.append(mailbox.raw("environment"))
     closed_at = closed_at or _closed_at(mailbox)
+    brought = is_place(plan.get("place")) and parts[1] is not None  # to where the run itself keeps it
     in_time = now < plan["deadline_at"] + plan["launch"]["grace"]
     return _Run(
         mailbox,
         created_at=plan["created_at"],
         closed_at=closed_at,
         preparing=closed_at is None and None in parts and in_time,
-        names=frozenset(_sources([*parts, plan.get("resume")])),
+        names=frozenset(_sources([*parts, None if brought else plan.get("resume")])),
         digest=plan["environment"]["digest"],
     )
 

@@ -64,13 +64,19 @@ class House:
         self.project.directory.mkdir()
         (self.project.directory / "train.py").write_text("pass\n")
 
-    def plan(self, days: float, resume: Checkpoint | None = None) -> Mailbox:
+    def checkpoint(self, of: Mailbox) -> Checkpoint:
+        """What such a run has left."""
+        entry = FileEntry(path="last.pt", hash="sha256:0", size=1000, source=f"{of.machine}/blob/last")
+        return Checkpoint(run=of.run, attempt=1, sequence=1, at=0.0, files=(entry,))
+
+    def plan(self, days: float, resume: Checkpoint | None = None, place: str | None = None) -> Mailbox:
         """A run that has just been planned."""
         made = make_plan(
             make_launch({"command": "python train.py", "environment": "current"}, origin="test"),
             self.project,
             LocalProvider(self.home),
             run=mint_run_id(),
+            place=place,
             store=self.store.url,
             home=self.home,
             now=time.time() - days * DAY,
@@ -95,9 +101,16 @@ class House:
         ledger.join()
         ledger.append("closed")
 
-    def run(self, days: float, closed: bool = True, resume: Checkpoint | None = None, **files: str) -> Mailbox:
+    def run(
+        self,
+        days: float,
+        closed: bool = True,
+        resume: Checkpoint | None = None,
+        place: str | None = None,
+        **files: str,
+    ) -> Mailbox:
         """A whole run that began and, if it did, ended some days ago; it committed one checkpoint."""
-        mailbox = self.plan(days, resume)
+        mailbox = self.plan(days, resume, place)
         self.send(mailbox, **files)
         self.store.put(f"{mailbox.machine}/1/0/log/00000000", b"x" * 1000)
         self.store.put(f"{mailbox.machine}/blob/last", b"y" * 1000)
@@ -158,11 +171,24 @@ def test_a_run_that_is_not_closed_stays_however_old_it_is(house: House) -> None:
     assert house.store.exists(f"{left.machine}/blob/last")
 
 
-def test_the_checkpoint_that_a_younger_run_began_with_stays_until_that_one_goes(house: House) -> None:
+def test_the_checkpoint_that_a_younger_run_begins_with_stays_until_that_one_has_it(house: House) -> None:
     first = house.run(40)
-    entry = FileEntry(path="last.pt", hash="sha256:0", size=1000, source=f"{first.machine}/blob/last")
-    resume = Checkpoint(run=first.run, attempt=1, sequence=1, at=0.0, files=(entry,))
-    second = house.run(10, resume=resume)
+    resume = house.checkpoint(first)
+    second = house.plan(0, resume=resume)
+
+    house.purge()
+    assert house.ids() == {second.run}
+    assert house.store.keys(first.machine) == [resume.files[0].source]
+
+    house.send(second)
+    house.purge()
+    assert not house.store.keys(first.machine)
+
+
+def test_the_checkpoint_of_a_run_that_an_earlier_version_began_stays_until_that_one_goes(house: House) -> None:
+    first = house.run(40)
+    entry = house.checkpoint(first).files[0]
+    second = house.run(10, resume=house.checkpoint(first), place="")
 
     house.purge()
     assert house.ids() == {second.run}

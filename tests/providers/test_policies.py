@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from clouds.aws.iam.rules import Request, actions, allowed
 
+from sojourn.errors import SpecError
 from sojourn.providers.ec2 import policies
 from sojourn.providers.ec2.foundation import Names
 
@@ -136,6 +137,35 @@ def test_a_store_of_the_user_s_own_is_as_open_as_ours_and_no_more(store: str) ->
     orchestrator = policies.orchestrator(names)
     assert may(orchestrator, "s3:PutObject", f"{arn}/control/digits/plan.json")
     assert may(orchestrator, "s3:PutObject", "arn:aws:s3:::acme-runs/elsewhere") is (not prefix)
+
+
+@pytest.mark.parametrize(
+    ("store", "remote", "inside"),
+    [
+        ("s3://acme/runs", "s3://acme", True),
+        ("s3://acme/team/runs", "s3://acme/team/", True),
+        ("s3://acme/runs", "s3://acme/runs", True),
+        ("s3://acme", "s3://acme", True),
+        ("", "s3://sojourn-123456789012-eu-west-1", True),
+        ("", "s3://sojourn-123456789012-us-west-2", True),
+        ("", "s3://sojourn-123456789012-eu-west-1/dvc", False),
+        ("s3://acme/runs", "s3://acme/run", False),
+        ("s3://acme/runs", "s3://acme/data", False),
+        ("s3://acme", "s3://acme/data", False),
+        ("s3://acme", "s3://acme-data", False),
+    ],
+)
+def test_a_remote_that_holds_the_store_would_open_every_run_to_each_machine_and_is_refused(
+    store: str, remote: str, inside: bool
+) -> None:
+    names = Names("123456789012", "eu-west-1", "digits", store)
+    if not inside:
+        plan = "control/digits/calm-panda-a2e3/plan.json"
+        stores = [f"arn:aws:s3:::{place.replace('*', 'eu-west-1')}" for place in names.stores]
+        assert not any(may(policies.machine(names, [remote]), "s3:GetObject", f"{one}/{plan}") for one in stores)
+        return
+    with pytest.raises(SpecError, match=f"lies in the DVC remote {remote}"):
+        policies.machine(names, [remote])
 
 
 # --- whoever runs Sojourn -----------------------------------------------------------------

@@ -9,8 +9,10 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/reference.htm
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import Any
 
+from sojourn.errors import SpecError
 from sojourn.providers.ec2.foundation import (
     GROUP,
     POLICY,
@@ -72,7 +74,10 @@ def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
     its own run's folders and secrets, that nobody can guess one, and that nothing here lets it list them.
     Listing is part of reading all the same: without it S3 answers 403 instead of 404 for what is not there yet.
     Secrets are under the account's own key for SSM, whose policy lets in whoever may read the parameter.
+    Raises SpecError for a DVC remote that holds the store, with which machines would read all of it.
     """
+    remotes = sorted(remotes)
+    _check_apart(names, remotes)
     orders, results = f"{orders_below(names.project)}{HIDDEN}-", f"machine/{names.project}/{HIDDEN}-"
     by_hash = [f"control/{names.project}/blob/", f"control/{names.project}/agent/"]
     statements = [
@@ -87,6 +92,23 @@ def machine(names: Names, remotes: Iterable[str] = ()) -> Document:
         allow("ReadSecrets", ["ssm:GetParameters"], names.arn("ssm", f"parameter{names.secret('*', HIDDEN)}", "*")),
     ]
     return document(*statements, *_remotes(names, remotes, ["s3:GetObject"]))
+
+
+def _check_apart(names: Names, remotes: Iterable[str]) -> None:
+    for remote in remotes:
+        if any(_holds(remote.removeprefix("s3://").strip("/"), store) for store in names.stores):
+            raise SpecError(
+                f"store: it lies in the DVC remote {remote}, of which machines read everything: "
+                "none of them could be kept from any run",
+                hint="keep runs in another bucket (--store s3://BUCKET), or DVC's files below a prefix of their own",
+            )
+
+
+def _holds(place: str, store: str) -> bool:
+    """Whether the store lies there; each is `bucket/prefix`, a bucket of ours a pattern."""
+    bucket, _, prefix = place.partition("/")
+    ours, _, within = store.partition("/")
+    return fnmatchcase(bucket, ours) and (not prefix or f"{within}/".startswith(f"{prefix}/"))
 
 
 def scheduler(names: Names) -> Document:
