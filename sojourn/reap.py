@@ -1,9 +1,10 @@
 """Ends what outlived its run, and brings home what nobody waits for any more. It needs no memory.
 
 A machine is ended when it is past its deadline and grace, when its run is over, or when no ledger
-knows it and it is older than the grace. A run is closed, as `attach` would do it, when its
-attempt is over and its owner gave no sign of life; one whose script still runs goes on
-without an owner until a later sweep. Everything else is left, and the reason is said.
+knows it, it is older than the grace, and a second look finds the same; the cloud is asked before the
+books. A run is closed, as `attach` would do it, when its attempt is over and its owner gave no sign of
+life; one whose script still runs goes on without an owner until a later sweep. Everything else is left,
+and the reason is said.
 """
 
 from __future__ import annotations
@@ -24,12 +25,15 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider
 from sojourn.records import Lease, Lookalike, Outcome, Record
 from sojourn.report import Report
-from sojourn.runs import all_mailboxes, entries_of, forget, projects_of, remembered, unsettled
+from sojourn.runs import entries_of, forget, projects_of, remembered, unsettled
 from sojourn.shorthand import format_duration
 from sojourn.storage import Store
 from sojourn.waiting import Clock, SystemClock
 
 STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be seconds old, or in another store
+SECOND_LOOK_S = 5.0  # after which a lease that no ledger knows is looked for once more, in the cloud and in the books
+JUDGED_AT_ONCE = 256
+UNKNOWN = "no ledger knows it"
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
 GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
 GONE_EVERY_S = 2.0
@@ -78,7 +82,7 @@ def reap(
     clock = clock or SystemClock()
     known = {store.url: store for store in stores}
     own, standing = next(iter(known), None), set[str | None]()
-    sent: list[_Sent] = []
+    due: list[_Sent] = []
     for provider, found in _look(providers, clock):
         if isinstance(found, Finding):
             yield found
@@ -86,16 +90,17 @@ def reap(
         leases, lookalikes = found
         yield from (_spared(one) for one in lookalikes if project in (None, one.project))
         standing |= {lease.store for lease in leases}
-        for lease in leases:
-            if project is not None and lease.project not in ("", project):
-                continue
-            judged = project in (None, lease.project)
-            why, end = _judged(lease, known, provider, now) if judged else (NAMELESS, False)
+        concerned = [lease for lease in leases if project is None or lease.project in ("", project)]
+        for lease, (why, end) in _verdicts(concerned, known, provider, project, now, clock):
             if end and not dry_run:
-                sent.append(_send(_Sent(lease, why, provider)))
+                due.append(_Sent(lease, why, provider))
             else:
                 yield _found(lease.name, lease.run, "would end" if end else "left", why)
-    yield from _ended(sent, clock)
+    strangers = [one for one in due if one.why.startswith(UNKNOWN)]
+    same = _seen_twice(strangers, known, now, clock)
+    yield from (_found(one.lease.name, one.lease.run, "left", why) for one, why in same if why)
+    spared = {id(one) for one, why in same if why}
+    yield from _ended(clock.together([partial(_send, one) for one in due if id(one) not in spared]), clock)
     for mailbox in _unsettled(known.values(), own, project, note=not dry_run):
         if isinstance(mailbox, Finding):
             yield _forgotten(mailbox, standing, dry_run)
@@ -184,6 +189,47 @@ def forget_stores(home: Path, findings: Iterable[Finding]) -> None:
             forget(home, finding.name)
 
 
+def _verdicts(
+    leases: Sequence[Lease],
+    known: dict[str, Store],
+    provider: Provider,
+    project: str | None,
+    now: float | None,
+    clock: Clock,
+) -> Iterator[tuple[Lease, tuple[str, bool]]]:
+    """Each lease with why it is left or ended, many ledgers read side by side."""
+
+    def judge(lease: Lease) -> tuple[str, bool]:
+        return _judged(lease, known, provider, now) if project in (None, lease.project) else (NAMELESS, False)
+
+    for first in range(0, len(leases), JUDGED_AT_ONCE):
+        some = leases[first : first + JUDGED_AT_ONCE]
+        yield from zip(some, clock.together([partial(judge, lease) for lease in some]), strict=True)
+
+
+def _seen_twice(
+    strangers: Sequence[_Sent], known: dict[str, Store], now: float | None, clock: Clock
+) -> list[tuple[_Sent, str | None]]:
+    """Leases that no ledger knew, each with why it is spared: it has gone, or a ledger knows it now."""
+    if not strangers:
+        return []
+    clock.sleep(SECOND_LOOK_S)
+    seen: dict[int, dict[str, Lease]] = {}
+    for provider, found in _look(list({id(one.provider): one.provider for one in strangers}.values()), clock):
+        if not isinstance(found, Finding):
+            seen[id(provider)] = {lease.name: lease for lease in found[0]}
+
+    def again(one: _Sent) -> str | None:
+        if id(one.provider) not in seen:
+            return f"{one.why}; where it stands gave no second answer"
+        if one.lease.name not in seen[id(one.provider)]:
+            return f"{one.why}; it is not seen any more"
+        why, end = _judged(seen[id(one.provider)][one.lease.name], known, one.provider, now)
+        return None if end else why
+
+    return list(zip(strangers, clock.together([partial(again, one) for one in strangers]), strict=True))
+
+
 def _judged(lease: Lease, known: dict[str, Store], provider: Provider, now: float | None) -> tuple[str, bool]:
     """Why a lease is left or ended. One whose ledger cannot be read may live until its deadline."""
     now = _time_for(lease, known, provider) if now is None else now
@@ -210,10 +256,10 @@ def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
     if lease.store is not None:
         store = known.setdefault(lease.store, Store(lease.store, expected=True))
         return entries_of(Mailbox(store, lease.project, lease.run))
-    for store in known.values():
-        for mailbox in all_mailboxes(store):
-            if mailbox.run == lease.run:
-                return entries_of(mailbox)
+    for store in list(known.values()):
+        for project in [lease.project] if lease.project else projects_of(store):
+            if entries := entries_of(Mailbox(store, project, lease.run)):
+                return entries
     return []
 
 
@@ -225,7 +271,7 @@ def _verdict(lease: Lease, entries: list[Entry], now: float | None) -> tuple[str
     if not entries:
         born = [one.created_at for one in lease.machines] + [one.created_at for one in lease.parts]
         age = now - min(filter(None, born), default=now)
-        known = f"no ledger knows it, and it is {format_duration(age)} old"
+        known = f"{UNKNOWN}, and it is {format_duration(age)} old"
         return known, age > STRANGER_GRACE_S
     state = fold(entries)
     if given_back := _given_back(lease, state):
@@ -281,7 +327,8 @@ def _ended(sent: list[_Sent], clock: Clock) -> Iterator[Finding]:
     waiting = [one for one in sent if not one.gone]
     while waiting and clock.monotonic() < end:
         clock.sleep(GONE_EVERY_S)
-        waiting = [one for one in waiting if not _send(one).gone]
+        clock.together([partial(_send, one) for one in waiting])
+        waiting = [one for one in waiting if not one.gone]
     for one in sent:
         why = one.why if one.gone else f"{one.why}; {one.trouble}"
         yield _found(one.lease.name, one.lease.run, "ended" if one.gone else "failed", why)

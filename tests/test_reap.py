@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clouds.aws_cloud import AwsCloud
 
-from sojourn.errors import GoneError, SpecError, TeardownError
+from sojourn.errors import GoneError, SpecError, TeardownError, TransientError
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
@@ -123,3 +125,93 @@ def test_a_store_is_forgotten_by_its_url_alone(tmp_path: Path) -> None:
         forget(tmp_path, "s3://one")
     forget(tmp_path, "s3://one-more/")
     assert remembered(tmp_path) == []
+
+
+class Moments(SystemClock):
+    """What happens before the second look."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        self._meanwhile = meanwhile
+
+    def sleep(self, seconds: float) -> None:
+        self._meanwhile()
+
+
+class Ending(Cloud):
+    """A cloud that ends what it is told to."""
+
+    def __init__(self, *leases: Lease) -> None:
+        super().__init__(*leases)
+        self.asked = 0
+        self.released: list[str] = []
+        self.silent = False
+
+    def leases(self) -> list[Lease]:
+        self.asked += 1
+        if self.silent:
+            raise TransientError("no answer")
+        return list(self._leases)
+
+    def release(self, name: str) -> bool:
+        self.released.append(name)
+        return True
+
+    def forget(self) -> None:
+        self._leases = []
+
+
+def leased(store: Store, run: str = RUN, deadline_at: float = 1e4) -> Lease:
+    name = str(LeaseName(run, 1, 0))
+    machine = Machine(name=f"{name}-n0", state="running", created_at=10.0)
+    return Lease(
+        name=name, project="digits", run=run, attempt=1, deadline_at=deadline_at, machines=(machine,), store=store.url
+    )
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "action", "told"),
+    [
+        ("nothing", "ended", "no ledger knows it"),
+        ("its ledger is seen", "left", "its run goes on"),
+        ("it is gone", "left", "not seen any more"),
+        ("its cloud is silent", "left", "no second answer"),
+    ],
+)
+def test_what_no_ledger_knows_is_ended_when_a_second_look_finds_the_same(
+    tmp_path: Path, meanwhile: str, action: str, told: str
+) -> None:
+    store = Store(tmp_path.as_uri())
+    cloud: Any = Ending(leased(store))
+
+    def happens() -> None:
+        if meanwhile == "its ledger is seen":
+            ledger = Ledger(Mailbox(store, "digits", RUN), SystemClock())
+            ledger.join()
+            ledger.append("intent", attempt=1, offer=0, name=NAME, request={})
+        elif meanwhile == "it is gone":
+            cloud.forget()
+        cloud.silent = meanwhile == "its cloud is silent"
+
+    store.put("any", b"")  # the store is there
+    opened = lambda *_: pytest.fail("no plan")  # noqa: E731
+    (found,) = reap([store], [cloud], opened, now=2000.0, dry_run=False, clock=Moments(happens))
+    assert (found.action, cloud.asked) == (action, 2) and told in found.reason
+    assert cloud.released == ([NAME] if action == "ended" else [])
+
+
+def test_a_sweep_over_many_machines_asks_their_cloud_for_a_list_and_reads_ledgers_side_by_side(tmp_path: Path) -> None:
+    store = Store(tmp_path.as_uri())
+    runs = [f"quiet-heron-{number:04x}" for number in range(300)]
+    for number, run in enumerate(runs):
+        ledger = Ledger(Mailbox(store, "digits", run), SystemClock())
+        ledger.join()
+        ledger.append("intent", attempt=1, offer=0, name=str(LeaseName(run, 1, 0)), request={})
+        if number % 3 == 0:
+            ledger.append("release", name=str(LeaseName(run, 1, 0)))
+    cloud: Any = Ending(*(leased(store, run) for run in runs))
+    opened = lambda *_: pytest.fail("no plan")  # noqa: E731
+    found = [
+        one for one in reap([store], [cloud], opened, now=2000.0, dry_run=False) if one.name.startswith("sojourn-")
+    ]
+    assert Counter(one.action for one in found) == {"ended": 100, "left": 200}
+    assert cloud.asked == 1 and len(cloud.released) == 100
