@@ -332,7 +332,7 @@ class _Walk:
             return DVC
         if entry.is_symlink():
             return LINK
-        if not folder and is_secret(path, self._root / path):
+        if not folder and is_secret(path, self._root / path, contents=False):
             return SECRET
         return REPOSITORY if folder and os.path.lexists(self._root / path / ".git") else rules.reason
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from sojourn import git
 from sojourn.errors import SojournError
 from sojourn.project import Project
+from sojourn.secret_files import by_name, in_content
 
 CONTENT_LIMIT = 1_000_000  # bytes; of a larger file `git diff` cannot show what it was
 TREES_LIMIT = 20_000_000  # bytes; without its trees a commit still has a name, an author and a message
@@ -68,12 +69,39 @@ def _changed(project: Project, commit: str) -> Iterator[str]:
     `diff` reads a file whose times the index does not know, as in a copied tree, where `diff-index` would list it.
     """
     raw = ("--raw", "--no-abbrev", "--no-renames", "--no-ext-diff", "--ignore-submodules=all")
-    changes = [line.removeprefix(":").split() for line in (project.git("diff", *raw, commit) or "").splitlines()]
-    old = [name for mode, _, name, *_ in changes if mode != "160000" and name.strip("0")]
+    changes = [
+        line.removeprefix(":").split(maxsplit=4) for line in (project.git("diff", *raw, commit) or "").splitlines()
+    ]
+    old = {name: path.partition("\t")[2] for mode, _, name, _, path in changes if mode != "160000" and name.strip("0")}
     sizes = _given(project, old, "cat-file", "--batch-check=%(objectname) %(objectsize)") if old else ""
-    for name, size in (line.split() for line in sizes.splitlines()):
-        if size.isdecimal() and int(size) <= CONTENT_LIMIT:  # or `missing`
-            yield name
+    known = dict(line.split() for line in sizes.splitlines())
+    small = [name for name, size in known.items() if size.isdecimal() and int(size) <= CONTENT_LIMIT]  # or `missing`
+    secret = {name for name, body in _contents(project, small) if _was_secret(old[name].strip('"'), body)}
+    yield from (name for name in small if name not in secret)
+
+
+def _contents(project: Project, names: list[str]) -> Iterator[tuple[str, bytes]]:
+    """Each object with its content, by one question."""
+    given = "".join(f"{name}\n" for name in names).encode()
+    words = ["git", "cat-file", "--batch"]
+    done = subprocess.run(
+        words,
+        cwd=project.root,
+        env=git.surroundings(),
+        input=given,
+        capture_output=True,
+        timeout=PACK_LIMIT_S,
+        check=True,
+    )
+    said = io.BytesIO(done.stdout)
+    while header := said.readline().split():
+        yield header[0].decode(), said.read(int(header[2]))
+        said.readline()
+
+
+def _was_secret(path: str, body: bytes) -> bool:
+    """A file may have been a secret in the commit, and be mended or removed since."""
+    return by_name(path) is not None or (b"\0" not in body[:1000] and in_content(path, body) is not None)
 
 
 def _pack_objects(project: Project, names: list[str], folder: Path, limit: int | None = None) -> bool:

@@ -23,6 +23,7 @@ POINTERS = {
     b"/annex/objects/": ("git-annex", "git annex get"),
 }
 BRING = "only what is inside travels: copy it into the project, or link it there"
+_VALUES = "the script gets values by  secrets: [NAME]; name in inputs: what lies beside it"
 SPARSE_FROM = 100_000_000
 _Identity = tuple[int, int]
 
@@ -35,6 +36,7 @@ class InputTree:
         self.folders: list[str] = []
         self.left: list[Left] = []
         self._root = project.root
+        self._real = os.path.realpath(project.root)
         for name in names:
             path = project.root / project.placed(name, "inputs", BRING)
             if not path.exists():
@@ -59,7 +61,9 @@ class InputTree:
         if stat.S_ISDIR(info.st_mode):
             self._folder(path, name, chain, (info.st_dev, info.st_ino))
         elif stat.S_ISREG(info.st_mode):
-            refuse_secret(name, path, "the script gets values by  secrets: [NAME]; name in inputs: what lies beside it")
+            real = os.path.realpath(path)
+            outside = None if Path(real).is_relative_to(self._real) else real
+            refuse_secret(name, path, _VALUES, outside)
             check_content(path, name, info.st_size)
             self.files[name] = path
         else:

@@ -1,41 +1,217 @@
-"""Files that are secrets by their names: they stay, and the script gets values by `secrets:`."""
+"""Files that are secrets, by their names or by what they hold: they stay, and the script gets values by `secrets:`.
+
+Names are those under which well-known programs keep logins, whatever their case. Contents are looked
+at where a file is small: private keys, and tokens that their vendors made to be recognized. What
+looks like one and is none (a key of a test) travels after a line `# no secret: PATTERN` in
+`.sojournignore`.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import os
 import re
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from sojourn.agent.patterns import Patterns
 from sojourn.errors import SpecError
 
-_SECRET_NAMES = (
-    ".env*", ".netrc", "_netrc", ".git-credentials", ".pypirc", "id_rsa", "id_dsa", "id_ecdsa", "id_ed25519", "*.ppk",
-    "*.p12", "*.pfx", "kaggle.json", "application_default_credentials.json", "service-account*.json",
-)  # fmt: skip
-_SECRET_PATHS = ("*.aws/credentials", "*.docker/config.json", "*.dvc/config.local", "*.kube/config")
-_NO_SECRET = re.compile(r"\.env.*[._-](example|sample|template|tmpl|tpl|dist|defaults?)")
+ALLOW_FILE = ".sojournignore"
+ALLOW = "# no secret:"
+CONTENT_LIMIT = 256_000  # bytes; a larger file is data
+
+_NAMES = """
+.env .env.* .envrc *.env .netrc _netrc .git-credentials .pypirc
+id_rsa* id_dsa* id_ecdsa* id_ed25519* *.ppk *.p12 *.pfx *.jks *.keystore *.kdb *.kdbx
+kaggle.json application_default_credentials.json service?account*.json serviceaccount*.json client_secret*.json
+credentials.json credentials.db access_tokens.db credentials.csv rootkey.csv *accesskeys.csv
+.vault-token kubeconfig kubeconfig.y*ml .dockercfg .pgpass .my.cnf .mylogin.cnf .s3cfg .boto rclone.conf
+.databrickscfg .modal.toml secrets.toml secrets.y*ml secrets.json secrets.ini
+*.tfstate *.tfstate.backup *.tfvars *.tfvars.json .terraformrc terraform.rc credentials.tfrc.json
+.bash_history .zsh_history .sh_history .python_history .psql_history .mysql_history .sqlite_history .node_repl_history
+""".split()
+_PLACES = """
+.aws/config .aws/credentials .aws/sso/* .aws/cli/*
+.azure/* .kube/* .ssh/* .gnupg/* .oci/* .age/* .password-store/* .config/gcloud/* gcloud/legacy_credentials/*
+.docker/config.json .dvc/config.local .cargo/credentials .cargo/credentials.toml .config/gh/hosts.yml gh/hosts.yml
+.config/rclone/* .gem/credentials .composer/auth.json .config/hub .config/op/* .config/sops/*
+.huggingface/token huggingface/token huggingface/stored_tokens wandb/settings .lightning/credentials.json
+run/secrets/* etc/shadow etc/gshadow proc/*/environ
+""".split()
+_NONE = re.compile(
+    r".*[._-](?:example|sample|template|tmpl|tpl|dist|defaults?)(?:\.(?:json|ya?ml|toml|ini|csv|env))?|.*\.pub"
+    r"|known_hosts|authorized_keys|(?:example|sample|template)[._-].*"
+)
+# Of these a mention is no key: they are about them.
+_WORDS = frozenset(
+    ".py .pyi .md .rst .ipynb .js .mjs .ts .tsx .jsx .go .rs .c .h .cc .cpp .hpp .java .kt .rb .php .sh .html .css "
+    ".lua .pl .swift .scala .tf .adoc .tex .svg .diff .patch .po".split()
+)
+# Whatever it is called, this is data whose bytes say nothing; and a data set may hold a million of them.
+_DATA = frozenset(
+    ".png .jpg .jpeg .gif .webp .bmp .tif .tiff .npy .npz .pt .pth .bin .safetensors .ckpt .parquet .arrow .feather "
+    ".h5 .hdf5 .wav .mp3 .flac .ogg .mp4 .avi .mkv .zip .gz .xz .bz2 .zst .tar .7z .pkl .onnx .tfrecord .so .dll "
+    ".whl .pyc .ttf .woff .woff2 .pdf .tsv .tfevents".split()
+)
 
 
-def refuse_secret(path: str, file: Path, hint: str) -> None:
-    """Raise SpecError for a file that is a secret by its name, its place or its content."""
-    if is_secret(path, file):
-        raise SpecError(f"{path}: looks like a secret, and secrets do not travel in the bundle", hint=hint)
+class _Sign(NamedTuple):
+    """What a content is looked through for: `marker` first, since it is found a hundred times faster."""
+
+    what: str
+    marker: bytes
+    pattern: re.Pattern[bytes]
 
 
-def is_secret(path: str, file: Path) -> bool:
-    """Whether a file is a secret by its name, its place or its content."""
-    name = PurePosixPath(path).name
-    if any(fnmatch.fnmatch(name, pattern) for pattern in _SECRET_NAMES) and not _NO_SECRET.fullmatch(name):
-        return True
-    in_place = any(fnmatch.fnmatch("/" + path, "*/" + pattern.lstrip("*")) for pattern in _SECRET_PATHS)
-    return in_place or _is_private_key(file)
+def _token(what: str, marker: str, rest: str) -> _Sign:
+    return _Sign(what, marker.encode(), re.compile(rb"(?<![A-Za-z0-9_/+-])" + f"{marker}{rest}".encode()))
 
 
-def _is_private_key(file: Path) -> bool:
-    if file.suffix not in (".pem", ".key", "") or file.is_symlink() or not file.is_file():
+_SIGNS = (
+    _token("an AWS access key", "AKIA", "[0-9A-Z]{16}(?![0-9A-Za-z])"),
+    _token("an AWS access key", "ASIA", "[0-9A-Z]{16}(?![0-9A-Za-z])"),
+    _token("a Hugging Face token", "hf_", "[A-Za-z0-9]{30,}"),
+    _token("a key of OpenAI's, Anthropic's or their like", "sk-", "[A-Za-z0-9_-]{0,60}[A-Za-z0-9]{20,}"),
+    _token("a Stripe key", "sk_live_", "[A-Za-z0-9]{16,}"),
+    _token("a GitHub token", "ghp_", "[A-Za-z0-9]{30,}"),
+    _token("a GitHub token", "gho_", "[A-Za-z0-9]{30,}"),
+    _token("a GitHub token", "ghu_", "[A-Za-z0-9]{30,}"),
+    _token("a GitHub token", "ghs_", "[A-Za-z0-9]{30,}"),
+    _token("a GitHub token", "ghr_", "[A-Za-z0-9]{30,}"),
+    _token("a GitHub token", "github_pat_", "[A-Za-z0-9_]{22,}"),
+    _token("a GitLab token", "glpat-", "[A-Za-z0-9_-]{20,}"),
+    _token("a Slack token", "xox", "[abeoprs]-[A-Za-z0-9-]{10,}"),
+    _token("a Google API key", "AIza", "[A-Za-z0-9_-]{35}"),
+    _token("a Google client secret", "GOCSPX-", "[A-Za-z0-9_-]{20,}"),
+    _token("an npm token", "npm_", "[A-Za-z0-9]{36}"),
+    _token("a PyPI token", "pypi-", "[A-Za-z0-9_-]{50,}"),
+    _token("an NVIDIA key", "nvapi-", "[A-Za-z0-9_-]{40,}"),
+    _token("a Replicate token", "r8_", "[A-Za-z0-9]{30,}"),
+    _token("a DigitalOcean token", "dop_v1_", "[a-f0-9]{64}"),
+    _token("a Databricks token", "dapi", "[a-f0-9]{32}"),
+    _token("a Vault token", "hvs.", "[A-Za-z0-9_-]{24,}"),
+    _token("a SendGrid key", "SG.", r"[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}"),
+    _token("an age key", "AGE-SECRET-KEY-1", "[0-9A-Z]{20,}"),
+    _Sign(
+        "a secret key of AWS's",
+        b"secret_access_key",
+        re.compile(rb"secret_access_key[\"']?\s*[=:]\s*[\"']?[\w/+]{40}(?![\w/+])"),
+    ),
+    _Sign("a login of npm's", b"_authToken", re.compile(rb"_authToken\s*=\s*(?!\$)\S{8,}")),
+    _Sign("a key of Kubernetes'", b"client-key-data", re.compile(rb"client-key-data:\s*[A-Za-z0-9+/=]{20,}")),
+)
+_OF_JSON = (
+    _Sign("a service account's key", b"private_key", re.compile(rb'"private_key"\s*:\s*"[^"]', re.IGNORECASE)),
+    _Sign("a client's secret", b"client_secret", re.compile(rb'"client_secret"\s*:\s*"[^"]{8,}"', re.IGNORECASE)),
+    _Sign("a refresh token", b"refresh_token", re.compile(rb'"refresh_token"\s*:\s*"[^"]{8,}"', re.IGNORECASE)),
+)
+_PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", re.IGNORECASE)
+# After headers, line ends as they are or as strings have them: what a key itself begins with.
+_KEY = re.compile(
+    rb"(?:[\s\"'+,]|\\[nr]|[A-Za-z-]{4,20}: [^\n]{0,80}\n)*([A-Za-z0-9+/=]{24,})",
+)
+_PLACEHOLDER = re.compile(rb"example|xxxx|\*\*\*\*|placeholder|your[_-]|dummy|0{6}|\.\.\.\.|<[a-z_ -]+>", re.IGNORECASE)
+
+
+def refuse_secret(path: str, file: Path, hint: str, real: str | None = None) -> None:
+    """Raise SpecError for a file that is a secret by its name, its place or its content; `real` is where it lies."""
+    why = why_secret(path, file) or (why_secret(real.lstrip("/"), Path(real)) if real else None)
+    if why is None or _is_allowed(path, file):
+        return
+    other = f"; or, if it is none: echo '{ALLOW} /{path}' >> {ALLOW_FILE}"
+    where = f" ({real})" if real else ""
+    raise SpecError(f"{path}{where}: looks like a secret, {why}, and secrets do not travel", hint=hint + other)
+
+
+def is_secret(path: str, file: Path, contents: bool = True) -> bool:
+    """Whether a file is a secret by its name or place, or by its `contents`."""
+    why = why_secret(path, file) if contents else by_name(path)
+    return why is not None and not _is_allowed(path, file)
+
+
+def why_secret(path: str, file: Path) -> str | None:
+    """What makes it one, in words that follow "looks like a secret"; None where nothing does."""
+    return by_name(path) or (None if file.is_symlink() else _by_content(file))
+
+
+def by_name(path: str) -> str | None:
+    """The same, by its name and place alone."""
+    whole = "/" + path.lower()
+    name = PurePosixPath(whole).name
+    if _NONE.fullmatch(name):
+        return None
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in _NAMES):
+        return "by its name"
+    return "by its place" if any(fnmatch.fnmatchcase(whole, f"*/{pattern}") for pattern in _PLACES) else None
+
+
+def in_content(path: str, body: bytes) -> str | None:
+    """The same, by what it holds, and in which line."""
+    suffix = PurePosixPath(path.lower()).suffix
+    found = _private_key(body, told_of=suffix in _WORDS)
+    if found is None:
+        signs = _SIGNS if suffix in _WORDS else (*_SIGNS, *_OF_JSON)
+        found = next((hit for sign in signs if (hit := _sign(sign, body)) is not None), None)
+    if found is None:
+        return None
+    what, at = found
+    line = body[:at].count(b"\n") + 1
+    return f"as it holds {what} in line {line}"
+
+
+def _by_content(file: Path) -> str | None:
+    if file.suffix.lower() in _DATA:
+        return None
+    try:
+        with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
+            if os.fstat(opened.fileno()).st_size > CONTENT_LIMIT:
+                return None
+            body = opened.read(CONTENT_LIMIT)
+    except OSError:
+        return None  # a pipe, a folder, or one that is refused for itself
+    return None if b"\0" in body[:1000] else in_content(file.name, body)
+
+
+def _private_key(body: bytes, told_of: bool) -> tuple[str, int] | None:
+    """A private key; where a text may be `told_of` them, only one with its letters behind the marker."""
+    if b"PRIVATE KEY" not in body and b"private key" not in body.lower():
+        return None
+    for begin in _PEM.finditer(body):
+        key = _KEY.match(body, begin.end(), begin.end() + 2000)
+        shown = key[1] if key is not None else body[begin.end() : begin.end() + 60]
+        if (key is not None or not told_of) and not _PLACEHOLDER.search(shown):
+            return "a private key", begin.start()
+    return None
+
+
+def _sign(sign: _Sign, body: bytes) -> tuple[str, int] | None:
+    if sign.marker not in body:
+        return None
+    for hit in sign.pattern.finditer(body):
+        if not _PLACEHOLDER.search(hit[0]):
+            return sign.what, hit.start()
+    return None
+
+
+# --- what is none ---------------------------------------------------------------------------
+
+
+def _is_allowed(path: str, file: Path) -> bool:
+    root = str(file)[: -len(path) - 1] if str(file).endswith("/" + path) else str(file.parent)
+    list_file = Path(root, ALLOW_FILE)
+    try:
+        told = list_file.stat()
+    except OSError:
         return False
-    if not os.access(file, os.R_OK):
-        return False
-    with file.open("rb") as opened:
-        return b"PRIVATE KEY-----" in opened.read(64)
+    return _allowed(str(list_file), told.st_mtime_ns, told.st_size).match(path)
+
+
+@lru_cache(maxsize=8)
+def _allowed(file: str, _written: int, _size: int) -> Patterns:
+    try:
+        lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return Patterns(line.removeprefix(ALLOW).strip() for line in lines if line.startswith(ALLOW))

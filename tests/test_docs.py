@@ -83,7 +83,8 @@ def test_the_metrics_of_the_readme_find_what_its_script_prints(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/events.md", "docs/machines.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/events.md", "docs/machines.md", "docs/secrets.md"],
 )
 def test_links_between_pages_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
