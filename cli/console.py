@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 
-from sojourn import plan_text, remainder
+from sojourn import harmless, plan_text, remainder
 from sojourn.drawing import format_number, sparkline
 from sojourn.errors import SojournError
 from sojourn.ledger import Entry
@@ -31,11 +32,18 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         go_on_unread()
 
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Whatever is shown, and wherever it came from: its letters are no orders to the terminal."""
+        for segment in super().render(renderable, options):
+            text = segment.text if segment.control else harmless.inert(segment.text)
+            yield segment if text is segment.text else segment._replace(text=text)
 
+
+HINT = 60  # lines: the last ones of a log, and what to do about them
 SHOWN = 6  # metrics of a run
 
 out = _Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = _Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def show_plan(plan: Plan, full: bool = False) -> None:
@@ -49,15 +57,16 @@ def show_receipt(receipt: Receipt) -> None:
         gone = f"gone {format_clock(one.gone_at)}" if one.gone_at else "[red bold]NOT CONFIRMED GONE[/]"
         began = one.created_at or one.asked_at
         since = f"  {format_clock(began)}" if began else ""
-        who = f"  {escape(one.identity)}" if one.identity else ""
-        ended = f", ended by {one.ended_by}" if one.ended_by else ""
+        who = f"  {_line(one.identity)}" if one.identity else ""
+        ended = f", ended by {_line(one.ended_by)}" if one.ended_by else ""
         time = f"  {format_seconds(one.seconds)}" if one.seconds else ""
         cost = f", ${one.cost:.2f}" if one.seconds else ""
-        _row("  ", f"{one.kind}  {one.name}{who}{since}{time}{ended}, {gone}{cost}", 2)
+        _row("  ", f"{_line(one.kind)}  {_line(one.name)}{who}{since}{time}{ended}, {gone}{cost}", 2)
     if len(receipt.attempts) > 1:
         for at in receipt.attempts:
             what = f"{at.nodes} × {at.machine} {at.place} {at.market}, {at.seconds:.0f} s, ${at.cost:.2f}: {at.state}"
-            _row("  ", f"attempt {at.number}  {what}" + (f", {escape(at.message)}" if at.message else ""), 2)
+            why = f", {at.message}" if at.message else ""
+            _row("  ", f"attempt {at.number}  {_line(what + why)}", 2)
     if receipt.held_s:
         _row(
             "  ", f"held for {format_duration(receipt.held_s)} after the script had failed: ${receipt.held_cost:.2f}", 2
@@ -89,7 +98,7 @@ def show_outcome(report: Report) -> None:
     """How a run ended, its numbers, and where its results are."""
     _lines(
         [
-            ("run", f"{report.run}    {report.state}: {report.message}"),
+            ("run", harmless.line(f"{report.run}    {report.state}: {report.message}")),
             ("metrics", _metrics(report)),
             ("results", _places(report)),
             *remainder.lines(report.kept, report.left_behind),
@@ -107,7 +116,8 @@ def show_step(step: str, text: str, seconds: float, good: bool) -> None:
 def show_ledger(entries: Iterable[Entry]) -> None:
     """What was done, when and by whom."""
     for entry in entries:
-        out.print(f"  [dim]{format_clock(entry.at)}  {entry.kind:<9} term {entry.term}  {escape(entry.owner)}[/]")
+        what = f"{entry.kind:<9} term {entry.term}  {entry.owner}"
+        out.print(f"  [dim]{format_clock(entry.at)}  {_line(what, harmless.VALUE)}[/]")
 
 
 def _metrics(report: Report) -> str:
@@ -120,6 +130,7 @@ def _metrics(report: Report) -> str:
 
 
 def _metric(name: str, value: object, change: float | None) -> str:
+    name = harmless.line(name, harmless.NAME)
     return f"{name} {_number(value)} ({change:+.3g})" if change else f"{name} {_number(value)}"
 
 
@@ -130,21 +141,28 @@ def show_series(report: Report) -> None:
         values, width = series.values(), min(30, max(map(len, shown)))
         ends = f"{format_number(values[0])} → {format_number(values[-1])}"
         text = f"[cyan]{sparkline(values, 30)}[/]  {ends}  [dim]{counted(series.count, 'report')}[/]"
-        _row(f"  {escape(name):<{width}}  ", text, width + 4)
+        _row(f"  {_line(name, width):<{width}}  ", text, width + 4)
 
 
 def _places(report: Report) -> str:
     home = report.published
     text = f"{counted(report.files, 'file')}, {format_bytes(report.bytes)}"
     if home.placed:
-        text += f"; in place: {', '.join(home.placed[:4])}{' …' if len(home.placed) > 4 else ''}"
+        shown = ", ".join(harmless.line(path, harmless.VALUE) for path in home.placed[:4])
+        text += f"; in place: {shown}{' …' if len(home.placed) > 4 else ''}"
     if home.beside:
         text += f"; {len(home.beside)} in {home.directory}"
-    return f"{text}; {home.note}" if home.note else text
+    return harmless.line(f"{text}; {home.note}" if home.note else text)
 
 
 def _number(value: object) -> str:
-    return format_number(value) if isinstance(value, float) and math.isfinite(value) else str(value)
+    known = isinstance(value, float) and math.isfinite(value)
+    return format_number(value) if known else harmless.line(value, harmless.VALUE)  # type: ignore[arg-type]
+
+
+def _line(text: str, limit: int = harmless.LINE) -> str:
+    """Text from outside, between our own words and colours."""
+    return escape(harmless.line(text, limit))
 
 
 def _lines(lines: Iterable[tuple[str, str]]) -> None:
@@ -166,14 +184,14 @@ def _row(heading: str, text: str, width: int) -> None:
 
 def show_warning(text: str) -> None:
     """Something to know that is no error."""
-    err.print(f"[yellow]![/] {escape(text)}")
+    err.print(f"[yellow]![/] {escape(harmless.lines(text))}")
 
 
 def show_error(error: SojournError) -> None:
     """One sentence, and what to type next."""
-    err.print(f"[red bold]error:[/] {escape(error.message)}")
+    err.print(f"[red bold]error:[/] {escape(harmless.lines(error.message))}")
     if error.hint:
-        err.print(f"  {escape(error.hint)}")
+        err.print(f"  {escape(harmless.lines(error.hint, HINT))}")
 
 
 def show_runs(lines: Iterable[RunLine], now: float) -> None:
@@ -181,7 +199,7 @@ def show_runs(lines: Iterable[RunLine], now: float) -> None:
     lines = list(lines)
     for line in lines:
         if line.orphan:
-            out.print(f"[red bold]![/] [red]{line.run}  {escape(line.orphan)}; end them: {line.remedy}[/]")
+            out.print(f"[red bold]![/] [red]{line.run}  {_line(line.orphan)}; end them: {line.remedy}[/]")
     table = Table("run", "state", "project", "age", "receipt", "command", box=None, pad_edge=False)
     for line in lines:
         colour = {"succeeded": "green", "training": "cyan", "failed": "red", "lost": "red"}.get(line.state, "yellow")
@@ -189,10 +207,10 @@ def show_runs(lines: Iterable[RunLine], now: float) -> None:
         table.add_row(
             f"[red]{line.run}[/]" if line.orphan else line.run,
             f"[{colour}]{line.state}[/]",
-            line.project,
+            _line(line.project, harmless.NAME),
             _age(now - line.created_at),
             proof,
-            escape(line.command[:60]),
+            _line(line.command[:60]),
         )
     out.print(table)
 

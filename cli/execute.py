@@ -24,8 +24,10 @@ def execute(
 
     Example: sojourn exec last -- nvidia-smi
     """
+    from cli.raw import to_stream
     from cli.world import stores_for
     from sojourn import execute as remote
+    from sojourn.harmless import line
     from sojourn.planning import format_bytes
     from sojourn.runs import find_run
     from sojourn.waiting import SystemClock
@@ -33,14 +35,14 @@ def execute(
     mailbox = find_run(stores_for(run, store), run)
     done = remote.execute(mailbox, node, command, _seconds(timeout), SystemClock())
     for stream, body in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
-        stream.buffer.write(body)
+        to_stream(stream)(body)
         stream.flush()
     answer = done.answer
     for name, printed in (("standard output", answer.stdout_bytes), ("standard error", answer.stderr_bytes)):
         if printed > remote.OUTPUT_KEPT:
             typer.echo(f"sojourn: {name} was {format_bytes(printed)}, of which the first MB is shown", err=True)
     if answer.message:
-        typer.echo(f"sojourn: {answer.message}", err=True)
+        typer.echo(f"sojourn: {line(answer.message)}", err=True)
     raise typer.Exit(answer.exit_code or 0)
 
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from cli.console import out, show_step
 from cli.statusline import clock, status_line
 from sojourn.following import Status
+from sojourn.harmless import coloured
 
 LONGEST = 64 << 10  # of a line that has not ended yet; then it is shown in pieces
 
@@ -90,14 +91,14 @@ class LiveListener:
             line = Text.assemble(line, "  ", status_line(status, now - told, max(0, width - line.cell_len - 2)))
         line.truncate(width, overflow="ellipsis")
         bar = self._lines.get(0, "").strip("\r")
-        below = [_cut(Text.from_ansi(bar), width)] if bar.strip() else []
+        below = [_cut(Text.from_ansi(coloured(bar)), width)] if bar.strip() else []
         return [line, *below, *([Text(self._urgent, style="yellow")] if self._urgent else [])]
 
     def _print(self, *lines: str) -> None:
         """All of them at once: the bottom is drawn anew each time."""
         shown = [last for line in lines if (last := line.rstrip("\r").rpartition("\r")[2])]
         if shown:
-            out.print(Text.from_ansi("\n".join(shown)))
+            out.print(Text.from_ansi(coloured("\n".join(shown))))
 
 
 _showing: list[LiveListener] = []

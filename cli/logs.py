@@ -28,6 +28,7 @@ def logs(
 
     Example: sojourn logs last -f
     """
+    from cli.raw import to_stream
     from cli.world import open_stores
     from sojourn.lease import fold
     from sojourn.runs import check_node, entries_of, find_run
@@ -36,16 +37,16 @@ def logs(
     mailbox, clock = find_run(open_stores(store), run), SystemClock()
     check_node(mailbox, node)
     if diagnosis:
-        typer.echo(_diagnosis(mailbox, fold(entries_of(mailbox)).attempt, node))
+        to_stream(sys.stdout)(f"{_diagnosis(mailbox, fold(entries_of(mailbox)).attempt, node)}\n".encode())
         return
-    attempt, printed = 1, 0
+    attempt, printed, shown = 1, 0, to_stream(sys.stdout)
     while True:
         state = fold(entries_of(mailbox))
         ended = mailbox.exit(state.attempt, node) is not None or state.outcome is not None
         for segment in mailbox.log(attempt, node, start=printed):
-            sys.stdout.buffer.write(segment.body)
+            shown(segment.body)
             printed += 1
-        sys.stdout.buffer.flush()
+        sys.stdout.flush()
         if attempt < state.attempt:
             attempt, printed = attempt + 1, 0
         elif ended or not follow:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from cli.console import go_on_unread, out, show_step, show_warning
 from cli.statusline import clock, status_parts
 from sojourn.following import Status
+from sojourn.harmless import Coloured
 
 if TYPE_CHECKING:
     from sojourn.journey import Listener
@@ -54,6 +55,7 @@ class PlainListener:
     def __init__(self) -> None:
         self._at_line_start = True
         self._told_at = float("-inf")
+        self._logs: dict[int, Coloured] = {}
 
     def started(self, step: str, ago: float = 0.0) -> None:
         """Nothing: the line comes when the step has ended."""
@@ -85,9 +87,12 @@ class PlainListener:
             out.print(f"  [dim]train {clock(status.elapsed_s)}  {escape(said)}[/]")
 
     def script(self, node: int, data: bytes) -> None:
-        """The next bytes of a machine's log, as they are but for what is not UTF-8."""
+        """The next bytes of a machine's log, as they are but for what is not UTF-8, or what a terminal would obey."""
         self._at_line_start = data.endswith(b"\n")
-        self._write(data.decode("utf-8", errors="replace"))
+        if sys.stdout.isatty():
+            self._write(self._logs.setdefault(node, Coloured()).feed(data))
+        else:
+            self._write(data.decode("utf-8", errors="replace"))
 
     def _end_line(self) -> None:
         if not self._at_line_start:

@@ -18,6 +18,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
     """
     from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series, show_warning
     from cli.world import open_stores
+    from sojourn import harmless
     from sojourn.runs import entries_of, find_run, records_of, where_it_stands
 
     mailbox = find_run(open_stores(store), run)
@@ -38,7 +39,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         show_series(records.report)
     outcome = records.outcome
     if outcome is not None and outcome.tail and (records.report is None or outcome.state != "succeeded"):
-        out.print(outcome.tail, markup=False)
+        out.print(harmless.lines(outcome.tail), markup=False)
 
 
 def _plain(records: Any) -> dict[str, Any]:

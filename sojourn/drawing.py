@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from sojourn import harmless
 from sojourn.metrics import Point, Series, thinned
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -41,7 +42,7 @@ def chart(name: str, series: Series) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" '
         f'font-family="system-ui, sans-serif" font-size="12" fill="{_FAINT}">',
-        f'<text x="{_LEFT}" y="18" font-weight="600">{escape(name)}</text>',
+        f'<text x="{_LEFT}" y="18" font-weight="600">{escape(harmless.line(name, harmless.NAME))}</text>',
     ]
     if places:
         parts += _grid(places, across) + _curve(places)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from sojourn.decoding import decode, decode_object
 from sojourn.errors import UnreadableError
+from sojourn.harmless import cut
 from sojourn.names import is_place, is_run_id, run_folder, run_of
 from sojourn.parcels import Contents
 from sojourn.pieces import Pieces
@@ -25,6 +26,7 @@ from sojourn.storage import ExistsError, Store
 
 R = TypeVar("R", bound=Record)
 ROOTS = ("control", "orders", "machine")
+SENTENCE, TAIL = 4_000, 16_000  # characters; a machine's agent says less
 TOLD = ("order", "stop", "exec")  # what machines read of their run
 LISTED_ALONE = 20  # of more runs than these the objects are found in a list of the whole project
 
@@ -171,7 +173,10 @@ class Mailbox:
         if found is None:
             return None
         hello = None if seal else self._hello(attempt, node)
-        return found if found.is_sealed(seal or (hello.seal if hello else None)) else None
+        if not found.is_sealed(seal or (hello.seal if hello else None)):
+            return None
+        said = cut(found.message, SENTENCE) if found.message else None
+        return found.model_copy(update={"message": said, "tail": found.tail[-TAIL:]})
 
     def _hello(self, attempt: int, node: int) -> Hello | None:
         with suppress(UnreadableError):

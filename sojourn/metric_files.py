@@ -17,10 +17,14 @@ from typing import Any
 
 import yaml
 
+from sojourn.harmless import cut
+
 SIZE_LIMIT = 1_000_000
 DEPTH = 20
 VALUES = 20_000  # of one record; YAML's anchors make millions of a few lines
 LARGEST = 10**300  # a whole number beyond it is no float
+TEXT = 300  # characters of a value that is none; the file itself comes home whole
+NAME = 200  # of a name, with the names that it lies in
 GUESSED = 200  # values of a file that nobody called one of metrics; with more it is one of predictions
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?\s*", re.ASCII)
 _INTEGER = re.compile(r"\s*[-+]?\d{1,18}\s*", re.ASCII)
@@ -38,7 +42,7 @@ def read(name: str, body: bytes) -> dict[str, Any]:
                 if number > VALUES:
                     return {}
                 if path:
-                    values[path] = value
+                    values[cut(path, NAME)] = value
     except (ValueError, yaml.YAMLError, csv.Error, RecursionError):
         return {}
     return values
@@ -103,7 +107,8 @@ def _leaves(value: Any, prefix: str = "", depth: int = 0) -> Iterator[tuple[str,
         yield "", None  # a mapping counts too: there may be millions, with nothing in them
         if depth <= DEPTH:
             for key, inner in value.items():
-                yield from _leaves(inner, f"{prefix}.{_text(str(key))}" if prefix else _text(str(key)), depth + 1)
+                name = _text(str(key)[: NAME + 1])
+                yield from _leaves(inner, f"{prefix}.{name}" if prefix else name, depth + 1)
         return
     plain = _plain(value)
     if plain is not None and prefix:
@@ -120,7 +125,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, str):
         if _INTEGER.fullmatch(value):
             return int(value)
-        return float(value) if _NUMBER.fullmatch(value) else _text(value) or None
+        return float(value) if _NUMBER.fullmatch(value) else cut(_text(value), TEXT) or None
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # JSON knows no such number
     if isinstance(value, int) and abs(value) > LARGEST:

@@ -14,10 +14,12 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from sojourn.harmless import cut
 from sojourn.records import Record
 
 POINTS = 500  # kept of a series
 SERIES = 64  # kept of a run
+NAME = 200  # characters
 RATE_OVER_S = 30.0
 STEPS = "steps"  # the name of a pattern that finds how many steps there will be
 Source = Literal["log", "tensorboard", "file"]
@@ -84,7 +86,7 @@ class Metrics:
         if source == "log" and name == STEPS:
             self.steps = value
             return
-        key = (name, source)
+        key = (cut(name, NAME), source)
         if key not in self._samples:
             if len(self._samples) >= SERIES:
                 return

@@ -19,7 +19,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from sojourn import plan_text, remainder
+from sojourn import harmless, plan_text, remainder
 from sojourn.drawing import chart, format_number
 from sojourn.following import Status
 from sojourn.planning import Plan, format_bytes
@@ -70,7 +70,7 @@ def receipt_page(receipt: Receipt) -> str:
 def _resource(one: Resource) -> str:
     began = one.created_at or one.asked_at
     known = [
-        f"`{one.name}`",
+        _code(one.name),
         *([_plain(one.identity)] if one.identity else []),
         *([f"since {_clock(began)}"] if began else []),
         *([f"for {format_seconds(one.seconds)}"] if one.seconds else []),
@@ -92,7 +92,7 @@ def _list(rows: Iterable[tuple[str, str]]) -> str:
 
 def _plain(text: str) -> str:
     """The text with every sign that markdown would take for its own, in one line."""
-    return re.sub(r"([\\`*_<>\[\]#|~$])", r"\\\1", text).replace("\n", " ")
+    return harmless.markdown(text.replace("\n", " "))
 
 
 def _clock(at: float) -> str:
@@ -169,14 +169,14 @@ def _paths(paths: Sequence[str]) -> str:
 
 def _verbatim(text: str) -> str:
     """A fenced block that no line of the text ends."""
-    last = "\n".join(text.strip().splitlines()[-TAIL:])
+    last = harmless.lines(text.strip(), TAIL)
     fence = _fence(last, 3)
     return f"{fence}text\n{last}\n{fence}"
 
 
 def _code(text: str) -> str:
     """The text between backticks, in one line."""
-    line, fence = " ".join(text.splitlines()), _fence(text, 1)
+    line, fence = harmless.line(" ".join(text.splitlines())), _fence(text, 1)
     return f"{fence}{line}{fence}" if fence == "`" else f"{fence} {line} {fence}"
 
 
@@ -237,7 +237,11 @@ def how_far(status: Status) -> tuple[float, str]:
 
 def _in_words(status: Status) -> str:
     parts = [f"step {format_number(status.step)}"] if status.step is not None else [status.phase]
-    parts += [f"{name} {format_number(value)}" for name, value in status.values.items() if value is not None][:3]
+    parts += [
+        f"{harmless.markdown(name, harmless.NAME)} {format_number(value)}"
+        for name, value in status.values.items()
+        if value is not None
+    ][:3]
     parts += [f"{status.rate:.3g} steps/s"] if status.rate is not None else []
     return " · ".join([*parts, f"{format_duration(status.elapsed_s)} so far"])
 
@@ -265,8 +269,7 @@ def _rows(heading: list[str], rows: list[list[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    shown = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return shown.replace("\n", " ").replace("|", "\\|")
+    return harmless.cell(f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", " "))
 
 
 def _try(create: Callable[[], object]) -> None:

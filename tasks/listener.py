@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable
 
 from sojourn.following import Status
+from sojourn.harmless import line, plain
 from sojourn.journey import Listener
 from tasks.artifacts import Progress
 
@@ -37,19 +38,19 @@ class PrefectListener:
         """A step is done."""
         if step == "train":
             self._progress.ended(text, good)
-        self._logger.log(logging.INFO if good else logging.ERROR, "%s: %s (%.1f s)", step, text, seconds)
+        self._logger.log(logging.INFO if good else logging.ERROR, "%s: %s (%.1f s)", step, line(text), seconds)
         for other in self._others:
             other.finished(step, text, seconds, good)
 
     def note(self, text: str) -> None:
         """Something the user may like to know."""
-        self._logger.info("%s", text)
+        self._logger.info("%s", plain(text))
         for other in self._others:
             other.note(text)
 
     def warn(self, text: str) -> None:
         """Something the user should know."""
-        self._logger.warning("%s", text)
+        self._logger.warning("%s", plain(text))
         for other in self._others:
             other.warn(text)
 
@@ -67,4 +68,4 @@ class PrefectListener:
         lines = [line for line in data.splitlines() if line.strip()]
         if node == 0 and lines and now - self._spoke_at >= LINES_EVERY_S:
             self._spoke_at = now
-            self._logger.info("%s", lines[-1][:500].decode("utf-8", errors="replace"))
+            self._logger.info("%s", plain(lines[-1][:500].decode("utf-8", errors="replace")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from sojourn.errors import SojournError
+from sojourn.harmless import lines
 
 ENGINES = ("prefect.task_runs", "prefect.flow_runs")
 
@@ -18,7 +19,7 @@ class _Sentences(logging.Filter):
         """Let every record pass, that of an error of ours as its sentence and hint."""
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, SojournError):
-            record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
+            record.msg, record.args, record.exc_info, record.exc_text = lines(str(error)), (), None, None
         return True
 
 
