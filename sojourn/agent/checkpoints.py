@@ -17,10 +17,13 @@ from sojourn.agent.keep import Keeper
 from sojourn.agent.mailbox import Place, dump, is_restored
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.patterns import Patterns
+from sojourn.agent.processes import own_proc
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign
 
 PATIENCE_S = 30.0  # a file beside a checkpoint that is written for longer is a log or the like
+BUSY_S = 10.0  # who writes in place, again and again, is not waited for any longer
+LOOKS, SPREADS = 3, 8
 KEPT = 2  # of the complete ones; what is newer and not complete yet is kept besides
 
 
@@ -48,6 +51,12 @@ class Checkpoints:
         self._completed = 0
         self._matched: dict[str, bool] = {}
         self._written_since: dict[str, float] = {}
+        self._inodes: dict[str, int] = {}  # at the last look
+        self._busy_since: float | None = None
+        self._at_once = True  # whether files that are saved together were when last looked at
+        self._spreads: list[float] = []  # how far apart they were written, at the last looks
+        self.dated = True
+        self.writer_lives = True
         self.behind = False  # whether there is a newer one than was taken at the last look
         self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
 
@@ -124,9 +133,12 @@ class Checkpoints:
 
     def _whole(self, files: dict[str, Sign], untouched: set[str], quiet: float, now: float | None) -> list[Json] | None:
         """The checkpoint's lines; None while a file of it is being written, or was in the last seconds before `now`."""
-        restless = self._restless(files, quiet, now)
+        restless, bold = self._restless(files, quiet, now), False
+        self._busy_since = (self._busy_since or self._clock.monotonic()) if restless else None
         if restless and not self._can_do_without(restless, files):
-            return None
+            if not self._may_be_bold(files):
+                return None
+            restless, bold = set(), True
         if not restless:
             self._written_since = {}
         files = {path: sign for path, sign in files.items() if path not in restless}
@@ -134,12 +146,53 @@ class Checkpoints:
         entries = [self._keeper.entry(path, sign) for path, sign in sorted(files.items())]
         if not all(self._keeper.holds(path, sign) for path, sign in files.items()):
             return None
+        if bold and self._opened(files, self._being_written()):
+            return None
         # What an earlier attempt left and this one did not touch is part of it.
         return [entry for entry in entries if entry] + [e for e in self._resumed if e["path"] in untouched]
 
     def _restless(self, files: dict[str, Sign], quiet: float, now: float | None) -> set[str]:
-        now_ns, open_now = int((now or self._clock.now()) * 1e9), self._being_written()
-        return {path for path, sign in files.items() if now_ns - sign.mtime_ns < quiet * 1e9 or sign.inode in open_now}
+        """Those of which nobody can say yet that they are whole."""
+        now_ns = int((now or self._clock.now()) * 1e9)
+        young = {path for path, sign in files.items() if now_ns - sign.mtime_ns < quiet * 1e9}
+        opened = self._opened(files, self._being_written())
+        replaced = {path for path in young - opened if self._replaced(path, files[path])}
+        self._inodes = {path: sign.inode for path, sign in files.items()}
+        self._at_once = self._of_one_save([files[path] for path in young])
+        return (young - (replaced if self._at_once else set())) | opened
+
+    def _opened(self, files: dict[str, Sign], open_now: set[int]) -> set[str]:
+        return {path for path, sign in files.items() if sign.inode in open_now}
+
+    def _replaced(self, path: str, sign: Sign) -> bool:
+        """Whether a whole file took the place of another, by a rename: only then a young one is sure to be whole."""
+        if self.dated and self._keeper.renamed(path, sign):
+            return True
+        # Both within one tick of the clock show by the inode; who removes and writes anew has it open meanwhile.
+        another = path in self._inodes and self._inodes[path] != sign.inode
+        return self._is_watched() and another
+
+    def _of_one_save(self, young: list[Sign]) -> bool:
+        """Whether files that are saved again and again were written as close together as they ever are."""
+        if len(young) < 2:
+            return True
+        times = [sign.mtime_ns for sign in young]
+        spread = (max(times) - min(times)) / 1e9
+        self._spreads = [*self._spreads[-SPREADS:], spread]
+        return len(self._spreads) >= LOOKS and spread <= 1.5 * min(self._spreads) + 0.05
+
+    def _may_be_bold(self, files: dict[str, Sign]) -> bool:
+        """Whether what is never quiet is to be read at a moment when nobody has it open.
+
+        It counts when it is the same afterwards, and still nobody has.
+        """
+        busy = self._busy_since is not None and self._clock.monotonic() - self._busy_since > BUSY_S
+        closed = not self._opened(files, self._being_written())
+        return busy and self._is_watched() and closed and self._at_once
+
+    def _is_watched(self) -> bool:
+        """Whether whoever writes lives, and shows which files it has open."""
+        return self.writer_lives and self.dated and own_proc()
 
     def _can_do_without(self, restless: set[str], files: dict[str, Sign]) -> bool:
         """Whether what is being written has been for so long that it is a log in the same folder, and no part of it."""

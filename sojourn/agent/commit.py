@@ -32,7 +32,8 @@ OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 class Committer:
     """The outputs and checkpoints of one node, committed from time to time and at the end.
 
-    `being_written` tells the inodes that the script has open for writing.
+    `being_written` tells the inodes that the script has open for writing; `dated` says that the file system does
+    when a file got its name.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Committer:
         until: float,
         clock: Clock = HOST,
         being_written: Callable[[], set[int]] = being_written,
+        dated: bool = True,
         mask: Mask | None = None,
     ) -> None:
         self._veil = Veil(store, place, root, order.get("metrics", ()), mask or Mask())
@@ -58,6 +60,7 @@ class Committer:
         self._being_written = being_written
         self._outputs = Manifests(store, place, "out", clock)
         self._checkpoints = Checkpoints(store, place, order, self._keeper, being_written, clock)
+        self._checkpoints.dated = dated
         self._sorter = Sorter(order, homes, self._checkpoints)
         self._remains = Remains(store, place, order, root, self._keeper, clock, self._veil.mask)
         self._lock = threading.Lock()
@@ -96,6 +99,7 @@ class Committer:
         """
         self._take_over(until)
         self._torn_at = torn_at
+        self._checkpoints.writer_lives = False
         self._keeper.read_anew()
         patience = min(until, self._clock.monotonic() + self._patience_s)
         for pause in itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0)):

@@ -95,6 +95,14 @@ class Keeper:
         """Whether the file is in the store as it was in this state."""
         return path in self._known and self._known[path][0] == sign
 
+    def renamed(self, path: str, sign: Sign) -> bool:
+        """Whether the file got its name after its last byte, as whoever saves safely does: it is whole."""
+        try:
+            state = os.stat(os.path.join(self._root, path))
+        except OSError:
+            return False
+        return sign_of(state) == sign and state.st_ctime_ns > state.st_mtime_ns
+
     def text(self, path: str) -> str:
         """The beginning of a small text file; empty when it cannot be read."""
         try:
@@ -159,9 +167,10 @@ class Keeper:
             if sign_of(before) != sign:
                 return None
             digest, size = self._store.keep(self._place.blobs, file, self._in_time)
+            after = os.fstat(file.fileno())  # what was replaced meanwhile is whole as it was
         source = f"{self._place.blobs}/{digest}"
         self._stored.add(source)
-        after = os.stat(full)
+        os.stat(full)  # and what was removed is gone
         if sign_of(after) != sign or size != sign.size:
             return None
         mode = stat.S_IMODE(before.st_mode)

@@ -143,7 +143,9 @@ class SimulatedAgent(Agent):
         file = machine.tree / "outputs" / f"shard-{self._place.rank}.pt"
         script = Script(machine.process, machine.job, file)
         root, until = str(machine.tree), self._grace.latest()
-        committer = Committer(self._store, self._place, order, root, ["outputs"], until, clock, script.being_written)
+        committer = Committer(
+            self._store, self._place, order, root, ["outputs"], until, clock, script.being_written, dated=False
+        )
         self._interrupts.check()
         parts: Any = (script, Log(), committer, Scalars(), Execs(), Mask([]))
         work = Work(*parts, self._grace, self._store.patience_s, cast(Any, Outside()))
