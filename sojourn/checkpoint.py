@@ -21,7 +21,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName, is_run_id
 from sojourn.records import Checkpoint, FileEntry, Order
 from sojourn.spec import Launch
-from sojourn.storage import Store
+from sojourn.storage import MissingKeyError, Store
 
 LANES = 8
 _AFRESH = "start afresh: sojourn train, with the same words and without --from"
@@ -74,17 +74,34 @@ def bring(found: Checkpoint | None, mailbox: Mailbox) -> None:
     """
     check_stored(found, mailbox.store, mailbox.project)
     files = found.files if found and mailbox.place else ()
-    copies = {one.source: (old.source, old.size) for old, one in zip(files, brought(files, mailbox), strict=True)}
+    copies: dict[str, str] = {}
+    for old, one in zip(files, brought(files, mailbox), strict=True):
+        copies[one.source] = old.source
+        if one.shown and old.shown:
+            copies[one.shown] = old.shown
+
+    def copy(key: str) -> None:
+        try:
+            mailbox.store.copy(copies[key], key)
+        except MissingKeyError:
+            raise SpecError(f"{copies[key]} is no longer in the store, a moment later", hint=_AFRESH) from None
+
     with ThreadPoolExecutor(LANES) as pool:
-        list(pool.map(lambda key: mailbox.store.copy(*copies[key], key), copies))
+        list(pool.map(copy, copies))
 
 
 def brought(files: Iterable[FileEntry], mailbox: Mailbox) -> tuple[FileEntry, ...]:
     """The files where `bring` puts them; of a run that an earlier version planned they stay where they are."""
     if not mailbox.place:
         return tuple(files)
-    keys = ((one, mailbox.restored_key(PurePosixPath(one.source).name)) for one in files)
-    return tuple(one.model_copy(update={"source": key}) for one, key in keys)
+
+    def key(source: str, kind: str = "") -> str:
+        return mailbox.restored_key(kind + PurePosixPath(source).name.removeprefix(kind))
+
+    return tuple(
+        one.model_copy(update={"source": key(one.source), "shown": one.shown and key(one.shown, "shown-")})
+        for one in files
+    )
 
 
 def check_stored(found: Checkpoint | None, store: Store, project: str) -> None:
@@ -93,8 +110,11 @@ def check_stored(found: Checkpoint | None, store: Store, project: str) -> None:
     A machine wrote down where. One that names anything else would have another machine read what neither may.
     """
     own = re.escape(project)
-    kept = re.compile(rf"(machine/{own}/[0-9a-z-]+/\d+/\d+/blob|orders/{own}/[0-9a-z-]+/restored)/[0-9a-z][^/]*")
-    others = [entry.source for entry in found.files if not kept.fullmatch(entry.source)] if found else []
+    kept = re.compile(
+        rf"(machine/{own}/[0-9a-z-]+/\d+/\d+/(blob|shown)|orders/{own}/[0-9a-z-]+/restored)/[0-9a-z][^/]*"
+    )
+    named = [key for entry in found.files for key in (entry.source, entry.shown) if key] if found else []
+    others = [key for key in named if not kept.fullmatch(key)]
     if found and others:
         raise SpecError(
             f"checkpoint {found.sequence} of {found.run} names {others[0]!r}, where no machine keeps a file",

@@ -94,16 +94,17 @@ def collect(
 def _no_places(files: dict[str, FileEntry], mailbox: Mailbox) -> dict[str, tuple[str, FileEntry]]:
     """Take out what may be nowhere below a directory of ours, each with the reason."""
     heads = places.heads(files)
+    # What machines of the project wrote, or what was restored for this run: nothing else of the store is a result.
+    below = (f"machine/{mailbox.project}/", f"{mailbox.orders}/restored/")
     why = {
-        path: places.REPOSITORY if path in heads else places.unfit(path) or _unsound(entry, mailbox)
+        path: places.REPOSITORY if path in heads else places.unfit(path) or _unsound(entry, below)
         for path, entry in files.items()
     }
     return {path: (reason, files.pop(path)) for path, reason in why.items() if reason}
 
 
-def _unsound(entry: FileEntry, mailbox: Mailbox) -> str | None:
-    """A machine's results are what machines of its project wrote, and nothing else of the store."""
-    below = f"machine/{mailbox.project}/"
+def _unsound(entry: FileEntry, below: tuple[str, ...]) -> str | None:
+    """Why a line of a manifest is none: a machine may say what it likes."""
     ours = entry.source.startswith(below)
     told = entry.shown is None or (entry.shown.startswith(below) and not places.unfit(entry.shown))
     sound = entry.size >= 0 and (entry.offset or 0) >= 0

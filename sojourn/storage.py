@@ -128,14 +128,13 @@ class Store:
         tries = itertools.count()
         self._ask(f"write {key}", lambda: self._create(key, body, again=next(tries) > 0))
 
-    def copy(self, source: str, size: int, key: str) -> None:
-        """Have the object `source`, of this size, under another key too, without its bytes passing through here.
+    def copy(self, source: str, key: str) -> None:
+        """Have the object `source` under another key too, without its bytes passing through here.
 
-        One that is there in this size stays. Raises MissingKeyError.
+        One that is there stays. Raises MissingKeyError.
         """
         _check_key(key)
-        there = self.written(key)
-        if there is not None and there[1] == size:
+        if self.exists(key):
             return
         try:
             if self._bucket is not None:

@@ -241,11 +241,16 @@ def test_a_checkpoint_is_brought_to_where_the_run_that_goes_on_may_read_it_and_s
     run.complete(1, 0, 1)
     found, box = resume(run), goes_on(run)
     assert isinstance(found, Checkpoint)
-    for number, entry in enumerate(found.files):
-        run.mailbox.store.put(entry.source, str(number).encode())
+    shown = f"{run.mailbox.machine}/1/0/shown/{64 * 'a'}"
+    for number, key in enumerate((*(entry.source for entry in found.files), shown)):
+        run.mailbox.store.put(key, str(number).encode())
+    found = found.model_copy(update={"files": (found.files[0].model_copy(update={"shown": shown}), found.files[1])})
     for _ in range(2):
         checkpoint.bring(found, box)
     there = checkpoint.brought(found.files, box)
+    assert there[0].shown and box.store.get(there[0].shown) == b"2" and there[1].shown is None
+    again = checkpoint.brought(there, box)
+    assert again == there, "what was brought is brought on under the same names"
     assert all(one.source.startswith(f"{box.orders}/restored/") for one in there)
     assert [box.store.get(one.source) for one in there] == [b"0", b"1"]
     assert [box.store.get(one.source) for one in found.files] == [b"0", b"1"]

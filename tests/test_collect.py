@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from sojourn.collect import AGAIN, HALF, LOST, collect
+from sojourn.collect import AGAIN, HALF, LOST, STRANGE, collect
 from sojourn.command import Command
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
@@ -95,6 +96,17 @@ def test_what_a_node_wrote_itself_counts_before_what_rank_0_only_carries_on(run:
     run.commit(1, 0, "a.pt", carried={"shard.pt": elsewhere + "shard", "old.pt": elsewhere + "old"})
     run.commit(1, 1, "shard.pt", carried={"gone.pt": elsewhere + "gone", "old.pt": elsewhere + "old"})
     assert run.found(1, 2) == {"a.pt": "1/0", "shard.pt": "1/1", "old.pt": "0/9"}
+
+
+def test_what_was_restored_from_another_run_and_nobody_touched_comes_home_and_no_other_order_s_does(run: Run) -> None:
+    plan = json.dumps({"run": RUN, "place": "0123456789abcdef" * 2}).encode()
+    run.mailbox.store.put(f"{run.mailbox.control}/plan.json", plan)
+    other = f"orders/digits/{'f' * 32}-{RUN}/restored/x"
+    own = f"{run.mailbox.orders}/restored/x"
+    run.commit(1, 0, "a.pt", carried={"old.pt": own, "stolen.pt": other, "order.pt": f"{run.mailbox.orders}/stop.json"})
+    found = collect(run.mailbox, 1, 1)
+    assert {entry.path: entry.source for entry in found.files if entry.path != "a.pt"} == {"old.pt": own}
+    assert [(one.reason, set(one.paths)) for one in found.account] == [(STRANGE, {"stolen.pt", "order.pt"})]
 
 
 def test_what_is_kept_is_told_of_each_node_and_is_no_result(run: Run) -> None:
