@@ -44,6 +44,9 @@ def deploy(
     from cli.server import connected, find_server
 
     check_modules("deployments")
+    from tasks.checkout import check_login
+
+    check_login(source)
     server = find_server()
     if server.word:
         show_warning(server.word)
@@ -56,6 +59,8 @@ def deploy(
 
     values = {"SOJOURN_SOURCE": _absolute(source), "SOJOURN_POOL": pool}
     timetable = read_timetable(file or OURS, values, tuple(names or ()))
+    for timed in timetable:
+        check_login(str(timed.wanted["parameters"].get("project", "")))
     with connected(server), get_client(sync_client=True) as client:
         certain = _tell(list(doubts(timetable, data_home())))
         changes = list(differences(client, timetable))
@@ -125,4 +130,6 @@ def _text(value: object) -> str:
         return "  ".join(f"{key}={one}" for key, one in value.items())
     if isinstance(value, list):
         return ", ".join(_text(one) for one in value)
-    return str(value)
+    from tasks.checkout import without_login
+
+    return without_login(str(value))

@@ -63,7 +63,7 @@ def _refused(name: str, here: Project, parameters: Mapping[str, Any], run: str, 
         yield Doubt(name, error, certain=True)
         return
     try:
-        _plan(_completed(launch, parameters.get("provider")), here, run, home)
+        _plan(_completed(launch, parameters.get("provider")), here, run, home, str(parameters.get("project", ".")))
     except SojournError as error:
         yield Doubt(name, error, certain=False)
 
@@ -72,7 +72,9 @@ def _completed(launch: Launch, provider: object) -> Launch:
     return load_provider(provider).complete(launch) if isinstance(provider, str) else launch
 
 
-def _plan(launch: Launch, here: Project, run: str, home: Path) -> None:
+def _plan(launch: Launch, here: Project, run: str, home: Path, source: str) -> None:
     rented_from = open_provider(launch.where, home, launch.regions or None)
     store = Store(store_for(launch, rented_from, here, home)).url
-    make_plan(launch, here, rented_from, run=run, store=store, home=home, now=time.time())
+    make_plan(
+        launch, here, rented_from, run=run, store=store, home=home, now=time.time(), from_git=source.startswith(GIT)
+    )

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from sojourn import bundle, checkpoint, command, contents, environment, shell_variables
 from sojourn.budget import Budget
+from sojourn.ceilings import ceilings
 from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
@@ -184,8 +185,14 @@ def make_plan(
     now: float,
     surroundings: Mapping[str, str] = os.environ,
     accept_size: bool = False,
+    from_git: bool = False,
 ) -> Plan:
-    """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now."""
+    """Decide the run. Creates nothing; raises SpecError for whatever could fail later and can be seen now.
+
+    `from_git` says that the project is a clone which the run's own flow has made.
+    """
+    limits = ceilings(surroundings, from_git)
+    launch = limits.hold(launch)
     name = launch.project_name or project_name(project.root.name)
     kept = Store(store)
     resume = checkpoint.to_resume(launch, kept, name, now)
@@ -207,7 +214,7 @@ def make_plan(
             "until": now + launch.deadline + launch.grace,
         }
     )
-    found = provider.offers(need)
+    found = limits.within(provider.offers(need))
     _check_ranks(work.command, found.fitting)
     python = (
         environment.resolve(

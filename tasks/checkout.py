@@ -17,7 +17,8 @@ from sojourn.project import Project
 from sojourn.runs import checkouts, provide_home
 
 GIT = "git:"
-_LOGIN = re.compile(r"//[^/@]+@")
+_LOGIN = re.compile(r"(?<=http:)//[^/@\s]+@|(?<=https:)//[^/@\s]+@|//[^/@\s:]*:[^/@\s]*@")
+TOKEN_LENGTH = 16  # a user's name is shorter
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -27,6 +28,25 @@ def find_project(project: str, run: str, home: Path) -> Project:
         return Project.at(Path(project))
     url, ref = split_ref(project.removeprefix(GIT))
     return Project.at(_clone(url, ref, checkouts(home) / run, home))
+
+
+def check_login(project: str) -> None:
+    """Raise SpecError for an address with a password in it: a deployment keeps its text for all who see it."""
+    place = urlsplit(project.removeprefix(GIT)) if project.startswith(GIT) else None
+    if place is None or not place.netloc.rpartition("@")[0]:
+        return
+    user, colon, _ = place.netloc.rpartition("@")[0].partition(":")
+    if colon or (place.scheme in ("http", "https") and len(user) >= TOKEN_LENGTH):
+        raise SpecError(
+            f"project: {without_login(project)!r} was given with a login, which all who see the deployment would read",
+            hint="leave it out, and let git on the worker's host know it: git config --global credential.helper store, "
+            "or an address like ssh://git@HOST/PATH",
+        )
+
+
+def without_login(text: str) -> str:
+    """The text, addresses in it without user and password."""
+    return _LOGIN.sub("//", text)
 
 
 def split_ref(text: str) -> tuple[str, str | None]:
@@ -50,7 +70,7 @@ def _clone(url: str, ref: str | None, folder: Path, home: Path) -> Path:
     try:
         asyncio.run(repository.pull_code())
     except (RuntimeError, ValueError, OSError) as error:  # OSError: git itself is not there
-        shown = _LOGIN.sub("//", url)  # no user, no token
+        shown = without_login(url)
         raise SpecError(
             f"project: {shown!r} cannot be cloned: {first_line(error)}",
             hint=f"try it on the worker's host: git ls-remote {shown} {ref or ''}".rstrip(),

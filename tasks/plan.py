@@ -24,7 +24,7 @@ from sojourn.runs import data_home, known_store, store_for
 from sojourn.spec import Launch, read_launch
 from sojourn.storage import Store
 from tasks import artifacts
-from tasks.checkout import find_project
+from tasks.checkout import GIT, find_project
 from tasks.listener import PrefectListener
 from tasks.session import current
 from tasks.step import step
@@ -78,6 +78,7 @@ def _make(launch: Launch, project: str, provider: ProviderBlock | None, run: str
         store=Store(store_for(asked, rented_from, here, home)).url,
         home=home,
         now=time.time(),
+        from_git=project.startswith(GIT),
     )
 
 
