@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cli_world import World
 
+from sojourn.closed_runs import mark_open
 from sojourn.ledger import Ledger
 from sojourn.planning import Plan
 from sojourn.waiting import SystemClock
@@ -78,6 +79,7 @@ def test_processes_of_another_host_are_for_that_host_to_judge(world: World) -> N
     plan = mailbox.read("plan", Plan)
     assert plan is not None
     mailbox.store.delete(f"{mailbox.control}/report.json")  # as if nobody had come to write it
+    mark_open(mailbox.store, mailbox.project, mailbox.run)
     mailbox.write("plan", plan.model_copy(update={"host": "elsewhere", "deadline_at": plan.created_at - 3600}))
     (finding,) = reap(world)
     assert finding["action"] == "left" and "elsewhere's, reap there" in finding["reason"]
