@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,13 +31,36 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e"), str(ROOT)]
 
 from cli_world import SOJOURN, World  # noqa: E402
-from many_runs import Copies  # noqa: E402
-from s3_of_files import FilesAsS3, files_as_s3  # noqa: E402
+from many_runs import Copies, a_run  # noqa: E402
+from s3_of_files import BUCKET, PAGE, FilesAsS3, files_as_s3  # noqa: E402
+
+from cli.progress import SilentListener  # noqa: E402
+from sojourn.agent.packs import Packs  # noqa: E402
+from sojourn.agent.store import FileStore  # noqa: E402
+from sojourn.errors import SpecError  # noqa: E402
+from sojourn.following import Follower  # noqa: E402
+from sojourn.lease import State  # noqa: E402
+from sojourn.ledger import Entry  # noqa: E402
+from sojourn.mailbox import Mailbox  # noqa: E402
+from sojourn.names import LeaseName  # noqa: E402
+from sojourn.planning import Plan  # noqa: E402
+from sojourn.reap import reap  # noqa: E402
+from sojourn.records import Lease, Machine  # noqa: E402
+from sojourn.storage import Store  # noqa: E402
+from sojourn.waiting import SystemClock  # noqa: E402
 
 BEGIN, END = "<!-- figures: benchmarks/scale.py -->", "<!-- end of figures: benchmarks/scale.py -->"
 LIMIT_S = 900.0
 TRIES = 2
 SERIES = 4
+LOG_ROWS = ("logs, running", "attach, running", "logs, over", "attach, over")
+WRITES = """
+import os
+os.makedirs("many")
+for number in range({count}):
+    with open(f"many/{{number:05d}}.txt", "w") as file:
+        file.write(str(number).ljust(1000, "."))
+"""
 VERBS = {
     "runs": ("runs",),
     "show last": ("show", "last"),
@@ -113,6 +138,140 @@ def runs(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
     return found
 
 
+def pieces(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
+    """A log of so many pieces, as an agent writes them: while its script runs, and after its end."""
+    template = _one_run(folder / "template")
+    found: dict[str, Any] = {}
+    for count in counts:
+        store = folder / f"store-{count}"
+        shutil.copytree(template, store)
+        node = f"{a_run(Store(store.as_uri())).machine}/1/0"
+        for name in ("log", "packed"):
+            shutil.rmtree(store / node / name, ignore_errors=True)
+        agents = FileStore(store.as_uri())
+        packs = Packs(agents, f"{node}/packed/log")
+        for number in range(count):
+            line = f"step {number}: loss {1 / (1 + number):.6f}, 18.4 steps/s, and what else two seconds bring"
+            body = f"{line:<200}\n".encode()
+            agents.create(f"{node}/log/{number:08d}", body)
+            packs.add(number, body)
+        with files_as_s3(store, delay_s) as files:
+            bench = Bench(folder / f"user-{count}", files)
+            found[str(count)] = {"logs, running": bench.best("logs", "last"), "attach, running": _followed(files)}
+            packs.close()
+            files.look()
+            found[str(count)] |= {"logs, over": bench.best("logs", "last"), "attach, over": _followed(files)}
+        shutil.rmtree(store)
+    return found
+
+
+def _followed(files: FilesAsS3) -> dict[str, float]:
+    """What whoever attaches reads of the log before its time, by `Follower`, in this process."""
+    with _environment(files):
+        mailbox = a_run(Store(files.url))
+        plan = mailbox.read("plan", Plan)
+        assert plan is not None
+        asked = plan.launch.model_copy(update={"metrics": {"loss": r"loss ([0-9.]+)"}})
+        follower = Follower(plan.model_copy(update={"launch": asked}), mailbox, SilentListener(), SystemClock())
+        files.reset()
+        begun = time.perf_counter()
+        follower.look(State(attempt=1, ordered_at=1.0))
+        seconds = time.perf_counter() - begun
+        asked_for = sum("/log" in about for _, about in files.calls)
+    return {"seconds": round(seconds, 2), "requests": asked_for, "memory_mb": 0}
+
+
+def outputs(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
+    """A run that writes so many files of 1 KB: all of it, and then all of them fetched once more."""
+    found: dict[str, Any] = {}
+    for count in counts:
+        store = folder / f"store-{count}"
+        store.mkdir()
+        with files_as_s3(store, delay_s) as files:
+            bench = Bench(folder / f"user-{count}", files)
+            bench.world.script(WRITES.format(count=count))
+            train = bench.once("train", "--no-prefect", "-q", "--", "python", "train.py")
+            report = json.loads(_said(bench, "show", "last", "--json"))["report"]
+            home = report["phases"]["collect"] + report["phases"]["publish"]
+            there = len(list((bench.world.project / "many").iterdir()))
+            pull = bench.once("pull", "last", "--to", str(folder / f"pulled-{count}"))
+            found[str(count)] = {
+                "train": {**train, "home": there, "home_s": round(home, 2), "script_s": round(report["script_s"], 2)},
+                "pull": pull,
+            }
+    return found
+
+
+def machines(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
+    """A sweep over so many leases of one machine each, a tenth of them given back; ledgers in that bucket."""
+    found: dict[str, Any] = {}
+    for count in counts:
+        store = folder / f"store-{count}"
+        cloud = Cloud(Store(store.as_uri()), f"s3://{BUCKET}", count)
+        with files_as_s3(store, delay_s) as files, _environment(files):
+            begun = time.perf_counter()
+            place: Any = cloud
+            said = Counter(one.action for one in reap([Store(files.url)], [place], _none, dry_run=False))
+            found[str(count)] = {
+                "sweep": {"seconds": round(time.perf_counter() - begun, 2), "requests": files.requests, "memory_mb": 0},
+                "ended": said["ended"],
+                "left": said["left"],
+                "lists": cloud.lists,
+            }
+    return found
+
+
+class Cloud:
+    """An account with so many machines, each on a lease of its own, whose lists come by pages of a thousand."""
+
+    name = "cloud"
+
+    def __init__(self, books: Store, url: str, count: int) -> None:
+        self.lists = 0
+        now = time.time()
+        self._leases: dict[str, Lease] = {}
+        for number in range(count):
+            run = f"calm-heron-{number:04x}"
+            name = str(LeaseName(run, 1))
+            intent = {"attempt": 1, "offer": 0, "name": name, "request": {}}
+            lines: list[tuple[Any, dict[str, Any]]] = [("opened", {}), ("intent", intent), ("created", {"name": name})]
+            lines.append(("release", {"name": name}) if number % 10 == 0 else ("ordered", {}))
+            mailbox = Mailbox(books, "many", run)
+            for sequence, (kind, body) in enumerate(lines):
+                entry = Entry(sequence=sequence, term=1, owner="gone:1", at=now - 900, kind=kind, body=body)
+                mailbox.write_ledger(sequence, entry.to_bytes())
+            machine = Machine(name=f"{name}-n0", state="running", created_at=now - 900)
+            self._leases[name] = Lease(
+                name=name, project="many", run=run, attempt=1, deadline_at=now + 9000, machines=(machine,), store=url
+            )
+
+    def leases(self) -> list[Lease]:
+        self.lists += -(-len(self._leases) // PAGE)
+        return list(self._leases.values())
+
+    def lookalikes(self) -> list[Any]:
+        return []
+
+    def release(self, name: str) -> bool:
+        self._leases.pop(name, None)
+        return True
+
+
+def _none(*_: object) -> Any:
+    raise SpecError("no run of these has a plan")
+
+
+@contextmanager
+def _environment(files: FilesAsS3) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(files.environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def _one_run(folder: Path) -> Path:
     world = World(folder)
     world.script("import json; json.dump({'loss': 0.5}, open('metrics.json', 'w'))")
@@ -128,6 +287,9 @@ def _said(bench: Bench, *words: str) -> str:
 
 PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
     "runs": lambda asked, folder: runs(asked.runs, asked.delay / 1000, folder),
+    "log": lambda asked, folder: pieces(asked.pieces, asked.delay / 1000, folder),
+    "outputs": lambda asked, folder: outputs(asked.outputs, asked.delay / 1000, folder),
+    "machines": lambda asked, folder: machines(asked.machines, asked.delay / 1000, folder),
 }
 
 
@@ -135,6 +297,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=PARTS, action="append", help="this part alone")
     parser.add_argument("--runs", type=int, nargs="+", default=[10, 1000, 5000])
+    parser.add_argument("--pieces", type=int, nargs="+", default=[430, 43000], help="of a log; a day has 43,000")
+    parser.add_argument("--outputs", type=int, nargs="+", default=[100, 10000])
+    parser.add_argument("--machines", type=int, nargs="+", default=[100, 10000])
     parser.add_argument("--delay", type=float, default=30.0, help="milliseconds that each request takes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the figures into this page")
@@ -165,10 +330,41 @@ def _runs_table(found: dict[str, Any]) -> str:
 
 
 def _cell(one: dict[str, float]) -> str:
-    return f"{one['seconds']:.1f} s, {one['requests']:,.0f} requests, {one['memory_mb']:.0f} MB"
+    memory = f", {one['memory_mb']:.0f} MB" if one["memory_mb"] else ""
+    return f"{one['seconds']:.1f} s, {one['requests']:,.0f} requests{memory}"
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"runs": _runs_table}
+def _table(title: str, rows: dict[str, str]) -> Callable[[dict[str, Any]], str]:
+    """A column for each count."""
+
+    def made(found: dict[str, Any]) -> str:
+        counts = " | ".join(f"{int(count):,}" for count in found)
+        lines = [f"| {title} | {counts} |", "|---" * (len(found) + 1) + "|"]
+        for row, text in rows.items():
+            lines.append(f"| {text} | " + " | ".join(_cell(one[row]) for one in found.values()) + " |")
+        return "\n".join(lines)
+
+    return made
+
+
+def _outputs_table(found: dict[str, Any]) -> str:
+    text = _table("files of 1 KB", {"train": "`train`, all of it", "pull": "`pull --to`"})(found)
+    homes = "; ".join(f"of {int(count):,} in {one['train']['home_s']:.1f} s" for count, one in found.items())
+    return f"{text}\n\nVerified, in the store and at their places after the script's end: {homes}."
+
+
+def _machines_table(found: dict[str, Any]) -> str:
+    text = _table("machines", {"sweep": "`reap`"})(found)
+    lists = "; ".join(f"{one['lists']} for {int(count):,}" for count, one in found.items())
+    return f"{text}\n\nPages of machines that the cloud was asked for: {lists}."
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "runs": _runs_table,
+    "log": _table("pieces of a log", {name: f"`{name.replace(',', '`,')}" for name in LOG_ROWS}),
+    "outputs": _outputs_table,
+    "machines": _machines_table,
+}
 
 
 def write(page: Path, figures: dict[str, Any], delay: float) -> None:

@@ -32,6 +32,10 @@ class Contents:
         self._ahead: dict[str, bytes | Exception] = {}
         self._expected: set[str] = set()
 
+    def __reduce__(self) -> tuple[type[Contents], tuple[Store]]:
+        """What was read does not travel to another process with the store."""
+        return Contents, (self._store,)
+
     def expect(self, entries: Iterable[FileEntry]) -> None:
         """These will be asked for in this order, perhaps not all of them."""
         small = {one.source: one.size for one in entries if one.offset is None and one.size <= AHEAD_SIZE}

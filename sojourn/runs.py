@@ -250,12 +250,17 @@ def survey(store: Store, project: str) -> Survey:
 
 
 def unsettled(store: Store, project: str, note: bool) -> list[Mailbox]:
-    """The runs of a project that nobody has closed; with `note`, closed ones that no page told of are written down."""
+    """The runs of a project that have a plan and that nobody has closed.
+
+    With `note`, closed ones that no page told of are written down.
+    """
     found = survey(store, project)
     looked = _each(store, summary_of, found.others)
     if note:
         ClosedRuns(store, project).add([one for one in looked if one is not None])
-    return [mailbox for mailbox, one in zip(found.others, looked, strict=True) if one is None]
+    rest = [mailbox for mailbox, one in zip(found.others, looked, strict=True) if one is None]
+    planned = _each(store, lambda mailbox: store.exists(f"{mailbox.control}/plan.json"), rest)
+    return [mailbox for mailbox, is_there in zip(rest, planned, strict=True) if is_there]
 
 
 def summary_of(mailbox: Mailbox) -> Summary | None:

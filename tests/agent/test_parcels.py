@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,6 +132,14 @@ class Most:
                 now -= 1
 
         files.counted = count  # type: ignore[method-assign]
+
+
+def test_what_reads_them_travels_to_another_process(machine: Machine, tmp_path: Path) -> None:
+    """DVC is loaded in one of its own, which is given the mailbox."""
+    machine.write(20)
+    machine.commit()
+    machine.box = pickle.loads(pickle.dumps(machine.box))
+    assert machine.home(tmp_path / "home") == machine.there()
 
 
 def test_a_few_small_files_go_alone(machine: Machine) -> None:
