@@ -23,7 +23,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -265,6 +265,7 @@ def _start(address: Address, home: Path) -> Address:
         if there is not None:
             return there
         login = _provide_login()
+        _close_database()
         pid = _spawn(address, login, log_file())
         process = processes.process(pid)
         if process is not None:
@@ -322,9 +323,18 @@ def _spawn(address: Address, login: str, log: Path) -> int:
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        umask=0o077,
         check=True,
     )
     return int(started.stdout)
+
+
+def _close_database() -> None:
+    """What an earlier server has made, under a wider umask, holds parameters and log lines of every run."""
+    for file in Path(_settings().home).expanduser().glob("prefect.db*"):
+        with suppress(OSError):
+            if stat.S_ISREG(file.lstat().st_mode) and file.lstat().st_uid == os.geteuid():
+                file.chmod(0o600)
 
 
 def _defaults(address: Address) -> dict[str, str]:

@@ -26,7 +26,7 @@ from sojourn.providers import Provider
 from sojourn.records import Boot, Capability, Checkpoint, Command, Offer, Record
 from sojourn.spec import Launch
 from sojourn.storage import Store
-from sojourn.surroundings import kept_variables, not_hidden
+from sojourn.surroundings import check_written, kept_variables, not_hidden
 from sojourn.travelling import does_not_travel
 
 METRICS_FILE = "metrics.json"
@@ -204,6 +204,7 @@ def make_plan(
         _stage_work(launch, project, capability.shares_host, shell) if launch.stage else _command_work(launch, project)
     )
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
+    check_written(launch, (*work.command.argv, *(work.stage.lines if work.stage else ())), surroundings)
     command.check_script(work.command, work.where)
     command.check_files(work.command, work.where, launch.processes, launch.nodes)
     need = launch.need().model_copy(

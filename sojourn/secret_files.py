@@ -161,6 +161,13 @@ def in_content(path: str, body: bytes) -> str | None:
     return f"as it holds {what} in line {line}"
 
 
+def holds(text: str) -> str | None:
+    """What of a text is a key or a token, in words; None where nothing is."""
+    body = text.encode("utf-8", "replace")
+    found = _private_key(body, told_of=True) or next((hit for one in _SIGNS if (hit := _sign(one, body))), None)
+    return found[0] if found else None
+
+
 def _by_content(file: Path) -> str | None:
     if file.suffix.lower() in _DATA:
         return None

@@ -12,6 +12,9 @@ from fnmatch import fnmatchcase
 
 from sojourn.agent.launch import PASSED, PASSED_PREFIXES
 from sojourn.agent.mask import is_ordinary
+from sojourn.errors import SpecError
+from sojourn.secret_files import holds
+from sojourn.spec import Launch
 
 TOO_USUAL = "a value that is so short or so usual would hide half of it"
 
@@ -52,6 +55,27 @@ def not_hidden(secrets: Iterable[str], surroundings: Mapping[str, str]) -> tuple
     """One line that names the secrets whose values the log may show, or none."""
     names = [name for name in secrets if is_ordinary(surroundings.get(name, ""))]
     return (f"not hidden in the log, as {TOO_USUAL}: {', '.join(names)}",) if names else ()
+
+
+def check_written(launch: Launch, words: Iterable[str], surroundings: Mapping[str, str]) -> None:
+    """Raise SpecError for a secret that is written out where plan, ledger and Prefect show it.
+
+    `words` are the command's. A secret's value here is that of this host's shell.
+    """
+    values = {name: surroundings.get(name, "") for name in launch.secrets}
+    known = {name: value for name, value in values.items() if not is_ordinary(value)}
+    texts = [*(("command", word) for word in (*words, *launch.resume_args)), *_variables(launch)]
+    for field, text in texts:
+        what = next((f"the value of {name}" for name, value in known.items() if value in text), None) or holds(text)
+        if what is not None:
+            raise SpecError(
+                f"{field}: holds {what}, and what is written there is kept in plan, ledger and Prefect",
+                hint="the script gets it in its environment by  --secret NAME; leave the value out",
+            )
+
+
+def _variables(launch: Launch) -> list[tuple[str, str]]:
+    return [(f"variables: {name}", value) for name, value in launch.variables.items()]
 
 
 def _of_system(surroundings: Mapping[str, str]) -> dict[str, str]:

@@ -115,6 +115,41 @@ def test_every_plan_of_this_host_is_below_its_ceilings(project: Path) -> None:
     assert planned(project, {"SOJOURN_MAX_BUDGET": "2"}, False).launch.budget == 2.0
 
 
+# --- secrets that are written out ---------------------------------------------------------
+
+
+TOKEN = "ghp_" + "aB1cD2eF3gH4iJ5kL6mN7oP8qR9sT0uV1wX2"
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"command": ("python", "train.py", "--token", TOKEN)}, "command: holds a GitHub token"),
+        ({"command": f"export T={TOKEN} && python train.py"}, "command: holds a GitHub token"),
+        ({"variables": {"TOKEN": TOKEN}}, "variables: TOKEN: holds a GitHub token"),
+        ({"resume_args": ["--key", TOKEN]}, "command: holds a GitHub token"),
+        (
+            {"secrets": ["PASSWORD"], "variables": {"URL": "db://me:hunter2-Hunter2@host"}},
+            "holds the value of PASSWORD",
+        ),
+        (
+            {"secrets": ["PASSWORD"], "command": ("python", "train.py", "hunter2-Hunter2")},
+            "holds the value of PASSWORD",
+        ),
+    ],
+)
+def test_a_secret_that_is_written_out_gets_into_no_plan(project: Path, asked: dict[str, object], said: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        planned(project, {"PASSWORD": "hunter2-Hunter2"}, False, **asked)
+    assert said in refused.value.message and "--secret NAME" in str(refused.value.hint)
+    assert TOKEN not in str(refused.value) and "hunter2" not in str(refused.value)
+
+
+def test_an_ordinary_value_of_a_secret_may_stand_in_the_command(project: Path) -> None:
+    made = planned(project, {"MODE": "dev"}, False, secrets=["MODE"], command=("python", "train.py", "--mode", "dev"))
+    assert made.launch.secrets == ("MODE",)
+
+
 # --- addresses with a login ---------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The guards that keep machines from staying behind, and how to take each away.
+"""The guards that keep machines from staying behind and secrets with their owner, and how to take each away.
 
 A guard is a piece of source, and what it is replaced by to be gone; `tests` are those that
 should notice, a fast choice. `python tests/mutation/run.py` takes them away one by one.
@@ -27,6 +27,7 @@ INVENTORY = "sojourn/providers/ec2/inventory.py"
 SWEEP = "tests/providers/test_sweep.py"
 RACES = "tests/providers/test_races.py"
 EC2 = "tests/providers/test_ec2.py"
+USER = "tests/security/test_user.py"
 
 GUARDS = (
     Guard(
@@ -275,5 +276,103 @@ GUARDS = (
         '        complete = mailbox.manifests(attempt, nodes[0], "commit") if nodes else []\n',
         '        complete = mailbox.manifests(attempt, nodes[0], "ckpt") if nodes else []\n',
         "tests/test_checkpoint.py",
+    ),
+    Guard(
+        "another user's server is passed over",
+        "cli/server.py",
+        "there is not None and there.is_mine and _is_prefect(f",
+        "there is not None and _is_prefect(f",
+        f"{USER} -k another_user_s_server",
+    ),
+    Guard(
+        "a proxy is not told the password",
+        "cli/server.py",
+        "    refused = _past_proxy(address) or server_refusal(",
+        "    refused = server_refusal(",
+        f"{USER} -k proxy",
+    ),
+    Guard(
+        "the password goes to our process alone",
+        "cli/server.py",
+        "return there is not None and there.is_held_by(pid)",
+        "return there is not None",
+        f"{USER} -k very_process",
+    ),
+    Guard(
+        "the server wants a password",
+        "cli/server.py",
+        ', "PREFECT_SERVER_API_AUTH_STRING": login}',
+        "}",
+        "tests/security/test_page.py -k 'told_nothing or closed'",
+    ),
+    Guard(
+        "a page needs a token of its own",
+        "cli/server.py",
+        '        defaults["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] = "true"\n',
+        "        pass\n",
+        "tests/security/test_page.py -k still_needs",
+    ),
+    Guard(
+        "the server's pages alone may ask it",
+        "cli/server.py",
+        '        defaults["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = origins\n',
+        "        pass\n",
+        "tests/security/test_page.py -k foreign_page",
+    ),
+    Guard(
+        "a machine that is this host keeps what it needs",
+        "sojourn/providers/local.py",
+        "env={**kept, MARK",
+        "env={**os.environ, MARK",
+        f"{USER} -k keeps_no_key",
+    ),
+    Guard(
+        "a secret is not cut in two",
+        "sojourn/agent/mask.py",
+        "        cut = self._cut(text, present)\n",
+        "        cut = len(text)\n",
+        "tests/agent/test_mask.py -k 'whatever_the_value or many_lines'",
+    ),
+    Guard(
+        "metrics are shown without secrets",
+        "sojourn/report.py",
+        "mailbox.store.get(entry.shown or entry.source)",
+        "mailbox.store.get(entry.source)",
+        "tests/security/test_secrets.py -k nothing_that_is_told",
+    ),
+    Guard(
+        "a file that is named after a secret stays",
+        "sojourn/agent/commit.py",
+        "            del found[path]\n            self.left_out[self._veil",
+        "            self.left_out[self._veil",
+        "tests/security/test_secrets.py",
+    ),
+    Guard(
+        "a link out of the project leads to no secret",
+        "sojourn/inputs.py",
+        "            refuse_secret(name, path, _VALUES, outside)\n",
+        "            refuse_secret(name, path, _VALUES)\n",
+        "tests/test_secret_files.py -k link_out",
+    ),
+    Guard(
+        "no secret in old content",
+        "sojourn/history.py",
+        "    yield from (name for name in small if name not in secret)\n",
+        "    yield from small\n",
+        "tests/test_secret_files.py -k history",
+    ),
+    Guard(
+        "a project from git gets no secret by itself",
+        "sojourn/ceilings.py",
+        "secrets=frozenset() if names is None and from_git else names",
+        "secrets=names",
+        "tests/test_ceilings.py -k from_git",
+    ),
+    Guard(
+        "a budget above this host's is refused",
+        "sojourn/ceilings.py",
+        "    if allowed is not None and asked > allowed:\n",
+        "    if False:\n",
+        "tests/test_ceilings.py -k asks_for_more",
     ),
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from cli_world import SOJOURN, World
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
 from strangers import KEYS, OTHER_USER, Ours, StandIn, free_port
 
 from cli import listeners, server
@@ -178,6 +178,19 @@ def test_without_the_kernel_s_tables_lsof_is_asked(stand_ins: list[StandIn]) -> 
 # --- files and the process table -------------------------------------------------------------
 
 
+def test_the_database_of_an_earlier_server_is_closed_to_others(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prefect").mkdir()
+    for name in ("prefect.db", "prefect.db-wal", "other.toml"):
+        (tmp_path / "prefect" / name).touch(0o644)
+    (tmp_path / "prefect" / "prefect.db-link").symlink_to(tmp_path / "prefect" / "other.toml")
+    with temporary_settings({PREFECT_HOME: tmp_path / "prefect"}):
+        server._close_database()
+    found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "prefect").iterdir()}
+    assert found == {"prefect.db": 0o600, "prefect.db-wal": 0o600, "other.toml": 0o644, "prefect.db-link": 0o644}
+
+
 def test_a_password_that_others_could_read_is_made_anew(home: Path) -> None:
     first = server._provide_login()
     file = home / "prefect-server.password"
@@ -202,6 +215,8 @@ def test_no_command_line_holds_the_password_and_no_process_a_key_of_the_terminal
     assert {"PATH", "HOME", "PREFECT_HOME"} <= kept.keys()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in ours.world.home.glob("prefect-server*")}
     assert not any(mode & 0o077 for name, mode in modes.items() if name.endswith(("password", "log"))), modes
+    kept = {path: path.stat().st_mode for path in Path(ours.world.environment["PREFECT_HOME"]).glob("prefect.db*")}
+    assert kept and not any(mode & 0o077 for mode in kept.values()), "what a server keeps of runs"
 
 
 @pytest.mark.local
