@@ -143,6 +143,8 @@ class Store:
                 self._ask(f"write {key}", lambda: self._store.copy(source, key))
         except FileNotFoundError:
             raise MissingKeyError(source) from None
+        if self.root is not None:
+            self._unsettled.append(key)
 
     def get(self, key: str) -> bytes:
         """The whole object. Raises MissingKeyError."""
