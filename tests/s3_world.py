@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 REGION = "eu-west-1"
+STALL_S = 90.0
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -95,7 +96,10 @@ class S3World:
         text: bytes = b"",
         headers: dict[str, str] | None = None,
     ) -> None:
-        """After so many, for `times` requests: `refuse-503` and so on, `drop-before`, `drop-after`, `cut`, `chunk`."""
+        """After so many, for `times` requests: `refuse-503` and so on, `drop-before`, `drop-after`, `cut`, `chunk`.
+
+        `stall`: one with more than 1 MB waits.
+        """
         with self._lock:
             self.faults.append(Fault(method, path, effect, times, after, text, headers or {}))
 
@@ -169,6 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
         effect = fault.effect if fault else ""
         if effect == "drop-before":
             return self._drop()
+        if effect == "stall" and len(body) > 10**6:
+            time.sleep(STALL_S)
         if fault and effect.startswith("refuse-"):
             call.status = int(effect[7:])
             return self._answer(call.status, list(fault.headers.items()), fault.text)

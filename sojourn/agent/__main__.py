@@ -12,6 +12,7 @@ archives keep no compiled code.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable
@@ -56,5 +57,16 @@ def _refuse(why: str) -> int:
     raise SystemExit(f"sojourn-agent: {why}\n\n{__doc__}")
 
 
+def _leave(code: int) -> None:
+    """End at once: a piece of a large file that is on its way still, in a thread, would keep the machine."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(os.path.abspath(sys.argv[0]), sys.argv[1:]))
+    code = main(os.path.abspath(sys.argv[0]), sys.argv[1:])
+    if sys.argv[1:2] == ["run"]:
+        _leave(code)
+    sys.exit(code)

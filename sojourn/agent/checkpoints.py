@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
-from typing import Callable
+from typing import Callable, NamedTuple
 
 from sojourn.agent import checkpoint_files
 from sojourn.agent.clock import HOST, Clock
@@ -27,8 +27,21 @@ LOOKS, SPREADS = 3, 8
 KEPT = 2  # of the complete ones; what is newer and not complete yet is kept besides
 
 
+class Draft(NamedTuple):
+    """A checkpoint on its way: these files, as they were when all of them were at rest."""
+
+    state: tuple[dict[str, Sign], set[str]]
+    files: dict[str, Sign]
+    lines: dict[str, Json]  # of those that have arrived
+    bold: bool  # read while somebody writes again and again, at a moment when nobody had it open
+
+
 class Checkpoints:
-    """One node's part in them."""
+    """One node's part in them.
+
+    One that takes long is brought to its end although the script has saved a newer one by then:
+    a script that saves faster than the store takes would never have any there.
+    """
 
     def __init__(
         self,
@@ -48,6 +61,7 @@ class Checkpoints:
         self._resumed = restored(order)
         self._manifests = Manifests(store, place, "ckpt", clock)
         self._last: tuple[dict[str, Sign], set[str]] = ({}, {entry["path"] for entry in self._resumed})
+        self._draft: Draft | None = None
         self._completed = 0
         self._matched: dict[str, bool] = {}
         self._written_since: dict[str, float] = {}
@@ -75,26 +89,31 @@ class Checkpoints:
         for path in checkpoint_files.half(files, self._keeper.text, lives=quiet > 0):
             files.pop(path, None)
         state = (files, self._untouched(found, changed))
-        if files and state != self._last:
-            entries = self._whole(*state, quiet, now)
-            if entries is not None:
-                if entries != self._manifests.newest:
-                    self._manifests.write(entries)
-                self._last = state
-        self.behind = bool(files) and state != self._last
+        self._advance()
+        if files and state != self._last and self._draft is None:
+            self._draft = self._begin(*state, quiet, now)
+            self._advance()
+        self.behind = self._draft is not None or (bool(files) and state != self._last)
         self.complete()
 
     def wanted(self) -> bool:
         """On any other node: whether rank 0's has taken one that this node has not."""
-        return self._place.first.exists(f"ckpt/{self.sequence + 1:08d}.json")
+        return self._draft is not None or self._place.first.exists(f"ckpt/{self.sequence + 1:08d}.json")
 
     def follow(self, found: Collection[str], changed: dict[str, Sign], quiet: float, now: float | None) -> bool:
-        """Take this node's part of it; False when it is still being written."""
-        entries = self._whole(self._of(changed), self._untouched(found, changed), quiet, now)
-        if entries is None:
-            return False
-        self._manifests.write(entries)
-        return True
+        """Take this node's part of it; False when it is still being written, or on its way."""
+        if self._draft is None:
+            self._draft = self._begin(self._of(changed), self._untouched(found, changed), quiet, now)
+        return self._advance(again=True)
+
+    def absorb(self) -> None:
+        """Note what has arrived of the one on its way, before newer states of its files do."""
+        if self._draft is not None:
+            missing = {path: sign for path, sign in self._draft.files.items() if path not in self._draft.lines}
+            for path, sign in missing.items():
+                line = self._keeper.line(path)
+                if line is not None and self._keeper.vouches_for(path, sign):
+                    self._draft.lines[path] = line
 
     def complete(self) -> None:
         """Write, or on the other nodes note, the commits of what every node has by now."""
@@ -115,7 +134,8 @@ class Checkpoints:
 
     def sources(self) -> set[str]:
         """The blobs of those that are kept."""
-        return self._manifests.sources_since(self._completed - KEPT + 1)
+        coming = {line["source"] for line in self._draft.lines.values()} if self._draft else set()
+        return self._manifests.sources_since(self._completed - KEPT + 1) | coming
 
     def _match(self, path: str) -> bool:
         """Remembered, since every look asks about every file anew."""
@@ -131,8 +151,8 @@ class Checkpoints:
         """What was restored and stands as it was; what the script has removed since must not come back."""
         return {entry["path"] for entry in self._resumed if entry["path"] in found and entry["path"] not in changed}
 
-    def _whole(self, files: dict[str, Sign], untouched: set[str], quiet: float, now: float | None) -> list[Json] | None:
-        """The checkpoint's lines; None while a file of it is being written, or was in the last seconds before `now`."""
+    def _begin(self, files: dict[str, Sign], untouched: set[str], quiet: float, now: float | None) -> Draft | None:
+        """The checkpoint as it stands; None while a file of it is being written, or was in the last seconds."""
         restless, bold = self._restless(files, quiet, now), False
         self._busy_since = (self._busy_since or self._clock.monotonic()) if restless else None
         if restless and not self._can_do_without(restless, files):
@@ -141,15 +161,37 @@ class Checkpoints:
             restless, bold = set(), True
         if not restless:
             self._written_since = {}
-        files = {path: sign for path, sign in files.items() if path not in restless}
-        self._keeper.gather(files)
-        entries = [self._keeper.entry(path, sign) for path, sign in sorted(files.items())]
-        if not all(self._keeper.holds(path, sign) for path, sign in files.items()):
-            return None
-        if bold and self._opened(files, self._being_written()):
-            return None
+        whole = {path: sign for path, sign in files.items() if path not in restless}
+        return Draft((files, untouched), whole, {}, bold)
+
+    def _advance(self, again: bool = False) -> bool:
+        """Send what is missing of the draft, the small files first; True once it is written.
+
+        It is given up when a file of it can no longer be had. `again`: also where the newest says the same.
+        """
+        if self._draft is None:
+            return False
+        self.absorb()
+        files, lines = self._draft.files, self._draft.lines
+        self._keeper.gather({path: sign for path, sign in files.items() if path not in lines})
+        for path in sorted(files.keys() - lines.keys(), key=lambda path: (files[path].size, path)):
+            self._keeper.entry(path, files[path], first=True)
+        self.absorb()
+        missing = files.keys() - lines.keys()
+        if missing:
+            if not all(self._keeper.sends(path, files[path]) for path in missing):
+                self._draft = None
+            return False
+        if self._draft.bold and self._opened(files, self._being_written()):
+            self._draft = None
+            return False
         # What an earlier attempt left and this one did not touch is part of it.
-        return [entry for entry in entries if entry] + [e for e in self._resumed if e["path"] in untouched]
+        untouched = self._draft.state[1]
+        entries = [lines[path] for path in sorted(lines)] + [e for e in self._resumed if e["path"] in untouched]
+        if again or entries != self._manifests.newest:
+            self._manifests.write(entries)
+        self._last, self._draft = self._draft.state, None
+        return True
 
     def _restless(self, files: dict[str, Sign], quiet: float, now: float | None) -> set[str]:
         """Those of which nobody can say yet that they are whole."""

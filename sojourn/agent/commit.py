@@ -1,4 +1,8 @@
-"""Brings what the script writes into the store while it runs: blobs by hash, then a manifest that names them."""
+"""Brings what the script writes into the store while it runs: blobs by hash, then a manifest that names them.
+
+Checkpoints come first, then the other files, the smaller ones first. No large file is waited for while the
+script runs: it goes beside (`lanes`), a commit names what is complete by then, and a later one the rest.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,19 @@ import contextlib
 import itertools
 import threading
 from types import MappingProxyType
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Iterator, Mapping, Sequence
 
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, LEAVE_LIMIT_S, Clock, Halt
 from sojourn.agent.errors import say
 from sojourn.agent.files import Json
-from sojourn.agent.keep import Keeper
+from sojourn.agent.keep import PARCEL, Keeper
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Sizes
 from sojourn.agent.procfs import being_written
-from sojourn.agent.remains import HOME, Remains, Sorter
+from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 from sojourn.agent.veil import NAMED, Veil
@@ -26,6 +30,10 @@ from sojourn.agent.veil import NAMED, Veil
 QUIET_S = 1.0  # a checkpoint file must not have changed for this long while its writer lives
 STABLE_POLL_S = 0.2
 REST_EVERY_S = 60.0  # what does not come home is kept less often: git ignores what grows all the time
+TURN_S = 5.0  # for small files, until checkpoints are looked for again
+ENOUGH_S = 60.0  # after which what is due beside the commit is looked at, while a script writes on and on
+ARRIVALS_S = 0.5
+LAST_SHARE, LAST_S = 0.2, 10.0  # of the time at the end, for the account of what was not stored
 OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 
 
@@ -68,6 +76,10 @@ class Committer:
         self._well_until = clock.now
         self._torn_at: float | None = None
         self._still: Halt = lambda limit_s=LEAVE_LIMIT_S: None
+        self._unwatch: Halt = self._still
+        self._watches = self._unfinished = False
+        self._turn_until = 0.0
+        self._enough_at = self._settled_by = until
         self._aside: dict[str, str] = {}
         self._before = self._scan()
         self._aside_before = self._aside
@@ -93,44 +105,76 @@ class Committer:
             self._commit(QUIET_S)
 
     def final(self, until: float, torn_at: float | None) -> None:
-        """Commit everything, retried while the store fails.
+        """Commit everything, retried while the store fails; what is large is waited for until little time is left.
 
         `torn_at`: then the writer was killed, so what it was writing is no checkpoint, however late we look.
         """
-        self._take_over(until)
+        left = until - self._clock.monotonic()
+        last = until - min(LAST_S, LAST_SHARE * left)
+        self._settled_by = until - min(LAST_S, LAST_SHARE * left) / 2
+        self._take_over(last)
         self._torn_at = torn_at
         self._checkpoints.writer_lives = False
         self._keeper.read_anew()
-        patience = min(until, self._clock.monotonic() + self._patience_s)
-        for pause in itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0)):
-            self._commit(0.0 if torn_at is None else QUIET_S, torn_at or self._clock.now())
-            if not self.troubles or self._clock.monotonic() + pause > patience:
-                return
-            self._clock.sleep(pause)
+        pauses = itertools.chain((0.2, 0.5, 1.0, 2.0), itertools.repeat(5.0))
+        patience = min(last, self._clock.monotonic() + self._patience_s)
+        while True:
+            self._commit(0.0 if torn_at is None else QUIET_S, lambda: torn_at or self._clock.now())
+            if self._unfinished and self._clock.monotonic() < last:
+                continue
+            if self.troubles:
+                pause = next(pauses)
+                if self._clock.monotonic() + pause > patience:
+                    break
+                self._clock.sleep(pause)
+            elif not self._arrive(last):
+                break
+            else:
+                patience = min(last, self._clock.monotonic() + self._patience_s)
+        self._keeper.give_up()
+
+    def _arrive(self, until: float) -> bool:
+        """Wait until something that is large has arrived; False when there is none, or it takes too long."""
+        while self._keeper.waiting() and self._clock.monotonic() < until:
+            if self._keeper.arrived():
+                return True
+            self._clock.sleep(STABLE_POLL_S)
+        return self._keeper.arrived()
 
     def keep_rest(self, until: float, outside: Mapping[str, Sizes] = MappingProxyType({})) -> None:
         """Keep what does not come home, and write what is left, `outside` the tree too; after all that matters more."""
-        self._keeper.until = until
+        self._keeper.until = until - min(LAST_S, LAST_SHARE * max(0.0, until - self._clock.monotonic()))
         for pause in (0.5, 2.0, 0.0):
-            if not self._lock.acquire(blocking=False):
-                return
-            try:
+            if self._keep_all_of_the_rest(outside) or self._clock.monotonic() + pause > until:
+                break
+            self._clock.sleep(pause)
+        self._keeper.stop()
+
+    def _keep_all_of_the_rest(self, outside: Mapping[str, Sizes]) -> bool:
+        """Whether another time would change nothing."""
+        if not self._lock.acquire(blocking=False):
+            return True
+        try:
+            while True:
+                self._keeper.collect()
                 found = self._scan()
                 self._keep_rest(found, outside, last=True)
                 self._prune(found)
-                if not self._keeper.troubles:
-                    return
-            except OSError as error:
-                say(f"what does not come home is not kept: {error}")
-            finally:
-                self._lock.release()
-            if self._clock.monotonic() + pause > until:
-                return
-            self._clock.sleep(pause)
+                if not self._arrive(self._keeper.until):
+                    break
+            if self._keeper.waiting():
+                self._keeper.give_up()
+                self._keep_rest(found, outside, last=True)
+            return not self._keeper.troubles
+        except OSError as error:
+            say(f"what does not come home is not kept: {error}")
+            return False
+        finally:
+            self._lock.release()
 
     def settle(self, seconds: float) -> None:
         """Let the newest checkpoint become complete over all nodes; rank 0's node waits for the others."""
-        until = min(self._keeper.until, self._clock.monotonic() + seconds)
+        until = min(self._settled_by, self._clock.monotonic() + seconds)
         while self._checkpoints.shared and self._clock.monotonic() < until:
             with contextlib.suppress(OSError):
                 self._sync(0.0 if self._torn_at is None else QUIET_S, self._torn_at)
@@ -155,25 +199,43 @@ class Committer:
 
     def _take_over(self, until: float) -> None:
         self._keeper.until = until
+        self._enough_at = self._turn_until = self._clock.monotonic()  # whoever is at it comes to an end
         self._still(until - self._clock.monotonic())
+        self._unwatch(until - self._clock.monotonic())
+        self._enough_at = until
 
     def _look(self) -> None:
-        now = min(self._clock.now(), self._well_until())
         with contextlib.suppress(OSError):
-            self._sync(QUIET_S, now)
+            self._sync(QUIET_S, self._alive_at())
         if self._clock.monotonic() >= self._due:
-            self._commit(QUIET_S, now, self._clock.monotonic() >= self._rest_due)
             self._due = self._clock.monotonic() + self._pace
+            self._commit(QUIET_S, self._alive_at, self._clock.monotonic() >= self._rest_due)
+            if self._unfinished:
+                self._due = 0.0
+        if self._keeper.waiting() and not self._watches:
+            self._watches = True
+            self._unwatch = self._clock.every(ARRIVALS_S, self._watch)
 
-    def _commit(self, quiet: float, now: float | None = None, rest: bool = False) -> None:
+    def _watch(self) -> None:
+        if self._keeper.arrived():
+            self._commit(QUIET_S, self._alive_at)
+
+    def _alive_at(self) -> float:
+        """What was written after that may be half written."""
+        return min(self._clock.now(), self._well_until())
+
+    def _commit(self, quiet: float, now: Callable[[], float] | None = None, rest: bool = False) -> None:
         if not self._lock.acquire(blocking=False):
             return  # one that is on its way still did not end in the time there was
         try:
             self._keeper.troubles = {}
-            found = self._scan()
-            if self._place.rank == 0:
-                self._checkpoints.lead(found, self._changed(found), quiet, now)
-            self._commit_outputs(found)
+            tried: set[str] = set()
+            enough = self._clock.monotonic() + ENOUGH_S
+            while True:
+                found = self._scan()
+                self._unfinished = not self._commit_in_turn(found, quiet, now and now(), tried)
+                if not self._unfinished or self._clock.monotonic() > min(enough, self._enough_at):
+                    break
             if rest:
                 self._keep_rest(found, {}, last=False)
                 self._rest_due = self._clock.monotonic() + REST_EVERY_S
@@ -188,16 +250,35 @@ class Committer:
             for what, why in self.troubles.items():
                 say(f"not committed now: {what}: {why}")
 
+    def _commit_in_turn(self, found: dict[str, Sign], quiet: float, now: float | None, tried: set[str]) -> bool:
+        """Checkpoints, then small files for as long as it is their turn; whether all of them had it."""
+        self._collect()
+        if self._place.rank == 0:
+            self._checkpoints.lead(found, self._changed(found), quiet, now)
+        else:
+            self._follow(found, quiet, now)
+        return self._commit_outputs(found, tried)
+
+    def _collect(self) -> None:
+        self._keeper.collect()
+        self._checkpoints.absorb()
+
     def _sync(self, quiet: float, now: float | None = None) -> None:
         """Keep step with the other nodes."""
         if not self._checkpoints.shared:
             return
         with self._lock:
-            while self._place.rank > 0 and self._checkpoints.wanted():
-                found = self._scan()
-                if not self._checkpoints.follow(found, self._changed(found), quiet, now):
-                    break
+            self._collect()
+            if self._place.rank > 0 and self._checkpoints.wanted():
+                self._follow(self._scan(), quiet, now)
             self._checkpoints.complete()
+
+    def _follow(self, found: dict[str, Sign], quiet: float, now: float | None) -> None:
+        """On any other node than rank 0's: take this node's part of all that it has taken."""
+        while self._checkpoints.shared and self._checkpoints.wanted():
+            if not self._checkpoints.follow(found, self._changed(found), quiet, now):
+                return
+            found = self._scan()
 
     def _scan(self) -> dict[str, Sign]:
         self._aside = {}
@@ -210,19 +291,51 @@ class Committer:
     def _changed(self, found: dict[str, Sign]) -> dict[str, Sign]:
         return {path: sign for path, sign in found.items() if self._before.get(path) != sign}
 
-    def _commit_outputs(self, found: dict[str, Sign]) -> None:
+    def _commit_outputs(self, found: dict[str, Sign], tried: set[str]) -> bool:
+        """Name what is in the store by the end of this turn; whether all small files had it, each once."""
         fates = self._sorter.fates(found, self._changed(found))
-        chosen = sorted(path for path, fate in fates.items() if fate == HOME)
-        self._keeper.gather({path: found[path] for path in chosen})
-        entries = [entry for entry in (self._keeper.entry(path, found[path]) for path in chosen) if entry is not None]
+        chosen = [path for path, fate in fates.items() if fate == HOME]
+        todo = [path for path in chosen if not (path in tried or self._keeper.vouches_for(path, found[path]))]
+        self._turn_until = self._clock.monotonic() + TURN_S
+        batches = _batches({path: found[path] for path in todo})
+        for batch in batches:
+            tried.update(batch)
+            self._keeper.gather(batch)
+            for path, sign in batch.items():
+                self._keeper.entry(path, sign)
+            if self._clock.monotonic() > self._turn_until:
+                break
+        left = next(batches, None) is not None
+        lines = (self._keeper.line(path) for path in sorted(chosen))
+        entries = [line for line in lines if line is not None]
         if entries != self._outputs.newest:
             self._outputs.write(entries)
+        return not left
 
     def _keep_rest(self, found: dict[str, Sign], outside: Mapping[str, Sizes], last: bool) -> None:
         aside = {path: why for path, why in self._aside.items() if path not in self._aside_before}
         fates = self._sorter.fates(found, self._changed(found))
+        late = [path for path, fate in fates.items() if fate == HOME and self._is_late(path, found[path], last)]
+        fates.update((path, LATE if path not in self.left_out else UNREADABLE) for path in late)
         self._remains.commit(fates, found, self._sorter.removed(self._before, found), aside, outside, last)
+
+    def _is_late(self, path: str, sign: Sign, last: bool) -> bool:
+        return not self._keeper.holds(path, sign) and (last or self._keeper.sends(path))
 
     def _prune(self, found: dict[str, Sign]) -> None:
         outputs = self._outputs.sources_since(self._outputs.sequence - OUTPUTS_KEPT + 1)
         self._keeper.prune(outputs | self._checkpoints.sources() | self._remains.sources(), found)
+
+
+def _batches(files: dict[str, Sign]) -> Iterator[dict[str, Sign]]:
+    """The smaller files first, so many at a time as make a parcel."""
+    batch: dict[str, Sign] = {}
+    size = 0
+    for path, sign in sorted(files.items(), key=lambda item: (item[1].size, item[0])):
+        if batch and size + sign.size > PARCEL:
+            yield batch
+            batch, size = {}, 0
+        batch[path] = sign
+        size += sign.size
+    if batch:
+        yield batch

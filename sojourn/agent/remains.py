@@ -34,8 +34,10 @@ UNDECLARED = "not an output of the stage"
 BEYOND = "more than launch.keep allows"
 TOO_MANY = f"beyond the {FILES:,} files that are kept"
 LATE = "not stored in time"
+UNREADABLE = "not readable"
 INPUT = "changed by the script, which got them as inputs"
 REMOVED = "removed by the script"
+NEVER_KEPT = (INPUT, LATE, UNREADABLE)
 
 
 class Sorter:
@@ -123,7 +125,8 @@ class Remains:
                 lines.append(line)
             elif os.path.lexists(os.path.join(self._root, path)):
                 kept.pop(path)
-                left[path] = (LATE if path in self._keeper.troubles else "not readable", (1, found[path].size))
+                late = path in self._keeper.troubles or self._keeper.sends(path)
+                left[path] = (LATE if late else UNREADABLE, (1, found[path].size))
         for path, why in aside.items():
             left[path] = (why, self._count(path) if last else (1, 0))
         left.update({path: (REMOVED, (1, 0)) for path in removed})
@@ -147,8 +150,8 @@ class Remains:
         total = 0
         for path in sorted(rest, key=lambda path: (found[path].size, path)):
             size = found[path].size
-            if rest[path] == INPUT:
-                left[path] = (INPUT, (1, size))
+            if rest[path] in NEVER_KEPT:
+                left[path] = (rest[path], (1, size))
             elif total + size > self._limit or not self._limit or len(kept) >= FILES:
                 why = TOO_MANY if len(kept) >= FILES else BEYOND
                 left[path] = (why if self._limit else rest[path], (1, size))

@@ -21,6 +21,8 @@ from sojourn.agent.errors import Exists, Refused
 
 MIB = 1 << 20
 MANY = 16  # files
+LARGE = 64 * MIB
+NOTHING = bytes(MIB)
 Check = Callable[[], None]
 
 
@@ -89,7 +91,7 @@ class FileStore:
         if urlsplit(url).scheme != "file":
             raise Refused(f"this agent cannot read {url}: it speaks file:// and s3://")
         self._root = unquote(urlsplit(url).path)
-        self._settling = threading.Lock()
+        self._settling, self._listing = threading.Lock(), threading.Lock()
         self._unsettled: list[str] = []  # kept, and perhaps not on the disk yet
 
     def silent_s(self) -> float:
@@ -144,7 +146,8 @@ class FileStore:
     def _settle(self) -> None:
         """Wait until all that was kept is on the disk: a manifest may name it."""
         with self._settling:  # who comes second must not be done first
-            paths, self._unsettled = self._unsettled, []
+            with self._listing:
+                paths, self._unsettled = self._unsettled, []
             if len(paths) <= MANY or not _sync_all(self._root):
                 for path in paths:
                     _sync(path)
@@ -160,16 +163,23 @@ class FileStore:
         with self._temporary(self._path(f"{prefix}/blob")) as (name, file):
             for chunk in chunks(source, check):
                 digest.update(chunk)
-                file.write(chunk)
+                if chunk == NOTHING:  # a hole stays one, or a file that takes no room here would fill the disk
+                    file.seek(len(chunk), os.SEEK_CUR)
+                else:
+                    file.write(chunk)
                 size += len(chunk)
             file.flush()
+            file.truncate(size)
+            if size > LARGE:
+                os.fsync(file.fileno())  # in a lane of its own, so that no manifest waits for it
             path = self._path(f"{prefix}/{digest.hexdigest()}")
             try:
                 os.link(name, path)
             except FileExistsError:
                 if os.path.getsize(path) != size:  # a computer lost its power before the first had its content
                     os.replace(name, path)
-            self._unsettled.append(path)
+            with self._listing:
+                self._unsettled.append(path)
         return digest.hexdigest(), size
 
     def close(self) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sojourn.agent.commit import Committer
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
+from sojourn.agent.store import MIB, Check, FileStore
 from sojourn.names import LeaseName
 from sojourn.records import FileEntry, Manifest
 
@@ -19,15 +21,39 @@ PLACE = "0123456789abcdef0123456789abcdef"
 RUN = f"machine/digits/{PLACE}-{LEASE.run}"
 
 
+class FarStore(FileStore):
+    """A store that takes so many bytes a second over all its connections."""
+
+    def __init__(self, url: str, rate: float) -> None:
+        super().__init__(url)
+        self._rate = rate
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
+        def one() -> None:
+            check()
+            left = os.fstat(source.fileno()).st_size - source.tell()
+            with self._lock:
+                began = max(self._free_at, time.monotonic())
+                self._free_at = began + max(0, min(MIB, left)) / self._rate
+            time.sleep(max(0.0, self._free_at - time.monotonic()))
+
+        return super().keep(prefix, source, one)
+
+
 class Node:
     """One node's tree and its committer, over the store of all."""
 
-    def __init__(self, folder: Path, node: int, nodes: int, **order: Any) -> None:
+    def __init__(
+        self, folder: Path, node: int, nodes: int, rate: float | None = None, seconds: float = 60, **order: Any
+    ) -> None:
+        """`rate`: bytes a second that its store takes; `seconds` until it must end."""
         self.tree = folder / f"tree{node}"
         self.tree.mkdir(exist_ok=True)
         self.root = folder / "store"
         boot = {"project": "digits", "run": LEASE.run, "place": PLACE, "attempt": 1, "lease": str(LEASE)}
-        store = FileStore(self.root.as_uri())
+        store = FarStore(self.root.as_uri(), rate) if rate else FileStore(self.root.as_uri())
         place = Place(store, boot, node)
         names = [LEASE.machine(number) for number in range(nodes)]
         place.rank_by(names)
@@ -40,7 +66,9 @@ class Node:
             "commit_every_s": 9,
         }
         self.prefix = f"{RUN}/1/{node}"
-        self._committer = Committer(store, place, {**told, **order}, str(self.tree), ["outputs"], time.monotonic() + 60)
+        self._committer = Committer(
+            store, place, {**told, **order}, str(self.tree), ["outputs"], time.monotonic() + seconds
+        )
 
     def commit(self, torn_at: float | None = None, **files: str | None) -> None:
         """Write these files (None removes one), then commit what is there, perhaps of a writer that was killed."""
@@ -62,10 +90,15 @@ class Node:
             (self.tree / name).parent.mkdir(parents=True, exist_ok=True)
             (self.tree / name).write_text(text)
 
-    def finish(self) -> Manifest | None:
+    def finish(self, seconds: float = 60) -> Manifest | None:
         """All that happens at the script's end; the newest account of what does not come home."""
-        self._committer.final(time.monotonic() + 60, None)
-        self._committer.keep_rest(time.monotonic() + 60)
+        until = time.monotonic() + seconds
+        self._committer.final(until, None)
+        self._committer.keep_rest(until)
+        return self.account()
+
+    def account(self) -> Manifest | None:
+        """The newest account of what does not come home."""
         folder = self.root / self.prefix / "kept"
         newest = max(folder.iterdir(), default=None) if folder.is_dir() else None
         return Manifest.model_validate_json(newest.read_bytes()) if newest else None
@@ -74,6 +107,29 @@ class Node:
         """The newest outputs."""
         folder = self.root / self.prefix / "out"
         return self.manifest("out", len(list(folder.iterdir()))) if folder.is_dir() else {}
+
+    def large(self, name: str, mebibytes: int, byte: bytes = b"", at_rest: bool = True) -> Path:
+        """Write a file that is large, a hole where no byte is given; `at_rest`: some time ago."""
+        path = self.tree / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            for _ in range(mebibytes if byte else 0):
+                file.write(byte * MIB)
+            file.truncate(mebibytes * MIB)
+        if at_rest:
+            os.utime(path, (time.time() - 60, time.time() - 60))
+        return path
+
+    def sizes(self, what: str) -> dict[str, int]:
+        """The files of the newest commit with their sizes."""
+        folder = self.root / self.prefix / what
+        newest = max(folder.glob("*.json"), default=None) if folder.is_dir() else None
+        files = Manifest.model_validate_json(newest.read_bytes()).files if newest else ()
+        return {entry.path: entry.size for entry in files}
+
+    def count(self, what: str) -> int:
+        """How many commits there are."""
+        return len(list((self.root / self.prefix / what).glob("*.json")))
 
     def settle(self) -> None:
         self._committer.settle(0.1)

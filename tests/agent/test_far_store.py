@@ -112,6 +112,32 @@ def test_a_machine_taken_back_while_it_uploads_a_checkpoint_leaves_the_one_befor
     assert [far.store.get(entry.source) for entry in found.files] == [b"1" * 100_000]
 
 
+LARGE = """
+import json, pathlib, time
+with open("a_big.bin", "wb") as file:
+    file.truncate(100 << 20)
+pathlib.Path("metrics.json").write_text("{}")
+pathlib.Path("model.pt").write_text("m")
+pathlib.Path("z.txt").write_text("z")
+time.sleep(60)
+"""
+
+
+def test_a_large_file_that_does_not_get_through_holds_up_neither_the_rest_nor_the_end(far: Lab, world: S3World) -> None:
+    far.deadline_at, far.grace_s = time.time() + 10, 5.0
+    world.fault("PUT", "/blob/", "stall", times=10_000)
+    agent = far.boot(environment=world.environment)
+    far.order(LARGE, checkpoint=("*.pt",))
+
+    end = far.exit()
+
+    assert (end.reason, end.lost, end.checkpoint) == ("deadline", ("a_big.bin",), 1)
+    assert "a_big.bin could not be stored: the time was over" in (end.message or "")
+    assert far.outputs() == {"metrics.json": b"{}", "model.pt": b"m", "z.txt": b"z"}
+    agent.wait(timeout=5)  # although pieces of it are on their way still
+    assert time.time() < far.deadline_at + far.grace_s + 2
+
+
 @pytest.fixture
 def interrupts(far: Lab, world: S3World, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Interrupts, S3Store]]:
     monkeypatch.setattr(S3Store, "patience_s", 1.0)
