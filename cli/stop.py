@@ -62,5 +62,5 @@ def _let_go(mailbox: Mailbox, attempt: int) -> bool | None:
     from sojourn.lease import fold
     from sojourn.runs import entries_of
 
-    beat = mailbox.beat(attempt, 0) or {}
-    return fold(entries_of(mailbox)).released_at is not None or beat.get("phase") == "done" or None
+    beat = mailbox.beat(attempt, 0)
+    return fold(entries_of(mailbox)).released_at is not None or (beat is not None and beat.phase == "done") or None

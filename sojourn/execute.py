@@ -80,11 +80,11 @@ def _answered(mailbox: Mailbox, attempt: int, node: int, number: int, timeout_s:
             every_s=pace_s,
         )
     except TransientError as error:
-        beat = mailbox.beat(attempt, node) or {}
+        beat = mailbox.beat(attempt, node)
         if not beat:
             raise
-        ago = format_duration(max(0.0, clock.now() - beat["at"]))
-        raise TransientError(f"{error.message}; it was {beat['phase']} {ago} ago", hint=_look(mailbox)) from error
+        ago = format_duration(max(0.0, clock.now() - beat.at))
+        raise TransientError(f"{error.message}; it was {beat.phase} {ago} ago", hint=_look(mailbox)) from error
 
 
 def _look(mailbox: Mailbox) -> str:

@@ -18,7 +18,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.metrics import Metrics
 from sojourn.patterns import Found, LogReader
 from sojourn.planning import Plan
-from sojourn.records import Record, Scalar
+from sojourn.records import MachineBeat, Record, Scalar
 from sojourn.waiting import Clock
 
 LOOK_EVERY_S = 1.0
@@ -195,15 +195,15 @@ class Follower:
 
     def _status(self, state: State, since: float) -> Status:
         now, plan = self._clock.now(), self._plan
-        beat = self._mailbox.beat(state.attempt, 0) or {}
-        self._running = beat.get("phase") == "running"
+        beat = self._mailbox.beat(state.attempt, 0) or MachineBeat(at=now)
+        self._running = beat.phase == "running"
         hours = max(0.0, now - (state.created_at or now)) / 3600
         return Status(
             run=plan.run,
             project=plan.project,
-            phase=str(beat.get("phase", "waiting")),
-            bytes_done=int(beat.get("bytes_done", 0)),
-            bytes_total=int(beat.get("bytes_total", 0)),
+            phase=beat.phase,
+            bytes_done=beat.bytes_done,
+            bytes_total=beat.bytes_total,
             at=now,
             elapsed_s=now - since,
             left_s=plan.deadline_at - now,

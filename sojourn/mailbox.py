@@ -20,7 +20,19 @@ from sojourn.harmless import cut
 from sojourn.names import is_place, is_run_id, run_folder, run_of
 from sojourn.parcels import Contents
 from sojourn.pieces import Pieces
-from sojourn.records import ExecAnswer, ExecRequest, Exit, Hello, Manifest, Order, Record, Scalars, Segment, Stop
+from sojourn.records import (
+    ExecAnswer,
+    ExecRequest,
+    Exit,
+    Hello,
+    MachineBeat,
+    Manifest,
+    Order,
+    Record,
+    Scalars,
+    Segment,
+    Stop,
+)
 from sojourn.shorthand import shortened
 from sojourn.storage import ExistsError, Store
 
@@ -209,12 +221,10 @@ class Mailbox:
         """What a command printed; `stream` is `out` or `err`."""
         return self.store.find(f"{self._node(attempt, node)}/exec/{number:08d}.{stream}") or b""
 
-    def beat(self, attempt: int, node: int) -> dict[str, Any] | None:
-        """The machine's newest sign of life: a count and what it is doing; None when it is no such thing."""
-        key = f"{self._node(attempt, node)}/beat.json"
-        body = self.store.find(key)
+    def beat(self, attempt: int, node: int) -> MachineBeat | None:
+        """The machine's newest sign of life; None when it is no such thing."""
         try:
-            return decode_object(body, key) if body else None
+            return self._record(f"{self._node(attempt, node)}/beat.json", MachineBeat)
         except UnreadableError:
             return None
 

@@ -207,6 +207,15 @@ class Hello(Record):
     seal: str | None = Field(default=None, description="The SHA-256 of what its last words will show")
 
 
+class MachineBeat(Record):
+    """A machine's newest sign of life."""
+
+    at: float
+    phase: str = "waiting"
+    bytes_done: int = Field(default=0, ge=0, le=1 << 60, description="Of what it fetches before the script starts")
+    bytes_total: int = Field(default=0, ge=0, le=1 << 60)
+
+
 class ExecAnswer(Record):
     """How a command ended, or why it was not run."""
 

@@ -42,7 +42,7 @@ def test_a_script_that_succeeds_brings_its_outputs_home(lab: Lab) -> None:
     assert end.output == 1 and end.checkpoint is None
     assert lab.log() == b"hello\n" and end.tail == "hello" and end.log_bytes == 6
     beat = lab.box.beat(1, 0)
-    assert beat is not None and beat["phase"] == "done"
+    assert beat is not None and beat.phase == "done"
 
 
 def test_the_oldest_python_that_a_machine_may_have_is_enough(lab: Lab) -> None:

@@ -233,7 +233,7 @@ def build_slowly(lab: Lab) -> None:
 @pytest.mark.parametrize("end", [Lab.stop, lambda lab: lab.agents[0].terminate()], ids=["stop", "SIGTERM"])
 def test_a_stop_ends_the_making_at_once(lab: Lab, end: Callable[[Lab], None]) -> None:
     build_slowly(lab)
-    wait_for(lambda: (lab.box.beat(1, 0) or {}).get("phase") == "preparing")
+    wait_for(lambda: getattr(lab.box.beat(1, 0), "phase", "") == "preparing")
     began = time.monotonic()
     end(lab)
 

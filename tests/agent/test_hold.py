@@ -22,7 +22,7 @@ def said(lab: Lab, node: int = 0) -> Exit:
 
 
 def phase(lab: Lab, node: int = 0) -> str:
-    return str((lab.box.beat(1, node) or {}).get("phase"))
+    return getattr(lab.box.beat(1, node), "phase", "")
 
 
 def test_a_failed_scripts_machine_stays_for_as_long_as_was_asked_and_has_said_everything_before(lab: Lab) -> None:

@@ -202,7 +202,7 @@ class World:
             return mailbox is not None and mailbox.hello(1, 0) is not None
         if phase == "running":
             beat = mailbox.beat(1, 0) if mailbox else None
-            return beat is not None and beat["phase"] == "running"
+            return beat is not None and beat.phase == "running"
         return phase in self.kinds()
 
     def wait_until(self, phase: str, seconds: float = 90.0) -> None:

@@ -27,7 +27,8 @@ from sojourn.agent.errors import Late, Refused, Stop
 from sojourn.collect import Collected, collect
 from sojourn.decoding import decode, decode_object
 from sojourn.errors import SojournError
-from sojourn.lease import fold
+from sojourn.following import Follower
+from sojourn.lease import State, fold
 from sojourn.ledger import Beat, Entry
 from sojourn.local_packages import describe
 from sojourn.mailbox import Mailbox, closed_pages
@@ -49,6 +50,7 @@ from sojourn.records import (
     Lease,
     Lookalike,
     Machine,
+    MachineBeat,
     Manifest,
     Order,
     Outcome,
@@ -63,6 +65,7 @@ from sojourn.report import Report
 from sojourn.runs import entries_of, find_run, list_runs, past_runs, records_of, remembered, where_it_stands
 from sojourn.spec import read_launch
 from sojourn.storage import Store
+from sojourn.waiting import SystemClock
 from tasks import artifacts
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -204,6 +207,7 @@ def _records() -> Iterator[Reader]:
     for name, (kind, values) in _SMALL.items():
         sample = json.dumps(values).encode()
         yield Reader(name, (sample,), lambda body, kind=kind: decode(body, kind, "control/p/r/x.json"))
+    yield Reader("a machine's beat", _sample("beat.json"), lambda body: decode(body, MachineBeat, "beat.json"))
     yield Reader("an object", _sample("beat.json"), lambda body: decode_object(body, "beat.json"))
 
 
@@ -371,6 +375,13 @@ def _in(folder: Path, name: str, body: bytes, read: Callable[[Path], object]) ->
     read(folder)
 
 
+class _Silent:
+    """Who is told what happens, and does not care."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
 class _Cloud:
     """An account in which one machine of the run stands, past its deadline."""
 
@@ -463,6 +474,8 @@ class _Run:
                 assert error.message
 
     def _collected(self, box: Mailbox) -> Collected:
+        plan = decode((CORPUS / "plan.json").read_bytes(), Plan, "plan")
+        Follower(plan, box, _Silent(), SystemClock())._status(State(), NOW)
         box.exit(1, 0), box.hello(1, 0), box.beat(1, 0), list(box.scalars(1, 0)), list(box.log(1, 0))
         return collect(box, 1, 1)
 
