@@ -160,6 +160,17 @@ def test_old_runs_go_with_all_that_only_they_name(house: House) -> None:
     assert house.purge().bytes == 0
 
 
+def test_what_a_machine_left_in_another_run_s_name_goes_with_that_run_and_shows_no_run_of_its_own(house: House) -> None:
+    old, young = house.run(40), house.run(3)
+    forged = [f"machine/digits/{'f' * 32}-{run}/1/0/log/00000000" for run in (old.run, young.run, "calm-heron-0000")]
+    for key in forged:
+        house.store.put(key, b"forged")
+    assert house.ids() == {old.run, young.run} and list(young.log(1, 0))[0].body == b"x" * 1000
+    assert {one.run for one in house.purge().runs} == {"calm-heron-0000", old.run} and house.ids() == {young.run}
+    assert [house.store.exists(key) for key in forged] == [False, True, False]
+    assert not [key for key in house.store.keys("") if old.run in key] and house.whole(young)
+
+
 def test_a_run_that_is_not_closed_stays_however_old_it_is(house: House) -> None:
     left = house.run(400, closed=False, one="a")
 
