@@ -27,7 +27,7 @@ def runs(
     from cli.world import open_stores
     from sojourn import runs as kept
     from sojourn.errors import SojournError, SpecError
-    from sojourn.runs import in_order, list_runs
+    from sojourn.runs import in_order, list_runs, shut_projects
 
     if limit < 1:
         raise SpecError(f"--limit: {limit} shows no run", hint="a number from 1 on: sojourn runs --limit 5")
@@ -39,7 +39,13 @@ def runs(
     lines = []
     for one in stores:
         try:
-            lines += list_runs([one])
+            found = list_runs([one])
+            lines += found
+            others = [f"the runs of {name} are another user's, who lets nobody look" for name in shut_projects(one)]
+            if found and one.now() is None:
+                others.append("it does not tell what time it is, so nobody there is called late")
+            for words in others:
+                err.print(f"! {one.url}: {words}", markup=False, soft_wrap=True)
         except SojournError as error:  # a store that was used once must not hide the others
             silent.append((one.url, error))
     if len(silent) == len(stores):

@@ -20,7 +20,8 @@ def keys(root: Path, prefix: str) -> Iterator[str]:
     """Every key below `prefix/`."""
     for folder, _, files in os.walk(root / prefix, onerror=_refused):
         base = Path(folder).relative_to(root).as_posix()
-        yield from (f"{base}/{name}" for name in files if not TEMPORARY.search(name))
+        if _is_text(base):
+            yield from (f"{base}/{name}" for name in files if _is_text(name) and not TEMPORARY.search(name))
 
 
 def sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
@@ -30,10 +31,15 @@ def sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
             yield key, (root / key).stat().st_size
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be a key; what is named in no UTF-8 is nobody's of ours."""
+    return not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
 def names(root: Path, prefix: str) -> list[str]:
     """The folders directly below `prefix/`, sorted."""
     try:
-        return sorted(e.name for e in os.scandir(root / prefix) if e.is_dir())
+        return sorted(e.name for e in os.scandir(root / prefix) if _is_text(e.name) and e.is_dir())
     except FileNotFoundError:
         return []
     except NotADirectoryError:

@@ -139,8 +139,8 @@ class Mailbox:
         self.store.put(agent_key(self.project, name), body)
 
     def post_order(self, order: Order) -> None:
-        """Tell the agents of this attempt what to do; a second posting changes nothing."""
-        self.write_once(f"order/{order.attempt}", order)
+        """Tell the agents of this attempt what to do; a second posting changes nothing but one that cannot be read."""
+        self._insist(f"order/{order.attempt}", order)
 
     def ledger_entry(self, sequence: int) -> bytes | None:
         """Line `sequence` (from 0) of the ledger, or None while it is not written."""
@@ -155,12 +155,24 @@ class Mailbox:
         return _numbers(self.store.keys(f"{self.orders}/order"))
 
     def request_stop(self, stop: Stop) -> None:
-        """Ask every agent of the run to stop its script; the first request stands."""
-        self.write_once("stop", stop)
+        """Ask every agent of the run to stop its script; the first request that can be read stands."""
+        self._insist("stop", stop)
 
     def stop_request(self) -> Stop | None:
-        """The request to stop, if there is one."""
-        return self.read("stop", Stop)
+        """The request to stop, if there is one; what cannot be read is nobody's wish."""
+        try:
+            return self.read("stop", Stop)
+        except UnreadableError:
+            return None
+
+    def _insist(self, name: str, record: Record) -> None:
+        """Write it once, or in the place of what a power cut or a stranger has left there."""
+        if self.write_once(name, record):
+            return
+        try:
+            self.read(name, type(record))
+        except UnreadableError:
+            self.write(name, record)
 
     def request_exec(self, attempt: int, request: ExecRequest) -> int:
         """Ask a machine to run a command; the request's number, over all machines of the attempt."""

@@ -20,6 +20,7 @@ from sojourn.errors import (
     SpecError,
     SupersededError,
     TransientError,
+    UnreadableError,
     first_line,
 )
 from sojourn.ledger import Ledger
@@ -176,7 +177,7 @@ class Orchestrator:
         observed = self._observe(state) if state.name else None
         nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
         exits = tuple(self.mailbox.exit(state.attempt, node, _seal(state, node)) for node in nodes)
-        hellos = tuple(self.mailbox.hello(state.attempt, node) for node in nodes) if not state.ordered_at else ()
+        hellos = tuple(self._hello(state.attempt, node) for node in nodes) if not state.ordered_at else ()
         return lease.Seen(
             now=self.clock.now(),
             lease=observed.named({**state.names, **_names(hellos)}) if observed else None,
@@ -291,11 +292,21 @@ class Orchestrator:
         self._tell_machines(state.attempt)
 
     def _tell_machines(self, attempt: int) -> None:
-        self.mailbox.post_order(self._order(attempt, self._hellos(attempt)))
+        hellos = self._hellos(attempt)
+        if len(hellos) < self.plan.launch.nodes:  # they were all there once, and were most likely told then
+            self.warn("what machines said at first is gone from the store, so they are not told anew what to do")
+            return
+        self.mailbox.post_order(self._order(attempt, hellos))
 
     def _hellos(self, attempt: int) -> tuple[Hello, ...]:
-        hellos = (self.mailbox.hello(attempt, node) for node in range(self.plan.launch.nodes))
+        hellos = (self._hello(attempt, node) for node in range(self.plan.launch.nodes))
         return tuple(hello for hello in hellos if hello is not None)
+
+    def _hello(self, attempt: int, node: int) -> Hello | None:
+        """A machine's first words; of one whose words are none nothing is heard, until it counts as lost."""
+        with suppress(UnreadableError):
+            return self.mailbox.hello(attempt, node)
+        return None
 
     def _release(self, state: lease.State) -> None:
         if state.released_at is None:

@@ -25,7 +25,7 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider
 from sojourn.records import Lease, Lookalike, Outcome, Record
 from sojourn.report import Report
-from sojourn.runs import entries_of, forget, projects_of, remembered, unsettled
+from sojourn.runs import entries_of, forget, projects_of, remembered, shut_projects, unsettled
 from sojourn.shorthand import format_duration
 from sojourn.storage import Store
 from sojourn.waiting import Clock, SystemClock
@@ -165,6 +165,9 @@ def _unsettled(
             for name in projects_of(store):
                 if project in (None, name):
                     yield from unsettled(store, name, note)
+            for name in shut_projects(store):
+                told = "its runs are another user's, who lets nobody look; only that user can close them"
+                yield _found(f"{store.url} {name}", "", "unseen", told)
         except GoneError as error:
             yield _found(store.url, "", "unseen" if store.url == own else "forgotten", error.message)
         except Exception as error:

@@ -7,6 +7,7 @@ import stat
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -343,7 +344,12 @@ def all_mailboxes(store: Store) -> list[Mailbox]:
 
 def projects_of(store: Store) -> list[str]:
     """The projects that have planned anything in the store."""
-    return store.folders("control")
+    return [name for name in store.folders("control") if not store.is_shut(f"control/{name}")]
+
+
+def shut_projects(store: Store) -> list[str]:
+    """Those of another user, who lets nobody look at them."""
+    return [name for name in store.folders("control") if store.is_shut(f"control/{name}")]
 
 
 def run_ids(store: Store, project: str) -> list[str]:
@@ -387,7 +393,9 @@ def _unreadable(mailbox: Mailbox, error: UnreadableError) -> RunLine:
         plan = mailbox.raw("plan") or {}
     except UnreadableError:
         plan = {}
-    begun = mailbox.store.modified(f"{mailbox.control}/plan.json")
+    begun = None
+    with suppress(SojournError):
+        begun = mailbox.store.modified(f"{mailbox.control}/plan.json")
     return RunLine(
         run=mailbox.run,
         project=mailbox.project,

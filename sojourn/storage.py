@@ -12,6 +12,7 @@ https://developmentseed.org/obstore/
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import stat
 from collections import deque
@@ -30,7 +31,7 @@ import obstore.exceptions
 import obstore.store
 
 from sojourn import folders
-from sojourn.errors import SojournError, SpecError, TransientError, UnreadableError, nearest
+from sojourn.errors import AccessError, SojournError, SpecError, TransientError, UnreadableError, nearest
 from sojourn.store_refusals import cloud_refusal, file_refusal, place_refusal
 from sojourn.waiting import Clock, SystemClock
 
@@ -158,7 +159,7 @@ class Store:
         doing = f"read {key}"
         try:
             if self.root is not None:
-                found = self._ask(doing, lambda: self._store.get(key))
+                found = self._open(key)
                 _check_size(key, found.meta["size"], size)
                 pieces = found.stream(min_chunk_size=chunk)
                 while (piece := self._ask(doing, lambda: next(pieces, None))) is not None:
@@ -394,6 +395,25 @@ class Store:
                 raise file_refusal(self.url, error, doing) from error
             self.clock.sleep(pause * self.chance.uniform(0.5, 1.5))
             pause = min(2 * pause, 5.0)
+
+    def _open(self, key: str) -> Any:
+        """One object of a store on files; one that this user may not read costs what hangs on it alone."""
+        try:
+            return self._ask(f"read {key}", lambda: self._store.get(key))
+        except AccessError as error:
+            raise UnreadableError(error.message, hint=error.hint) from error
+
+    def is_shut(self, prefix: str) -> bool:
+        """Whether this user may not look at what lies below `prefix/`, in a store that several share."""
+        if self.root is None:
+            return False
+        try:
+            os.scandir(self.root / prefix).close()
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def _settled(self, key: str) -> Path:
         """Where a record is to be written, once all that it may name is on the disk."""

@@ -12,7 +12,6 @@ retries the script, and no process of the script outlives it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import posixpath
@@ -35,7 +34,7 @@ from sojourn.agent.imds import Imds
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
 from sojourn.agent.log import Log
-from sojourn.agent.mailbox import Place, dump
+from sojourn.agent.mailbox import Place, dump, parse
 from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Outside
 from sojourn.agent.packages import search_path, serve
@@ -49,6 +48,7 @@ from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
 VERSION = "1"
+NEEDED = ("deadline_at", "grace_s", "nodes", "bundle", "inputs", "command", "secrets")  # of an order, to begin with
 UNSTORED = 3  # as an exit code: all is said, and not all is stored
 DIAGNOSIS_S = 15.0
 UNASKED = ("preempted", "deadline", "fault")  # reasons to end a script that nobody wished; its own success counts more
@@ -182,14 +182,18 @@ class Agent:
         until = self._clock.monotonic() + self._boot["order_wait_s"]
         while True:
             body = self._store.find(self._place.order)
-            if body is not None:
+            order = parse(body)
+            if order is not None:
                 break
             self._interrupts.check()
             if self._clock.monotonic() > until:
-                raise Refused(f"no order came within {self._boot['order_wait_s']:g} s")
+                which = "no order came" if body is None else "no order that can be read came"
+                raise Refused(f"{which} within {self._boot['order_wait_s']:g} s")
             self._interrupts.sleep(pause)
             pause = min(pause * 1.2, 1.0)
-        order: Json = json.loads(body)
+        lacking = [name for name in NEEDED if name not in order]
+        if lacking:
+            raise Refused(f"the order lacks {', '.join(lacking)}: another version of Sojourn wrote it")
         self._deadline.lower(order["deadline_at"])
         self._grace.seconds = order["grace_s"]
         self._hold_s = order.get("hold_s", 0.0)

@@ -88,7 +88,7 @@ class Execs:
         try:
             request: Json = json.loads(body)
             mine = request["node"] == self._place.node
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             say(f"exec {number} cannot be read: {error}")
             return
         if mine:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import contextlib
-import json
 import os
 import select
 import signal
@@ -13,9 +12,9 @@ import time
 from typing import Any
 
 from sojourn.agent.clock import Deadline
-from sojourn.agent.errors import Stop
+from sojourn.agent.errors import Stop, say
 from sojourn.agent.imds import Imds
-from sojourn.agent.mailbox import Place
+from sojourn.agent.mailbox import Place, parse
 from sojourn.agent.processes import signal_name
 from sojourn.agent.store import Store
 
@@ -33,6 +32,7 @@ class Interrupts:
         self._deadline = deadline
         self._metadata = metadata  # of a rented machine, which its cloud may take back
         self._signal: str | None = None
+        self._doubted = False
         self._next_look = {"stop": 0.0, "peer": 0.0, "notice": 0.0}
         self._look_lock = threading.Lock()
         self.clock = deadline.clock
@@ -65,8 +65,12 @@ class Interrupts:
         self._check_notice()
         if self._due("stop", max(STOP_POLL_S, self._store.pace_s)):
             body = self._store.find(self._place.stop)
-            if body is not None:
-                raise Stop("stopped", f"stop was requested: {json.loads(body)['reason']}")
+            told = parse(body)
+            if told is not None:
+                raise Stop("stopped", f"stop was requested: {told.get('reason') or 'nobody said why'}")
+            if body is not None and not self._doubted:
+                self._doubted = True  # nobody's wish can be read in it; whoever has one may write it again
+                say(f"{self._place.stop} cannot be read, and ends nothing")
 
     def check_signal(self) -> None:
         """Raises Stop when we were asked to end."""

@@ -66,14 +66,28 @@ class Peer:
     def end(self) -> Json:
         """The node's last words, empty while it has said none."""
         body = self._store.find(f"{self._prefix}/exit.json")
-        return dict(json.loads(body)) if body is not None else {}
+        if body is None:
+            return {}
+        end = parse(body)
+        if end is None or not isinstance(end.get("reason"), str):
+            return {"reason": "fault", "exit_code": None, "message": "its last words cannot be read"}
+        return end
 
     def failure(self) -> str | None:
         """What ended the node, unless it is alive or its script succeeded."""
         end = self.end()
-        if not end or (end["reason"] == "exited" and end["exit_code"] == 0):
+        if not end or (end["reason"] == "exited" and end.get("exit_code") == 0):
             return None
-        return f"node {end['node']} ended first: {end['message'] or end['reason']}"
+        return f"node {self._prefix.rpartition('/')[2]} ended first: {end.get('message') or end['reason']}"
+
+
+def parse(body: bytes | None) -> Json | None:
+    """The record that somebody else wrote; None for none, and for what is empty, cut off or no record at all."""
+    try:
+        value = json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def attempt_prefix(boot: Json) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Callable, Protocol
 from urllib.parse import unquote, urlsplit
 
-from sojourn.agent.errors import Exists, Refused
+from sojourn.agent.errors import Exists, Refused, StoreError
 
 MIB = 1 << 20
 MANY = 16  # files
@@ -91,6 +91,7 @@ class FileStore:
         if urlsplit(url).scheme != "file":
             raise Refused(f"this agent cannot read {url}: it speaks file:// and s3://")
         self._root = unquote(urlsplit(url).path)
+        self._seen: int | None = None  # the inode of the directory
         self._settling, self._listing = threading.Lock(), threading.Lock()
         self._unsettled: list[str] = []  # kept, and perhaps not on the disk yet
 
@@ -188,8 +189,19 @@ class FileStore:
     def _path(self, key: str) -> str:
         return os.path.join(self._root, key) if key else self._root
 
+    def _check_place(self) -> None:
+        """Raises StoreError where the directory is away, by a disk that is unmounted, say: it is not made anew."""
+        try:
+            place: int | None = os.stat(self._root).st_ino
+        except OSError:
+            place = None
+        if place is None or self._seen not in (None, place):
+            raise StoreError(f"{self._root} is not there")
+        self._seen = place
+
     @contextlib.contextmanager
     def _temporary(self, path: str) -> Iterator[tuple[str, BinaryIO]]:
+        self._check_place()
         _provide(os.path.dirname(path))
         # At random: agents in process namespaces of their own share process ids.
         name = f"{path}#{secrets.randbelow(10**15)}"

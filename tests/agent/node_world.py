@@ -53,6 +53,7 @@ class Node:
         self.tree.mkdir(exist_ok=True)
         self.root = folder / "store"
         boot = {"project": "digits", "run": LEASE.run, "place": PLACE, "attempt": 1, "lease": str(LEASE)}
+        self.root.mkdir(exist_ok=True)
         store = FarStore(self.root.as_uri(), rate) if rate else FileStore(self.root.as_uri())
         place = Place(store, boot, node)
         names = [LEASE.machine(number) for number in range(nodes)]

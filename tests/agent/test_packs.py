@@ -29,6 +29,7 @@ class Machine:
 
     def __init__(self, root: Path, store: FileStore | None = None) -> None:
         self.root = root
+        root.mkdir(parents=True, exist_ok=True)
         self.store = store or FileStore(root.as_uri())
         self.packs = Packs(self.store, f"{NODE}/packed/log")
         self.written: list[bytes] = []

@@ -36,6 +36,7 @@ class Machine:
     def __init__(self, folder: Path, store: FileStore | None = None) -> None:
         self.root, self.tree = folder / "store", folder / "tree"
         self.tree.mkdir()
+        self.root.mkdir(exist_ok=True)
         self.store = store or FileStore(self.root.as_uri())
         place = Place(self.store, BOOT, 0)
         self.keeper = Keeper(self.store, place, str(self.tree), until=1e18)

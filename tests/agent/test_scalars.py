@@ -152,6 +152,7 @@ class Desk:
         store = (folder / "store").as_uri()
         self.box = Mailbox(Store(store), "p", "r")
         boot = {"project": "p", "run": "r", "attempt": 1, "lease": "sojourn-r"}
+        Store(store).provide()
         self.store, self.place = FileStore(store), Place(FileStore(store), boot, 0)
 
     def reader(self, *metrics: str) -> Scalars:

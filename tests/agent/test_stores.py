@@ -60,6 +60,7 @@ def bucket(world: S3World, opened: Callable[..., S3Store]) -> S3Store:
 @pytest.fixture(params=["file", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """Each way of storing."""
+    (tmp_path / "store").mkdir()
     return FileStore((tmp_path / "store").as_uri()) if request.param == "file" else request.getfixturevalue("bucket")
 
 
