@@ -45,6 +45,7 @@ def reap(
     from cli.console import out
     from cli.world import trusted_stores
     from sojourn.errors import SpecError
+    from sojourn.harmless import line
     from sojourn.providers import configured
     from sojourn.reap import forget_stores, kept_stores, raise_for_failed
     from sojourn.runs import data_home
@@ -57,7 +58,7 @@ def reap(
     for finding in _everything(list(stores.values()), providers, dry_run, project):
         findings.append(finding)
         if not as_json:
-            out.print(f"{finding.action:<12}{finding.name}  {finding.reason}", markup=False)
+            out.print(f"{finding.action:<12}{line(finding.name)}  {line(finding.reason)}", markup=False)
     if as_json:
         typer.echo(json.dumps([finding.model_dump(mode="json") for finding in findings], indent=2))
     elif not findings:

@@ -114,7 +114,7 @@ def prepare_plan(
             provider = open_provider(launch.where, home, launch.regions or None)
             where = known_store(home, store_for(launch, provider, project, home))
     else:
-        launch, where = _again(from_run, open_stores(store), project, flags)
+        launch, where = _again(from_run, stores_for(from_run, store), project, flags)
         provider = open_provider(launch.where, home, launch.regions or None)
     plan = make_plan(
         launch,

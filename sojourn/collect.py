@@ -15,11 +15,13 @@ from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
 from sojourn.errors import SojournError, UnreadableError
+from sojourn.harmless import line
 from sojourn.mailbox import Mailbox
 from sojourn.records import Exit, FileEntry, Manifest, Order, Record, Remainder
 from sojourn.storage import MissingKeyError
 
 PATHS = 20  # named of what is lost
+LARGEST = 1 << 60  # bytes of anything that is
 NO_LIMIT: Mapping[int, int] = MappingProxyType({})
 NAME = 200  # letters of a name that is no name
 LOST = "committed and no longer in the store"
@@ -70,6 +72,7 @@ def collect(
     half = {path: files.pop(path) for path in sorted(_half(files, mailbox, attempt))}
     again = _again(mailbox, attempt, nodes, "out", files, last)
     apart = again | _again(mailbox, attempt, nodes, "kept", kept)
+    nowhere |= _no_places(apart, mailbox)
     kept = {path: entry for path, entry in kept.items() if path not in files} | half | apart
     gone = mailbox.missing({entry.source for entry in files.values()})
     missing = [path for path, entry in files.items() if entry.source in gone]
@@ -107,7 +110,7 @@ def _unsound(entry: FileEntry, below: tuple[str, ...]) -> str | None:
     """Why a line of a manifest is none: a machine may say what it likes."""
     ours = entry.source.startswith(below)
     told = entry.shown is None or (entry.shown.startswith(below) and not places.unfit(entry.shown))
-    sound = entry.size >= 0 and (entry.offset or 0) >= 0
+    sound = 0 <= entry.size <= LARGEST and 0 <= (entry.offset or 0) <= LARGEST
     return None if ours and told and sound and not places.unfit(entry.source) else STRANGE
 
 
@@ -241,7 +244,7 @@ def _torn(commits: list[str]) -> Iterator[Remainder]:
 
 
 def _remainder(why: str, kept: bool, named: Iterable[str], entries: Collection[FileEntry]) -> Iterator[Remainder]:
-    paths, size = tuple(dict.fromkeys(named)), sum(entry.size for entry in entries)
+    paths, size = tuple(dict.fromkeys(named)), sum(min(max(entry.size, 0), LARGEST) for entry in entries)
     if entries:
         yield Remainder(
             reason=why, kept=kept, paths=paths[:PATHS], unnamed=len(paths[PATHS:]), files=len(entries), bytes=size
@@ -255,6 +258,14 @@ def _accounts(mailbox: Mailbox, attempt: int, nodes: int, last: Mapping[int, int
         manifest, unreadable = _newest_commit(mailbox, attempt, node, "kept")
         unreadable += _newest_commit(mailbox, attempt, node, "out", last)[1]
         for one in (*(manifest.account if manifest else ()), *_torn(unreadable)):
-            paths = tuple(f"{_of(node)}{path}" for path in one.paths)
-            found.append(one.model_copy(update={"paths": paths}))
+            found.append(_told(one, node))
     return tuple(found)
+
+
+def _told(one: Remainder, node: int) -> Remainder:
+    """What a machine says that it left, in words and numbers that can be shown."""
+    paths = tuple(f"{_of(node)}{path[:NAME]}" for path in one.paths[:PATHS])
+    more = len(one.paths[PATHS:])
+    files, size, unnamed = (min(max(number, 0), LARGEST) for number in (one.files, one.bytes, one.unnamed + more))
+    about = {"reason": line(one.reason, NAME), "paths": paths, "files": files, "bytes": size, "unnamed": unnamed}
+    return one.model_copy(update=about)

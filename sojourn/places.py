@@ -116,7 +116,8 @@ def put(
         write(file)
         file.flush()
         if mtime_ns is not None:
-            os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
+            with suppress(OSError, OverflowError):  # a time that no file can have
+                os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
         try:
             _settle(here, draft, name)
         except FileExistsError:

@@ -132,7 +132,7 @@ def place_files(
         old = placings.beside([entry.path for entry in ours], plan.run)
     beside = [*(entry for entry in ours if entry.path in refused), *(entry for entry, _ in others)]
     aside = _aside(project, plan.run, beside)
-    stuck = _fetch(beside, mailbox, aside)
+    stuck = _fetch(beside, mailbox, aside, project.root)
     placed = {entry.path for entry in (*ours, *same)} - {*refused}
     return Published(
         placed=tuple(sorted(placed)),
@@ -179,15 +179,21 @@ def _aside(project: Project, run: str, entries: Iterable[FileEntry]) -> Path:
     raise AssertionError
 
 
-def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path) -> dict[str, str]:
-    """Bring files into a folder of their own; those that cannot be there, each with the reason."""
+def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path, below: Path | None = None) -> dict[str, str]:
+    """Bring files into a folder of their own; those that cannot be there, each with the reason.
+
+    A folder that must lie `below` another one is reached by no link that leads out of that.
+    """
     stuck: dict[str, str] = {}
+    root = below or folder
+    prefix = folder.relative_to(root).as_posix()
     known = list(entries)
     mailbox.contents.expect(known)
     for entry in known:
         try:
             if not holds(folder / entry.path, entry):
-                bundle.fetch_file(entry, mailbox, folder)
+                there = entry.model_copy(update={"path": f"{prefix}/{entry.path}"}) if below else entry
+                bundle.fetch_file(there, mailbox, root)
         except _COSTS_ITSELF as error:
             stuck[entry.path] = error.strerror or str(error)
         except SojournError as error:
@@ -283,7 +289,7 @@ def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Proj
     if not collected.files:
         return Published(note="nothing was committed")
     aside = _aside(project, plan.run, collected.files)
-    stuck = _fetch(collected.files, mailbox, aside)
+    stuck = _fetch(collected.files, mailbox, aside, project.root)
     beside = tuple(entry.path for entry in collected.files if entry.path not in stuck)
     return Published(beside=beside, directory=str(aside), warnings=tuple(_nowhere(stuck, aside, plan.run)))
 

@@ -18,7 +18,7 @@ from sojourn.bundle import fetch_file, unpack
 from sojourn.collect import STRANGE, collect
 from sojourn.errors import SojournError
 from sojourn.places import OUTWARD, REPOSITORY, TOO_LONG, UNSHOWN, PlaceError, TakenError
-from sojourn.records import Bundle, FileEntry, Link, Manifest
+from sojourn.records import Bundle, FileEntry, Link, Manifest, Remainder
 
 OUT = [
     "../elsewhere/a", "a/../../elsewhere/a", "/tmp/a", "//tmp/a", "", ".", "..", "a/", "a//b", "./a", "a/./b", "a/..",
@@ -362,3 +362,29 @@ def test_a_folder_that_runs_made_holds_data_and_one_of_the_user_s_does_not(home:
     (home.root / "mine/own.py").touch()
     done = home.comes_home(home.entry("gen/code.py"), home.entry("mine/code.py"), home.entry("gen/.hidden"))
     assert done.placed == ("gen/.hidden", "gen/code.py") and done.beside == ("mine/code.py",)
+
+
+def test_numbers_and_words_without_measure_keep_no_run_from_its_report(home: Home, tmp_path: Path) -> None:
+    huge, fine = 10**400, home.entry("fine.txt", "fine")
+    odd = [
+        home.entry("late").model_copy(update={"mtime_ns": huge}),
+        home.entry("early").model_copy(update={"mtime_ns": -huge}),
+        home.entry("large", size=huge),
+        home.entry("mode", mode=huge),
+    ]
+    done = home.comes_home(*odd, fine)
+    assert {"late", "early", "fine.txt", "mode"} <= set(done.placed)
+    told = Remainder(reason="r\n" * 5_000, kept=True, paths=("p" * 9_000,) * 999, unnamed=huge, files=huge, bytes=-huge)
+    manifest = Manifest(sequence=1, at=0.0, files=(), account=(told,))
+    home.mailbox.store.put(f"{home.mailbox.machine}/1/0/kept/00000001.json", manifest.to_bytes())
+    found = collect(home.mailbox, 1, 1).account
+    assert {one.reason for one in found} >= {STRANGE}
+    assert len(str(found)) < 10_000 and all(0 <= one.bytes <= 1 << 62 and "\n" not in one.reason for one in found)
+
+
+def test_a_folder_for_results_that_is_a_link_out_of_the_project_gets_none(home: Home) -> None:
+    (home.root / "runs").symlink_to(home.outside)
+    (home.root / "a.txt").write_text("mine")
+    done = home.comes_home(home.entry("a.txt"), home.entry("fine.txt"))
+    assert done.placed == ("fine.txt",) and not list(home.outside.iterdir())
+    assert "a.txt cannot be brought into" in done.warnings[-1] and "--to DIR" in done.warnings[-1]
