@@ -19,7 +19,7 @@ from sojourn.shorthand import shortened
 R = TypeVar("R", bound=BaseModel)
 
 WORDS = 300  # characters of what is wrong; some of pydantic's sentences quote the value
-LIMIT = 256 << 20  # bytes; the largest real record is a manifest of some 100,000 files, a tenth of it
+LIMIT = 64 << 20  # bytes; the largest real record is a manifest of 100,000 files, a third of it
 
 
 def decode(body: bytes, kind: type[R], name: str) -> R:

@@ -47,10 +47,10 @@ class Pieces:
                 for piece in self._packed(number):
                     yield piece
                     number += 1
-            found = self._store.find_dated(self.key(number))
+            found = self._one(self.key(number))
             if found is None:
                 return
-            yield Segment(*found)
+            yield found
             number, in_a_row = number + 1, in_a_row + 1
 
     def length(self) -> int:
@@ -68,6 +68,14 @@ class Pieces:
     def key(self, number: int) -> str:
         """Where a piece lies."""
         return f"{self._prefix}/{number:08d}{self._suffix}"
+
+    def _one(self, key: str) -> Segment | None:
+        """One object; in place of one that is far too large, what is wrong with it."""
+        try:
+            found = self._store.find_dated(key)
+        except UnreadableError as error:
+            return Segment(f"[{error.message}]\n".encode(), 0.0)
+        return Segment(*found) if found else None
 
     def _packed(self, number: int) -> Iterator[Segment]:
         """The pieces from a number on that are in packs, as far as these follow each other."""
@@ -87,8 +95,8 @@ class Pieces:
 
     def _pack(self, span: _Span) -> list[Segment] | None:
         if self._newest is None or self._newest[0] != span.key:
-            body = self._store.find(span.key)
-            pieces = _pieces(body, span) if body is not None else None
+            body = self._one(span.key)
+            pieces = _pieces(body.body, span) if body is not None else None
             if pieces is None:
                 return None
             self._newest = span.key, pieces

@@ -176,7 +176,7 @@ def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str
             continue
         seen.add(entry.hash)
         with suppress(SojournError):  # it has gone from the store, and the report is worth more
-            body = mailbox.store.get(entry.shown) if entry.shown else mailbox.contents.get(entry)
+            body = (mailbox.store.find(entry.shown) or b"") if entry.shown else mailbox.contents.get(entry)
             values = metric_files.read(entry.path, body)
             if entry.path in wanted:
                 declared.update(values)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SCHEMES = ("file", "s3", "gs", "az")
+RECORD_LIMIT = 64 << 20  # bytes; the largest real record is a manifest of 100,000 files, a third of it
 PATIENCE_S = 60.0  # a store in a cloud may fail in passing for so long
 AWAY_S = 10.0  # for a directory that is put back
 ANSWER_LIMIT_S = 20.0
@@ -174,20 +175,23 @@ class Store:
             yield from self._pieces(key, meta, chunk)
 
     def find(self, key: str) -> bytes | None:
-        """The whole object, or None when there is none."""
-        try:
-            return self.get(key)
-        except MissingKeyError:
-            return None
+        """The whole object, or None when there is none. Raises UnreadableError when it is larger than any record."""
+        found = self._found(key)
+        return found[0] if found else None
 
     def find_dated(self, key: str) -> tuple[bytes, float] | None:
-        """The whole object and when it was written, by the store's own clock; None when there is none."""
+        """The same, and when it was written, by the store's own clock."""
+        found = self._found(key)
+        return (found[0], found[1]["last_modified"].timestamp()) if found else None
+
+    def _found(self, key: str) -> tuple[bytes, Any] | None:
         try:
-            body, meta = self._ask(f"read {key}", lambda: _small(self._store, key, limit=None))
+            body, meta = self._ask(f"read {key}", lambda: _small(self._store, key, RECORD_LIMIT))
         except FileNotFoundError:
             return None
-        assert body is not None
-        return body, meta["last_modified"].timestamp()
+        if body is None:  # whoever wrote it, it is not read into memory to find that out
+            raise UnreadableError(f"{key} cannot be read: {meta['size']:,} bytes are no record of ours")
+        return body, meta
 
     def exists(self, key: str) -> bool:
         """Whether an object has this key."""

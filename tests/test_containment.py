@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +18,7 @@ from made_once import made_once
 
 from sojourn import checkpoint, leaving
 from sojourn.collect import TORN, collect
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, UnreadableError
 from sojourn.mailbox import Mailbox
 from sojourn.purge import purge
 from sojourn.reap import reap
@@ -243,3 +246,23 @@ def test_an_address_that_is_none_in_the_list_of_stores_costs_no_other(tmp_path: 
         done = world.sojourn("runs")
         assert done.returncode == 0 and "succeeded" in done.stdout, done.stderr
         assert ("gopher" in done.stderr) is ("gopher" in stores)
+
+
+def test_an_object_that_is_larger_than_any_record_is_not_read_to_find_that_out(case: Case, tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    log = case.folder / case.damaged.machine / "1" / "0" / "log" / "00000000"
+    log.parent.mkdir(exist_ok=True)
+    log.write_bytes(b"step 1\n")
+    for file in [*case.records(), log]:
+        whole = file.read_bytes()
+        os.truncate(file, 5 << 30)  # sparse: nothing on the disk
+        lines = {line.run: line.state for line in list_runs([case.store])}
+        assert lines[case.sound.run] == "succeeded" and case.damaged.run in lines, file
+        for ask in (records_of, lambda one: collect(one, 1, 1), lambda one: list(one.scalars(1, 0))):
+            with contextlib.suppress(UnreadableError):
+                ask(case.damaged)
+        case.damaged.exit(1, 0), case.damaged.beat(1, 0)
+        shown = b"".join(piece.body for piece in case.damaged.log(1, 0))
+        assert len(shown) < 1000 and (file != log or b"5,368,709,120 bytes are no record of ours" in shown)
+        file.write_bytes(whole)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
