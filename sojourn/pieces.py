@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 from sojourn.decoding import decode_object
@@ -18,6 +19,7 @@ from sojourn.storage import Store
 
 BEHIND = 4  # who finds so many in a row is behind, and looks for packs; who begins at the first one is so at once
 LOOK_AGAIN = 64
+AT_ONCE = 16
 TRIES = 3
 
 
@@ -47,11 +49,16 @@ class Pieces:
                 for piece in self._packed(number):
                     yield piece
                     number += 1
-            found = self._one(self.key(number))
-            if found is None:
-                return
-            yield found
-            number, in_a_row = number + 1, in_a_row + 1
+            for found in self._next(number, AT_ONCE if in_a_row >= LOOK_AGAIN else 1):
+                if found is None:
+                    return
+                yield found
+                number, in_a_row = number + 1, in_a_row + 1
+
+    def _next(self, number: int, count: int) -> list[Segment | None]:
+        """The next pieces; many at once for whoever is far behind where there are no packs."""
+        asked = [partial(self._one, self.key(one)) for one in range(number, number + count)]
+        return self._store.clock.together(asked) if count > 1 else [asked[0]()]
 
     def length(self) -> int:
         """How many there are by now."""

@@ -162,9 +162,7 @@ def _unsettled(
     """Every run of every store that is not closed; what one store keeps is closed though another does not answer."""
     for store in stores:
         try:
-            for name in projects_of(store):
-                if project in (None, name):
-                    yield from unsettled(store, name, note)
+            yield from unsettled(store, project, note)
             for name in shut_projects(store):
                 told = "its runs are another user's, who lets nobody look; only that user can close them"
                 yield _found(f"{store.url} {name}", "", "unseen", told)

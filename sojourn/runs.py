@@ -6,7 +6,7 @@ import os
 import stat
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -150,7 +150,7 @@ def forget_bucket(home: Path, bucket: str) -> None:
 
 def list_runs(stores: Iterable[Store]) -> list[RunLine]:
     """Every run of the stores that can be read: those whose machines may be orphans, then the others, newest first."""
-    return in_order(line for store in stores for project in projects_of(store) for line in _lines(store, project))
+    return in_order(line for store in stores for lines in _of_each_project(store, _lines) for line in lines)
 
 
 def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
@@ -250,11 +250,17 @@ def survey(store: Store, project: str) -> Survey:
     return Survey(closed, [Mailbox(store, project, run) for run in runs if run not in closed])
 
 
-def unsettled(store: Store, project: str, note: bool) -> list[Mailbox]:
-    """The runs of a project that have a plan and that nobody has closed.
+def unsettled(store: Store, only: str | None, note: bool) -> Iterator[Mailbox]:
+    """The runs of a store, or of one project alone, that have a plan and that nobody has closed.
 
     With `note`, closed ones that no page told of are written down.
     """
+    projects = [name for name in projects_of(store) if only in (None, name)]
+    for some in store.clock.together([partial(_unsettled, store, name, note) for name in projects]):
+        yield from some
+
+
+def _unsettled(store: Store, project: str, note: bool) -> list[Mailbox]:
     found = survey(store, project)
     looked = _each(store, summary_of, found.others)
     if note:
@@ -339,7 +345,8 @@ def is_held(state: State, now: float) -> bool:
 
 def all_mailboxes(store: Store) -> list[Mailbox]:
     """The mailbox of every run in the store."""
-    return [Mailbox(store, project, run) for project in projects_of(store) for run in run_ids(store, project)]
+    found = _of_each_project(store, lambda store, project: [(project, run) for run in run_ids(store, project)])
+    return [Mailbox(store, project, run) for names in found for project, run in names]
 
 
 def projects_of(store: Store) -> list[str]:
@@ -350,6 +357,11 @@ def projects_of(store: Store) -> list[str]:
 def shut_projects(store: Store) -> list[str]:
     """Those of another user, who lets nobody look at them."""
     return [name for name in store.folders("control") if store.is_shut(f"control/{name}")]
+
+
+def _of_each_project(store: Store, look: Callable[[Store, str], T]) -> list[T]:
+    """What is seen of each project of a store, side by side."""
+    return store.clock.together([partial(look, store, project) for project in projects_of(store)])
 
 
 def run_ids(store: Store, project: str) -> list[str]:

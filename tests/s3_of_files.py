@@ -34,6 +34,8 @@ class FilesAsS3:
         self.root = root
         self.delay_s = delay_s
         self.calls: list[tuple[str, str]] = []  # verb and key or prefix
+        self.most = self._now = 0  # requests on their way at once
+        self._counting = threading.Lock()
         self._lock = threading.Lock()
         self._keys: list[str] = []
         self.look()
@@ -57,6 +59,7 @@ class FilesAsS3:
     def reset(self) -> None:
         """Count from here."""
         self.calls.clear()
+        self.most = 0
 
     @property
     def requests(self) -> int:
@@ -76,8 +79,13 @@ class FilesAsS3:
 
     def counted(self, verb: str, about: str) -> None:
         """One more request, which takes as long as they do."""
-        self.calls.append((verb, about))
+        with self._counting:
+            self.calls.append((verb, about))
+            self._now += 1
+            self.most = max(self.most, self._now)
         time.sleep(self.delay_s)
+        with self._counting:
+            self._now -= 1
 
     def body(self, key: str) -> bytes | None:
         try:

@@ -290,6 +290,25 @@ def test_a_run_that_has_been_run_stands_in_a_page_and_has_no_mark(one: Path) -> 
     assert not marked_open(store, box.project)
 
 
+def test_many_projects_are_asked_for_side_by_side(
+    one: Path, tmp_path: Path, served: Callable[[House], FilesAsS3]
+) -> None:
+    house = House(one, tmp_path / "store", 1)
+    for number in range(40):
+        for root in ("control", "orders", "machine"):
+            shutil.copytree(house.folder / root / house.project, house.folder / root / f"other-{number}")
+    files = served(house)
+    files.delay_s = 0.02
+    for verb in ("runs", "show last", "show RUN", "reap --dry-run"):
+        files.reset()
+        if verb == "show RUN":
+            find_run([Store(files.url)], house.runs[0])
+        else:
+            VERBS[verb](Store(files.url), house)
+        assert files.most > 8, verb
+    assert len(list_runs([Store(files.url)])) == 41
+
+
 # --- purging ----------------------------------------------------------------------------------------
 
 

@@ -138,6 +138,23 @@ def test_a_pack_that_is_merged_into_another_while_somebody_reads_is_found_there(
     assert len(machine.packed()) == 1 and found == machine.written
 
 
+def test_a_long_log_without_packs_is_read_sixteen_pieces_at_a_time(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As agents of earlier versions left it, and where pieces are large."""
+    machine.write(500)
+    for pack in machine.packed():
+        pack.unlink()
+    with files_as_s3(machine.root, delay_s=0.01) as files:
+        for name, value in files.environment.items():
+            monkeypatch.setenv(name, value)
+        for start in (0, 77, 499):
+            files.reset()
+            found = [piece.body for piece in pieces(Store(files.url)).read(start)]
+            assert found == machine.written[start:] and files.most > (8 if start < 400 else 0)
+            assert files.by_verb()["get"] <= 500 - start + 17
+
+
 def test_large_pieces_are_not_written_twice(machine: Machine) -> None:
     machine.write(3)
     machine.write(8, size=300_000)

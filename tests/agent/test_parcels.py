@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -110,29 +109,10 @@ def test_many_files_that_lie_alone_are_looked_for_by_pages_and_fetched_side_by_s
     assert len(machine.blobs()) == 60
     files = far()
     files.delay_s = 0.05
-    together = Most(files)
+    files.reset()
     assert machine.home(tmp_path / "home") == machine.there()
     assert files.by_verb()["get"] < 60 + 20 and files.by_verb().get("head", 0) < 3
-    assert together.most >= 8
-
-
-class Most:
-    """How many requests were on their way at once."""
-
-    def __init__(self, files: FilesAsS3) -> None:
-        self.most = now = 0
-        lock, counted = threading.Lock(), files.counted
-
-        def count(verb: str, about: str) -> None:
-            nonlocal now
-            with lock:
-                now += 1
-                self.most = max(self.most, now)
-            counted(verb, about)
-            with lock:
-                now -= 1
-
-        files.counted = count  # type: ignore[method-assign]
+    assert files.most >= 8
 
 
 def test_what_reads_them_travels_to_another_process(machine: Machine, tmp_path: Path) -> None:
