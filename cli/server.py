@@ -318,7 +318,7 @@ def _spawn(address: Address, login: str, log: Path) -> int:
     started = subprocess.run(
         ["/bin/sh", "-c", 'log=$1; shift; "$@" >>"$log" 2>&1 & echo $!', "sh", str(log), *command],
         cwd="/",
-        env={**_defaults(address), **surroundings.of_server(), "PREFECT_SERVER_API_AUTH_STRING": login},
+        env=_environment(address, login),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
@@ -335,6 +335,11 @@ def _close_database() -> None:
         with suppress(OSError):
             if stat.S_ISREG(file.lstat().st_mode) and file.lstat().st_uid == os.geteuid():
                 file.chmod(0o600)
+
+
+def _environment(address: Address, login: str) -> dict[str, str]:
+    """All that the server is told."""
+    return {**_defaults(address), **surroundings.of_server(), "PREFECT_SERVER_API_AUTH_STRING": login}
 
 
 def _defaults(address: Address) -> dict[str, str]:

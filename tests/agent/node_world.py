@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from sojourn.agent.commit import Committer
 from sojourn.agent.mailbox import Place
+from sojourn.agent.mask import Mask
 from sojourn.agent.store import MIB, Check, FileStore
 from sojourn.names import LeaseName
 from sojourn.records import FileEntry, Manifest
@@ -46,9 +47,16 @@ class Node:
     """One node's tree and its committer, over the store of all."""
 
     def __init__(
-        self, folder: Path, node: int, nodes: int, rate: float | None = None, seconds: float = 60, **order: Any
+        self,
+        folder: Path,
+        node: int,
+        nodes: int,
+        rate: float | None = None,
+        seconds: float = 60,
+        mask: Mask | None = None,
+        **order: Any,
     ) -> None:
-        """`rate`: bytes a second that its store takes; `seconds` until it must end."""
+        """`rate`: bytes a second that its store takes; `seconds` until it must end; `mask` knows its secrets."""
         self.tree = folder / f"tree{node}"
         self.tree.mkdir(exist_ok=True)
         self.root = folder / "store"
@@ -67,23 +75,22 @@ class Node:
             "commit_every_s": 9,
         }
         self.prefix = f"{RUN}/1/{node}"
-        self._committer = Committer(
-            store, place, {**told, **order}, str(self.tree), ["outputs"], time.monotonic() + seconds
-        )
+        until = time.monotonic() + seconds
+        self.committer = Committer(store, place, {**told, **order}, str(self.tree), ["outputs"], until, mask=mask)
 
     def commit(self, torn_at: float | None = None, **files: str | None) -> None:
         """Write these files (None removes one), then commit what is there, perhaps of a writer that was killed."""
         for name, text in files.items():
             path = self.tree / name.replace("_", ".")
             path.unlink() if text is None else path.write_text(text)
-        self._committer.final(time.monotonic() + 60, torn_at)
+        self.committer.final(time.monotonic() + 60, torn_at)
 
     def look(self) -> None:
         """Commit what is there while the script still runs."""
-        self._committer.stable(time.monotonic() + 60)
+        self.committer.stable(time.monotonic() + 60)
 
     def commit_on(self, well_until: Callable[[], float]) -> None:
-        self._committer.start(well_until)
+        self.committer.start(well_until)
 
     def write(self, files: dict[str, str]) -> None:
         """Write these files, whatever their names."""
@@ -94,8 +101,8 @@ class Node:
     def finish(self, seconds: float = 60) -> Manifest | None:
         """All that happens at the script's end; the newest account of what does not come home."""
         until = time.monotonic() + seconds
-        self._committer.final(until, None)
-        self._committer.keep_rest(until)
+        self.committer.final(until, None)
+        self.committer.keep_rest(until)
         return self.account()
 
     def account(self) -> Manifest | None:
@@ -133,7 +140,7 @@ class Node:
         return len(list((self.root / self.prefix / what).glob("*.json")))
 
     def settle(self) -> None:
-        self._committer.settle(0.1)
+        self.committer.settle(0.1)
 
     def blobs(self) -> set[str]:
         """The texts that lie below this node's prefix, each under its own hash."""

@@ -40,7 +40,7 @@ def saved(tmp_path: Path, loop: str, seconds: float) -> list[dict[str, str]]:
     finally:
         script.kill()
         script.communicate()
-        node._committer._still(5.0)
+        node.committer._still(5.0)
     found = []
     for path in sorted((node.root / node.prefix / "ckpt").glob("*.json"))[-2:]:
         found.append(node.manifest("ckpt", int(path.stem)))

@@ -132,6 +132,15 @@ class TestProcesses(Processes, ProviderCase):
         machine = self.lease(world).machines[0]
         assert machine.ended_by == "exit"
 
+    def test_no_process_of_a_machine_keeps_a_key_of_the_terminal(
+        self, world: LocalWorld, start: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-the-terminal")
+        start("sleep")
+        kept = [Path(f"/proc/{pid}/environ").read_bytes() for pid in world.alive()]
+        assert len(kept) >= 2 and not any(b"of-the-terminal" in one for one in kept)
+        assert all(b"STANDIN=sleep" in one and b"PATH=" in one for one in kept)
+
     @ISOLATIONS
     def test_daemons_that_emptied_their_environment_are_dead_after_release(
         self, world: LocalWorld, start: Callable[..., Path], isolation: str

@@ -12,7 +12,13 @@ from pathlib import Path
 
 import pytest
 from cli_world import SOJOURN, World
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_API_PORT,
+    PREFECT_SERVER_CORS_ALLOWED_ORIGINS,
+    temporary_settings,
+)
 from strangers import KEYS, OTHER_USER, Ours, StandIn, free_port
 
 from cli import listeners, server
@@ -173,6 +179,21 @@ def test_without_the_kernel_s_tables_lsof_is_asked(stand_ins: list[StandIn]) -> 
     stand_ins.append(mine := StandIn())
     found = listeners._by_lsof(mine.port)
     assert found is not None and found.is_mine and found.is_held_by(os.getpid())
+
+
+def test_a_server_of_ours_is_told_to_take_its_user_and_its_own_pages_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    address = server.Address("http://127.0.0.1:4207/api", "http://127.0.0.1:4207", configured=False)
+    told = server._environment(address, "sojourn:secret")
+    assert told["PREFECT_SERVER_API_AUTH_STRING"] == "sojourn:secret"
+    assert told["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
+    assert told["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4207,http://localhost:4207"
+    assert not KEYS.keys() & told.keys()
+    with temporary_settings({PREFECT_SERVER_CORS_ALLOWED_ORIGINS: "https://ours.example"}):
+        assert "PREFECT_SERVER_CORS_ALLOWED_ORIGINS" not in server._defaults(address), "the user has chosen"
 
 
 # --- files and the process table -------------------------------------------------------------
