@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from sojourn import places
 from sojourn.agent import checkpoint_files
 from sojourn.agent.patterns import Patterns
 from sojourn.collect import newest_files
@@ -118,6 +119,12 @@ def check_stored(found: Checkpoint | None, store: Store, project: str) -> None:
     if found and others:
         raise SpecError(
             f"checkpoint {found.sequence} of {found.run} names {others[0]!r}, where no machine keeps a file",
+            hint=_AFRESH,
+        )
+    odd = [entry.path for entry in found.files if places.unfit(entry.path, any_letters=True)] if found else []
+    if found and odd:
+        raise SpecError(
+            f"checkpoint {found.sequence} of {found.run} names {odd[0][:100]!r}, which is no place for a file",
             hint=_AFRESH,
         )
     sources = sorted({entry.source for entry in found.files}) if found else []

@@ -15,10 +15,11 @@ from security.hostile import RUN, Home
 
 from sojourn import places
 from sojourn.bundle import fetch_file, unpack
+from sojourn.checkpoint import check_stored
 from sojourn.collect import STRANGE, collect
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, SpecError
 from sojourn.places import OUTWARD, REPOSITORY, TOO_LONG, UNSHOWN, PlaceError, TakenError
-from sojourn.records import Bundle, FileEntry, Link, Manifest, Remainder
+from sojourn.records import Bundle, Checkpoint, FileEntry, Link, Manifest, Remainder
 
 OUT = [
     "../elsewhere/a", "a/../../elsewhere/a", "/tmp/a", "//tmp/a", "", ".", "..", "a/", "a//b", "./a", "a/./b", "a/..",
@@ -151,6 +152,20 @@ def test_an_object_of_somewhere_else_is_no_result(home: Home) -> None:
         found = home.commit(home.entry("a").model_copy(update={"source": source}), home.entry("fine.txt"))
         assert [entry.path for entry in found.files] == ["fine.txt"]
         assert [one.reason for one in found.account] == [STRANGE]
+
+
+def test_a_checkpoint_that_was_brought_from_another_run_and_left_as_it_is_is_a_result(home: Home) -> None:
+    source = f"{home.mailbox.orders}/restored/x"
+    found = home.commit(home.entry("a").model_copy(update={"source": source}))
+    assert not [one for one in found.account if one.reason == STRANGE]
+
+
+@pytest.mark.parametrize("path", ["../up.pt", "/etc/x.pt", ".git/hooks/x", "a/../../x"])
+def test_a_checkpoint_that_names_another_place_is_not_restored(home: Home, path: str) -> None:
+    evil = home.entry(path).model_copy(update={"source": f"machine/p/{RUN}/1/0/blob/x"})
+    found = Checkpoint(run=RUN, attempt=1, sequence=3, at=0.0, files=(evil,))
+    with pytest.raises(SpecError, match="which is no place for a file"):
+        check_stored(found, home.mailbox.store, "p")
 
 
 def test_a_repository_without_a_name_of_its_own_does_not_come_home(home: Home) -> None:
