@@ -383,9 +383,11 @@ def _found(name: str, run: str, action: Action, reason: str) -> Finding:
 def raise_for_failed(findings: Iterable[Finding]) -> None:
     """Raise TeardownError naming what could not be looked at, ended or brought home; nothing when all could."""
     failed = [finding for finding in findings if finding.action == "failed"]
-    ours = ", ".join(finding.name for finding in failed if finding.run)
+    ours = ", ".join(finding.name for finding in failed if finding.run not in ("", finding.name))
+    books = ", ".join(finding.name for finding in failed if finding.run == finding.name)
     blind = ", ".join(dict.fromkeys(finding.name for finding in failed if not finding.run))
     told = [f"found and could not be ended: {ours}"] if ours else []
+    told += [f"could not be closed, by their books alone: {books}"] if books else []
     told += [f"could not be looked at: {blind}"] if blind else []
     if told:
         raise TeardownError("; ".join(told), hint="the reasons stand above; try again: sojourn reap")

@@ -215,3 +215,13 @@ def test_a_sweep_over_many_machines_asks_their_cloud_for_a_list_and_reads_ledger
     ]
     assert Counter(one.action for one in found) == {"ended": 100, "left": 200}
     assert cloud.asked == 1 and len(cloud.released) == 100
+
+
+def test_a_run_whose_books_could_not_be_written_is_not_called_one_that_could_not_be_ended() -> None:
+    lease = Finding(name=NAME, run=RUN, action="failed", reason="busy")
+    books = Finding(name="calm-otter-1111", run="calm-otter-1111", action="failed", reason="the store is full")
+    with pytest.raises(TeardownError) as told:
+        raise_for_failed([lease, books])
+    assert told.value.message == (
+        f"found and could not be ended: {NAME}; could not be closed, by their books alone: calm-otter-1111"
+    )

@@ -17,11 +17,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from sojourn import catalogue, folders
 from sojourn.agent import files, host, processes
+from sojourn.agent.namespace import namespace
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
 from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK, kept_aside
@@ -92,6 +94,12 @@ class LocalProvider:
             layers["reaper"] += ", and by the mark in every process's environment"
         else:
             warnings.append("only Linux keeps hold of processes that detach themselves; here they may survive the run")
+        if processes.LINUX and not _has_namespaces(self.isolation):
+            layers["reaper"] += ", where they keep that"
+            warnings.append(
+                "this host allows no namespaces of processes: one that detaches itself and clears its environment, as "
+                "those that rename themselves do, may survive the run if the supervisor is killed"
+            )
         return Capability(
             provider=self.name,
             layers=layers,
@@ -336,6 +344,15 @@ class LocalProvider:
 
         processes.kill_all(find, reap=lambda: None, limit_s=1.0)
         return not find()
+
+
+@cache
+def _has_namespaces(isolation: Isolation | None) -> bool:
+    """Whether the kernel ends with the machine whatever its script has started, however it hides."""
+    try:
+        return bool(namespace(isolation))
+    except OSError:
+        return False
 
 
 def _mark_released(folder: Path) -> bool:

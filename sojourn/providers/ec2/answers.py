@@ -85,6 +85,9 @@ def numbered(instances: Iterable[dict[str, Any]], others: Iterable[str] = ()) ->
     return found
 
 
+FIRED_WITHIN_S = 120.0
+
+
 def machine(name: str, instance: dict[str, Any]) -> Machine:
     state = _STATES[instance["State"]["Name"]]
     return Machine(
@@ -110,5 +113,8 @@ def _ended_by(instance: dict[str, Any]) -> str | None:
         return _ENDED_BY.get(code, code or None)
     tags, ended = read_tags(instance["Tags"]), _ended_at(instance)
     timer = float(tags.get("deadline", "inf")) + float(tags.get("grace", 0.0))
-    # Amazon does not say who asked; from deadline and grace on it was the schedule, before them one of us.
-    return "cloud timer" if ended is not None and ended >= timer else "release"
+    # Amazon does not say who asked. Before deadline and grace it was one of us; then the schedule, which is set for the
+    # next full minute; what stood for longer had none any more, and was ended by a sweep.
+    if ended is None or ended < timer:
+        return "release"
+    return "cloud timer" if ended <= timer + 60.0 + FIRED_WITHIN_S else "reaper"
