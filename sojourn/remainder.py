@@ -20,6 +20,7 @@ SHOWN = 4  # reasons in a report that people read
 _HEADINGS = {remains.REMOVED: "still here", LOST: "lost"}
 _REMEDIES = {
     outside.OUTSIDE: "write it below the project",
+    remains.IN_GIT: "commit or tag here, once the results are home",
     tree.OUTWARD: "write it below the project",
     tree.UNNAMED: "give it another name",
 }

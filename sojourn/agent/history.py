@@ -8,6 +8,20 @@ import shutil
 import subprocess
 
 LIMIT_S = 30.0
+FILES = 1_000
+SHORT = 4_096  # bytes of each that are compared
+
+
+def written(root: str) -> dict[str, bytes]:
+    """What somebody may write into `.git` by hand or by git, besides what git does whenever it is asked."""
+    found = {}
+    for name in ("HEAD", "config", "packed-refs", "refs", "hooks"):
+        top = os.path.join(root, ".git", name)
+        files = [top, *(os.path.join(folder, one) for folder, _, names in os.walk(top) for one in names)]
+        for path in files[:FILES]:
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                found[os.path.relpath(path, root)] = file.read(SHORT)
+    return found
 
 
 def refresh(root: str) -> None:

@@ -10,6 +10,7 @@ import os
 import posixpath
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from sojourn.agent import history
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.files import Json
@@ -37,6 +38,7 @@ LATE = "not stored in time"
 UNREADABLE = "not readable"
 INPUT = "changed by the script, which got them as inputs"
 REMOVED = "removed by the script"
+IN_GIT = "written into git's own folder"  # a copy without history, which is not brought home
 NEVER_KEPT = (INPUT, LATE, UNREADABLE)
 
 
@@ -102,6 +104,7 @@ class Remains:
         self._keeper = keeper
         self._manifests = Manifests(store, place, "kept", clock)
         self._account: list[Json] = []
+        self._in_git = history.written(root)
 
     def commit(
         self,
@@ -130,9 +133,13 @@ class Remains:
         for path, why in aside.items():
             left[path] = (why, self._count(path) if last else (1, 0))
         left.update({path: (REMOVED, (1, 0)) for path in removed})
+        of_git = history.written(self._root) if last else {}
+        left.update(
+            {path: (IN_GIT, (1, len(of_git[path]))) for path in of_git if of_git[path] != self._in_git.get(path)}
+        )
         left.update({path: (OUTSIDE, sizes) for path, sizes in outside.items()})
         others = [path for path in found if path not in fates or fates[path] == HOME]
-        account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept, *outside])]
+        account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept, *outside, *of_git])]
         account = self._mask.strings(account)
         if lines != self._manifests.newest or account != self._account:
             self._manifests.write(lines, account=account)

@@ -195,3 +195,14 @@ def test_a_file_that_is_made_executable_later_comes_home_as_such(tmp_path: Path)
     assert node.home() == {"made.sh": "y", "sent.sh": "x"}
     modes = {entry.path: entry.mode for entry in node.committed("out", 2)}
     assert modes == {"made.sh": 0o755, "sent.sh": 0o755}
+
+
+def test_what_the_script_writes_into_git_s_own_folder_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "tree0"
+    (root / ".git" / "refs" / "tags").mkdir(parents=True)
+    (root / ".git" / "HEAD").write_text("ref: refs/heads/main\n")
+    (root / ".git" / "refs" / "tags" / "old").write_text("1234\n")
+    node = Node(tmp_path, 0, 1)
+    node.write({"model.pt": "m", ".git/index": "i", ".git/refs/tags/best": "56789\n"})
+    assert account(node) == {"written into git's own folder": (False, (".git/refs/tags/best",), 1, 6)}
+    assert node.home() == {"model.pt": "m"}
