@@ -78,6 +78,7 @@ _LAUNCH: dict[str, Any] = {
     "secrets": _options("--secret", "The name of a variable the script needs."),
     "inputs": _options("--input", "A large file or directory to send along."),
     "outputs": _options("--output", "A path that comes home even if git ignores it."),
+    "bring": _option("How much that nobody named comes home of each new file and folder at the top, like 50GB."),
     "keep": _option("How much of what does not come home is kept in the store, like 5GB; 0 for none."),
     "resume_args": _option("Arguments added to the command when a checkpoint is restored.", metavar="ARGS"),
 }
@@ -94,7 +95,7 @@ _METAVARS = {
     "NAME": ("stage", "where", "machine", "image", "market", "regions", "network", "secrets", "extras", "groups"),
     "GPU": ("gpu",),
     "N": ("nodes", "cpus", "processes"),
-    "SIZE": ("memory", "disk", "keep"),
+    "SIZE": ("memory", "disk", "bring", "keep"),
     "TIME": ("wait", "deadline", "grace", "hold_on_failure"),
     "DOLLARS": ("budget",),
     "PATH": ("environment", "inputs", "outputs"),

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from pydantic import Field
 
+from sojourn import foreseen
 from sojourn.errors import UnreadableError
 from sojourn.lease import State
 from sojourn.mailbox import Mailbox
@@ -29,6 +30,7 @@ TELL_EVERY_S = 5.0  # when nothing new was reported
 HISTORY_LINES = 20
 TAIL_BYTES = 16 << 10
 CURVE_POINTS = 60
+OTHERS_EVERY_S = 60.0
 
 
 class Status(Record):
@@ -90,6 +92,8 @@ class Follower:
         self._news = self._running = False
         self._readable = True
         self._folders: dict[str, str] = {}
+        self._warned: set[tuple[int, str]] = set()
+        self._asked = float("-inf")
 
     def look(self, state: State) -> None:
         """Pass on what is new since the last look."""
@@ -192,11 +196,30 @@ class Follower:
     def _tell(self, state: State, since: float) -> None:
         self._news, self._told = False, self._clock.monotonic()
         self._audience.status(self._status(state, since))
+        self._ask_the_others(state.attempt)
+
+    def _warn(self, beat: MachineBeat, node: int) -> None:
+        """Tell once of each thing that will be left on its machine."""
+        for one in beat.leaving:
+            new = (node, one.reason + one.paths[0] if one.paths else one.reason)
+            if new not in self._warned:
+                self._warned.add(new)
+                self._audience.warn(foreseen.warning(self._plan, one, node))
+
+    def _ask_the_others(self, attempt: int) -> None:
+        """What will be left on the other machines is asked for less often: each answer costs a request."""
+        if self._clock.monotonic() - self._asked >= OTHERS_EVERY_S:
+            self._asked = self._clock.monotonic()
+            for node in range(1, self._plan.launch.nodes):
+                beat = self._mailbox.beat(attempt, node)
+                if beat is not None:
+                    self._warn(beat, node)
 
     def _status(self, state: State, since: float) -> Status:
         now, plan = self._clock.now(), self._plan
         beat = self._mailbox.beat(state.attempt, 0) or MachineBeat(at=now)
         self._running = beat.phase == "running"
+        self._warn(beat, 0)
         hours = max(0.0, now - (state.created_at or now)) / 3600
         return Status(
             run=plan.run,

@@ -19,7 +19,7 @@ GROUPS = {
     ),
     "Limits": ("deadline", "budget", "wait", "grace", "hold_on_failure", "resumes"),
     "Data and results": (
-        "inputs", "outputs", "keep", "checkpoint", "resume", "resume_args", "metrics", "project_name", "store",
+        "inputs", "outputs", "bring", "keep", "checkpoint", "resume", "resume_args", "metrics", "project_name", "store",
     ),
 }  # fmt: skip
 FIRST = (

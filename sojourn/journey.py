@@ -512,6 +512,7 @@ class Journey:
             outputs=plan.outputs(),
             named=plan.named_outputs,
             ignore=plan.ignore,
+            bring=plan.launch.bring,
             keep=plan.launch.keep,
             checkpoint=plan.checkpoint,
             metrics=plan.metric_files(),

@@ -9,6 +9,7 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Left, Offer
 from sojourn.requirements import Lock
 from sojourn.shorthand import counted, format_clock, format_duration, moment
+from sojourn.spec import BRING
 
 NEXT = 4  # kinds of offers shown after the first
 REMARKS = 5
@@ -38,6 +39,8 @@ def _shortened(heading: str, text: str, plan: Plan) -> str | None:
             return f"{text}  costs nothing"
         case "money" if free:
             return None
+        case "brings" if plan.launch.bring == BRING:
+            return None
         case "leaves":
             return f"results, logs and bundle in {plan.store}"
         case "ends by":
@@ -64,6 +67,7 @@ def lines(plan: Plan) -> list[tuple[str, str]]:
         *([("hold", _hold(plan))] if plan.launch.hold_on_failure else []),
         ("makes", _makes(plan)),
         ("leaves", f"results, logs and bundle{_kept(plan)} in {plan.store}"),
+        *_brought(plan),
     ]
     if plan.stage and plan.stage.before:
         told.append(("first", f"runs here: {', '.join(plan.stage.before)}"))
@@ -228,6 +232,12 @@ def _gone_by(plan: Plan) -> str:
 def _kept(plan: Plan) -> str:
     """What of the rest that the script writes is kept for `sojourn pull`."""
     return f", and up to {format_bytes(plan.launch.keep)} of what git ignores," if plan.launch.keep else ""
+
+
+def _brought(plan: Plan) -> Iterable[tuple[str, str]]:
+    """What of the results comes home that nobody named."""
+    if plan.stage is None:
+        yield "brings", f"of each new file and folder that nobody names up to {format_bytes(plan.launch.bring)}"
 
 
 def _remarks(remarks: tuple[str, ...]) -> Iterable[str]:

@@ -161,6 +161,9 @@ class Order(Record):
     )
     named: tuple[str, ...] = Field(default=(), description="What comes home even when git ignores it")
     ignore: tuple[str, ...] = Field(default=(), description="gitignore lines for what does not come home")
+    bring: float | None = Field(
+        default=None, description="Bytes that come home of each file and folder at the top that nobody named"
+    )
     keep: float = Field(default=0, description="Bytes of what does not come home that are kept in the store")
     checkpoint: tuple[str, ...] = Field(default=(), description="Patterns of checkpoint files")
     metrics: tuple[str, ...] = Field(default=(), description="JSON files of metrics, read while the script runs")
@@ -207,15 +210,6 @@ class Hello(Record):
     seal: str | None = Field(default=None, description="The SHA-256 of what its last words will show")
 
 
-class MachineBeat(Record):
-    """A machine's newest sign of life."""
-
-    at: float
-    phase: str = "waiting"
-    bytes_done: int = Field(default=0, ge=0, le=1 << 60, description="Of what it fetches before the script starts")
-    bytes_total: int = Field(default=0, ge=0, le=1 << 60)
-
-
 class ExecAnswer(Record):
     """How a command ended, or why it was not run."""
 
@@ -239,6 +233,16 @@ class Remainder(Record):
     unnamed: int = Field(default=0, description="How many more paths there are")
     files: int
     bytes: int
+
+
+class MachineBeat(Record):
+    """A machine's newest sign of life."""
+
+    at: float
+    phase: str = "waiting"
+    bytes_done: int = Field(default=0, ge=0, le=1 << 60, description="Of what it fetches before the script starts")
+    bytes_total: int = Field(default=0, ge=0, le=1 << 60)
+    leaving: tuple[Remainder, ...] = Field(default=(), description="What will not come home as things are")
 
 
 class Manifest(Record):

@@ -83,6 +83,10 @@ def _next_time(plan: Plan, one: Remainder) -> str | None:
     """What brings it home with the next run."""
     home = f"next time {_options(plan, one.paths)}"
     match one.reason:
+        case remains.BEYOND_HOME:
+            return f"{home}, or --bring {_room(plan.launch.bring + one.bytes)}"
+        case remains.LATE:
+            return "next time a longer --deadline or --grace, a store nearer to the machine, or less to store"
         case remains.BEYOND:
             return f"{home}, or --keep {_room(plan.launch.keep + one.bytes)}"
         case remains.IGNORED | remains.UNDECLARED:  # with nothing to be kept

@@ -49,6 +49,9 @@ COMMAND_LINE = "command line"
 _EITHER = ((("command",), ("stage",)), (("machine",), ("gpu", "cpus", "memory")))
 
 
+BRING = 1e10  # bytes
+
+
 class Launch(BaseModel):
     """One run as the user asks for it. Every field has a default but the thing to run."""
 
@@ -150,6 +153,13 @@ class Launch(BaseModel):
         json_schema_extra={"default": "1GB"},
         description="How much of what the script writes and does not come home by itself (ignored by git, not an "
         "output of the stage) is kept in the store for `sojourn pull`, like 5GB; 0 for none; kept in bytes.",
+    )
+    bring: Room = Field(
+        default=BRING,
+        json_schema_extra={"default": "10GB"},
+        description="How much that nobody named comes home of each new file and folder at the top of the project, the "
+        "smallest files first, like 50GB: data that a script downloads is left. Checkpoints, models, `outputs/` and "
+        "what `outputs` names come home whatever they take; kept in bytes.",
     )
     checkpoint: Names | None = Field(
         default=None,

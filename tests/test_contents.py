@@ -230,6 +230,19 @@ def test_a_submodule_that_is_not_fetched_is_told_with_the_command(tree: Path, tm
     assert not submodules.trivial
 
 
+def test_a_repository_that_was_added_as_a_link_and_is_no_submodule_travels_as_it_stands(tree: Path) -> None:
+    repository(tree, "train.py")
+    repository(tree / "lib", "net.py", ignored="build/\n")
+    git(tree, "add", "lib")
+    git(tree, "commit", "-q", "-m", "a link to a commit, and no .gitmodules")
+    write(tree, "lib/new.py", "lib/build/made.py")
+
+    staged = subprocess.run(["git", "ls-files", "--stage", "lib"], cwd=tree, capture_output=True, text=True).stdout
+    assert staged.startswith("160000") and not (tree / ".gitmodules").exists()
+    assert [path for path in paths(tree) if "lib" in path] == ["lib/.gitignore", "lib/net.py", "lib/new.py"]
+    assert told(tree)["ignored by git"].paths == ("lib/build/",)
+
+
 def test_another_worktree_below_is_told_and_a_worktree_can_be_the_project(tree: Path) -> None:
     repository(tree, "train.py")
     git(tree, "worktree", "add", "-q", "wt", "-b", "other")

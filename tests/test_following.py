@@ -87,7 +87,7 @@ class Run:
 
 def test_what_is_reported_is_told_once_a_second_at_most_and_else_every_five(tmp_path: Path) -> None:
     run = Run(tmp_path, metrics={"loss": "loss ([0-9.]+)"})
-    run.box.store.put(f"{run.box.machine}/1/0/beat.json", b'{"phase": "running"}')
+    run.box.store.put(f"{run.box.machine}/1/0/beat.json", b'{"phase": "running", "at": 1}')
     run.look()
     told = len(run.statuses)
     for at in range(10):
@@ -100,6 +100,23 @@ def test_what_is_reported_is_told_once_a_second_at_most_and_else_every_five(tmp_
         run.look()
     assert len(run.statuses) == quiet_from + 2
     assert run.statuses[-1].values == {"loss": 9.0} and run.lines[0] == [f"loss {at}" for at in range(10)]
+
+
+def test_what_will_not_come_home_is_told_once_while_its_machine_stands_with_what_brings_it(tmp_path: Path) -> None:
+    run = Run(tmp_path, nodes=2)
+    for node, size in ((0, 14 * 10**9), (1, 2 * 10**10)):
+        line = {"reason": "more than launch.bring allows", "kept": False, "paths": ["data/set.bin"], "files": 1}
+        beat = {"phase": "running", "at": 1, "leaving": [{**line, "bytes": size}]}
+        run.box.store.put(f"{run.box.machine}/1/{node}/beat.json", json.dumps(beat).encode())
+    for _ in range(30):
+        run.look(after=5.0)
+    told = "data/set.bin, {} so far, will not come home: nobody named it, and launch.bring is 10 GB; if it is a result:"
+    link = "-- ln -s ../data/set.bin sojourn-outputs/"
+    name = run.box.run
+    assert run.said == [
+        f"! {told.format('14 GB')} sojourn exec {name} {link}",
+        f"! {told.format('20 GB')} sojourn exec {name} --node 1 {link}",
+    ]
 
 
 def test_nothing_is_told_before_the_order_and_after_the_end(tmp_path: Path) -> None:

@@ -237,6 +237,7 @@ class Agent:
         work = Work(script, log, committer, scalars, execs, mask, self._grace, self._store.patience_s, outside)
         work.start()
         self._heart.phase = "running"
+        self._heart.leaving = lambda: committer.leaving
         say(f"started {argv[0]!r} as node rank {self._place.rank}")
         return work
 

@@ -22,7 +22,7 @@ from sojourn.agent.manifests import Manifests
 from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Sizes
 from sojourn.agent.procfs import being_written
-from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter
+from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter, foreseen
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 from sojourn.agent.veil import NAMED, Veil
@@ -33,6 +33,7 @@ REST_EVERY_S = 60.0  # what does not come home is kept less often: git ignores w
 TURN_S = 5.0  # for small files, until checkpoints are looked for again
 ENOUGH_S = 60.0  # after which what is due beside the commit is looked at, while a script writes on and on
 ARRIVALS_S = 0.5
+SURELY = 1.5  # so many times too large is what is told to be
 LAST_SHARE, LAST_S = 0.2, 10.0  # of the time at the end, for the account of what was not stored
 OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
 
@@ -79,7 +80,8 @@ class Committer:
         self._unwatch: Halt = self._still
         self._watches = self._unfinished = False
         self._turn_until = 0.0
-        self._enough_at = self._settled_by = until
+        self._latest = self._enough_at = self._settled_by = until
+        self._leaving: list[Json] = []
         self._aside: dict[str, str] = {}
         self._before = self._scan()
         self._aside_before = self._aside
@@ -197,6 +199,11 @@ class Committer:
         """What no commit will hold, with the reason."""
         return self._keeper.left_out
 
+    @property
+    def leaving(self) -> list[Json]:
+        """What will stay on this machine as things are, an account for people who can still do something about it."""
+        return self._leaving
+
     def _take_over(self, until: float) -> None:
         self._keeper.until = until
         self._enough_at = self._turn_until = self._clock.monotonic()  # whoever is at it comes to an end
@@ -294,6 +301,7 @@ class Committer:
     def _commit_outputs(self, found: dict[str, Sign], tried: set[str]) -> bool:
         """Name what is in the store by the end of this turn; whether all small files had it, each once."""
         fates = self._sorter.fates(found, self._changed(found))
+        self._leaving = self._veil.mask.strings(foreseen(fates, found, self._slow(found)))
         chosen = [path for path, fate in fates.items() if fate == HOME]
         todo = [path for path in chosen if not (path in tried or self._keeper.vouches_for(path, found[path]))]
         self._turn_until = self._clock.monotonic() + TURN_S
@@ -311,6 +319,13 @@ class Committer:
         if entries != self._outputs.newest:
             self._outputs.write(entries)
         return not left
+
+    def _slow(self, found: Mapping[str, Sign]) -> list[str]:
+        """Those on their way that will not arrive before the end, at the pace at which files were sent lately."""
+        waiting = sorted((path for path in self._keeper.waiting() if path in found), key=lambda path: found[path].size)
+        left = (self._latest - self._clock.monotonic()) * (self._keeper.pace.rate or float("inf"))
+        sums = itertools.accumulate(found[path].size for path in waiting)
+        return [path for path, size in zip(waiting, sums) if size > SURELY * left]
 
     def _keep_rest(self, found: dict[str, Sign], outside: Mapping[str, Sizes], last: bool) -> None:
         aside = {path: why for path, why in self._aside.items() if path not in self._aside_before}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import say
+from sojourn.agent.files import Json
 from sojourn.agent.mailbox import Place, dump
 from sojourn.agent.store import Store
 
@@ -27,6 +28,7 @@ class Heart:
         self._clock = clock
         self._still: Callable[[], None] = lambda: None
         self.phase = "waiting"
+        self.leaving: Callable[[], list[Json]] = list
 
     def start(self) -> None:
         """The first beat is sent at once."""
@@ -40,7 +42,7 @@ class Heart:
     def _beat(self) -> None:
         done, total = self._progress()
         beat = {"count": next(self._beats), "at": self._clock.now(), "phase": self.phase}
-        beat.update(bytes_done=done, bytes_total=total)
+        beat.update(bytes_done=done, bytes_total=total, leaving=self.leaving())
         try:
             self._store.put(self._place.key("beat.json"), dump(beat))
         except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from sojourn.agent import history
 from sojourn.agent.checkpoints import Checkpoints, restored
@@ -32,14 +32,17 @@ COUNTED = 100_000  # files of a folder that is left; a larger one is counted so 
 HOME = ""  # a file's fate when it comes home
 IGNORED = "ignored by git"
 UNDECLARED = "not an output of the stage"
+BEYOND_HOME = "more than launch.bring allows"
 BEYOND = "more than launch.keep allows"
 TOO_MANY = f"beyond the {FILES:,} files that are kept"
 LATE = "not stored in time"
+SLOW = "will not be stored in time"
 UNREADABLE = "not readable"
 INPUT = "changed by the script, which got them as inputs"
 REMOVED = "removed by the script"
 IN_GIT = "written into git's own folder"  # a copy without history, which is not brought home
-NEVER_KEPT = (INPUT, LATE, UNREADABLE)
+NEVER_KEPT = (INPUT, LATE, UNREADABLE, BEYOND_HOME)
+RESULTS = (".pt", ".pth", ".ckpt", ".safetensors")  # come home however large they are
 
 
 class Sorter:
@@ -48,24 +51,55 @@ class Sorter:
     def __init__(self, order: Json, homes: Sequence[str], checkpoints: Checkpoints) -> None:
         self._homes = homes
         self._declared = order["outputs"]
+        self._brought = [posixpath.normpath(name) for name in order.get("named", ())]
         self._named = Patterns("/" + posixpath.normpath(name) for name in order.get("named", ()))
         self._ignored = Patterns(order["ignore"])
         self._restored = {entry["path"] for entry in restored(order)}
         self._inputs = {entry["path"] for entry in order["inputs"]} - self._restored
-        listing = (order.get("bundle") or {}).get("listing", ())
+        bundle = order.get("bundle") or {}
+        self._here = posixpath.normpath(bundle.get("directory", "."))
+        self._bring = order.get("bring")
+        listing = bundle.get("listing", ())
         self._sent = {entry["path"] for entry in listing}
         self._checkpoints = checkpoints
 
     @property
     def wanted(self) -> list[str]:
         """Paths below which even caches and environments come home."""
-        return [*self._homes, *(self._declared or ())]
+        return [*self._homes, *(self._declared or ()), *(name for name in self._brought if name != ".")]
 
-    def fates(self, found: Collection[str], changed: Collection[str]) -> dict[str, str]:
+    def fates(self, found: Mapping[str, Sign], changed: Collection[str]) -> dict[str, str]:
         """HOME or the reason against it, for each file that the script wrote or that is declared."""
         members = self._checkpoints.members(changed)
         whole = {path: HOME for path in found if self._is_declared(path) or path in self._restored}
-        return {**{path: self._fate(path, path in members) for path in changed if path not in whole}, **whole}
+        fates = {path: self._fate(path, path in members) for path in changed if path not in whole}
+        if self._bring is not None and self._declared is None:
+            unnamed = (path for path, fate in fates.items() if fate == HOME and not self._is_named(path, members))
+            fates.update((path, BEYOND_HOME) for path in self._beyond(unnamed, found, self._bring))
+        return {**fates, **whole}
+
+    def _is_named(self, path: str, members: Collection[str]) -> bool:
+        """Whether it is a result by its name, or by where it lies, or was sent."""
+        named = path in members or path in self._sent or path.lower().endswith(RESULTS)
+        return named or any(below(path, home) for home in self._homes) or self._named.match(path)
+
+    def _beyond(self, unnamed: Iterable[str], found: Mapping[str, Sign], room: float) -> Iterator[str]:
+        """The largest files of each folder at the top that holds more than there is room for."""
+        tops: dict[str, list[str]] = {}
+        for path in unnamed:
+            tops.setdefault(self._top(path), []).append(path)
+        for paths in tops.values():
+            if sum(found[path].size for path in paths) > room:
+                total = 0
+                for path in sorted(paths, key=lambda path: (found[path].size, path)):
+                    total += found[path].size
+                    if total > room:
+                        yield path
+
+    def _top(self, path: str) -> str:
+        """The first part of a path, as the script in its directory sees it."""
+        above = "" if self._here == "." or not below(path, self._here) else self._here + "/"
+        return above + path[len(above) :].split("/", 1)[0]
 
     def removed(self, before: Iterable[str], found: Collection[str]) -> list[str]:
         """What was sent and is gone; a restored checkpoint that goes is the library's own affair."""
@@ -186,6 +220,13 @@ class Remains:
             if files > COUNTED:
                 break
         return files, size
+
+
+def foreseen(fates: Mapping[str, str], found: Mapping[str, Sign], slow: Collection[str]) -> list[Json]:
+    """What would be left if the script ended now, and what takes longer to store than there is time."""
+    left = {path: (fate, (1, found[path].size)) for path, fate in fates.items() if fate == BEYOND_HOME}
+    left.update({path: (SLOW, (1, found[path].size)) for path in slow})
+    return _account(left, False, [path for path in found if path not in left]) if left else []
 
 
 def _account(chosen: dict[str, tuple[str, Sizes]], kept: bool, others: list[str]) -> list[Json]:

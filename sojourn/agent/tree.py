@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 import stat
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -27,6 +28,9 @@ def sign_of(state: os.stat_result) -> Sign:
 
 CACHES = {"__pycache__", ".git", "node_modules", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints"}
 CACHE = "in caches"
+DOWNLOADED = "downloaded from a hub"
+# As huggingface_hub names a repository that it fetched, and torch.hub a file of weights.
+_HUB = re.compile(r"(models|datasets|spaces)--[^/]+|.*hub/checkpoints/[^/]+-[0-9a-f]{8,64}\.pth")
 ENVIRONMENT = "in virtual environments"
 EMPTY = "in empty folders"
 OUTWARD = "linked from outside the project"
@@ -76,6 +80,8 @@ def scan(
                 aside[path] = link if entry.is_symlink() else CLOSED
             elif not (all_of_it or path in wanted or not _cache(path)):
                 aside[path + "/" * stat.S_ISDIR(state.st_mode)] = CACHE
+            elif not (all_of_it or path in wanted) and _downloaded(path, stat.S_ISDIR(state.st_mode)):
+                aside[path + "/" * stat.S_ISDIR(state.st_mode)] = DOWNLOADED
             elif stat.S_ISREG(state.st_mode):
                 found[path] = sign_of(state)
             elif not stat.S_ISDIR(state.st_mode):
@@ -121,3 +127,8 @@ def _is_text(name: str) -> bool:
 def _cache(path: str) -> bool:
     name = posixpath.basename(path)
     return name in CACHES or name.endswith(".pyc") or path.endswith((".dvc/tmp", ".dvc/cache"))
+
+
+def _downloaded(path: str, folder: bool) -> bool:
+    """Whether a library fetched this from where it can be fetched again."""
+    return _HUB.fullmatch(posixpath.basename(path) if folder else path) is not None

@@ -195,3 +195,21 @@ def test_a_hole_stays_one_in_a_store_on_files(tmp_path: Path) -> None:
     assert (size, blob.stat().st_size) == (200 * MIB, 200 * MIB)
     assert blob.stat().st_blocks * 512 < 4 * MIB
     assert blob.read_bytes() == b"begin" + bytes(200 * MIB - 5)
+
+
+def test_what_cannot_arrive_before_the_deadline_is_foreseen(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, rate=FAR, seconds=12, commit_every_s=0.3)
+    node.large("fits.bin", 10, b"f")
+    node.large("huge.bin", 120)
+    node.commit_on(time.time)
+    wait_for(node.leaving, 8)
+    assert node.leaving()[0] == {
+        "reason": "will not be stored in time",
+        "kept": False,
+        "paths": ["huge.bin"],
+        "unnamed": 0,
+        "files": 1,
+        "bytes": 120 * MIB,
+    }
+    node.finish(seconds=1)
+    assert node.sizes("out") == {"fits.bin": 10 * MIB}

@@ -206,3 +206,66 @@ def test_what_the_script_writes_into_git_s_own_folder_is_named(tmp_path: Path) -
     node.write({"model.pt": "m", ".git/index": "i", ".git/refs/tags/best": "56789\n"})
     assert account(node) == {"written into git's own folder": (False, (".git/refs/tags/best",), 1, 6)}
     assert node.home() == {"model.pt": "m"}
+
+
+def test_of_a_folder_that_nobody_named_so_much_comes_home_as_may_be_brought_the_smallest_first(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, bring=100, keep=GB)
+    node.write({"data/set.bin": "x" * 200, "data/b": "y" * 60, "data/readme": "r", "results.csv": "z" * 100})
+    assert account(node) == {"more than launch.bring allows": (False, ("data/set.bin",), 1, 200)}
+    assert node.home().keys() == {"data/b", "data/readme", "results.csv"}
+    assert node.leaving()[0]["paths"] == ["data/set.bin"], "and whoever follows the run is told before its end"
+
+
+def test_checkpoints_models_outputs_and_what_is_named_come_home_however_large(tmp_path: Path) -> None:
+    sent = {"listing": [{"path": "table.csv"}], "directory": "."}
+    node = Node(tmp_path, 0, 1, bring=5, checkpoint=["best-*"], named=["data/mine", "*.npy"], bundle=sent)
+    large = "x" * 20
+    node.write({name: large for name in ("best-1", "m/model.SAFETENSORS", "w.pth", "outputs/a.bin", "table.csv")})
+    node.write({"data/mine/1": large, "p.npy": large, "data/other": large, "video.mp4": large})
+    assert account(node) == {"more than launch.bring allows": (False, ("data/other", "video.mp4"), 2, 40)}
+
+
+def test_each_folder_at_the_top_of_the_scripts_own_directory_has_room_of_its_own(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, bring=30, bundle={"directory": "apps/a", "listing": []})
+    node.write({"apps/a/x/1": "x" * 25, "apps/a/y/1": "y" * 25, "apps/b/1": "z" * 25, "apps/c/1": "z" * 26})
+    assert account(node) == {"more than launch.bring allows": (False, ("apps/c/",), 1, 26)}
+
+
+def test_with_a_stage_its_outputs_come_home_however_large(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, bring=5, outputs=["data"])
+    node.write({"data/prepared": "x" * 20})
+    assert account(node) == {} and node.home().keys() == {"data/prepared"}
+
+
+def test_a_link_from_the_output_folder_brings_what_would_be_left(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, bring=5)
+    node.write({"data/set": "x" * 20, "outputs/a": "a"})
+    (node.tree / "outputs/data").symlink_to("../data")
+    node.finish()
+    assert node.home().keys() == {"outputs/a", "outputs/data/set"}
+
+
+def test_what_a_library_downloaded_from_a_hub_is_left_and_named_unless_it_is_asked_for(tmp_path: Path) -> None:
+    files = {
+        "cache/models--gpt2/blobs/aa": "m",
+        "cache/models--gpt2/snapshots/1/model.safetensors": "m",
+        "torch/hub/checkpoints/resnet18-f37072fd.pth": "rr",
+        "torch/hub/checkpoints/best-epoch10.pth": "b",
+        "data/datasets--c4/x.arrow": "ddd",
+    }
+    node = Node(tmp_path, 0, 1, checkpoint=["*.safetensors", "*.pth"])
+    node.write(files)
+    assert account(node) == {
+        "downloaded from a hub": (
+            False,
+            ("data/datasets--c4/", "cache/models--gpt2/", "torch/hub/checkpoints/resnet18-f37072fd.pth"),
+            4,
+            7,
+        )
+    }
+    assert node.sizes("ckpt").keys() == node.home().keys() == {"torch/hub/checkpoints/best-epoch10.pth"}
+    (tmp_path / "again").mkdir()
+    again = Node(tmp_path / "again", 0, 1, named=["cache"], checkpoint=["*.safetensors"])
+    again.write(files)
+    again.finish()
+    assert {path for path in again.home() if path.startswith("cache/")} == set(list(files)[:2])

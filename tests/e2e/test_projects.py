@@ -430,3 +430,28 @@ def test_what_a_script_writes_beside_its_project_is_told(world: World) -> None:
     out = trained(world)
     assert "left there" in out and "1 file, 2 B outside the project: ../beside/" in out
     assert "write it below the project" in out
+
+
+@pytest.mark.slow
+def test_data_that_a_script_makes_and_nobody_named_is_left_and_told_before_and_after_the_end(world: World) -> None:
+    script = """
+        import pathlib, time
+        pathlib.Path("data").mkdir()
+        pathlib.Path("data/set.bin").write_bytes(b"x" * 3_000_000)
+        pathlib.Path("model.pt").write_bytes(b"m" * 3_000_000)
+        pathlib.Path("metrics.json").write_text("{}")
+        time.sleep(%s)
+    """
+    world.script(script % 26)
+
+    printed = trained(world, "--bring", "2MB")
+
+    assert "data/, 3.0 MB so far, will not come home: nobody named it, and launch.bring is 2.0 MB" in printed
+    assert "-- ln -s ../data sojourn-outputs/" in printed
+    told = "1 file, 3.0 MB more than launch.bring allows: data/    next time --output data, or --bring 5MB"
+    assert f"left there  {told}" in printed
+    assert (world.project / "model.pt").exists() and (world.project / "metrics.json").exists()
+    assert not (world.project / "data").exists()
+    world.script(script % 0)
+    trained(world, "--output", "data")
+    assert (world.project / "data/set.bin").stat().st_size == 3_000_000
