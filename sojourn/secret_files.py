@@ -28,7 +28,8 @@ id_rsa* id_dsa* id_ecdsa* id_ed25519* *.ppk *.p12 *.pfx *.jks *.keystore *.kdb *
 kaggle.json application_default_credentials.json service?account*.json serviceaccount*.json client_secret*.json
 credentials.json credentials.db access_tokens.db credentials.csv rootkey.csv *accesskeys.csv
 .vault-token kubeconfig kubeconfig.y*ml .dockercfg .pgpass .my.cnf .mylogin.cnf .s3cfg .boto rclone.conf
-.databrickscfg .modal.toml secrets.toml secrets.y*ml secrets.json secrets.ini
+.databrickscfg .modal.toml .htpasswd clearml.conf .clearml.conf .comet.config .cdsapirc .vast_api_key
+secrets.toml secrets.y*ml secrets.json secrets.ini
 *.tfstate *.tfstate.backup *.tfvars *.tfvars.json .terraformrc terraform.rc credentials.tfrc.json
 .bash_history .zsh_history .sh_history .python_history .psql_history .mysql_history .sqlite_history .node_repl_history
 """.split()
@@ -38,7 +39,8 @@ _PLACES = """
 .docker/config.json .dvc/config.local .cargo/credentials .cargo/credentials.toml .config/gh/hosts.yml gh/hosts.yml
 .config/rclone/* .gem/credentials .composer/auth.json .config/hub .config/op/* .config/sops/*
 .huggingface/token huggingface/token huggingface/stored_tokens wandb/settings .lightning/credentials.json
-run/secrets/* etc/shadow etc/gshadow proc/*/environ
+.kaggle/* .runpod/* .paperspace/* .lambda_cloud/* .fly/* .netlify/* .scw/* .mlflow/credentials pypoetry/auth.toml
+.m2/settings.xml run/secrets/* etc/shadow etc/gshadow proc/*/environ
 """.split()
 _NONE = re.compile(
     r".*[._-](?:example|sample|template|tmpl|tpl|dist|defaults?)(?:\.(?:json|ya?ml|toml|ini|csv|env))?|.*\.pub"

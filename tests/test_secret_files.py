@@ -26,6 +26,7 @@ NAMES = """
     .aws/config .aws/credentials .aws/sso/cache/1.json .aws/cli/cache/1.json .config/gcloud/credentials.db
     .config/gcloud/access_tokens.db .config/gcloud/legacy_credentials/me/adc.json .azure/accessTokens.json .kube/config
     home/.docker/config.json .dvc/config.local .cargo/credentials.toml .config/gh/hosts.yml .huggingface/token
+    .kaggle/anything .runpod/config.toml .lambda_cloud/lambda_keys .config/pypoetry/auth.toml .htpasswd clearml.conf
     .cache/huggingface/token wandb/settings .age/key.txt .ssh/deploy .gnupg/private-keys-v1.d/1.key
 """.split()
 HARMLESS = """

@@ -246,10 +246,13 @@ def _leaves(value: Any) -> Iterator[str]:
 def _escaped(text: str) -> Iterator[str]:
     as_json = json.dumps(text)[1:-1]
     raw = text.encode("utf-8", "replace")
+    plain = json.dumps(text, ensure_ascii=False)[1:-1]
     yield as_json
-    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    yield plain
     yield json.dumps(as_json)[1:-1]  # JSON within JSON
     yield as_json.replace("/", "\\/")
+    yield plain.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")  # Go
+    yield ascii(text)[1:-1]
     yield repr(text)[1:-1]
     yield repr(text + "'\"")[1:-4]  # beside other text, with either quote escaped
     yield repr(text + '"')[1:-2] if "'" not in text else text

@@ -35,12 +35,19 @@ def in_small_letters(url: str) -> str:
     return re.sub("%..", lambda code: code.group().lower(), url)
 
 
+def as_go_writes(text: str) -> str:
+    """JSON that may stand in HTML."""
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
 FORMS: dict[str, Callable[[str], bytes]] = {
     "as it is": lambda value: value.encode(),
     "JSON": lambda value: json.dumps({"key": value}).encode(),
     "JSON as it is": lambda value: json.dumps({"key": value}, ensure_ascii=False).encode(),
     "JSON in JSON": lambda value: json.dumps(json.dumps({"key": value})).encode(),
     "JSON of other languages": lambda value: json.dumps(value).replace("/", "\\/").encode(),
+    "JSON of Go": lambda value: as_go_writes(json.dumps(value, ensure_ascii=False)).encode(),
+    "ASCII": lambda value: ascii([value]).encode(),
     "repr": lambda value: repr({"key": value}).encode(),
     "repr beside a quote": lambda value: repr(f'it\'s "{value}"').encode(),
     "repr of bytes": lambda value: repr(value.encode()).encode(),

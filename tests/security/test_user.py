@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import stat
 import subprocess
 from collections.abc import Iterator
@@ -342,3 +343,24 @@ def test_nothing_of_a_run_in_the_data_directory_is_shown_to_others(world: World)
     assert world.train().returncode == 0
     assert stat.S_IMODE(world.home.stat().st_mode) == 0o700
     assert not any(stat.S_IMODE(path.stat().st_mode) & 0o077 for path in world.home.iterdir())
+
+
+@pytest.mark.local
+@pytest.mark.slow
+def test_deployments_and_workers_use_the_password_by_themselves(ours: Ours) -> None:
+    world = ours.world
+    world.script("print('by a worker')\n")
+    (world.project / "params.yaml").write_text("launch: {command: python train.py}\n")
+    deployed = world.sojourn("deploy")
+    assert deployed.returncode == 0 and f"at {ours.api}" in deployed.stdout, deployed.stderr
+    asked = world.sojourn("prefect", "deployment", "run", "train/manual")
+    assert asked.returncode == 0, asked.stderr
+    words = ("prefect", "worker", "start", "--pool", "sojourn", "--type", "process", "--run-once")
+    worker = world.start(*words, PREFECT_WORKER_QUERY_SECONDS="1")
+    world.wait(lambda: "by a worker" in world.sojourn("logs", "last").stdout, 120, every=1.0)
+    worker.signal(signal.SIGTERM)
+    worker.wait()
+    assert "401" not in worker.output and "Unauthorized" not in worker.output, worker.output
+    seen = world.sojourn("prefect", "flow-run", "ls", "--state", "COMPLETED", "--limit", "1")
+    assert world.show()["run"][:8] in seen.stdout, seen.stdout
+    assert ours.login.partition(":")[2] not in worker.output + deployed.stdout + asked.stdout
