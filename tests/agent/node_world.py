@@ -130,7 +130,7 @@ class Node:
 
     def leaving(self) -> list[dict[str, Any]]:
         """What whoever follows the run is told will not come home."""
-        return self._committer.leaving
+        return self.committer.leaving
 
     def sizes(self, what: str) -> dict[str, int]:
         """The files of the newest commit with their sizes."""
