@@ -8,7 +8,6 @@ looks like one and is none (a key of a test) travels after a line `# no secret: 
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 from functools import lru_cache
@@ -42,6 +41,15 @@ _PLACES = """
 .kaggle/* .runpod/* .paperspace/* .lambda_cloud/* .fly/* .netlify/* .scw/* .mlflow/credentials pypoetry/auth.toml
 .m2/settings.xml run/secrets/* etc/shadow etc/gshadow proc/*/environ
 """.split()
+
+
+def _any_of(patterns: list[str]) -> str:
+    """One expression for all: a data set may have a million names to ask of."""
+    return "|".join(re.escape(one).replace(r"\*", ".*").replace(r"\?", ".") for one in patterns)
+
+
+_NAME = re.compile(_any_of(_NAMES))
+_PLACE = re.compile(f"/(?:{_any_of(_PLACES)})$")
 _NONE = re.compile(
     r".*[._-](?:example|sample|template|tmpl|tpl|dist|defaults?)(?:\.(?:json|ya?ml|toml|ini|csv|env))?|.*\.pub"
     r"|known_hosts|authorized_keys|(?:example|sample|template)[._-].*"
@@ -144,9 +152,9 @@ def by_name(path: str) -> str | None:
     name = PurePosixPath(whole).name
     if _NONE.fullmatch(name):
         return None
-    if any(fnmatch.fnmatchcase(name, pattern) for pattern in _NAMES):
+    if _NAME.fullmatch(name):
         return "by its name"
-    return "by its place" if any(fnmatch.fnmatchcase(whole, f"*/{pattern}") for pattern in _PLACES) else None
+    return "by its place" if _PLACE.search(whole) else None
 
 
 def in_content(path: str, body: bytes) -> str | None:
