@@ -342,7 +342,9 @@ class Agent:
     def _say_exit(self) -> int:
         self._exit.setdefault("ended_at", self._clock.now())
         done = self._keep_what_is_lost()
-        self._exit = self._mask.strings(self._exit)
+        for name in ("message", "tail", "lost"):  # the rest is our own words, and no secret whatever a secret is
+            if name in self._exit:
+                self._exit[name] = self._mask.strings(self._exit[name])
         self._exit["seal"] = self._seal
         say(f"{self._exit['reason']}: {self._exit['message']}")
         until = min(self._grace.latest(), self._clock.monotonic() + self._store.patience_s)

@@ -22,7 +22,7 @@ from sojourn.agent.manifests import Manifests
 from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Sizes
 from sojourn.agent.procfs import being_written
-from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter, foreseen
+from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter, foreseen, without_secrets
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 from sojourn.agent.veil import NAMED, Veil
@@ -301,7 +301,7 @@ class Committer:
     def _commit_outputs(self, found: dict[str, Sign], tried: set[str]) -> bool:
         """Name what is in the store by the end of this turn; whether all small files had it, each once."""
         fates = self._sorter.fates(found, self._changed(found))
-        self._leaving = self._veil.mask.strings(foreseen(fates, found, self._slow(found)))
+        self._leaving = without_secrets(foreseen(fates, found, self._slow(found)), self._veil.mask)
         chosen = [path for path, fate in fates.items() if fate == HOME]
         todo = [path for path in chosen if not (path in tried or self._keeper.vouches_for(path, found[path]))]
         self._turn_until = self._clock.monotonic() + TURN_S

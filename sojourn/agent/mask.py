@@ -47,11 +47,19 @@ def is_ordinary(value: str) -> bool:
     return len(text) < SHORTEST or number or text.lower() in _ORDINARY
 
 
+def is_random(value: str) -> bool:
+    """Whether a value is a key and no word, name or path, which may stand anywhere for its own sake."""
+    text = value.strip()
+    kinds = sum(re.search(kind, text) is not None for kind in ("[a-z]", "[A-Z]", "[0-9]", "[^A-Za-z0-9]"))
+    return (len(text) >= 10 and kinds >= 3) or (len(text) >= 20 and re.search("[0-9]", text) is not None)
+
+
 class Mask:
     """Replaces secret values in a stream of bytes, also where a value spans two chunks."""
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        forms = {form for value in values for form in _forms(value)}
+        self._values = list(values)
+        forms = {form for value in self._values for form in _forms(value)}
         self._longest = max(map(len, forms), default=0)
         self._by_head: dict[bytes, list[bytes]] = {}
         self._beginnings: set[bytes] = set()
@@ -112,6 +120,10 @@ class Mask:
         if isinstance(value, (list, tuple)):
             return [self.strings(inner) for inner in value]
         return value
+
+    def strong(self) -> Mask:
+        """For what is lost when it is taken for a secret: of the values only those that nobody writes by chance."""
+        return Mask(value for value in self._values if is_random(value))
 
     def __bool__(self) -> bool:
         return bool(self._heads)

@@ -174,7 +174,7 @@ class Remains:
         left.update({path: (OUTSIDE, sizes) for path, sizes in outside.items()})
         others = [path for path in found if path not in fates or fates[path] == HOME]
         account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept, *outside, *of_git])]
-        account = self._mask.strings(account)
+        account = without_secrets(account, self._mask)
         if lines != self._manifests.newest or account != self._account:
             self._manifests.write(lines, account=account)
             self._account = account
@@ -242,6 +242,11 @@ def _account(chosen: dict[str, tuple[str, Sizes]], kept: bool, others: list[str]
         told = {"reason": why, "kept": kept, "paths": ordered[:PATHS], "unnamed": len(ordered[PATHS:])}
         lines.append({**told, "files": files, "bytes": size})
     return lines
+
+
+def without_secrets(account: list[Json], mask: Mask) -> list[Json]:
+    """The same, its paths masked."""
+    return [{**line, "paths": mask.strings(line["paths"])} for line in account]
 
 
 def topmost(paths: dict[str, Sizes], others: Iterable[str]) -> dict[str, Sizes]:

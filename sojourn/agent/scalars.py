@@ -205,8 +205,12 @@ class Scalars:
             stride = math.ceil(len(of_one) / POINTS)
             yield from reversed(of_one[::-1][::stride])
 
+    def _shown(self, point: Point) -> Point:
+        source, folder, name, step, value, at = point
+        return (source, self._mask.text(folder), self._mask.text(name), step, value, at) if self._mask else point
+
     def _tell(self) -> None:
-        body = json.dumps({"points": self._mask.strings(self._waiting) if self._mask else self._waiting}).encode()
+        body = json.dumps({"points": [self._shown(point) for point in self._waiting]}).encode()
         for _ in range(TRIES):
             try:
                 self._store.create(self._place.key(f"scalars/{self._pieces:08d}.json"), body)

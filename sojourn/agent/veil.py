@@ -29,6 +29,7 @@ class Veil:
         self._root = root
         self._metrics = metrics
         self.mask = mask
+        self._names = mask.strong()
 
     def over(self, entry: Json) -> Json:
         """The manifest's line, with the copy that may be shown if the file itself may not."""
@@ -49,6 +50,6 @@ class Veil:
     def take_named(self, found: Collection[str]) -> list[str]:
         """The paths that hold a secret themselves."""
         # All at once first: of many thousand paths hardly ever one does.
-        if not self.mask or not self.mask.finds("\n".join(found).encode("utf-8", "surrogateescape")):
+        if not self._names or not self._names.finds("\n".join(found).encode("utf-8", "surrogateescape")):
             return []
-        return [path for path in found if self.mask.finds(path.encode("utf-8", "surrogateescape"))]
+        return [path for path in found if self._names.finds(path.encode("utf-8", "surrogateescape"))]

@@ -36,6 +36,15 @@ def test_a_file_whose_name_holds_a_secret_stays_and_is_named_without_it(tmp_path
     assert not [path for path in node.root.rglob("*") if SECRET in str(path) or _holds(path)]
 
 
+@pytest.mark.parametrize("value", ["outputs", "digits", "/data/train", "resnet50", "my-project", "model.pt", "weights"])
+def test_a_result_is_not_lost_to_a_secret_that_is_a_word(tmp_path: Path, value: str) -> None:
+    node = Node(tmp_path, 0, 1, mask=Mask([value]))
+    files = {"outputs/resnet50/model.pt": "weights", "digits/my-project.txt": "x", "data/train/a": "y"}
+    node.write(files)
+    node.finish()
+    assert node.home() == files
+
+
 def test_an_account_of_what_stays_names_no_secret(tmp_path: Path) -> None:
     (tmp_path / "tree0").mkdir()
     (tmp_path / "tree0" / f"{SECRET}.csv").write_text("sent")
