@@ -32,6 +32,7 @@ from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
 from sojourn.agent.imds import Imds
 from sojourn.agent.interrupts import Interrupts
+from sojourn.agent.kept import keep
 from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
 from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump, parse
@@ -39,7 +40,7 @@ from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Outside
 from sojourn.agent.packages import search_path, serve
 from sojourn.agent.packs import Packs
-from sojourn.agent.paths import KEPT, TREE, inside
+from sojourn.agent.paths import TREE, inside
 from sojourn.agent.processes import MARK_DIRECTORY, adopt_orphans
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
@@ -373,8 +374,11 @@ class Agent:
         """Leave what the store did not take on this host, where there is one; our exit code then, else 0."""
         machine = os.path.dirname(self._scratch)
         here = os.environ.get(MARK_DIRECTORY) == machine  # a supervisor, which goes by our exit code
-        if not self._exit.get("lost") or not here or not files.has_room(machine):
+        if not self._exit.get("lost") or not here or "hold" in self._exit:
             return 0
-        where = f"what the store did not take is on {platform.node()} in {os.path.join(machine, KEPT)}"
+        kept = keep(machine, self._scratch)
+        if kept is None:
+            return 0
+        where = f"what the store did not take is on {platform.node()} in {kept}"
         self._exit["message"] = "; ".join(filter(None, [self._exit["message"], where]))
         return UNSTORED

@@ -7,7 +7,6 @@ import os
 from sojourn.agent.errors import Refused
 
 TREE = os.path.join("outer", "inner", "tree")  # of the scratch directory: `..` and `../..` hold nothing of ours
-KEPT = "kept"  # beside the scratch directory: the tree, of which the store did not take all
 
 
 def inside(root: str, path: str) -> str:

@@ -19,8 +19,8 @@ from sojourn.agent import files
 from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import say
 from sojourn.agent.files import Json
+from sojourn.agent.kept import KEPT, keep
 from sojourn.agent.namespace import POLL_S, catch_signals, namespace, spawn, wait_for_signal
-from sojourn.agent.paths import KEPT, TREE
 from sojourn.agent.processes import (
     LINUX,
     Process,
@@ -137,7 +137,8 @@ class Supervisor:
         self.reap()
         if self.state:
             self.note(STATE, {**self.state, "ending_at": time.time()})
-        kept = kept_aside(self.directory) if by != "release" and self.exit_code != 0 else None
+        doubtful = by != "release" and self.exit_code != 0
+        kept = keep(self.directory, self._path(WORK)) if doubtful or os.path.isdir(self._path(KEPT)) else None
         files.remove(self._path(WORK))
         tombstone = {"at": time.time(), "by": by, "agent_exit_code": self.exit_code, "kept": kept}
         self.note(ENDED, {**tombstone, "leftovers": killed, "kill_ms": kill_ms})
@@ -193,21 +194,6 @@ class Supervisor:
 
     def _path(self, name: str) -> str:
         return os.path.join(self.directory, name)
-
-
-def kept_aside(directory: str) -> str | None:
-    """Keep the script's tree, of which the store may not have all, below the machine's directory; where, if so.
-
-    Not on a disk that it fills: then it goes with all else.
-    """
-    tree, kept = os.path.join(directory, WORK, TREE), os.path.join(directory, KEPT)
-    try:
-        if files.has_room(directory) and os.path.isdir(tree) and not os.path.lexists(kept):
-            os.rename(tree, kept)
-            return kept
-    except OSError as error:
-        say(f"nothing is kept: {error}")
-    return None
 
 
 def who_am_i() -> Json:

@@ -23,10 +23,11 @@ from typing import Any, Literal
 
 from sojourn import catalogue, folders
 from sojourn.agent import files, host, processes
+from sojourn.agent.kept import keep
 from sojourn.agent.namespace import namespace
 from sojourn.agent.pack import pack
 from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
-from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK, kept_aside
+from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import Request
@@ -326,7 +327,7 @@ class LocalProvider:
     def _clear(self, node: Path) -> bool:
         killed = self._kill(lambda mark: Path(mark.directory) == node)
         state, ended = files.read(str(node / STATE)), (node / ENDED).exists()
-        kept = kept_aside(str(node)) if state is not None and not ended else None
+        kept = keep(str(node), str(node / WORK)) if state is not None and not ended else None
         removed = files.remove(str(node / WORK))
         by = "release" if state is None else _fate(state)
         tombstone = {"at": time.time(), "by": by, "agent_exit_code": None, "kept": kept}
