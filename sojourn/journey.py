@@ -320,14 +320,12 @@ class Journey:
 
     def aside(self) -> Path:
         """Where its results may always go in its project. Raises SpecError where another host planned it."""
-        if not self.planned_here:
-            raise self._not_ours("its results go where you say")
+        self._check_directory()
         return Path(self.plan.directory, bundle.HOME, self.plan.run)
 
     def apply(self) -> Published:
         """Bring a finished run's results into the project's tree, if what ran is what stands there."""
-        if not self.planned_here:
-            raise self._not_ours("its results go where you say")
+        self._check_directory()
         outcome = self.orchestrator.state.outcome
         if outcome is None or outcome.state != "succeeded":
             raise SpecError(
@@ -335,6 +333,16 @@ class Journey:
                 hint=f"sojourn pull {self.plan.run} --to DIR",
             )
         return self._publish(outcome, self.results(), asked=True)
+
+    def _check_directory(self) -> None:
+        """Raise SpecError where another host planned the run, or its project has moved away."""
+        if not self.planned_here:
+            raise self._not_ours("its results go where you say")
+        if not Path(self.plan.directory).is_dir():
+            raise SpecError(
+                f"{self.plan.run}: the directory that it ran in is not there any more: {self.plan.directory}",
+                hint=f"say where its results go: sojourn pull {self.plan.run} --to DIR",
+            )
 
     # -- holding the run ---------------------------------------------------------------------
 

@@ -455,3 +455,15 @@ def test_data_that_a_script_makes_and_nobody_named_is_left_and_told_before_and_a
     world.script(script % 0)
     trained(world, "--output", "data")
     assert (world.project / "data/set.bin").stat().st_size == 3_000_000
+
+
+def test_results_of_a_project_that_was_moved_go_nowhere_unasked(world: World, tmp_path: Path) -> None:
+    world.script("open('model.txt', 'w').write('weights')")
+    trained(world)
+    moved = world.project.rename(tmp_path / "moved")
+    for words in (("pull",), ("pull", "last", "--apply")):
+        done = world.sojourn(*words, cwd=moved)
+        assert done.returncode == 2 and "not there any more" in done.stderr and "--to DIR" in done.stderr, done.stderr
+        assert not world.project.exists()
+    assert world.sojourn("pull", "last", "--to", "got", cwd=moved).returncode == 0
+    assert (moved / "got" / "model.txt").read_text() == "weights"
