@@ -27,14 +27,14 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from sojourn import contents, history, places
 from sojourn.contents import HOME as HOME
-from sojourn.contents import IGNORE_FILE
 from sojourn.errors import SojournError, SpecError, TransientError
+from sojourn.ignore_file import IGNORE_FILE, leave_out, root_of
 from sojourn.inputs import InputTree, check_content, check_name
 from sojourn.mailbox import Mailbox
 from sojourn.omissions import Left
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Link
-from sojourn.secret_files import refuse_secret
+from sojourn.secret_files import all_secrets, refuse_secret
 from sojourn.shorthand import counted
 from sojourn.storage import MissingKeyError
 
@@ -99,7 +99,9 @@ def survey(
             f"{path}: part of what the stage depends on, and {reason}, so DVC would record what did not run",
             hint=f"let DVC leave it out too: echo '/{path}' >> .dvcignore   (beside .dvc)",
         )
-    found = [one for path in sorted(tree.files) if (one := _look(project.root, path)) is not None]
+    with all_secrets() as look:
+        looked = [look(partial(_look, project.root, path)) for path in sorted(tree.files)]
+    found = [one for one in looked if one is not None]
     files, behind = _follow(project.root, found, {*tree.folders, *reasons})
     stay = {path.rstrip("/") for path in asked if path.endswith("/")}
     folders = sorted({*_without(stay, tree.folders), *(inputs.folders if inputs else ())})
@@ -301,19 +303,15 @@ def _look(root: Path, path: str) -> Found | None:
     except (FileNotFoundError, NotADirectoryError):
         return None  # gone since it was listed
     if stat.S_ISLNK(info.st_mode):
-        refuse_secret(path, file, _keep_here(path))
+        refuse_secret(path, file)
         return Found(path, 0, 0o777, _link_target(root, file, path))
     return _look_into(file, path)
-
-
-def _keep_here(path: str) -> str:
-    return f"keep it here: echo '/{path}' >> {IGNORE_FILE}   (the script gets values by  secrets: [NAME])"
 
 
 def _look_into(file: Path, path: str) -> Found:
     info = file.stat()
     check_content(file, path, info.st_size)
-    refuse_secret(path, file, _keep_here(path))
+    refuse_secret(path, file)
     return Found(path, info.st_size, stat.S_IMODE(info.st_mode))
 
 
@@ -425,7 +423,7 @@ def _unchanged(file: Path, path: str, read: Callable[[], T]) -> T:
             raise Changed(f"{path} was removed while the tree was packed", hint="try it again") from None
     raise Changed(
         f"{path} is being written while the tree is packed",
-        hint=f"wait until that is done, or leave it out: echo '/{path}' >> {IGNORE_FILE}",
+        hint=f"wait until that is done, or leave it out: {leave_out([path], root_of(path, file))}",
     )
 
 

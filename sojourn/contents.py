@@ -22,12 +22,12 @@ from pathspec import GitIgnoreSpec
 
 from sojourn import git, ignoring, places
 from sojourn.errors import SpecError
+from sojourn.ignore_file import IGNORE_FILE
 from sojourn.names import is_minted
 from sojourn.omissions import GLANCE_S, Account, Left, Look, Omission, printable
 from sojourn.project import Project
 from sojourn.secret_files import is_secret
 
-IGNORE_FILE = ".sojournignore"
 HOME = "runs"  # where results go that must not overwrite anything
 
 # Why something stays, as it is told after its size: `2 GB ignored by git: data/raw/`.

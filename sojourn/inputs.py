@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sojourn import contents, programs
 from sojourn.errors import SpecError, nearest
+from sojourn.ignore_file import IGNORE_FILE, leave_out, root_of
 from sojourn.omissions import Left
 from sojourn.project import Project
 from sojourn.secret_files import refuse_secret
@@ -23,7 +24,6 @@ POINTERS = {
     b"/annex/objects/": ("git-annex", "git annex get"),
 }
 BRING = "only what is inside travels: copy it into the project, or link it there"
-_VALUES = "the script gets values by  secrets: [NAME]; name in inputs: what lies beside it"
 SPARSE_FROM = 100_000_000
 _Identity = tuple[int, int]
 
@@ -63,7 +63,7 @@ class InputTree:
         elif stat.S_ISREG(info.st_mode):
             real = os.path.realpath(path)
             outside = None if Path(real).is_relative_to(self._real) else real
-            refuse_secret(name, path, _VALUES, outside)
+            refuse_secret(name, path, outside)
             check_content(path, name, info.st_size)
             self.files[name] = path
         else:
@@ -104,9 +104,7 @@ def check_name(path: str) -> None:
         path.encode()
     except UnicodeEncodeError:
         shown = os.fsencode(path).decode(errors="backslashreplace")
-        raise SpecError(
-            f"{shown}: the name is not UTF-8", hint=f"rename it, or ignore it in {contents.IGNORE_FILE}"
-        ) from None
+        raise SpecError(f"{shown}: the name is not UTF-8", hint=f"rename it, or ignore it in {IGNORE_FILE}") from None
 
 
 def check_content(file: Path, path: str, size: int) -> None:
@@ -114,14 +112,14 @@ def check_content(file: Path, path: str, size: int) -> None:
     if not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
         raise SpecError(
             f"{path}: cannot be read: Permission denied",
-            hint=f"look whose it is: ls -l {path}; or leave it out: echo '/{path}' >> {contents.IGNORE_FILE}",
+            hint=f"look whose it is: ls -l {path}; or leave it out: {leave_out([path], root_of(path, file))}",
         )
     begins = file.read_bytes() if size < 1024 else b""
     for sign, (tool, command) in POINTERS.items():
         if begins.startswith(sign):
             raise SpecError(
                 f"{path}: is a {tool} pointer, its content is not here",
-                hint=f"fetch it: {command}; or leave it out: echo '/{path}' >> {contents.IGNORE_FILE}",
+                hint=f"fetch it: {command}; or leave it out: {leave_out([path], root_of(path, file))}",
             )
 
 

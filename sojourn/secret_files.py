@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from sojourn.agent.patterns import Patterns
 from sojourn.errors import SpecError
+from sojourn.ignore_file import IGNORE_FILE, add, leave_out, root_of
 
-ALLOW_FILE = ".sojournignore"
 ALLOW = "# no secret:"
+SHOWN = 8  # of many
 CONTENT_LIMIT = 256_000  # bytes; a larger file is data
 
 _NAMES = """
@@ -37,7 +40,7 @@ _PLACES = """
 .azure/* .kube/* .ssh/* .gnupg/* .oci/* .age/* .password-store/* .config/gcloud/* gcloud/legacy_credentials/*
 .docker/config.json .dvc/config.local .cargo/credentials .cargo/credentials.toml .config/gh/hosts.yml gh/hosts.yml
 .config/rclone/* .gem/credentials .composer/auth.json .config/hub .config/op/* .config/sops/*
-.huggingface/token huggingface/token huggingface/stored_tokens wandb/settings .lightning/credentials.json
+.huggingface/token huggingface/token huggingface/stored_tokens .lightning/credentials.json
 .kaggle/* .runpod/* .paperspace/* .lambda_cloud/* .fly/* .netlify/* .scw/* .mlflow/credentials pypoetry/auth.toml
 .m2/settings.xml run/secrets/* etc/shadow etc/gshadow proc/*/environ
 """.split()
@@ -109,13 +112,18 @@ _SIGNS = (
         b"secret_access_key",
         re.compile(rb"secret_access_key[\"']?\s*[=:]\s*[\"']?[\w/+]{40}(?![\w/+])"),
     ),
+    _Sign("a key of Weights & Biases'", b"api_key", re.compile(rb"(?m)^\s*api_key\s*[=:]\s*[0-9a-f]{40}\b")),
     _Sign("a login of npm's", b"_authToken", re.compile(rb"_authToken\s*=\s*(?!\$)\S{8,}")),
     _Sign("a key of Kubernetes'", b"client-key-data", re.compile(rb"client-key-data:\s*[A-Za-z0-9+/=]{20,}")),
 )
 _OF_JSON = (
-    _Sign("a service account's key", b"private_key", re.compile(rb'"private_key"\s*:\s*"[^"]', re.IGNORECASE)),
-    _Sign("a client's secret", b"client_secret", re.compile(rb'"client_secret"\s*:\s*"[^"]{8,}"', re.IGNORECASE)),
-    _Sign("a refresh token", b"refresh_token", re.compile(rb'"refresh_token"\s*:\s*"[^"]{8,}"', re.IGNORECASE)),
+    _Sign(
+        "a service account's key",
+        b"private_key",
+        re.compile(rb'"private_key"\s*:\s*"(?:-----BEGIN|[^"\s]+")', re.IGNORECASE),
+    ),
+    _Sign("a client's secret", b"client_secret", re.compile(rb'"client_secret"\s*:\s*"[^"\s]{8,}"', re.IGNORECASE)),
+    _Sign("a refresh token", b"refresh_token", re.compile(rb'"refresh_token"\s*:\s*"[^"\s]{8,}"', re.IGNORECASE)),
 )
 _PEM = re.compile(rb"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----", re.IGNORECASE)
 # After headers, line ends as they are or as strings have them: what a key itself begins with.
@@ -123,16 +131,65 @@ _KEY = re.compile(
     rb"(?:[\s\"'+,]|\\[nr]|[A-Za-z-]{4,20}: [^\n]{0,80}\n)*([A-Za-z0-9+/=]{24,})",
 )
 _PLACEHOLDER = re.compile(rb"example|xxxx|\*\*\*\*|placeholder|your[_-]|dummy|0{6}|\.\.\.\.|<[a-z_ -]+>", re.IGNORECASE)
+# What a text that explains writes in place of a key.
+_EXPLAINED = re.compile(rb"abcdefgh|12345678|qwertyu", re.IGNORECASE)
+_EXPLAINS = frozenset(".md .rst .adoc .tex".split())
 
 
-def refuse_secret(path: str, file: Path, hint: str, real: str | None = None) -> None:
-    """Raise SpecError for a file that is a secret by its name, its place or its content; `real` is where it lies."""
+class _Secret(NamedTuple):
+    path: str
+    shown: str  # with where it really lies
+    why: str
+
+
+class SecretError(SpecError):
+    """Files that look like secrets were about to travel."""
+
+    def __init__(self, found: Sequence[_Secret], root: Path) -> None:
+        paths = [one.path for one in found]
+        keep, allow = leave_out(paths, root), add((f"{ALLOW} /{path}" for path in paths), root)
+        it, none = ("it", "it is none") if len(found) == 1 else ("them", "they are none")
+        super().__init__(
+            _told(found),
+            hint=f"keep {it} here: {keep}   (the script gets values by  secrets: [NAME]); or, if {none}: {allow}",
+        )
+        self.found = tuple(found)
+        self.root = root
+
+
+def _told(found: Sequence[_Secret]) -> str:
+    if len(found) == 1:
+        return f"{found[0].shown}: looks like a secret, {found[0].why}, and secrets do not travel"
+    told = "; ".join(f"{one.shown}, {one.why}" for one in found[:SHOWN])
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return f"{len(found)} files look like secrets, and secrets do not travel: {told}{more}"
+
+
+T = TypeVar("T")
+
+
+@contextmanager
+def all_secrets() -> Iterator[Callable[[Callable[[], T]], T | None]]:
+    """Look at many files; those that look like secrets are refused together, at the end."""
+    refused: list[SecretError] = []
+
+    def look(at: Callable[[], T]) -> T | None:
+        try:
+            return at()
+        except SecretError as error:
+            refused.append(error)
+            return None
+
+    yield look
+    if refused:
+        raise SecretError([one for error in refused for one in error.found], refused[0].root)
+
+
+def refuse_secret(path: str, file: Path, real: str | None = None) -> None:
+    """Raise SecretError for a file that is one by its name, its place or its content; `real` is where it lies."""
     why = why_secret(path, file) or (why_secret(real.lstrip("/"), Path(real)) if real else None)
-    if why is None or _is_allowed(path, file):
-        return
-    other = f"; or, if it is none: echo '{ALLOW} /{path}' >> {ALLOW_FILE}"
-    where = f" ({real})" if real else ""
-    raise SpecError(f"{path}{where}: looks like a secret, {why}, and secrets do not travel", hint=hint + other)
+    if why is not None and not _is_allowed(path, file):
+        raise SecretError([_Secret(path, f"{path} ({real})" if real else path, why)], root_of(path, file))
 
 
 def is_secret(path: str, file: Path, contents: bool = True) -> bool:
@@ -163,7 +220,8 @@ def in_content(path: str, body: bytes) -> str | None:
     found = _private_key(body, told_of=suffix in _WORDS)
     if found is None:
         signs = _SIGNS if suffix in _WORDS else (*_SIGNS, *_OF_JSON)
-        found = next((hit for sign in signs if (hit := _sign(sign, body)) is not None), None)
+        explains = suffix in _EXPLAINS
+        found = next((hit for sign in signs if (hit := _sign(sign, body, explains)) is not None), None)
     if found is None:
         return None
     what, at = found
@@ -203,11 +261,11 @@ def _private_key(body: bytes, told_of: bool) -> tuple[str, int] | None:
     return None
 
 
-def _sign(sign: _Sign, body: bytes) -> tuple[str, int] | None:
+def _sign(sign: _Sign, body: bytes, explains: bool = False) -> tuple[str, int] | None:
     if sign.marker not in body:
         return None
     for hit in sign.pattern.finditer(body):
-        if not _PLACEHOLDER.search(hit[0]):
+        if not _PLACEHOLDER.search(hit[0]) and not (explains and _EXPLAINED.search(hit[0])):
             return sign.what, hit.start()
     return None
 
@@ -216,8 +274,7 @@ def _sign(sign: _Sign, body: bytes) -> tuple[str, int] | None:
 
 
 def _is_allowed(path: str, file: Path) -> bool:
-    root = str(file)[: -len(path) - 1] if str(file).endswith("/" + path) else str(file.parent)
-    list_file = Path(root, ALLOW_FILE)
+    list_file = root_of(path, file) / IGNORE_FILE
     try:
         told = list_file.stat()
     except OSError:

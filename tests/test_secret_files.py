@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -27,7 +28,7 @@ NAMES = """
     .config/gcloud/access_tokens.db .config/gcloud/legacy_credentials/me/adc.json .azure/accessTokens.json .kube/config
     home/.docker/config.json .dvc/config.local .cargo/credentials.toml .config/gh/hosts.yml .huggingface/token
     .kaggle/anything .runpod/config.toml .lambda_cloud/lambda_keys .config/pypoetry/auth.toml .htpasswd clearml.conf
-    .cache/huggingface/token wandb/settings .age/key.txt .ssh/deploy .gnupg/private-keys-v1.d/1.key
+    .cache/huggingface/token .age/key.txt .ssh/deploy .gnupg/private-keys-v1.d/1.key
 """.split()
 HARMLESS = """
     environment.py env.yaml environment.yml credentials.py secrets.py config.json keys.txt key.py token.py
@@ -46,6 +47,7 @@ def pem(kind: str = "PRIVATE") -> str:
 
 
 CONTENTS = {
+    "wandb/settings": "[default]\napi_key = " + "0a1b2c3d4e" * 4,
     "key": pem(),
     "KEY.PEM": pem("RSA PRIVATE"),
     "server.key": pem("EC PRIVATE"),
@@ -90,6 +92,9 @@ MENTIONS = {
     ".npmrc": "//registry.npmjs.org/:_authToken=${NPM_TOKEN}\nsave-exact=true",
     "lock.txt": "numpy==1.0 --hash=sha256:" + "0a1b2c3d" * 8,
     "image.bin": "\0" + pem(),
+    "i18n.json": '{"private_key": "Private key", "client_secret": "The client\'s secret"}',
+    "setup.md": "export OPENAI_API_KEY=sk-" + "abcdefghijklmnopqrstuvwxyz123456",
+    "wandb/settings": "[default]\nmode = offline\nentity = ada\n",
 }
 
 
@@ -130,6 +135,21 @@ def test_what_holds_a_key_is_a_secret_under_any_name_in_bundle_and_inputs(tree: 
 @pytest.mark.parametrize("name", MENTIONS)
 def test_what_only_speaks_of_keys_travels(tree: Path, name: str) -> None:
     assert why_secret(name, write(tree, name, MENTIONS[name])) is None
+
+
+def test_all_of_them_are_refused_at_once_and_the_lines_work_where_they_are_shown(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("prod.env", "it's a key.pem", "sub/deep/id_rsa"):
+        write(tree, name, pem())
+    monkeypatch.chdir(tree / "sub" / "deep")
+    for which in (0, 1):
+        with pytest.raises(SpecError, match="3 files look like secrets") as caught:
+            survey(Project.at(tree))
+        line = re.findall(r"printf .*? >> \S+", str(caught.value.hint))[which]
+        subprocess.run(["sh", "-c", line], check=True)
+        assert {found.path for found in survey(Project.at(tree)).files} >= ({"prod.env"} if which else set())
+        (tree / ".sojournignore").unlink()
 
 
 def test_the_line_is_named(tree: Path) -> None:
