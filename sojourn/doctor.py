@@ -14,7 +14,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -31,12 +30,16 @@ from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Need, Record
+from sojourn.runs import known_store
 from sojourn.shorthand import counted
 from sojourn.sources import choose, shown
 from sojourn.storage import Store
 
 DISK_WANTED = 5e9  # bytes; below this an environment with torch does not fit
 ASK_LIMIT_S = 20.0
+
+
+PROBE = 4096  # bytes; a name alone would fit on a full disk
 
 
 class Check(Record):
@@ -56,7 +59,7 @@ def examine_host(home: Path, store: str, provider: Provider) -> Iterator[Check]:
     yield _uv()
     yield isolation(sys.platform)
     yield place(home)
-    yield _try("store", lambda: probe(Store(store)), "export SOJOURN_STORE=URL")
+    yield _try("store", lambda: probe(known_store(home, store)), "export SOJOURN_STORE=URL")
     yield _try("machine", lambda: _machine(provider), "sojourn doctor --json")
     yield _standing(provider)
 
@@ -178,12 +181,11 @@ def place(home: Path) -> Check:
 def probe(store: Store) -> str:
     """Write to the store, look at its clock, remove what was written. Raises SojournError when it does not work."""
     key = f"probe/{secrets.token_hex(8)}"
-    store.put(key, b"")
     try:
-        written = store.modified(key)
+        store.put(key, bytes(PROBE))
+        off = store.clock_off()
     finally:
         store.delete(key)
-    off = abs(written.timestamp() - time.time()) if written else 0.0
     if off > CLOCK_LIMIT_S:
         raise SojournError(
             f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",

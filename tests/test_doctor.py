@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small_disk import fill, small_disk
 
 from sojourn import doctor
 from sojourn.doctor import Check, examine_project
@@ -155,3 +156,19 @@ def test_whatever_a_plan_would_refuse_is_missing(tmp_path: Path, params: str, fo
     assert check.state == "missing"
     assert found in check.found
     assert check.mend
+
+
+def test_a_store_that_is_away_is_not_made_by_looking_at_it(tmp_path: Path) -> None:
+    with pytest.raises(SojournError, match="is not there, or shows nothing"):
+        doctor.probe(Store((tmp_path / "store").as_uri(), expected=True))
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.root
+def test_a_store_without_room_takes_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        store = Store((disk / "store").as_uri())
+        store.put("control/x", b"x")
+        fill(disk / "ballast")
+        with pytest.raises(SojournError, match="the store is full"):
+            doctor.probe(store)

@@ -246,3 +246,19 @@ def test_a_run_that_is_stopped_at_once_on_a_full_store_gives_its_machine_back_fi
         (disk / "ballast").unlink()
         orchestrator._drive(lambda state: state.outcome is not None)
         assert orchestrator.state.outcome is not None and orchestrator.state.outcome.state == "stopped"
+
+
+def test_first_words_that_are_lost_or_none_are_told_and_break_nothing(tmp_path: Path) -> None:
+    store = Store((tmp_path / "store").as_uri())
+    plan = Plan.model_validate_json(GOLDEN.read_bytes())
+    launch = plan.launch.model_copy(update={"nodes": 1})
+    times = {"created_at": time.time(), "deadline_at": time.time() + 600}
+    plan = plan.model_copy(update={"store": store.url, "launch": launch, **times})
+    mailbox = Mailbox(store, plan.project, plan.run)
+    journey = Journey.begin(plan, mailbox, Cloud(tmp_path, "lease"), tmp_path, SilentListener())
+    said: list[str] = []
+    journey.orchestrator.warn = said.append
+    journey.orchestrator._tell_machines(1)
+    assert "gone from the store" in said[0]
+    store.put(f"{mailbox.machine}/1/0/hello.json", b"garbage")
+    assert journey.orchestrator._hellos(1) == ()
