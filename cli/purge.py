@@ -65,6 +65,7 @@ def purge(
 def _show(running: typer.Context, found: Purged, removed: bool) -> None:
     from cli.again import again
     from cli.console import out
+    from sojourn.harmless import line
     from sojourn.planning import format_bytes
     from sojourn.shorthand import counted, format_duration
 
@@ -75,7 +76,7 @@ def _show(running: typer.Context, found: Purged, removed: bool) -> None:
     for digest in found.environments:
         out.print(f"{verb:<10}environment {digest}", markup=False)
     for kept in found.kept:
-        out.print(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}", markup=False)
+        out.print(line(f"{'stays':<10}{kept.run}  {kept.project}  {kept.reason}"), markup=False)
     if not (found.runs or found.bytes or found.machines):
         out.print(f"Nothing to remove by: {again(running)}", markup=False)
         return

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from sojourn.drawing import format_number, sparkline
 from sojourn.following import Status
+from sojourn.harmless import NAME, line
 from sojourn.planning import format_bytes
 from sojourn.shorthand import format_duration
 
@@ -52,7 +53,7 @@ def clock(seconds: float) -> str:
 def _position(status: Status) -> list[Part]:
     if status.phase == "fetching":
         return [Part(1, f"fetching {format_bytes(status.bytes_done)} of {format_bytes(status.bytes_total)}")]
-    parts = [] if status.phase == "running" else [Part(5, PHASES.get(status.phase, status.phase))]
+    parts = [] if status.phase == "running" else [Part(5, PHASES.get(status.phase, line(status.phase, NAME)))]
     if status.step is not None:
         of = f"/{format_number(status.steps)}" if status.steps else ""
         parts.append(Part(1, f"step {format_number(status.step)}{of}"))
@@ -70,7 +71,9 @@ def _metrics(status: Status) -> list[Part]:
     parts = []
     for at, (name, value) in enumerate(status.values.items()):
         shown = "not finite" if value is None else format_number(value)
-        parts.append(Part(0 if at == 0 else 6 + at, f"{name} {shown}", "red bold" if value is None else "bold"))
+        parts.append(
+            Part(0 if at == 0 else 6 + at, f"{line(name, NAME)} {shown}", "red bold" if value is None else "bold")
+        )
         if at == 0 and (spark := sparkline(status.curve, SPARK_WIDTH)):
             parts.append(Part(5, spark, "cyan"))
     return parts

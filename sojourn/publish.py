@@ -146,7 +146,7 @@ def place_files(
             ),
             *_not_placed(refused, aside),
             *_older_there([(entry, stands) for entry, stands in others if entry.path not in kept_off], aside),
-            *_kept_off(kept_off, aside),
+            *_kept_off(kept_off, aside, project.relative),
             *_nowhere(stuck, aside, plan.run),
         ),
     )
@@ -223,14 +223,14 @@ def _not_placed(refused: dict[str, str], aside: Path) -> list[str]:
     return [f"{_names(paths)} {why}: it is in {aside}" for why, paths in by_reason.items()]
 
 
-def _kept_off(paths: dict[str, str], aside: Path) -> list[str]:
+def _kept_off(paths: dict[str, str], aside: Path, here: str) -> list[str]:
     """Results that would be more than data at their place."""
     by_reason: dict[str, list[str]] = {}
     for path, why in paths.items():
         by_reason.setdefault(why, []).append(path)
     return [
         f"{counted(len(found), 'file')} {why}, so not at their places but in {aside}: {_names(found)}; "
-        f"to have one come to its place: --output {shlex.quote(found[0])}"
+        f"to have one come to its place: --output {shlex.quote(os.path.relpath(found[0], here))}"
         for why, found in by_reason.items()
     ]
 

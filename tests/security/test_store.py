@@ -112,14 +112,20 @@ def typed(world: World, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     gc.set_threshold(*threshold)
 
 
+def swept(world: World, *words: str) -> Done:
+    """`sojourn reap WORDS` as a process of its own, which asks no server that another test has started."""
+    done = world.sojourn("reap", *words, PREFECT_API_URL="http://127.0.0.1:9/api")
+    return Done(done.returncode, done.stdout + done.stderr)
+
+
 def nothing_came(world: World) -> bool:
     """Neither the victim's home nor the project has a file that was not there."""
     return not list(world.user.iterdir()) and [one.name for one in world.project.iterdir()] == ["params.yaml"]
 
 
-def test_a_sweep_leaves_a_store_alone_that_only_a_params_yaml_names(attack: Attack, world: World, typed: Typed) -> None:
+def test_a_sweep_leaves_a_store_alone_that_only_a_params_yaml_names(attack: Attack, world: World) -> None:
     attack.no_machine_was_made()
-    done = typed("reap")
+    done = swept(world)
     assert "only the params.yaml here names this store" in done.out and f"--store {attack.store.url}" in done.out
     assert attack.run not in done.out and nothing_came(world)
     assert not attack.store.exists(f"{attack.mailbox.control}/report.json")
@@ -129,7 +135,7 @@ def test_a_sweep_that_is_told_to_look_there_closes_the_run_and_writes_nothing(
     attack: Attack, world: World, typed: Typed
 ) -> None:
     attack.no_machine_was_made()
-    done = typed("reap", "--store", attack.store.url)
+    done = swept(world, "--store", attack.store.url)
     assert done.code == 0 and "closed" in done.out and f"sojourn pull {attack.run} --to DIR" in done.out
     assert nothing_came(world)
     assert typed("pull", attack.run, "--to", "there").code == 0
@@ -228,10 +234,10 @@ def test_what_this_host_planned_is_kept_outside_of_every_store_and_says_which(at
     assert not file.exists()
 
 
-def test_a_store_that_this_host_has_planned_into_is_looked_at(attack: Attack, world: World, typed: Typed) -> None:
+def test_a_store_that_this_host_has_planned_into_is_looked_at(attack: Attack, world: World) -> None:
     (world.home / "stores.json").write_text(json.dumps({"stores": [attack.store.url]}))
     attack.no_machine_was_made()
-    done = typed("reap", "--dry-run")
+    done = swept(world, "--dry-run")
     assert "only the params.yaml" not in done.out and f"would close {attack.run}" in " ".join(done.out.split())
 
 

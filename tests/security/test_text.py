@@ -18,9 +18,11 @@ from rich.console import Console
 from cli import console
 from cli.live import LiveListener
 from cli.raw import to_stream
+from cli.statusline import status_line
 from sojourn import harmless, metric_files
 from sojourn.drawing import chart
 from sojourn.errors import TrainingError
+from sojourn.following import Status
 from sojourn.ledger import Entry
 from sojourn.metrics import Metrics, Point, Series
 from sojourn.omissions import Omission
@@ -222,3 +224,13 @@ def test_a_console_cleans_what_is_printed_raw_too() -> None:
     type(console.out)(file=page, force_terminal=True, width=300).print("a\x1b[2Jb\x9dc", markup=False)
     assert OURS.sub("", page.getvalue()) == "a\\x1b[2Jb\\x9dc\n"
     assert isinstance(console.err, Console) and type(console.err) is type(console.out)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_line_that_says_how_a_run_stands_is_one_line(order: str) -> None:
+    evil = f"{ORDERS[order]}\nloss"
+    status = Status(
+        run="r", project="p", phase=evil, at=0.0, elapsed_s=1.0, left_s=1.0, values={evil: 0.5}, cost=0.0, ceiling=0.0
+    )
+    said = status_line(status, 0.0, 400).plain
+    assert "loss" in said and "\n" not in said and not ACTIVE.search(said)
