@@ -233,6 +233,7 @@ class Remainder(Record):
     unnamed: int = Field(default=0, description="How many more paths there are")
     files: int
     bytes: int
+    seconds: float | None = Field(default=None, description="How long storing it would have taken, where that is known")
 
 
 class MachineBeat(Record):

@@ -13,9 +13,10 @@ from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printab
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
 from sojourn.records import Remainder
-from sojourn.shorthand import counted
+from sojourn.shorthand import counted, format_duration
 
 QUIET = (tree.CACHE, tree.EMPTY)  # told to whoever asks for all of it, and to nobody else
+SLACK = 1.5  # times as long as it took, for a store is not always as fast
 SHOWN = 4  # reasons in a report that people read
 _HEADINGS = {remains.REMOVED: "still here", LOST: "lost"}
 _REMEDIES = {
@@ -86,7 +87,7 @@ def _next_time(plan: Plan, one: Remainder) -> str | None:
         case remains.BEYOND_HOME:
             return f"{home}, or --bring {_room(plan.launch.bring + one.bytes)}"
         case remains.LATE:
-            return "next time a longer --deadline or --grace, a store nearer to the machine, or less to store"
+            return f"next time {_grace(plan, one.seconds)}, or a store nearer to the machine"
         case remains.BEYOND:
             return f"{home}, or --keep {_room(plan.launch.keep + one.bytes)}"
         case remains.IGNORED | remains.UNDECLARED:  # with nothing to be kept
@@ -94,6 +95,14 @@ def _next_time(plan: Plan, one: Remainder) -> str | None:
         case remains.TOO_MANY | remains.INPUT:
             return home
     return _REMEDIES.get(one.reason)
+
+
+def _grace(plan: Plan, seconds: float | None) -> str:
+    """Enough for what took too long, as far as that is known."""
+    if seconds is None:
+        return "a longer --grace"
+    needed = plan.launch.grace + SLACK * seconds
+    return f"--grace {format_duration(-(-needed // 60) * 60).replace(' ', '')}"
 
 
 def _room(size: float) -> str:

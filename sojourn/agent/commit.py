@@ -115,6 +115,7 @@ class Committer:
         last = until - min(LAST_S, LAST_SHARE * left)
         self._settled_by = until - min(LAST_S, LAST_SHARE * left) / 2
         self._take_over(last)
+        self._keeper.ends = last
         self._torn_at = torn_at
         self._checkpoints.writer_lives = False
         self._keeper.read_anew()
@@ -146,6 +147,7 @@ class Committer:
     def keep_rest(self, until: float, outside: Mapping[str, Sizes] = MappingProxyType({})) -> None:
         """Keep what does not come home, and write what is left, `outside` the tree too; after all that matters more."""
         self._keeper.until = until - min(LAST_S, LAST_SHARE * max(0.0, until - self._clock.monotonic()))
+        self._keeper.ends = self._keeper.until
         for pause in (0.5, 2.0, 0.0):
             if self._keep_all_of_the_rest(outside) or self._clock.monotonic() + pause > until:
                 break

@@ -51,7 +51,8 @@ class Keeper:
         self._lanes = Lanes(self._send, clock)
         self._restless: set[str] = set()
         self.written = True  # somebody may still write
-        self.until = until  # on the monotonic clock; past it no further file is read
+        self.until = until  # on the monotonic clock; past it no further file is begun, but for those that go beside
+        self.ends = until  # and past that nothing more of those either
         self.troubles: dict[str, str] = {}  # what a later try may cure
         self.left_out: dict[str, str] = {}  # what none will
 
@@ -229,7 +230,7 @@ class Keeper:
             self._lanes.ask(path, sign, first)
 
     def _keep(self, path: str, sign: Sign) -> None:
-        job = Job(path, sign, True, None)
+        job = Job(path, sign, first=True, file=None, beside=False)
         with contextlib.suppress(Torn), self._lanes.hurry():
             line = self._send(job)
             os.stat(os.path.join(self._root, path))  # what was removed meanwhile is gone
@@ -266,7 +267,8 @@ class Keeper:
             self.troubles[path] = getattr(error, "strerror", None) or str(error) or repr(error)
 
     def _may_go_on(self, job: Job, file: BinaryIO) -> None:
-        self._in_time()
+        if self._clock.monotonic() > (self.ends if job.beside else self.until):
+            raise Late
         job.check(file)
         self._lanes.give_way(job)
 

@@ -49,10 +49,11 @@ class Pace:
 class Job:
     """One large file, in the state that it had when it was asked for."""
 
-    def __init__(self, path: str, sign: Sign, first: bool, file: BinaryIO | None) -> None:
+    def __init__(self, path: str, sign: Sign, first: bool, file: BinaryIO | None, beside: bool = True) -> None:
         self.path = path
         self.sign = sign
         self.first = first
+        self.beside = beside  # nobody waits for it
         self.file = file  # held where the script may rotate it away
         self.running = self.done = self.dropped = False
         self.line: Json | None = None

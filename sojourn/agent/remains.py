@@ -174,10 +174,15 @@ class Remains:
         left.update({path: (OUTSIDE, sizes) for path, sizes in outside.items()})
         others = [path for path in found if path not in fates or fates[path] == HOME]
         account = [*_account(kept, True, [*others, *left]), *_account(left, False, [*others, *kept, *outside, *of_git])]
-        account = without_secrets(account, self._mask)
+        account = without_secrets(list(map(self._with_time, account)), self._mask)
         if lines != self._manifests.newest or account != self._account:
             self._manifests.write(lines, account=account)
             self._account = account
+
+    def _with_time(self, line: Json) -> Json:
+        """The line, with how long it would have taken to store what was left for its size."""
+        rate = self._keeper.pace.rate
+        return {**line, "seconds": round(line["bytes"] / rate)} if rate and line["reason"] == LATE else line
 
     def sources(self) -> set[str]:
         """The blobs that are kept."""

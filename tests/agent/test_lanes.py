@@ -165,6 +165,18 @@ def test_many_small_files_hold_up_no_checkpoint(tmp_path: Path, monkeypatch: pyt
     assert len(node.sizes("out")) == 101
 
 
+def test_a_large_checkpoint_goes_on_while_the_script_is_asked_to_end(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, rate=2 * FAR, commit_every_s=0.3)
+    node.large("model.pt", 24)
+    node.commit_on(time.time)
+    time.sleep(1)
+    until = time.monotonic() + 4
+    node.committer.stable(time.monotonic() + 0.4)
+    time.sleep(1.6)
+    node.committer.final(until, time.time())
+    assert node.sizes("ckpt") == {"model.pt": 24 * MIB}, "it takes three seconds in one go"
+
+
 def test_on_two_nodes_a_large_part_is_waited_for_and_small_results_are_not(tmp_path: Path) -> None:
     first, second = (Node(tmp_path, at, 2, rate=2 * FAR, commit_every_s=0.3) for at in (0, 1))
     first.write({"a.pt": "a"})
@@ -185,6 +197,7 @@ def test_a_large_file_that_is_kept_is_waited_for_too(tmp_path: Path) -> None:
 
 
 def test_a_hole_stays_one_in_a_store_on_files(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
     store = FileStore((tmp_path / "store").as_uri())
     with open(tmp_path / "holes", "w+b") as file:
         file.write(b"begin")
