@@ -33,6 +33,8 @@ from sojourn.waiting import Clock, SystemClock
 STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be seconds old, or in another store
 SECOND_LOOK_S = 5.0  # after which a lease that no ledger knows is looked for once more, in the cloud and in the books
 JUDGED_AT_ONCE = 256
+MANY = 64  # open runs of a store; of more, those that beat so lately are not looked at themselves
+FRESH_S = 12.0  # an owner is asked for three beats of 5 s before anybody takes its run over
 UNKNOWN = "no ledger knows it"
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
 GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
@@ -162,7 +164,8 @@ def _unsettled(
     """Every run of every store that is not closed; what one store keeps is closed though another does not answer."""
     for store in stores:
         try:
-            yield from unsettled(store, project, note)
+            runs = list(unsettled(store, project, note))
+            yield from _unowned(store, runs) if len(runs) > MANY else runs
             for name in shut_projects(store):
                 told = "its runs are another user's, who lets nobody look; only that user can close them"
                 yield _found(f"{store.url} {name}", "", "unseen", told)
@@ -171,6 +174,19 @@ def _unsettled(
         except Exception as error:
             advice = "" if store.url == own else f"; if it is of no use any more: sojourn runs --forget {store.url}"
             yield _found(store.url, "", "failed" if store.url == own else "unseen", _words(error) + advice)
+
+
+def _unowned(store: Store, runs: Sequence[Mailbox]) -> list[Mailbox]:
+    """Those of many open runs whose owner has given no sign of life of late; the others' owners would let nobody in."""
+    now = store.now()
+    if now is None:
+        return list(runs)
+    beats = store.clock.together([partial(store.modified, f"{mailbox.control}/owner.json") for mailbox in runs])
+    return [
+        mailbox
+        for mailbox, beat in zip(runs, beats, strict=True)
+        if beat is None or abs(now - beat.timestamp()) > FRESH_S
+    ]
 
 
 def _forgotten(about: Finding, standing: set[str | None], dry_run: bool) -> Finding:

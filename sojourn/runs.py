@@ -262,12 +262,12 @@ def unsettled(store: Store, only: str | None, note: bool) -> Iterator[Mailbox]:
 
 def _unsettled(store: Store, project: str, note: bool) -> list[Mailbox]:
     found = survey(store, project)
-    looked = _each(store, summary_of, found.others)
+    planned = _each(store, lambda mailbox: store.exists(f"{mailbox.control}/plan.json"), found.others)
+    begun = [mailbox for mailbox, is_there in zip(found.others, planned, strict=True) if is_there]
+    looked = _each(store, summary_of, begun)
     if note:
         ClosedRuns(store, project).add([one for one in looked if one is not None])
-    rest = [mailbox for mailbox, one in zip(found.others, looked, strict=True) if one is None]
-    planned = _each(store, lambda mailbox: store.exists(f"{mailbox.control}/plan.json"), rest)
-    return [mailbox for mailbox, is_there in zip(rest, planned, strict=True) if is_there]
+    return [mailbox for mailbox, one in zip(begun, looked, strict=True) if one is None]
 
 
 def summary_of(mailbox: Mailbox) -> Summary | None:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from sojourn.errors import TransientError
 
 T = TypeVar("T")
-MOST_AT_ONCE = 32  # a cloud answers each question in some 30 ms
+MOST_AT_ONCE = 64  # a cloud answers each question in some 30 ms
 LEAVE_LIMIT_S = 5.0  # for a call in the background to come back, once it is not wanted any more
 
 

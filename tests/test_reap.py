@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +17,14 @@ from sojourn.errors import GoneError, SpecError, TeardownError, TransientError
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.reap import SETTLING_S, Finding, forget_stores, raise_for_failed, reap
+from sojourn.reap import FRESH_S, MANY, SETTLING_S, Finding, forget_stores, raise_for_failed, reap
 from sojourn.records import Hold, Lease, Lookalike, Machine, Outcome
 from sojourn.runs import find_run, forget, forget_bucket, remember, remembered
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock
 
 RUN = "quiet-heron-7f3a"
+GOLDEN = Path(__file__).parent / "golden" / "plan.json"
 NAME = str(LeaseName(RUN, 1, 0))
 
 
@@ -225,3 +229,22 @@ def test_a_run_whose_books_could_not_be_written_is_not_called_one_that_could_not
     assert told.value.message == (
         f"found and could not be ended: {NAME}; could not be closed, by their books alone: calm-otter-1111"
     )
+
+
+def test_of_many_open_runs_those_whose_owners_beat_are_left_to_them(tmp_path: Path) -> None:
+    store, opened, plan = Store(tmp_path.as_uri()), list[str](), GOLDEN.read_bytes()
+    for number in range(MANY + 10):
+        box = Mailbox(store, "digits", f"quiet-heron-{number:04x}")
+        store.put(f"{box.control}/plan.json", plan.replace(json.loads(plan)["run"].encode(), box.run.encode()))
+        if number >= 3:
+            store.put(f"{box.control}/owner.json", b"{}")
+        if 3 <= number < 5:
+            at = time.time() - FRESH_S - 1 if number == 3 else time.time() + 3600  # the last is no beat that was
+            os.utime(tmp_path / box.control / "owner.json", (at, at))
+
+    def journey_of(_: object, mailbox: Mailbox) -> Any:
+        opened.append(mailbox.run)
+        raise SpecError("not today")
+
+    found = list(reap([store], [], journey_of, dry_run=True))
+    assert opened == [f"quiet-heron-{number:04x}" for number in range(5)] and len(found) == 5
