@@ -175,8 +175,8 @@ GUARDS = (
     Guard(
         "the sweep ends what its run gave back",
         "sojourn/reap.py",
-        '        return "its run gave it back", True\n',
-        '        return "its run gave it back", False\n',
+        '    return "its run gave it back" if state.gone_at is not None or state.released_at is not None else None\n',
+        "    return None\n",
         "tests/simulation/test_release.py -k gave_back",
     ),
     Guard(
@@ -196,9 +196,37 @@ GUARDS = (
     Guard(
         "the sweep leaves what it cannot judge",
         "sojourn/reap.py",
-        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", False)\n',
-        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {error.message}", True)\n',
+        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", False)\n',
+        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", True)\n',
         f"{SWEEP} -k cannot_be_read",
+    ),
+    Guard(
+        "the sweep goes by the store's clock",
+        "sojourn/reap.py",
+        "    now = _time_for(lease, known, provider) if now is None else now\n",
+        "    now = SystemClock().now()\n",
+        "tests/test_wrong_clocks.py -k sweep",
+    ),
+    Guard(
+        "a store that is away is not an empty one",
+        "sojourn/storage.py",
+        "        if known and (not holds or self._seen not in (None, place)):\n",
+        "        if False:\n",
+        "tests/test_absence.py -k sweep",
+    ),
+    Guard(
+        "a script that saves because it was asked has not come to its end",
+        "sojourn/lease.py",
+        '    return one.exit_code == 0 and one.reason != "preempted" and not one.interrupted\n',
+        "    return one.exit_code == 0\n",
+        "tests/test_lease.py -k own_end",
+    ),
+    Guard(
+        "what could not be written leaves nothing on a full disk",
+        "sojourn/agent/files.py",
+        "def _drop(path: str) -> None:\n    with contextlib.suppress(OSError):\n        os.unlink(path)\n",
+        "def _drop(path: str) -> None:\n    pass\n",
+        "tests/providers/test_full_disk.py -k others_fill",
     ),
     Guard(
         "the sweep rents nothing",
@@ -266,7 +294,7 @@ GUARDS = (
     Guard(
         "a machine without an order ends itself",
         "sojourn/agent/agent.py",
-        "                raise Refused(f\"no order came within {self._boot['order_wait_s']:g} s\")\n",
+        "                raise Refused(f\"{which} within {self._boot['order_wait_s']:g} s\")\n",
         "                pass\n",
         "tests/agent/test_agent.py -k no_order",
     ),
