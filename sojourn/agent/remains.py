@@ -21,6 +21,7 @@ from sojourn.agent.mask import Mask
 from sojourn.agent.outside import OUTSIDE, Sizes
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
+from sojourn.agent.scalars import looks_like_metrics
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign
 
@@ -59,6 +60,7 @@ class Sorter:
         bundle = order.get("bundle") or {}
         self._here = posixpath.normpath(bundle.get("directory", "."))
         self._bring = order.get("bring")
+        self._metrics = order.get("metrics", ())
         listing = bundle.get("listing", ())
         self._sent = {entry["path"] for entry in listing}
         self._checkpoints = checkpoints
@@ -80,8 +82,9 @@ class Sorter:
 
     def _is_named(self, path: str, members: Collection[str]) -> bool:
         """Whether it is a result by its name, or by where it lies, or was sent."""
-        named = path in members or path in self._sent or path.lower().endswith(RESULTS)
-        return named or any(below(path, home) for home in self._homes) or self._named.match(path)
+        result = path in members or path.lower().endswith(RESULTS) or looks_like_metrics(path)
+        named = path in self._sent or path in self._metrics
+        return named or result or any(below(path, home) for home in self._homes) or self._named.match(path)
 
     def _beyond(self, unnamed: Iterable[str], found: Mapping[str, Sign], room: float) -> Iterator[str]:
         """The largest files of each folder at the top that holds more than there is room for."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import hashlib
 import os
 import secrets
@@ -160,6 +161,7 @@ class FileStore:
 
     def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
         """Store a stream as `prefix/<sha256>` in one pass: its hash and size. The same bytes again are fine."""
+        self._check_room(source)
         digest, size = hashlib.sha256(), 0
         with self._temporary(self._path(f"{prefix}/blob")) as (name, file):
             for chunk in chunks(source, check):
@@ -188,6 +190,15 @@ class FileStore:
 
     def _path(self, key: str) -> str:
         return os.path.join(self._root, key) if key else self._root
+
+    def _check_room(self, source: BinaryIO) -> None:
+        """Raises OSError before a large file fills the disk, which may be the script's own, to no purpose."""
+        self._check_place()
+        taken = os.fstat(source.fileno()).st_blocks * 512
+        if taken > LARGE:
+            disk = os.statvfs(self._root)
+            if taken > disk.f_bavail * disk.f_frsize:
+                raise StoreError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} in {self._root}")
 
     def _check_place(self) -> None:
         """Raises StoreError where the directory is away, by a disk that is unmounted, say: it is not made anew."""

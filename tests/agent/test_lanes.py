@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from node_world import Node
+from small_disk import small_disk
 
 from sojourn.agent import commit
 from sojourn.agent.store import MIB, FileStore
@@ -226,3 +227,17 @@ def test_what_cannot_arrive_before_the_deadline_is_foreseen(tmp_path: Path) -> N
     }
     node.finish(seconds=1)
     assert node.sizes("out") == {"fits.bin": 10 * MIB}
+
+
+def test_a_file_that_finds_no_room_in_a_store_on_files_does_not_fill_its_disk_first(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    with small_disk(tmp_path / "store", "16m"), open(tmp_path / "large", "w+b") as file:
+        for _ in range(70):
+            file.write(b"x" * MIB)
+        file.flush()
+        file.seek(0)
+        seen: list[int] = []
+        store = FileStore((tmp_path / "store").as_uri())
+        with pytest.raises(OSError, match="No space left"):
+            store.keep("blob", file, lambda: seen.append(file.tell()))
+    assert not seen, "nothing of it was written"

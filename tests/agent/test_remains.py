@@ -269,3 +269,10 @@ def test_what_a_library_downloaded_from_a_hub_is_left_and_named_unless_it_is_ask
     again.write(files)
     again.finish()
     assert {path for path in again.home() if path.startswith("cache/")} == set(list(files)[:2])
+
+
+def test_metrics_come_home_where_nothing_else_is_brought(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, bring=0, metrics=["out.json"])
+    node.write({"out.json": "{}", "eval/metrics.json": "{}", "notes.txt": "n"})
+    node.finish()
+    assert node.home().keys() == {"out.json", "eval/metrics.json"}
