@@ -17,7 +17,7 @@ from sojourn import places
 from sojourn.bundle import fetch_file, unpack
 from sojourn.checkpoint import check_stored
 from sojourn.collect import STRANGE, collect
-from sojourn.errors import SojournError, SpecError
+from sojourn.errors import SojournError, SpecError, UnreadableError
 from sojourn.places import OUTWARD, REPOSITORY, TOO_LONG, UNSHOWN, PlaceError, TakenError
 from sojourn.records import Bundle, Checkpoint, FileEntry, Link, Manifest, Remainder
 
@@ -131,6 +131,8 @@ def test_no_result_is_setuid_or_open_to_everybody(home: Home, tmp_path: Path, mo
         os.umask(before)
     for file in (home.root / "a", tmp_path / "there/a"):
         assert file.stat().st_mode & 0o7022 == 0
+    home.comes_home(home.entry("private", mode=0o600))
+    assert (home.root / "private").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("size", [3, 5, 0, -1, 10**13])
@@ -144,6 +146,8 @@ def test_an_object_of_another_size_than_its_manifest_says_is_not_taken(home: Hom
 def test_a_manifest_that_claims_terabytes_is_refused_before_anything_is_written(home: Home) -> None:
     with pytest.raises(PlaceError, match=r"10,000\.0 GB do not fit"):
         fetch_file(home.entry("a", size=10**13), home.mailbox, home.root)
+    with pytest.raises(UnreadableError, match="does not have the size that was committed"):
+        next(home.mailbox.store.stream(home.entry("a").source, size=10**13))
     assert places.room(home.root, 1_000) and not places.room(home.root / "not/yet", 10**13)
 
 
@@ -303,6 +307,8 @@ def test_a_folder_that_becomes_a_link_while_files_are_placed_is_not_followed(hom
         (home.root / "out").symlink_to(home.outside)
 
     places.put(home.root, "out/a", swap)
+    with pytest.raises(TakenError), places._folder(home.root, ["out"]):  # as if it had come after the look
+        pass
     assert not list(home.outside.iterdir()) and (home.root / "was/a").exists()
 
 
