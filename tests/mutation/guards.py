@@ -485,7 +485,7 @@ GUARDS = (
         "cli/world.py",
         "    if url or first in (own,",
         "    if True or first in (own,",
-        "tests/security/test_store.py -k 'left_alone or leaves_a_store_alone'",
+        "tests/security/test_store.py -k meant_by_last",
     ),
     Guard(
         "a plan is that of its run",
