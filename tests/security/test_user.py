@@ -249,7 +249,7 @@ def test_a_run_is_recorded_on_the_server_of_one_s_own_beside_another_user_s(ours
     assert f"in Prefect: http://127.0.0.1:{ours.port}/" in done.stdout
     seen = ours.world.sojourn("prefect", "flow-run", "ls", "--state", "COMPLETED")
     assert ours.world.show()["run"][:8] in seen.stdout, seen.stdout + seen.stderr
-    assert ours.world.sojourn("reap").stderr == ""
+    assert "login" not in ours.world.sojourn("reap").stderr
     if os.geteuid() == 0:
         assert not ours.stranger.heard
 
