@@ -132,7 +132,8 @@ class TestKept(Machines):
         world.wait(lambda: (folder / "ended.json").exists())
         assert (folder / "kept" / "model.pt").read_text() == "weights" and not (folder / "work").exists()
         machine = self.lease(world).machines[0]
-        assert machine.kept == str(folder / "kept") and machine.state == "gone"
+        assert machine.kept == str(folder / "kept")
+        world.wait(lambda: self.states(world) == {"gone"})
 
     def test_of_one_that_says_that_the_store_did_not_take_all(
         self, world: LocalWorld, monkeypatch: pytest.MonkeyPatch

@@ -173,7 +173,7 @@ def test_without_its_ledger_nothing_is_rented_and_what_stands_keeps_its_timers(a
     assert len(account.running()) == 1 and schedules(account) == [TIMER]
 
     found = account.sweep(stores=[account.store])
-    assert found[RUN].action == "failed" and len(account.running()) == 1
+    assert found[account.store.url].action == "failed" and len(account.running()) == 1
     account.cloud.clear_faults()
     account.clock.sleep(800)  # its machine never says hello
     account.sweep(stores=[account.store])
