@@ -15,6 +15,7 @@ from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
 from sojourn.errors import SojournError, UnreadableError
+from sojourn.folders import TEMPORARY
 from sojourn.harmless import line
 from sojourn.mailbox import Mailbox
 from sojourn.records import Exit, FileEntry, Manifest, Order, Record, Remainder
@@ -111,7 +112,8 @@ def _unsound(entry: FileEntry, below: tuple[str, ...]) -> str | None:
     ours = entry.source.startswith(below)
     told = entry.shown is None or (entry.shown.startswith(below) and not places.unfit(entry.shown))
     sound = 0 <= entry.size <= LARGEST and 0 <= (entry.offset or 0) <= LARGEST
-    return None if ours and told and sound and not places.unfit(entry.source) else STRANGE
+    a_key = not places.unfit(entry.source) and not TEMPORARY.search(entry.source)
+    return None if ours and told and sound and a_key else STRANGE
 
 
 def newest_files(

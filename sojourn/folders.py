@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from sojourn.errors import SpecError
+from sojourn.errors import SpecError, UnreadableError
 from sojourn.store_refusals import file_refusal
 
 AWAITED = {"plan.json", "receipt.json", "report.json"}
@@ -34,6 +36,21 @@ def sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
 def _is_text(name: str) -> bool:
     """Whether a name can be a key; what is named in no UTF-8 is nobody's of ours."""
     return not any("\udc80" <= letter <= "\udcff" for letter in name)
+
+
+def check_file(root: Path, key: str) -> None:
+    """Raise UnreadableError where no file lies under a key: to open a pipe would wait for whoever writes into it."""
+    path = root / key
+    try:
+        kind = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            return  # whoever opens it says so
+        raise UnreadableError(f"{key} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(kind):
+        raise UnreadableError(f"{key} cannot be read: it is no file")
 
 
 def names(root: Path, prefix: str) -> list[str]:

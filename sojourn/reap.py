@@ -16,7 +16,16 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from sojourn.errors import AccessError, GoneError, SojournError, SpecError, SupersededError, TeardownError, first_line
+from sojourn.errors import (
+    AccessError,
+    GoneError,
+    SojournError,
+    SpecError,
+    SupersededError,
+    TeardownError,
+    UnreadableError,
+    first_line,
+)
 from sojourn.journey import Journey, bring_home
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
@@ -272,12 +281,29 @@ def _time_for(lease: Lease, known: dict[str, Store], provider: Provider) -> floa
 def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
     if lease.store is not None:
         store = known.setdefault(lease.store, Store(lease.store, expected=True))
-        return entries_of(Mailbox(store, lease.project, lease.run))
+        return _whole_ledger(Mailbox(store, lease.project, lease.run))
     for store in list(known.values()):
         for project in [lease.project] if lease.project else projects_of(store):
-            if entries := entries_of(Mailbox(store, project, lease.run)):
+            if entries := _whole_ledger(Mailbox(store, project, lease.run)):
                 return entries
     return []
+
+
+def _whole_ledger(mailbox: Mailbox) -> list[Entry]:
+    """The ledger of a run, of which nothing may be missing where it is a reason to end something.
+
+    Raises UnreadableError for one with a gap, and for a run that is there without one, which is not unknown.
+    """
+    entries = entries_of(mailbox)
+    state = fold(entries)
+    if entries and state.outcome is None and state.lost is None and state.released_at is None:
+        return entries
+    there = mailbox.store.keys(mailbox.control)
+    lines = sum(key.startswith(f"{mailbox.control}/ledger/") for key in there)
+    if lines > len(entries) or (there and not entries):
+        missing = f"{mailbox.control}/ledger/{len(entries):06d}.json"
+        raise UnreadableError(f"{missing} is not there, and more of its run is")
+    return entries
 
 
 def _verdict(lease: Lease, entries: list[Entry], now: float | None) -> tuple[str, bool]:

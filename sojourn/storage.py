@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
@@ -75,7 +75,10 @@ class Store:
     """
 
     def __init__(self, url: str, clock: Clock | None = None, expected: bool = False) -> None:
-        scheme = urlsplit(url).scheme
+        try:
+            scheme = urlsplit(url).scheme
+        except ValueError as error:
+            raise SpecError(f"store: {url!r} is no URL: {error}", hint="write it as s3://bucket/prefix") from None
         if scheme not in SCHEMES:
             raise SpecError(
                 f"store: {url!r} is not a store URL, {nearest(scheme, SCHEMES)}",
@@ -186,7 +189,12 @@ class Store:
 
     def _found(self, key: str) -> tuple[bytes, Any] | None:
         try:
-            body, meta = self._ask(f"read {key}", lambda: _small(self._store, key, RECORD_LIMIT))
+            if self.root is not None:
+                found = self._open(key)
+                body = bytes(found.bytes()) if found.meta["size"] <= RECORD_LIMIT else None
+                meta = found.meta
+            else:
+                body, meta = self._ask(f"read {key}", lambda: _small(self._store, key, RECORD_LIMIT))
         except FileNotFoundError:
             return None
         if body is None:  # whoever wrote it, it is not read into memory to find that out
@@ -205,9 +213,14 @@ class Store:
     def written(self, key: str) -> tuple[datetime, int] | None:
         """When the object was last written, and its size; None without one."""
         try:
+            if self.root is not None:  # obstore opens what it looks at, and waits where that is a pipe
+                state = self._ask(f"look at {key}", (self.root / key).lstat)
+                return datetime.fromtimestamp(state.st_mtime, UTC), state.st_size
             head = self._ask(f"look at {key}", lambda: self._store.head(key))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise self._decision(error, f"look at {key}") from error
         return head["last_modified"], head["size"]
 
     def provide(self) -> None:
@@ -402,6 +415,8 @@ class Store:
 
     def _open(self, key: str) -> Any:
         """One object of a store on files; one that this user may not read costs what hangs on it alone."""
+        assert self.root is not None
+        folders.check_file(self.root, key)
         try:
             return self._ask(f"read {key}", lambda: self._store.get(key))
         except AccessError as error:

@@ -17,6 +17,7 @@ from cli_world import World
 from made_once import made_once
 
 from sojourn import checkpoint, leaving
+from sojourn.agent.store import FileStore
 from sojourn.collect import TORN, collect
 from sojourn.errors import SojournError, UnreadableError
 from sojourn.mailbox import Mailbox
@@ -266,3 +267,28 @@ def test_an_object_that_is_larger_than_any_record_is_not_read_to_find_that_out(c
         assert len(shown) < 1000 and (file != log or b"5,368,709,120 bytes are no record of ours" in shown)
         file.write_bytes(whole)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kilobytes
+
+
+def _loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, _loop, Path.mkdir], ids=["a pipe", "a link to itself", "a folder"])
+def test_what_is_no_file_is_never_waited_for(case: Case, make: Callable[[Path], None], tmp_path: Path) -> None:
+    agent = FileStore(case.store.url)
+    for file in case.records():
+        whole = file.read_bytes()
+        file.unlink()
+        make(file)
+        lines = {line.run: line.state for line in list_runs([case.store])}
+        assert lines[case.sound.run] == "succeeded" and case.damaged.run in lines, file
+        for ask in (records_of, lambda one: collect(one, 1, 1), lambda one: list(one.scalars(1, 0))):
+            with contextlib.suppress(UnreadableError):
+                ask(case.damaged)
+        case.damaged.exit(1, 0), case.damaged.beat(1, 0)
+        assert agent.find(file.relative_to(case.folder).as_posix()) is None
+        file.rmdir() if file.is_dir() else file.unlink()
+        file.write_bytes(whole)
+    with pytest.raises(UnreadableError, match="it is no file"):
+        os.mkfifo(case.folder / "pipe")
+        case.store.get("pipe")

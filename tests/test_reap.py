@@ -203,6 +203,31 @@ def test_what_no_ledger_knows_is_ended_when_a_second_look_finds_the_same(
     assert cloud.released == ([NAME] if action == "ended" else [])
 
 
+@pytest.mark.parametrize(
+    "gone", ["000000.json", "000001.json", ""], ids=["its first line", "its second line", "all of it"]
+)
+def test_a_machine_whose_run_is_there_and_whose_ledger_is_not_whole_is_left_until_its_deadline(
+    tmp_path: Path, gone: str
+) -> None:
+    store = Store(tmp_path.as_uri())
+    mailbox = Mailbox(store, "digits", RUN)
+    ledger = Ledger(mailbox, SystemClock())
+    ledger.join()
+    ledger.append("intent", attempt=1, offer=0, name=NAME, request={})
+    ledger.append("created")
+    ledger.append("release", name=NAME)  # but for the gap it would be reason enough
+    store.put(f"{mailbox.control}/plan.json", b"{}")
+    for key in store.keys(f"{mailbox.control}/ledger"):
+        if key.endswith(gone):
+            store.delete(key)
+    cloud: Any = Ending(leased(store))
+    opened = lambda *_: pytest.fail("opened")  # noqa: E731
+    findings = reap([], [cloud], opened, now=2000.0, dry_run=False, clock=Moments(lambda: None))
+    (found,) = [one for one in findings if one.name == NAME]
+    told = "its run goes on" if gone == "000001.json" else "is not there, and more of its run is"
+    assert found.action == "left" and told in found.reason and cloud.released == []
+
+
 def test_a_sweep_over_many_machines_asks_their_cloud_for_a_list_and_reads_ledgers_side_by_side(tmp_path: Path) -> None:
     store = Store(tmp_path.as_uri())
     runs = [f"quiet-heron-{number:04x}" for number in range(300)]

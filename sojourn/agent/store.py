@@ -118,7 +118,11 @@ class FileStore:
 
     def open(self, key: str) -> BinaryIO:
         """The object as a stream. Raises FileNotFoundError."""
-        return open(self._path(key), "rb")
+        descriptor = os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK)  # of a pipe too, which nobody writes into
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise StoreError(errno.EINVAL, f"{key} is no file")
+        return os.fdopen(descriptor, "rb")
 
     def put(self, key: str, body: bytes) -> None:
         """Write an object, replacing what was there."""

@@ -403,6 +403,14 @@ def test_numbers_and_words_without_measure_keep_no_run_from_its_report(home: Hom
     assert len(str(found)) < 10_000 and all(0 <= one.bytes <= 1 << 62 and "\n" not in one.reason for one in found)
 
 
+def test_an_object_that_no_store_can_have_or_that_is_gone_keeps_no_run_open(home: Home) -> None:
+    fine, metrics = home.entry("fine.txt"), home.entry("metrics.json", '{"loss": 0.5}')
+    no_key = fine.model_copy(update={"path": "odd.txt", "source": f"{fine.source}#123"})
+    gone = metrics.model_copy(update={"shown": f"{home.mailbox.machine}/1/0/shown/nope"})
+    done = home.comes_home(no_key, gone, fine)
+    assert {"fine.txt", "metrics.json"} <= set(done.placed) and "odd.txt" not in done.placed
+
+
 def test_a_folder_for_results_that_is_a_link_out_of_the_project_gets_none(home: Home) -> None:
     (home.root / "runs").symlink_to(home.outside)
     (home.root / "a.txt").write_text("mine")
