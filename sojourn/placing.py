@@ -58,6 +58,7 @@ class Placings:
         self.root = root.resolve()
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]
         self._file = home / FOLDER / f"{name}.json"
+        self._known: tuple[tuple[int, int, int], dict[str, list[Mark]]] | None = None  # by the file's times and inode
         if not self._file.exists():
             self._take_along()
 
@@ -104,7 +105,7 @@ class Placings:
 
     def note(self, entries: list[FileEntry], run: str, planned_at: float) -> None:
         """Remember that these are placed: before the first is, so that one of ours is always known as such."""
-        marks, made = self._read(), {folder for folder in self.made() if (self.root / folder).is_dir()}
+        marks, made = dict(self._read()), {folder for folder in self.made() if (self.root / folder).is_dir()}
         made |= {folder for entry in entries for folder in _above(entry.path) if not (self.root / folder).exists()}
         for entry in entries:
             known = {mark.hash: mark for mark in marks.get(entry.path, ())}
@@ -116,7 +117,7 @@ class Placings:
 
     def settle(self, entries: list[FileEntry]) -> None:
         """Remember how these look now, so that whoever asks need not read them."""
-        marks, placed = self._read(), {entry.path: entry.hash for entry in entries}
+        marks, placed = dict(self._read()), {entry.path: entry.hash for entry in entries}
         for path, digest in placed.items():
             try:
                 state = (self.root / path).stat()
@@ -179,6 +180,17 @@ class Placings:
         return next((mark for mark in marks if mark.hash == digest), None)
 
     def _read(self) -> dict[str, list[Mark]]:
+        """All marks; of thousands of results each is looked up, so the file is read when it has changed."""
+        try:
+            state = self._file.stat()
+        except OSError:
+            return {}
+        sign = state.st_mtime_ns, state.st_size, state.st_ino
+        if self._known is None or self._known[0] != sign:
+            self._known = sign, self._parsed()
+        return self._known[1]
+
+    def _parsed(self) -> dict[str, list[Mark]]:
         body = files.read(str(self._file)) or {}
         try:
             return {path: [Mark.model_validate(mark) for mark in marks] for path, marks in body["paths"].items()}

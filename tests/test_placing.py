@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -302,3 +303,22 @@ def test_several_files_that_are_kept_are_told_in_the_plural(world: World) -> Non
         (world.root / name).write_text("mine")
     (warning,) = world.home_comes("first", 1.0, a_txt="new", b_txt="new").warnings
     assert warning.startswith("a.txt, b.txt at their places are yours") and "those of this run are in" in warning
+
+
+def test_thousands_of_results_are_looked_up_in_a_list_that_is_read_once(tmp_path: Path) -> None:
+    def seconds(many: int) -> float:
+        root = tmp_path / str(many)
+        root.mkdir()
+        entries = []
+        for number in range(many):
+            (root / f"{number}.png").write_bytes(b"%d" % number)
+            digest = hashlib.sha256(b"%d" % number).hexdigest()
+            entries.append(FileEntry(path=f"{number}.png", hash=f"sha256:{digest}", size=len(str(number)), source="x"))
+        placings = Placings(tmp_path / "home", root)
+        placings.note(entries, "calm-owl-0a1b", 1.0)
+        placings.settle(entries)
+        began = time.process_time()
+        assert {placings.look(entry, 2.0).whose for entry in entries} == {"same"}
+        return time.process_time() - began
+
+    assert seconds(2_000) < 30 * seconds(200), "ten times as many take ten times as long, not a hundred"
