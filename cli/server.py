@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import signal
 import stat
 import subprocess
@@ -45,6 +46,7 @@ BUSY_S = 8.0  # what a server gets that has taken the connection
 START_LIMIT_S = 15.0  # what a run waits; the first start of all makes the database and may take longer
 STOP_LIMIT_S = 15.0
 PORTS = 50  # how many after the usual one are tried where others have it
+_RECORD = {"pid": int, "start_time": str, "boot_id": str, "api": str}
 _LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -188,10 +190,10 @@ def log_file() -> Path:
 
 def _address_of_ours(home: Path) -> Address | None:
     """Where the server stands that we started."""
-    written = files.read(str(_record(home))) if _ours(home) else None
+    written = _written(home) if _ours(home) else None
     if written is None:
         return None
-    api = str(written["api"])
+    api = written["api"]
     word = None
     if not written.get("locked"):
         word = f"the Prefect server at {api} was started by an earlier Sojourn and takes everybody on this host; "
@@ -205,13 +207,23 @@ def _address_here(usual: int) -> Address:
     for port in range(usual, min(usual + PORTS, 65536)):
         there, local = listener(port), f"http://127.0.0.1:{port}"
         if port == usual and there is not None and there.is_mine and _is_prefect(f"{local}/api"):
-            return Address(f"{local}/api", local, configured=False)
+            word = _forgotten(f"{local}/api")
+            return Address(f"{local}/api", local, configured=False, login=_password() if word else None, word=word)
         if there is None and is_free(port):
             word = f"port {usual} is taken by {taken}: Sojourn's Prefect server is at {local}" if taken else None
             return Address(f"{local}/api", local, configured=False, word=word)
         taken = taken or there or "a connection of another program"
     hint = "name another: export PREFECT_SERVER_API_PORT=PORT"
     raise TransientError(f"no port from {usual} on is free for a Prefect server", hint=hint)
+
+
+def _forgotten(api: str) -> str | None:
+    """What is said of a server of this user's that we may have started, where what we wrote of it is no record."""
+    file = _record(data_home())
+    if _written(data_home()) is not None or not os.path.lexists(file):
+        return None
+    said = f"{file} is damaged, so `sojourn ui --stop` does not know the Prefect server at {api}"
+    return f"{said}: end it yourself, or forget it: rm {shlex.quote(str(file))}"
 
 
 def _names_ours(api: str, home: Path) -> bool:
@@ -249,9 +261,16 @@ def _record(home: Path) -> Path:
     return home / "prefect-server.json"
 
 
+def _written(home: Path) -> dict[str, Any] | None:
+    """What we wrote of the server that we started; None without it, and for what is no such record."""
+    found = files.read(str(_record(home))) or {}
+    whole = all(isinstance(found.get(name), kind) for name, kind in _RECORD.items())
+    return found if whole else None
+
+
 def _ours(home: Path) -> int | None:
     """The process id of the server that we started, while that very process lives."""
-    written = files.read(str(_record(home)))
+    written = _written(home)
     if written is None or written["boot_id"] != processes.boot_id():
         return None
     process = processes.process(written["pid"])
@@ -276,8 +295,7 @@ def _start(address: Address, home: Path) -> Address:
 
 def _login(home: Path) -> str | None:
     """What the server that we started wants to hear; None for one of an earlier version, which asks nobody."""
-    written = files.read(str(_record(home))) or {}
-    return _password() if written.get("locked") else None
+    return _password() if (_written(home) or {}).get("locked") else None
 
 
 def _password() -> str | None:

@@ -26,6 +26,7 @@ from sojourn.runs import (
     plan_of,
     remembered,
     store_for,
+    unread_stores,
     usual_seconds,
 )
 from sojourn.spec import Launch, read_launch, resuming
@@ -40,6 +41,8 @@ def open_store(url: str | None) -> Store:
 def open_stores(url: str | None) -> list[Store]:
     """The store that was named; or every one in which this host has runs, that of the project we stand in first."""
     known = list(dict.fromkeys(remembered(data_home())))
+    if damaged := None if url else unread_stores(data_home()):
+        show_warning(damaged)
     first = known_store(data_home(), store_url(url, Path(".")))
     others = [] if url else [_remembered_store(one) for one in known if one != first.url]
     return [first, *(one for one in others if one is not None)]
@@ -71,7 +74,7 @@ def _remembered_store(url: str) -> Store | None:
     try:
         return Store(url, expected=True)
     except SpecError as error:
-        show_warning(f"{error.message}; if it is of no use any more: sojourn runs --forget {url}")
+        show_warning(f"{error.message}; if it is of no use any more: sojourn runs --forget {shlex.quote(url)}")
         return None
 
 

@@ -226,7 +226,7 @@ class Journey:
         if not self.plan.ceiling or self.orchestrator.state.intended_at is not None:
             return
         digest = self._digest
-        done = [one for one in self._past if one.state == "succeeded" and one.inputs == digest]
+        done = [one for one in self._past if _is_equal(one, digest)]
         if digest and done:
             ago = format_duration(max(0.0, self.clock.now() - done[-1].ended_at))
             self.listener.warn(
@@ -575,7 +575,7 @@ class Journey:
             metrics=read_metrics(self.plan, found, self.mailbox),
             series=self.follower.metrics.series(),
             inputs=digest,
-            same_as=next((one.run for one in reversed(past) if digest and one.inputs == digest), None),
+            same_as=next((one.run for one in reversed(past) if digest and _is_equal(one, digest)), None),
             past=reports_to_compare(self.mailbox.store, self.plan.project, past, program),
             phases=self.phases,
             now=self.clock.now(),
@@ -653,6 +653,11 @@ def raise_for(report: Report, outcome: Outcome | None) -> None:
     tail = "\n".join([*([outcome.tail] if outcome and outcome.tail else []), *report.missing])
     kind: type[SojournError] = TrainingError if report.state in ("failed", "deadline") else LostError
     raise kind(report.message, hint=tail or f"all of it: sojourn show {report.run}")
+
+
+def _is_equal(past: Summary, digest: str) -> bool:
+    """Whether it has succeeded with these very inputs: one that was stopped or failed has no results to compare."""
+    return past.state == "succeeded" and past.inputs == digest
 
 
 def _paths(found: Collected) -> list[str]:

@@ -20,6 +20,7 @@ from sojourn.errors import SpecError, first_line
 PARAMS = "params.yaml"
 _OURS = re.compile(r"""^(?:launch|'launch'|"launch")[ \t]*:(?=\s|$)""", re.MULTILINE)
 _FLOW = re.compile(r"""\A\s*(?:#.*\n\s*)*\{.*\blaunch['"]?\s*:""", re.DOTALL)  # {launch: {…}}, all in braces
+_MERGED = "tag:yaml.org,2002:merge"  # `<<: *other`, which may stand more than once
 _TEMPLATE = re.compile(r"\{\{|\{%|\{#")
 # Not all that PyYAML raises is of its own: a date without such a day, a key that is a list, a thousand brackets.
 _BROKEN = (yaml.YAMLError, ValueError, TypeError, RecursionError, AttributeError)
@@ -60,7 +61,7 @@ def _read(path: Path) -> _Read:
         lines = " and ".join(str(text.count("\n", 0, start) + 1) for start in starts)
         raise SpecError(f"{PARAMS}: launch: stands more than once, in lines {lines}", hint=f"keep one of them: {path}")
     try:
-        content = yaml.safe_load(text)
+        content = _loaded(path, text, 0)
     except _BROKEN as error:
         return _by_itself(path, text, starts, error)
     return _Read(_section(content))
@@ -80,10 +81,40 @@ def _by_itself(path: Path, text: str, starts: list[int], error: Exception) -> _R
         what = "a template stands in it, and nobody fills it in before it is read"
         raise SpecError(f"{PARAMS}: launch: in line {above + 1}: {what}", hint=f"write plain values: {path}") from None
     try:
-        section = _section(yaml.safe_load(ours))
+        section = _section(_loaded(path, ours, above))
     except _BROKEN as own:
         raise _broken(path, own, above) from None
     return _Read(section, f"{PARAMS} is not plain YAML ({_where(error, 0)}): its launch: section is read by itself")
+
+
+def _loaded(path: Path, text: str, above: int) -> object:
+    """What plain YAML says. Raises SpecError for a field of ours that stands twice, of which YAML takes the last."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _check_once(path, [one for one in _pairs(node) if one[0].value == "launch"], "", above)
+        return loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+
+
+def _check_once(path: Path, fields: list[tuple[yaml.ScalarNode, yaml.Node]], within: str, above: int) -> None:
+    lines: dict[str, int] = {}
+    for name, value in fields:
+        field, line = f"{within}{name.value}", name.start_mark.line + 1 + above
+        if field in lines:
+            where = f"lines {lines[field]} and {line}"
+            raise SpecError(f"{PARAMS}: {field}: stands more than once, in {where}", hint=f"keep one of them: {path}")
+        if name.tag != _MERGED:
+            lines[field] = line
+        _check_once(path, _pairs(value), f"{field}.", above)
+
+
+def _pairs(node: object) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    """The fields of a mapping, by their names."""
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    return [(name, value) for name, value in node.value if isinstance(name, yaml.ScalarNode)]
 
 
 def _section(content: object) -> Mapping[str, Any]:

@@ -93,6 +93,7 @@ def leaves(left: Left) -> str:
         "checkpoints": left.checkpoints,
         "kept": left.kept,
         "logs": left.logs,
+        "records": left.records,
     }
     parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in kinds.items() if size)
     until = f"until {moment(left.until):%d %b %Y}" if left.until else "until sojourn purge"

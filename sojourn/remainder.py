@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from sojourn.agent import outside, remains, tree
-from sojourn.collect import AGAIN, HALF, LOST, REFUSED, Collected, without_node
+from sojourn.collect import AGAIN, HALF, LOST, REFUSED, STRANGE, Collected, without_node
 from sojourn.omissions import NAMED, PATHS, Account, Omission, in_words, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.publish import Published
@@ -116,7 +116,8 @@ def _room(size: float) -> str:
 def _pulled(plan: Plan, one: Remainder) -> str:
     now = f"sojourn pull {plan.run} --to DIR"
     if one.reason in REFUSED:
-        return "it stays there; an honest script gives it another name"
+        where = f"what it holds is below {plan.store}/machine/{plan.project}/{plan.run}"
+        return where if one.reason == STRANGE else f"{where}; next time write it under another name"
     if one.reason == HALF:
         return now  # no option brings it to its place
     next_time = "names with $NODE_RANK in them" if one.reason == AGAIN else _options(plan, one.paths)

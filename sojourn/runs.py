@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 import statistics
 import time
@@ -33,6 +34,7 @@ from sojourn.spec import Launch
 from sojourn.storage import Store
 
 STORES = "stores.json"
+UNREAD_STORES = "stores.json.damaged"  # what a later run found, and did not write over
 # What lies in the data directory: clones of repositories, scripts' work folders, environments, records of results.
 PRIVATE = ("agent", "checkouts", "environments", "faults", "machines", "placed")
 T = TypeVar("T")
@@ -118,6 +120,8 @@ def remember(home: Path, store: Store) -> None:
     known = remembered(home)
     if store.url not in known:
         provide_home(home)
+        if _is_damaged(home / STORES):
+            os.replace(home / STORES, home / UNREAD_STORES)
         files.write(str(home / STORES), {"stores": [*known, store.url]})
 
 
@@ -125,6 +129,21 @@ def remembered(home: Path) -> list[str]:
     """The URLs of the stores in which this host has runs."""
     found = (files.read(str(home / STORES)) or {}).get("stores")
     return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
+
+
+def unread_stores(home: Path) -> str | None:
+    """What a damaged list of stores means for whoever looks for runs, and what helps; None for a whole one."""
+    file = next((one for one in (home / STORES, home / UNREAD_STORES) if _is_damaged(one)), None)
+    if file is None:
+        return None
+    missed = "stores that stand in it are not looked into unless you name them: --store URL"
+    return f"{file} is no list of stores any more: {missed}; once you know them: rm {shlex.quote(str(file))}"
+
+
+def _is_damaged(file: Path) -> bool:
+    found = (files.read(str(file)) or {}).get("stores")
+    whole = isinstance(found, list) and all(isinstance(url, str) for url in found)
+    return not whole and os.path.lexists(file)
 
 
 def known_store(home: Path, url: str) -> Store:

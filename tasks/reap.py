@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
@@ -16,7 +18,7 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider, open_provider
 from sojourn.reap import Finding, forget_stores, kept_stores
 from sojourn.reap import reap as find
-from sojourn.runs import data_home, default_store, known_store, remembered
+from sojourn.runs import data_home, default_store, known_store, remembered, unread_stores
 from sojourn.storage import Store
 from tasks import artifacts, notice
 from tasks.listener import PrefectListener
@@ -27,8 +29,19 @@ from tasks.step import step
 def find_stores(providers: Sequence[Provider]) -> list[Store]:
     """This host's own store, those in which it has had runs, and those of its accounts."""
     home = data_home()
-    here = [known_store(home, url) for url in (default_store(home), *remembered(home))]
+    if damaged := unread_stores(home):
+        get_run_logger().warning(damaged)
+    here = [known_store(home, default_store(home)), *_remembered(home)]
     return list({store.url: store for store in [*here, *kept_stores(providers)]}.values())
+
+
+def _remembered(home: Path) -> Iterator[Store]:
+    """Those in which this host has had runs; an address that is none any more is told and costs no other."""
+    for url in remembered(home):
+        try:
+            yield known_store(home, url)
+        except SojournError as error:
+            get_run_logger().warning(f"{error.message}; if it is of no use: sojourn runs --forget {shlex.quote(url)}")
 
 
 @step("sweep")

@@ -88,3 +88,28 @@ def test_a_plain_file_is_not_told_of(tmp_path: Path) -> None:
     assert unread(tmp_path) == ()
     assert read_section(written(tmp_path, b"\xef\xbb\xbf" + OURS.encode())) == SECTION
     assert unread(tmp_path) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "lr: 1\nlaunch:\n  deadline: 3h\n  nodes: 1\n  deadline: 1h\n",
+            "launch.deadline: stands more than once, in lines 3",
+        ),
+        ("launch:\n  nodes: 1\n  'nodes': 2\n", "launch.nodes: stands more than once, in lines 2 and 3"),
+        ("launch:\n  variables: {A: 1, B: 2, A: 3}\n", "launch.variables.A: stands more than once, in lines 2 and 2"),
+        ("lr: !x 1\nlaunch:\n  command: a\n  command: b\n", "launch.command: stands more than once, in lines 3 and 4"),
+        ("{launch: {nodes: 1},\n launch: {nodes: 2}}\n", "launch: stands more than once, in lines 1 and 2"),
+    ],
+)
+def test_a_field_of_ours_that_stands_twice_is_refused_with_both_lines(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        read_section(written(tmp_path, text))
+    assert said in refused.value.message and "params.yaml" in str(refused.value.hint)
+
+
+def test_what_may_stand_twice_is_taken(tmp_path: Path) -> None:
+    theirs = "lr: 1\nlr: 2\nusual: &usual {nodes: 3}\nmore: &more {deadline: 1h}\n"
+    ours = "launch:\n  <<: *usual\n  <<: *more\n  command: python train.py\n  nodes: 2\n"
+    assert read_section(written(tmp_path, theirs + ours)) == {**SECTION, "deadline": "1h"}

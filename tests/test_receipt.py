@@ -169,4 +169,12 @@ def test_what_stays_in_the_store_is_counted_by_what_it_is(tmp_path: Path) -> Non
     assert left.records == sum(mailbox.store.sizes(mailbox.control).values()) + sum(
         mailbox.store.sizes(f"{node}/{what}")[f"{node}/{what}/00000001.json"] for what in ("ckpt", "out")
     )
-    assert plan_text.leaves(left).endswith(", until sojourn purge")
+    told = plan_text.leaves(left)
+    assert told.endswith(", until sojourn purge")
+    assert [part.split()[0] for part in told.split("(")[1].split(")")[0].split(", ")] == [
+        "source",
+        "results",
+        "checkpoints",
+        "logs",
+        "records",
+    ], "its parts are the whole"

@@ -14,6 +14,8 @@ import pytest
 from cli_world import World
 
 from cli import main
+from sojourn.runs import remember, remembered, unread_stores
+from sojourn.storage import Store
 
 BAD_INPUT = 2
 Done = subprocess.CompletedProcess[str]
@@ -273,3 +275,48 @@ def test_a_machine_that_the_run_did_not_have_is_named_with_those_it_had(world: W
         )
     shown = world.sojourn("logs", "last", "--node", "1")
     assert (shown.returncode, shown.stdout) == (0, "mine\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ('{"stores": ["s3://[x", "nonsense", "file:///%00"]}', "sojourn runs --forget 's3://[x'"),
+        ("", "stores.json is no list of stores any more"),
+        ('{"stores": "s3://one"}', "stores.json is no list of stores any more"),
+        ('{"stores": [1, {"a": 2}]}', "stores.json is no list of stores any more"),
+    ],
+)
+def test_a_damaged_list_of_stores_stops_no_verb_and_is_told(
+    world: World, project: Path, typed: Typed, damage: str, told: str
+) -> None:
+    (world.home / "stores.json").write_text(damage)
+    for words in (["runs"], ["reap"], ["runs", "--json"]):
+        done = typed(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert told in done.stderr
+    for words in (["show", "last"], ["logs", "last"], ["pull", "last"], ["stop", "last"], ["attach", "last"]):
+        done = typed(*words)
+        assert done.returncode == BAD_INPUT and told in done.stderr, done.stderr
+        assert "there is no run yet" in done.stderr
+    assert typed("plan", "--", "python", "train.py").returncode == 0
+
+
+def test_a_sweep_of_prefect_s_goes_by_the_stores_that_can_be_read(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.logging import disable_run_logger
+
+    from tasks.reap import find_stores
+
+    monkeypatch.setenv("SOJOURN_HOME", str(world.home))
+    (world.home / "stores.json").write_text('{"stores": ["s3://[x", "file:///there"]}')
+    with disable_run_logger():
+        assert [store.url for store in find_stores([])] == [(world.home / "store").as_uri(), "file:///there"]
+
+
+def test_a_damaged_list_of_stores_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "stores.json").write_text('{"stores": ["s3://one", ')
+    remember(tmp_path, Store("s3://two"))
+    assert remembered(tmp_path) == ["s3://two"]
+    assert "s3://one" in (tmp_path / "stores.json.damaged").read_text()
+    assert "stores.json.damaged is no list" in str(unread_stores(tmp_path))

@@ -86,6 +86,13 @@ def test_the_same_run_again_sends_nothing_and_names_the_first(world: World) -> N
     assert "had the same inputs" not in edited
 
 
+def test_a_run_that_failed_is_not_named_as_one_with_the_same_inputs(world: World) -> None:
+    world.script(f"import pathlib; assert pathlib.Path({str(world.signs / 'sound')!r}).exists()")
+    assert world.train().returncode == 1
+    (world.signs / "sound").touch()
+    assert "had the same inputs" not in trained(world)
+
+
 def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files_do_not(world: World) -> None:
     world.git("init", "-q")
     world.script("*.pt\nwandb/\n*.log\n", ".gitignore")
@@ -205,6 +212,8 @@ def test_results_may_have_any_name_that_can_be_shown(world: World) -> None:
     assert {name: (world.project / name).read_text() for name in names} == {name: name for name in names}
     assert (world.project / "runs" / world.run() / "-n").read_text() == "-n"
     assert "2 files with control characters or a backslash in their names: a\\b, two\\nlines" in said
+    where = f"{(world.home / 'store').as_uri()}/machine/{world.project.name}/{world.run()}"
+    assert f"what it holds is below {where}; next time write it under another name" in said
     assert "1 file that commands would take for an option" in said
 
 

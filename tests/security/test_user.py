@@ -364,3 +364,22 @@ def test_deployments_and_workers_use_the_password_by_themselves(ours: Ours) -> N
     seen = world.sojourn("prefect", "flow-run", "ls", "--state", "COMPLETED", "--limit", "1")
     assert world.show()["run"][:8] in seen.stdout, seen.stdout
     assert ours.login.partition(":")[2] not in worker.output + deployed.stdout + asked.stdout
+
+
+@pytest.mark.parametrize(
+    "damage", ["{}", "", "[1]", '{"pid": 1}', '{"pid": "x", "start_time": 1, "boot_id": [], "api": 7}']
+)
+def test_a_damaged_record_of_the_server_stops_nobody_and_is_told(
+    home: Path, stand_ins: list[StandIn], damage: str
+) -> None:
+    stand_ins.append(ours := StandIn(b'"3.8.8"'))
+    (home / "prefect-server.password").write_text("sojourn:secret\n")
+    record(home, os.getpid(), ours.port)
+    (home / "prefect-server.json").write_text(damage)
+    with temporary_settings({PREFECT_SERVER_API_PORT: ours.port}):
+        address = server.find_address()
+        assert (address.port, address.login) == (ours.port, "sojourn:secret"), "it listens there, and is this user's"
+        assert "prefect-server.json is damaged" in str(address.word)
+        assert server.describe_server()[0] == "weak"
+        assert server.stop_server() is None
+        assert server.find_address().word is None, "stopping has forgotten it"
