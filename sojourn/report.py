@@ -21,6 +21,7 @@ from sojourn.omissions import Omission
 from sojourn.planning import Plan
 from sojourn.publish import Inputs, Published
 from sojourn.records import Bundle, Outcome, Receipt, Record
+from sojourn.storage import MissingKeyError
 
 GUESSES = 20  # files that look like metrics and that nobody called so
 
@@ -175,7 +176,7 @@ def read_metrics(plan: Plan, collected: Collected, mailbox: Mailbox) -> dict[str
         if entry.path not in wanted and entry.hash in seen:
             continue
         seen.add(entry.hash)
-        with suppress(SojournError):  # it has gone from the store, and the report is worth more
+        with suppress(SojournError, MissingKeyError):  # it has gone from the store, and the report is worth more
             body = (mailbox.store.find(entry.shown) or b"") if entry.shown else mailbox.contents.get(entry)
             values = metric_files.read(entry.path, body)
             if entry.path in wanted:

@@ -314,7 +314,11 @@ class Agent:
 
     def _leave_later(self, work: Work) -> int:
         """Leave, but where the script failed and the order says so only after somebody could look."""
-        held = hold.due(self._exit, self._hold_s, self._place, self._deadline)
+        held = None
+        try:
+            held = hold.due(self._exit, self._hold_s, self._place, self._deadline)
+        except Exception as error:  # whatever is wrong with it, the last words are said
+            self._fault(error)
         if held is None:
             return self._leave()
         self._exit["hold"] = held

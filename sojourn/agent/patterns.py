@@ -23,9 +23,13 @@ class Patterns:
         return self._folder(posixpath.dirname(path)) or self._decide(path, False)
 
     def _folder(self, path: str) -> bool:
-        if path not in self._folders:
-            self._folders[path] = self._folder(posixpath.dirname(path)) or self._decide(path, True)
-        return self._folders[path]
+        above = [path]
+        while above[-1] not in self._folders:  # not by recursion: a script may nest folders thousands deep
+            above.append(posixpath.dirname(above[-1]))
+        meant = self._folders[above.pop()]
+        for folder in reversed(above):
+            meant = self._folders[folder] = meant or self._decide(folder, True)
+        return meant
 
     def _decide(self, path: str, folder: bool) -> bool:
         for regex, wanted, folders_only in reversed(self._rules):

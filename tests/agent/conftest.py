@@ -137,9 +137,10 @@ class Lab:
         files: dict[str, str | bytes] | None = None,
         directory: str = ".",
         command: dict[str, Any] | None = None,
+        odd: dict[str, Any] | None = None,
         **fields: Any,
     ) -> Order:
-        """Post an order that runs `script` as train.py."""
+        """Post an order that runs `script` as train.py; `odd` fields are what no orchestrator writes."""
         hello = wait_for(lambda: self.box.hello(1, 0))
         name = "train.py" if directory == "." else f"{directory}/train.py"
         order = Order(
@@ -158,7 +159,11 @@ class Lab:
                 **fields,
             }
         )
-        self.box.post_order(order)
+        if odd:
+            body = json.dumps({**order.model_dump(mode="json"), **odd}).encode()
+            self.store.create(f"{self.box.orders}/order/1.json", body)
+        else:
+            self.box.post_order(order)
         return order
 
     def run(self, script: str = "", *, environment: dict[str, str] | None = None, **fields: Any) -> Exit:

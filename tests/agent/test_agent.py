@@ -252,22 +252,27 @@ def test_a_stop_before_the_order_ends_the_machine(lab: Lab) -> None:
     assert lab.exit().reason == "stopped"
 
 
-def test_an_order_that_no_agent_can_read_is_our_fault(lab: Lab) -> None:
-    lab.boot()
+def test_an_order_that_no_agent_can_read_is_waited_for_and_then_refused(lab: Lab) -> None:
+    lab.boot(order_wait_s=1.0)
     lab.store.put(f"{lab.box.orders}/order/1.json", b"{")
     end = lab.exit()
-    assert end.reason == "fault" and "the agent failed while waiting: JSONDecodeError" in (end.message or "")
+    assert (end.reason, end.message) == ("refused", "no order that can be read came within 1 s")
+
+
+def test_an_order_of_wrong_types_is_our_fault(lab: Lab) -> None:
+    lab.boot()
+    lab.order(odd={"deadline_at": "soon"})
+    end = lab.exit()
+    assert end.reason == "fault" and "the agent failed while waiting: TypeError" in (end.message or "")
     assert "Traceback" in (lab.scratch() / "agent.err").read_text()
 
 
-def test_a_fault_of_ours_ends_the_script_and_brings_home_what_it_made(lab: Lab) -> None:
+def test_a_fault_of_ours_brings_home_what_the_script_made(lab: Lab) -> None:
     lab.boot()
-    lab.order("import time; open('part', 'w').write('x'); print('ready'); time.sleep(300)")
-    wait_for(lambda: b"ready" in lab.log())
-    lab.store.put(f"{lab.box.orders}/stop.json", b"{}")
+    lab.order("open('part', 'w').write('x'); print('ready'); raise SystemExit(3)", odd={"hold_s": "long"})
     end = lab.exit()
-    assert (end.reason, end.exit_code) == ("fault", 137)
-    assert end.message == "the agent failed while running: KeyError('reason')"
+    assert (end.reason, end.exit_code) == ("fault", 3)
+    assert "the agent failed while" in (end.message or "") and "TypeError" in (end.message or "")
     assert lab.outputs() == {"part": b"x"} and lab.log() == b"ready\n" and lab.alive() == []
 
 

@@ -276,3 +276,15 @@ def test_metrics_come_home_where_nothing_else_is_brought(tmp_path: Path) -> None
     node.write({"out.json": "{}", "eval/metrics.json": "{}", "notes.txt": "n"})
     node.finish()
     assert node.home().keys() == {"out.json", "eval/metrics.json"}
+
+
+def test_a_folder_that_is_nested_a_thousand_deep_keeps_nothing_else_from_home(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, ignore=["logs/", "*.tmp"], keep=GB)
+    node.write({"model.pt": "m"})
+    folder = node.tree
+    for _ in range(1_100):  # one by one: some of Python's own functions for it call themselves
+        folder = folder / "d"
+        folder.mkdir()
+    (folder / "deep.txt").write_text("d")
+    assert account(node) == {}
+    assert node.home() == {"model.pt": "m", "d/" * 1_100 + "deep.txt": "d"}
