@@ -99,13 +99,18 @@ def _mended(store: Store, server: Address, dry_run: bool, found: list[Finding]) 
     """What Prefect believes wrongly."""
     from prefect.client.orchestration import get_client
 
+    from cli.console import show_warning
     from cli.server import connected
-    from sojourn.errors import SojournError
+    from sojourn.errors import SojournError, first_line
+    from sojourn.shorthand import shortened
     from tasks.mend import mend
 
-    # The sweep has told of a store that cannot be asked.
-    with suppress(SojournError), connected(server), get_client(sync_client=True) as client:
-        yield from mend(client, store, now=time.time(), dry_run=dry_run, found=found)
+    try:
+        # The sweep has told of a store that cannot be asked.
+        with suppress(SojournError), connected(server), get_client(sync_client=True) as client:
+            yield from mend(client, store, now=time.time(), dry_run=dry_run, found=found)
+    except Exception as error:  # what answers at an address that somebody set; machines were ended before
+        show_warning(f"Prefect's record was not put right: {shortened(first_line(error), 200)}")
 
 
 def _journey_of(plan: Plan, mailbox: Mailbox) -> Journey:

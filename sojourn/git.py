@@ -24,6 +24,8 @@ ELSEWHERE = (
     "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_SHALLOW_FILE", "GIT_NAMESPACE",
     "GIT_REPLACE_REF_BASE", "GIT_NO_REPLACE_OBJECTS", "GIT_INTERNAL_SUPER_PREFIX", "GIT_CEILING_DIRECTORIES",
 )  # fmt: skip
+# A repository somewhere in the tree, out of an archive perhaps, names no program that a mere look at it starts.
+STARTS_NOTHING = {"core.fsmonitor": "false", "core.hooksPath": os.devnull}
 _SAID = re.compile(r"^(?:fatal|error|xcrun: error): (.+)$", re.MULTILINE)
 _PASSED_OVER = re.compile(
     r"^warning: ((?:could not open directory|unable to access '[^']*\.gitignore').*)$", re.MULTILINE
@@ -125,7 +127,12 @@ def _quoted(match: re.Match[str]) -> dict[str, str]:
 def surroundings() -> dict[str, str]:
     """This process's environment for a git that looks at its directory alone, and says what we can read."""
     kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    return {**kept, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
+    said = kept.get("GIT_CONFIG_COUNT", "")
+    number = int(said) if said.isascii() and said.isdecimal() else 0
+    for name, value in STARTS_NOTHING.items():
+        kept |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+        number += 1
+    return {**kept, "GIT_CONFIG_COUNT": str(number), "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
 
 
 def _run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str] | None:

@@ -240,3 +240,20 @@ def test_doctor_says_what_git_refuses_and_goes_on(tree: Path) -> None:
     checks = list(examine_project(tree, no_plan))
     assert [(one.what, one.state) for one in checks] == [("project", "missing")]
     assert "git refused" in checks[0].found
+
+
+def test_a_repository_in_the_tree_starts_no_program_when_it_is_looked_at(tmp_path: Path) -> None:
+    inner = tmp_path / "project" / "data" / "unpacked"
+    for folder in (tmp_path / "project", inner):
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["git", "init", "-q", "."], cwd=folder, check=True)
+    (inner / "a.txt").write_text("a")
+    subprocess.run(["git", "add", "."], cwd=inner, check=True)
+    mark = tmp_path / "started"
+    subprocess.run(["git", "config", "core.fsmonitor", f"touch {mark}; false"], cwd=inner, check=True)
+    hook = inner / ".git" / "hooks" / "post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    hook.chmod(0o755)
+    found = bundle.survey(Project.at(tmp_path / "project"))
+    assert "data/unpacked/a.txt" in {one.path for one in found.files} and not mark.exists()
