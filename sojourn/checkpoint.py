@@ -10,21 +10,23 @@ import re
 import shlex
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from sojourn import places
 from sojourn.agent import checkpoint_files
 from sojourn.agent.patterns import Patterns
-from sojourn.collect import newest_files
-from sojourn.errors import SpecError
+from sojourn.commits import Commits
+from sojourn.errors import SpecError, UnreadableError
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName, is_run_id
-from sojourn.records import Checkpoint, FileEntry, Order
+from sojourn.records import Checkpoint, FileEntry, Manifest, Order
 from sojourn.spec import Launch
 from sojourn.storage import MissingKeyError, Store
 
 LANES = 8
+TRIED = 20  # checkpoints that are said to be complete and cannot be read, one before the other
 _AFRESH = "start afresh: sojourn train, with the same words and without --from"
 NEWER = "newer than the checkpoint that is restored"
 
@@ -35,8 +37,9 @@ def newest(mailbox: Mailbox) -> Checkpoint | None:
         order = mailbox.read(f"order/{attempt}", Order)
         nodes = [LeaseName.node_of(name) for name in order.nodes] if order else []
         complete = mailbox.manifests(attempt, nodes[0], "commit") if nodes else []
-        if complete:
-            return _read(mailbox, attempt, nodes, complete[-1])
+        for sequence in complete[: -TRIED - 1 : -1]:
+            if found := _read(mailbox, attempt, nodes, sequence):
+                return found
     return None
 
 
@@ -171,18 +174,24 @@ def not_restored(mailbox: Mailbox, found: Checkpoint) -> tuple[str, ...]:
     """What rank 0's machine wrote into the folders of the checkpoint's files and that is no part of it."""
     held = {entry.path for entry in found.files}
     beside = {str(PurePosixPath(path).parent) for path in held} - {"."}
-    written = newest_files(mailbox, found.attempt, 0, "out")
+    written = Commits(mailbox).newest(found.attempt, 0, "out").files
     return tuple(e.path for e in written if e.path not in held and str(PurePosixPath(e.path).parent) in beside)
 
 
-def _read(mailbox: Mailbox, attempt: int, nodes: list[int], sequence: int) -> Checkpoint:
+def _read(mailbox: Mailbox, attempt: int, nodes: list[int], sequence: int) -> Checkpoint | None:
     """All nodes' files; where several committed one path, rank 0's counts.
 
     What a node carried on from the attempt before gives way to what another has written since, and
     is there only while every node has it: what one removed, its library has rotated away.
     """
-    found = (mailbox.manifest(attempt, node, "ckpt", sequence) for node in nodes)
-    manifests = [manifest for manifest in found if manifest is not None]
+    with suppress(UnreadableError):  # what a machine, or its script, says of one that is none
+        found = [mailbox.manifest(attempt, node, "ckpt", sequence) for node in nodes]
+        manifests = [manifest for manifest in found if manifest is not None]
+        return _of(mailbox, attempt, sequence, manifests) if manifests else None
+    return None
+
+
+def _of(mailbox: Mailbox, attempt: int, sequence: int, manifests: list[Manifest]) -> Checkpoint:
     ours = f"{mailbox.machine}/{attempt}/"
     everywhere = set[str].intersection(*({entry.path for entry in one.files} for one in manifests))
     carried: dict[str, FileEntry] = {}

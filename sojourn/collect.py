@@ -6,7 +6,6 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import MappingProxyType
 
 from sojourn import places
 from sojourn.agent import checkpoint_files
@@ -14,17 +13,14 @@ from sojourn.agent.mailbox import is_restored
 from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
-from sojourn.errors import SojournError, UnreadableError
+from sojourn.commits import BEYOND, LARGEST, NAME, PATHS, Commits, few, remainder
+from sojourn.errors import SojournError
 from sojourn.folders import TEMPORARY
 from sojourn.harmless import line
 from sojourn.mailbox import Mailbox
-from sojourn.records import Exit, FileEntry, Manifest, Order, Record, Remainder
+from sojourn.records import Exit, FileEntry, Order, Record, Remainder
 from sojourn.storage import MissingKeyError
 
-PATHS = 20  # named of what is lost
-LARGEST = 1 << 60  # bytes of anything that is
-NO_LIMIT: Mapping[int, int] = MappingProxyType({})
-NAME = 200  # letters of a name that is no name
 LOST = "committed and no longer in the store"
 TORN = "that name results and cannot be read"
 HALF = "a checkpoint that is not whole"
@@ -57,22 +53,25 @@ def collect(
     path is no place here, since a manifest is written by a machine. `exits` are the last words of the attempt's
     machines: they name their last commit, and a later one is the script's own.
     """
-    last = {one.node: one.output or 0 for one in exits if one.seal and not one.lost}
-    files = _newest(mailbox, attempt, nodes, "out", last)
-    kept = _newest(mailbox, attempt, nodes, "kept")
+    final = [one for one in exits if one.seal and not one.lost]
+    last = {one.node: one.output or 0 for one in final}
+    last_kept = {one.node: one.kept for one in final if one.kept is not None}
+    commits = Commits(mailbox, attempt, {"out": last, "kept": last_kept})
+    files = _newest(commits, attempt, nodes, "out")
+    kept = _newest(commits, attempt, nodes, "kept")
     for earlier in range(attempt - 1, 0, -1):
         gone = _restored(mailbox, earlier + 1)  # what its successor got and has no more was removed there
-        older = {} if declared and files else _newest(mailbox, earlier, nodes, "out")
+        older = {} if declared and files else _newest(commits, earlier, nodes, "out")
         whole = not files  # machines that came to nothing must not hide what was there before
         for path, entry in older.items():
             if whole or not (path in gone or checkpoint_files.folder_of(path)):
                 files.setdefault(path, entry)
-        for path, entry in _newest(mailbox, earlier, nodes, "kept").items():
+        for path, entry in _newest(commits, earlier, nodes, "kept").items():
             kept.setdefault(path, entry)
     nowhere = _no_places(files, mailbox) | _no_places(kept, mailbox)
     half = {path: files.pop(path) for path in sorted(_half(files, mailbox, attempt))}
-    again = _again(mailbox, attempt, nodes, "out", files, last)
-    apart = again | _again(mailbox, attempt, nodes, "kept", kept)
+    again = _again(commits, attempt, nodes, "out", files)
+    apart = again | _again(commits, attempt, nodes, "kept", kept)
     nowhere |= _no_places(apart, mailbox)
     kept = {path: entry for path, entry in kept.items() if path not in files} | half | apart
     gone = mailbox.missing({entry.source for entry in files.values()})
@@ -85,12 +84,14 @@ def collect(
         bytes=sum(entry.size for entry in ordered),
         checkpoints=checkpoints,
         kept=tuple(kept[path] for path in sorted(kept)),
-        account=(
-            *_refused(nowhere),
-            *_lost(lost),
-            *_not_whole(half),
-            *_told_again(again),
-            *_accounts(mailbox, attempt, nodes, last),
+        account=few(
+            (
+                *_refused(nowhere),
+                *_lost(lost),
+                *_not_whole(half),
+                *_told_again(again),
+                *_accounts(commits, attempt, nodes),
+            )
         ),
     )
 
@@ -116,29 +117,6 @@ def _unsound(entry: FileEntry, below: tuple[str, ...]) -> str | None:
     return None if ours and told and sound and a_key else STRANGE
 
 
-def newest_files(
-    mailbox: Mailbox, attempt: int, node: int, what: str, last: Mapping[int, int] = NO_LIMIT
-) -> tuple[FileEntry, ...]:
-    """The files of a node's newest commit; none when it never committed."""
-    manifest, _ = _newest_commit(mailbox, attempt, node, what, last)
-    return manifest.files if manifest else ()
-
-
-def _newest_commit(
-    mailbox: Mailbox, attempt: int, node: int, what: str, last: Mapping[int, int] = NO_LIMIT
-) -> tuple[Manifest | None, list[str]]:
-    """A node's newest commit that can be read, and the names of those after it that cannot; none after its last."""
-    unreadable: list[str] = []
-    for sequence in reversed(mailbox.manifests(attempt, node, what)):
-        if sequence > last.get(node, sequence):
-            continue
-        try:
-            return mailbox.manifest(attempt, node, what, sequence), unreadable
-        except UnreadableError:
-            unreadable.append(f"{what}/{sequence:08d}.json")
-    return None, unreadable
-
-
 def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path, any_letters: bool = False) -> None:
     """Lay the files out below a directory, verified."""
     known = list(files)
@@ -147,12 +125,10 @@ def fetch(files: Iterable[FileEntry], mailbox: Mailbox, directory: Path, any_let
         fetch_file(entry, mailbox, directory, any_letters=any_letters)
 
 
-def _newest(
-    mailbox: Mailbox, attempt: int, nodes: int, what: str, last: Mapping[int, int] = NO_LIMIT
-) -> dict[str, FileEntry]:
+def _newest(commits: Commits, attempt: int, nodes: int, what: str) -> dict[str, FileEntry]:
     """By path; what a node only carries on from a checkpoint gives way, and is there while rank 0's node has it."""
-    by_node = [newest_files(mailbox, attempt, node, what, last) for node in range(nodes)]
-    ours = f"{mailbox.machine}/{attempt}/"
+    by_node = [commits.newest(attempt, node, what).files for node in range(nodes)]
+    ours = f"{commits.mailbox.machine}/{attempt}/"
     files = {entry.path: entry for entry in by_node[0]}
     for committed in reversed(by_node):
         files.update({entry.path: entry for entry in committed if entry.source.startswith(ours)})
@@ -160,18 +136,13 @@ def _newest(
 
 
 def _again(
-    mailbox: Mailbox,
-    attempt: int,
-    nodes: int,
-    what: str,
-    chosen: Mapping[str, FileEntry],
-    last: Mapping[int, int] = NO_LIMIT,
+    commits: Commits, attempt: int, nodes: int, what: str, chosen: Mapping[str, FileEntry]
 ) -> dict[str, FileEntry]:
     """What the other nodes wrote themselves under paths for which another node's file was chosen."""
-    ours = f"{mailbox.machine}/{attempt}/"
+    ours = f"{commits.mailbox.machine}/{attempt}/"
     found: dict[str, FileEntry] = {}
     for node in range(1, nodes):
-        for entry in newest_files(mailbox, attempt, node, what, last):
+        for entry in commits.newest(attempt, node, what).files:
             taken = chosen.get(entry.path)
             if taken is not None and taken.hash != entry.hash and entry.source.startswith(ours):
                 path = f"{of_node(node)}/{entry.path}"
@@ -222,21 +193,21 @@ def _half(files: dict[str, FileEntry], mailbox: Mailbox, attempt: int) -> set[st
 
 def _not_whole(half: dict[str, FileEntry]) -> Iterator[Remainder]:
     folders = {path: checkpoint_files.folder_of(path) for path in half}
-    return _remainder(HALF, True, [f"{folder}/" if folder else path for path, folder in folders.items()], half.values())
+    return remainder(HALF, True, [f"{folder}/" if folder else path for path, folder in folders.items()], half.values())
 
 
 def _told_again(again: Mapping[str, FileEntry]) -> Iterator[Remainder]:
-    return _remainder(AGAIN, True, again, again.values())
+    return remainder(AGAIN, True, again, again.values())
 
 
 def _refused(nowhere: Mapping[str, tuple[str, FileEntry]]) -> Iterator[Remainder]:
     for reason in dict.fromkeys(reason for reason, _ in nowhere.values()):
         found = {path: entry for path, (why, entry) in nowhere.items() if why == reason}
-        yield from _remainder(reason, True, [path[:NAME] for path in found], found.values())
+        yield from remainder(reason, True, [path[:NAME] for path in found], found.values())
 
 
 def _lost(entries: list[FileEntry]) -> Iterator[Remainder]:
-    return _remainder(LOST, False, [entry.path for entry in entries], entries)
+    return remainder(LOST, False, [entry.path for entry in entries], entries)
 
 
 def _torn(commits: list[str]) -> Iterator[Remainder]:
@@ -245,23 +216,13 @@ def _torn(commits: list[str]) -> Iterator[Remainder]:
         yield Remainder(reason=TORN, kept=False, paths=tuple(commits[:PATHS]), files=len(commits), bytes=0)
 
 
-def _remainder(why: str, kept: bool, named: Iterable[str], entries: Collection[FileEntry]) -> Iterator[Remainder]:
-    paths, size = tuple(dict.fromkeys(named)), sum(min(max(entry.size, 0), LARGEST) for entry in entries)
-    if entries:
-        yield Remainder(
-            reason=why, kept=kept, paths=paths[:PATHS], unnamed=len(paths[PATHS:]), files=len(entries), bytes=size
-        )
-
-
-def _accounts(mailbox: Mailbox, attempt: int, nodes: int, last: Mapping[int, int]) -> tuple[Remainder, ...]:
+def _accounts(commits: Commits, attempt: int, nodes: int) -> Iterator[Remainder]:
     """What each node says does not come home; on several nodes with the node's number before each path."""
-    found: list[Remainder] = []
     for node in range(nodes):
-        manifest, unreadable = _newest_commit(mailbox, attempt, node, "kept")
-        unreadable += _newest_commit(mailbox, attempt, node, "out", last)[1]
-        for one in (*(manifest.account if manifest else ()), *_torn(unreadable)):
-            found.append(_told(one, node))
-    return tuple(found)
+        results, rest = (commits.newest(attempt, node, what) for what in ("out", "kept"))
+        beyond = [one for one in results.account if one.reason == BEYOND]
+        unreadable = [*rest.unreadable, *results.unreadable]
+        yield from (_told(one, node) for one in (*rest.account, *beyond, *_torn(unreadable)))
 
 
 def _told(one: Remainder, node: int) -> Remainder:

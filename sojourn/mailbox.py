@@ -40,6 +40,7 @@ R = TypeVar("R", bound=Record)
 ROOTS = ("control", "orders", "machine")
 SENTENCE, TAIL = 4_000, 16_000  # characters; a machine's agent says less
 TOLD = ("order", "stop", "exec")  # what machines read of their run
+KEPT_LIMIT = 16 << 20  # bytes of a commit of what does not come home: 2,000 files and some reasons
 LISTED_ALONE = 20  # of more runs than these the objects are found in a list of the whole project
 
 
@@ -273,8 +274,12 @@ class Mailbox:
         return _numbers(self.store.keys(f"{self._node(attempt, node)}/{what}"))
 
     def manifest(self, attempt: int, node: int, what: str, sequence: int) -> Manifest | None:
-        """One commit; `what` is `out` or `ckpt`."""
-        return self._record(f"{self._node(attempt, node)}/{what}/{sequence:08d}.json", Manifest)
+        """One commit; `what` is `out`, `ckpt` or `kept`. Raises UnreadableError."""
+        key = f"{self._node(attempt, node)}/{what}/{sequence:08d}.json"
+        body = self.store.find(key)
+        if body is not None and what == "kept" and len(body) > KEPT_LIMIT:
+            raise UnreadableError(f"{key} cannot be read: {len(body):,} bytes tell of no 2,000 files")
+        return None if body is None else decode(body, Manifest, key)
 
     def _key(self, name: str) -> str:
         return f"{self.orders if name.split('/')[0] in TOLD else self.control}/{name}.json"

@@ -335,6 +335,7 @@ class Exit(Record):
     lost: tuple[str, ...] = Field(default=(), description="What the script made and the store did not take")
     output: int | None = Field(default=None, description="Sequence of the newest output manifest")
     checkpoint: int | None = Field(default=None, description="Sequence of the newest checkpoint manifest")
+    kept: int | None = Field(default=None, description="Of what does not come home; 0 for none, earlier ones say none")
     log_segments: int = 0
     log_bytes: int = 0
     hold: Hold | None = Field(default=None, description="The machine stays; all that is kept of it is in the store")

@@ -59,7 +59,8 @@ class Checkpoints:
         self._clock = clock
         self._patterns = Patterns(order["checkpoint"])
         self._resumed = restored(order)
-        self._manifests = Manifests(store, place, "ckpt", clock)
+        self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
+        self._manifests = Manifests(store, place, "ckpt", clock, in_step=self.shared)
         self._last: tuple[dict[str, Sign], set[str]] = ({}, {entry["path"] for entry in self._resumed})
         self._draft: Draft | None = None
         self._completed = 0
@@ -72,7 +73,6 @@ class Checkpoints:
         self.dated = True
         self.writer_lives = True
         self.behind = False  # whether there is a newer one than was taken at the last look
-        self.shared = len(order["nodes"]) > 1 and bool(order["checkpoint"])
 
     @property
     def sequence(self) -> int:
@@ -118,7 +118,7 @@ class Checkpoints:
     def complete(self) -> None:
         """Write, or on the other nodes note, the commits of what every node has by now."""
         while self._completed < self.sequence:
-            number = self._completed + 1
+            number = self._completed + 1 if self.shared else self.sequence
             if self._place.rank > 0:
                 if not self._place.first.exists(f"commit/{number:08d}.json"):
                     return

@@ -189,7 +189,11 @@ class Committer:
     @property
     def sequences(self) -> dict[str, int]:
         """The number of the newest commit of each kind, 0 before the first."""
-        return {"output": self._outputs.sequence, "checkpoint": self._checkpoints.sequence}
+        return {
+            "output": self._outputs.sequence,
+            "checkpoint": self._checkpoints.sequence,
+            "kept": self._remains.sequence,
+        }
 
     @property
     def troubles(self) -> dict[str, str]:

@@ -187,6 +187,11 @@ class Remains:
         rate = self._keeper.pace.rate
         return {**line, "seconds": round(line["bytes"] / rate)} if rate and line["reason"] == LATE else line
 
+    @property
+    def sequence(self) -> int:
+        """The number of the newest commit."""
+        return self._manifests.sequence
+
     def sources(self) -> set[str]:
         """The blobs that are kept."""
         return self._manifests.sources_since(self._manifests.sequence - COMMITS_KEPT + 1)

@@ -173,6 +173,7 @@ class Work:
             "tail": last_lines(tail),
             "lost": sorted(self._committer.troubles),
             **{kind: number or None for kind, number in self._committer.sequences.items()},
+            "kept": self._committer.sequences["kept"],
             "log_segments": self._log.segments,
             "log_bytes": self._log.bytes,
         }
