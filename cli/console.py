@@ -88,7 +88,8 @@ def show_report(report: Report) -> None:
         ),
     ]
     if report.resumed_from:
-        lines.append(("resumed", f"from checkpoint {report.resumed_checkpoint} of {report.resumed_from}"))
+        which = report.resumed_files or f"checkpoint {report.resumed_checkpoint}"
+        lines.append(("resumed", harmless.line(f"from {which} of {report.resumed_from}")))
     lines += [("same as", f"{report.same_as} had the same inputs")] if report.same_as else []
     show_outcome(report)
     _lines(lines)
@@ -200,13 +201,16 @@ def show_runs(lines: Iterable[RunLine], now: float) -> None:
     for line in lines:
         if line.orphan:
             out.print(f"[red bold]![/] [red]{line.run}  {_line(line.orphan)}; end them: {line.remedy}[/]")
+        elif line.not_home and line.remedy:
+            out.print(f"[yellow]! {line.run}  its results are {line.not_home}; bring them: {line.remedy}[/]")
     table = Table("run", "state", "project", "age", "receipt", "command", box=None, pad_edge=False)
     for line in lines:
         colour = {"succeeded": "green", "training": "cyan", "failed": "red", "lost": "red"}.get(line.state, "yellow")
         proof = f"[red]{line.receipt or 'none'}: {line.remedy}[/]" if line.orphan else line.receipt or "-"
+        state = f"[{colour}]{line.state}[/]" + (f", [yellow]{line.not_home}[/]" if line.not_home else "")
         table.add_row(
             f"[red]{line.run}[/]" if line.orphan else line.run,
-            f"[{colour}]{line.state}[/]",
+            state,
             _line(line.project, harmless.NAME),
             _age(now - line.created_at),
             proof,

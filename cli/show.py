@@ -19,7 +19,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
     from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series, show_warning
     from cli.world import open_stores
     from sojourn import harmless
-    from sojourn.runs import entries_of, find_run, records_of, where_it_stands
+    from sojourn.runs import AWAY, entries_of, find_run, not_home, records_of, where_it_stands
 
     mailbox = find_run(open_stores(store), run)
     records = records_of(mailbox)
@@ -28,8 +28,12 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
         return
     if records.plan is not None:
         show_plan(records.plan, full=True)
-    out.print(f"[bold]{'state':<12}[/]{where_it_stands(entries_of(mailbox), mailbox.store.now() or time.time())}")
-    show_ledger(entries_of(mailbox))
+    entries, now = entries_of(mailbox), mailbox.store.now()
+    away = not_home(mailbox, entries, now)
+    state = where_it_stands(entries, now or time.time()) + (f", {away}" if away else "")
+    state += f": sojourn attach {mailbox.run}" if away == AWAY else ""
+    out.print(f"[bold]{'state':<12}[/]{state}")
+    show_ledger(entries)
     if records.receipt is not None:
         show_receipt(records.receipt)
     if records.report is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from sojourn.agent.checkpoint_files import folder_of
 from sojourn.omissions import in_a_line, printable
 from sojourn.planning import Plan, format_bytes
 from sojourn.records import Checkpoint, Left, Offer
@@ -100,6 +101,12 @@ def leaves(left: Left) -> str:
     return f"{format_bytes(left.bytes)} in {left.store}{f' ({parts})' if parts else ''}, {until}"
 
 
+def restored(found: Checkpoint) -> str:
+    """`out/checkpoint-45`: what of a checkpoint its user knows it by, folders whole."""
+    names = list(dict.fromkeys(printable(folder_of(entry.path) or entry.path) for entry in found.files))
+    return ", ".join(names[:NEXT]) + (f" and {len(names) - NEXT} more" if len(names) > NEXT else "")
+
+
 # --- one line each --------------------------------------------------------------------------
 
 
@@ -118,7 +125,7 @@ def _inputs(plan: Plan) -> str:
 
 def _resume(found: Checkpoint) -> str:
     files = f"{counted(len(found.files), 'file')}, {format_bytes(found.bytes)}"
-    made = f"checkpoint {found.sequence} of {found.run}, made {format_clock(found.at)}: {files}"
+    made = f"{restored(found)} of {found.run}, made {format_clock(found.at)}: {files}"
     names = ", ".join(map(printable, found.without[:NEXT])) + (" …" if len(found.without) > NEXT else "")
     without = f"; without {counted(len(found.without), 'file')} beside it: {names}" if names else ""
     return f"{made}{without}; resumes if the script loads it"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from sojourn import metric_files, remainder
+from sojourn import metric_files, plan_text, remainder
 from sojourn.agent.scalars import looks_like_metrics
 from sojourn.collect import Collected
 from sojourn.errors import SojournError
@@ -52,6 +52,7 @@ class Report(Record):
     inputs: str = Field(description="Digest over source, data, command and environment: equal runs have equal ones")
     resumed_from: str | None = Field(default=None, description="The run whose checkpoint it began with")
     resumed_checkpoint: int | None = Field(default=None, description="The sequence of that checkpoint")
+    resumed_files: str | None = Field(default=None, description="Its files, like out/checkpoint-45")
     same_as: str | None = Field(default=None, description="An earlier run with the same inputs")
     parameters: dict[str, Any] = Field(default_factory=dict)
     metrics: dict[str, Any] = Field(
@@ -109,6 +110,7 @@ def write_report(
         inputs=inputs,
         resumed_from=plan.resume.run if plan.resume else None,
         resumed_checkpoint=plan.resume.sequence if plan.resume else None,
+        resumed_files=plan_text.restored(plan.resume) if plan.resume else None,
         same_as=same_as,
         parameters=plan.stage.parameters if plan.stage else {},
         metrics=metrics,

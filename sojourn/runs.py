@@ -39,6 +39,7 @@ UNREAD_STORES = "stores.json.damaged"  # what a later run found, and did not wri
 PRIVATE = ("agent", "checkouts", "environments", "faults", "machines", "placed")
 T = TypeVar("T")
 SILENT_S = 60.0  # an owner beats every few seconds; this is many beats, and the clocks of two hosts
+AWAY = "not home yet"
 COMPARED_WITH = 5  # the newest runs of a program whose whole report is read
 
 
@@ -54,7 +55,8 @@ class RunLine(Record):
     deadline_at: float
     receipt: str | None
     orphan: str | None = Field(default=None, description="Why its machines may stand with nobody to give them back")
-    remedy: str | None = Field(default=None, description="The command that ends them")
+    remedy: str | None = Field(default=None, description="The command that ends them, or brings the results home")
+    not_home: str | None = Field(default=None, description="Why its results are not where they belong yet")
 
 
 class RunRecords(Record):
@@ -453,6 +455,7 @@ def _told(mailbox: Mailbox) -> RunLine | None:
     entries = entries_of(mailbox)
     now = mailbox.store.now()
     orphan, remedy = (_orphaned(mailbox, plan, fold(entries), now) if now else None) or (None, None)
+    away = not_home(mailbox, entries, now)
     return RunLine(
         run=mailbox.run,
         project=mailbox.project,
@@ -463,8 +466,26 @@ def _told(mailbox: Mailbox) -> RunLine | None:
         deadline_at=plan.deadline_at,
         receipt=receipt.state if receipt else None,
         orphan=orphan,
-        remedy=remedy,
+        remedy=remedy or (f"sojourn attach {mailbox.run}" if away == AWAY else None),
+        not_home=away,
     )
+
+
+def not_home(mailbox: Mailbox, entries: list[Entry], now: float | None) -> str | None:
+    """What is said of a run that is over and whose report nobody has written: its results are not in their place."""
+    state = fold(entries)
+    if state.outcome is None or is_held(state, now or time.time()) or mailbox.read("report", Report) is not None:
+        return None
+    left = entries[-1].kind == "handover"
+    if not left and (now is None or _silent_for(mailbox, now) < SILENT_S):
+        return "on its way home"
+    return AWAY
+
+
+def _silent_for(mailbox: Mailbox, now: float, since: float = 0.0) -> float:
+    """Seconds since its owner was heard of, or else `since` some moment."""
+    seen = mailbox.store.modified(f"{mailbox.control}/owner.json")
+    return now - (seen.timestamp() if seen else since)
 
 
 def _orphaned(mailbox: Mailbox, plan: Plan, state: State, now: float) -> tuple[str, str] | None:
@@ -474,9 +495,7 @@ def _orphaned(mailbox: Mailbox, plan: Plan, state: State, now: float) -> tuple[s
     late = now - (plan.deadline_at + plan.launch.grace + MARGIN_S)
     if late > 0:
         return "they may stand past their deadline", "sojourn reap"
-    seen = mailbox.store.modified(f"{mailbox.control}/owner.json")
-    silent = now - (seen.timestamp() if seen else plan.created_at)
-    if silent < SILENT_S:
+    if (silent := _silent_for(mailbox, now, since=plan.created_at)) < SILENT_S:
         return None
     nobody = f"nobody has followed it for {format_duration(silent)}"
     if state.outcome is not None or state.lost is not None:

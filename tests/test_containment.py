@@ -16,6 +16,7 @@ import pytest
 from cli_world import World
 from made_once import made_once
 
+from cli.console import out, show_runs
 from sojourn import checkpoint, leaving
 from sojourn.agent.store import FileStore
 from sojourn.collect import TORN, collect
@@ -24,7 +25,7 @@ from sojourn.mailbox import Mailbox
 from sojourn.purge import purge
 from sojourn.reap import reap
 from sojourn.records import Lease, Lookalike, Machine
-from sojourn.runs import all_mailboxes, entries_of, find_run, list_runs, past_runs, records_of
+from sojourn.runs import AWAY, RunLine, all_mailboxes, entries_of, find_run, list_runs, past_runs, records_of
 from sojourn.storage import Store
 
 WRITES = """
@@ -91,6 +92,31 @@ class Case:
         """Take the pages away, which tell of a closed run without a look at what is damaged."""
         for pages in (self.folder / "control").glob("*/closed"):
             shutil.rmtree(pages)
+
+
+def test_a_run_whose_results_nobody_placed_is_not_listed_like_one_that_is_home(case: Case) -> None:
+    one = case.damaged
+    control = case.folder / one.control
+    (control / "report.json").unlink()
+    *_, closed = sorted((control / "ledger").iterdir())
+
+    def told() -> RunLine:
+        return next(line for line in list_runs([case.store]) if line.run == one.run)
+
+    os.utime(control / "owner.json")
+    assert (told().state, told().not_home) == ("succeeded", "on its way home"), "its owner lives"
+    entry = json.loads(closed.read_bytes())
+    closed.write_text(json.dumps({**entry, "kind": "handover", "body": {"why": "KeyboardInterrupt"}}))
+    assert (told().not_home, told().remedy) == (AWAY, f"sojourn attach {one.run}"), "its owner has left"
+    closed.unlink()
+    os.utime(control / "owner.json", (0, 0))
+    assert (told().not_home, told().remedy) == (AWAY, f"sojourn attach {one.run}"), "its owner was killed"
+    with out.capture() as said:
+        show_runs(list_runs([case.store]), time.time())
+    told_all = said.get()
+    assert f"! {one.run}  its results are not home yet; bring them: sojourn attach {one.run}" in told_all
+    assert "succeeded, not home" in told_all
+    assert [line.not_home for line in list_runs([case.store]) if line.run != one.run] == [None]
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from sojourn import plan_text
+from sojourn.plan_text import NEXT, restored
 from sojourn.planning import Plan, make_plan
 from sojourn.project import Project
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Capability, Market, Need, Offer, Offers
+from sojourn.records import Capability, Checkpoint, FileEntry, Market, Need, Offer, Offers
 from sojourn.spec import make_launch
 
 GOLDEN = Path(__file__).with_name("golden") / "plan.txt"
@@ -201,3 +202,14 @@ def test_the_plan_says_what_of_a_project_the_flags_of_uv_run_ask_for(project: Pa
     )  # fmt: skip
 
     assert said(made)["environment"] == "uv.lock --group docs --no-dev (to build)"
+
+
+def test_a_checkpoint_is_named_as_its_user_knows_it() -> None:
+    def named(*paths: str) -> str:
+        files = tuple(FileEntry(path=path, hash="sha256:0", size=1, source="s") for path in paths)
+        return restored(Checkpoint(run="calm-panda-a2e3", attempt=1, sequence=1, at=0.0, files=files))
+
+    assert named("out/checkpoint-45/model.bin", "out/checkpoint-45/optimizer.pt") == "out/checkpoint-45"
+    assert named("last.pt") == "last.pt"
+    assert named(*(f"rank-{rank}.pt" for rank in range(9))).startswith("rank-0.pt, rank-1.pt, ")
+    assert named(*(f"rank-{rank}.pt" for rank in range(9))).endswith(f" and {9 - NEXT} more")

@@ -46,10 +46,10 @@ def test_a_run_that_failed_goes_on_from_its_checkpoint_with_todays_code(world: W
     done = world.sojourn("train", "--no-prefect", "--from", "last", "--deadline", "10m")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"checkpoint 1 of {first}" in done.stdout
+    assert f"models/last.pt of {first}, made " in done.stdout
     assert "resumes if the script loads it" in done.stdout
     assert "began at 3 with --resume models/last.pt" in done.stdout
-    assert f"resumed     from checkpoint 1 of {first}" in done.stdout
+    assert f"resumed     from models/last.pt of {first}" in done.stdout
     shown = world.show()
     assert (shown["spec"]["deadline"], shown["spec"]["inputs"]) == (600.0, ["models"])
     assert (shown["report"]["resumed_from"], shown["report"]["resumed_checkpoint"]) == (first, 1)
@@ -62,7 +62,7 @@ def test_a_run_that_failed_goes_on_from_its_checkpoint_with_todays_code(world: W
     assert shown["receipt"]["leaves"]["checkpoints"] >= 1
 
     again = world.sojourn("plan", "--from", "last", "--", "python", "train.py", "--epochs", "9")
-    assert f"checkpoint 1 of {shown['run']}" in again.stdout
+    assert f"models/last.pt of {shown['run']}, made " in again.stdout
     assert "python train.py --epochs 9 --resume models/last.pt" in again.stdout
 
 
