@@ -106,7 +106,7 @@ def survey(
     stay = {path.rstrip("/") for path in asked if path.endswith("/")}
     folders = sorted({*_without(stay, tree.folders), *(inputs.folders if inputs else ())})
     left = (*tree.left, *behind, *(inputs.left if inputs else ()))
-    return Survey(tuple(files), tuple(contents.all_ignore_lines(project, tree)), tuple(folders), left)
+    return Survey(tuple(files), tuple(contents.all_ignore_lines(project, tree, reasons)), tuple(folders), left)
 
 
 def _without(stay: set[str], folders: Iterable[str]) -> Iterator[str]:

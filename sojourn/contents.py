@@ -151,11 +151,15 @@ def _remedy(project: Project, left: Left) -> str | None:
     return f"--input {shlex.quote(path)}"
 
 
-def all_ignore_lines(project: Project, tree: Contents) -> list[str]:
-    """What decides on the machine, where no git can be asked, which of the new files stay behind."""
+def all_ignore_lines(project: Project, tree: Contents, stay: Mapping[str, str | None]) -> list[str]:
+    """What decides on the machine, where no git can be asked, which of the new files stay behind.
+
+    Not a .gitignore that a run has made: what its script writes anew comes home as it did the first time.
+    """
     if not project.in_git:
         return ignore_lines(project.root)
-    return ignoring.lines(project.root, tree.ignore_files, _read_lines(project.root / IGNORE_FILE))
+    own = [path for path in tree.ignore_files if stay.get(path) != PLACED]
+    return ignoring.lines(project.root, own, _read_lines(project.root / IGNORE_FILE))
 
 
 def ignore_lines(root: Path) -> list[str]:

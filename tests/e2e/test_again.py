@@ -79,3 +79,22 @@ def test_who_has_no_account_yet_is_told_what_the_catalogue_knows_of_prices(world
     done = world.sojourn("plan", "--where", "aws", "--gpu", "L4", "--", "python", "train.py", **nobody)
     assert done.returncode == 3 and "aws configure" in done.stderr
     assert "catalogue says, on demand: g6.xlarge (4 CPUs, 17 GB, 1 × L4 24 GB) about $0.80/h in 20" in done.stderr
+
+
+def test_results_beside_a_gitignore_that_the_script_wrote_are_as_new_as_the_others(world: World) -> None:
+    world.script("""
+        import pathlib, sys
+        out = pathlib.Path("results")
+        out.mkdir(exist_ok=True)
+        (out / ".gitignore").write_text("*\\n")
+        for name in ("model.pt", "pred.csv"):
+            (out / name).write_text(sys.argv[1])
+    """)
+    world.git("init", "-q", ".")
+    world.git("add", "train.py")
+    world.git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "first")
+    for turn in ("first", "second"):
+        done = world.train("python", "train.py", turn)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert {(world.project / "results" / name).read_text() for name in ("model.pt", "pred.csv")} == {turn}
+    assert "from an earlier run" not in done.stdout + done.stderr
