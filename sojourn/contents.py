@@ -400,7 +400,7 @@ class _Walk:
 
     def _below(self, path: str, rules: _Rules, ignored: bool) -> bool:
         folder = self._root / path
-        if os.path.lexists(folder / ".git"):
+        if os.path.lexists(folder / ".git") and not _is_empty_file(folder / ".git"):
             if self._is_worktree(folder) and not (rules.tracks(path) or path in self._leads_to_needed):
                 return self._leave(path + "/", WORKTREE)
             inner = _Repository(folder, path + "/", rules) if git.top_of(folder) else rules
@@ -422,6 +422,11 @@ class _Walk:
     def _common(self) -> Path | None:
         said = git.ask(self._root, "rev-parse", "--git-common-dir")
         return (self._root / said.removesuffix("\n")).resolve() if said else None
+
+
+def _is_empty_file(file: Path) -> bool:
+    """As uv lays into its cache, so that nothing below takes the repository above for its own."""
+    return file.is_file() and file.stat().st_size == 0
 
 
 def _with_targets(root: Path, needed: Iterable[str]) -> Iterator[str]:

@@ -651,3 +651,13 @@ def test_what_its_user_cannot_read_is_named(look: str) -> None:
         )
         said = subprocess.run(["python", "-c", code], capture_output=True, text=True, check=False)
     assert "data/closed.bin" in said.stdout and "cannot be read: Permission denied" in said.stdout, said.stderr
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_an_empty_file_called_git_is_no_repository(tmp_path: Path, in_git: bool) -> None:
+    (tmp_path / "cache" / "sdists").mkdir(parents=True)
+    (tmp_path / "cache" / "sdists" / ".git").touch()
+    (tmp_path / "cache" / "sdists" / "a.txt").write_text("a")
+    if in_git:
+        subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    assert "cache/sdists/a.txt" in {one.path for one in survey(Project.at(tmp_path)).files}
