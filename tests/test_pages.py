@@ -11,7 +11,7 @@ TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
 
 
-@pytest.mark.parametrize("page", ["guarantee.md", "faithful.md"])
+@pytest.mark.parametrize("page", ["guarantee.md", "faithful.md", "robustness.md"])
 def test_every_test_that_a_page_names_is_there(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     named = re.findall(r"`(?:tests/)?([\w/]+\.py)(?:::(?:\w+::)?(\w+))?(?:\[\S+\])?`", text)
