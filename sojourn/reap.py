@@ -23,6 +23,7 @@ from sojourn.errors import (
     SpecError,
     SupersededError,
     TeardownError,
+    TransientError,
     UnreadableError,
     first_line,
 )
@@ -42,12 +43,15 @@ from sojourn.waiting import Clock, SystemClock
 STRANGER_GRACE_S = 600.0  # a lease whose ledger is not to be found may be seconds old, or in another store
 SECOND_LOOK_S = 5.0  # after which a lease that no ledger knows is looked for once more, in the cloud and in the books
 JUDGED_AT_ONCE = 256
+JUDGED_WITHIN_S = 20.0  # what one store, or one object of it, takes longer for holds up no other machine's end
+LISTED_WITHIN_S = 300.0  # the open runs of a store
 MANY = 64  # open runs of a store; of more, those that beat so lately are not looked at themselves
 FRESH_S = 12.0  # an owner is asked for three beats of 5 s before anybody takes its run over
 UNKNOWN = "no ledger knows it"
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
 GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
 GONE_EVERY_S = 2.0
+SLOW = "its records take too long to read"
 UNTOLD = "nobody knows whether it is late: neither store nor provider tells the time"
 NAMELESS = "it does not show whose it is: reap without --project"
 
@@ -173,7 +177,7 @@ def _unsettled(
     """Every run of every store that is not closed; what one store keeps is closed though another does not answer."""
     for store in stores:
         try:
-            runs = list(unsettled(store, project, note))
+            runs = _listed(store, project, note)
             yield from _unowned(store, runs) if len(runs) > MANY else runs
             for name in shut_projects(store):
                 told = "its runs are another user's, who lets nobody look; only that user can close them"
@@ -183,6 +187,13 @@ def _unsettled(
         except Exception as error:
             advice = "" if store.url == own else f"; if it is of no use any more: sojourn runs --forget {store.url}"
             yield _found(store.url, "", "failed" if store.url == own else "unseen", _words(error) + advice)
+
+
+def _listed(store: Store, project: str | None, note: bool) -> list[Mailbox]:
+    (runs,) = store.clock.within(LISTED_WITHIN_S, [lambda: list(unsettled(store, project, note))])
+    if runs is None:
+        raise TransientError(f"the list of its runs did not come within {LISTED_WITHIN_S:.0f} s")
+    return runs
 
 
 def _unowned(store: Store, runs: Sequence[Mailbox]) -> list[Mailbox]:
@@ -230,7 +241,21 @@ def _verdicts(
 
     for first in range(0, len(leases), JUDGED_AT_ONCE):
         some = leases[first : first + JUDGED_AT_ONCE]
-        yield from zip(some, clock.together([partial(judge, lease) for lease in some]), strict=True)
+        found = clock.within(JUDGED_WITHIN_S, [partial(judge, lease) for lease in some])
+        yield from zip(some, _all_judged(some, found, provider, now, clock), strict=True)
+
+
+def _all_judged(
+    leases: Sequence[Lease],
+    found: Sequence[tuple[str, bool] | None],
+    provider: Provider,
+    now: float | None,
+    clock: Clock,
+) -> list[tuple[str, bool]]:
+    """With those whose records did not come in time: they may live until their deadline, by their provider's clock."""
+    if None in found and now is None:
+        (now,) = clock.within(JUDGED_WITHIN_S, [provider.now])
+    return [_unread(lease, SLOW, now) if one is None else one for lease, one in zip(leases, found, strict=True)]
 
 
 def _seen_twice(
@@ -245,15 +270,16 @@ def _seen_twice(
         if not isinstance(found, Finding):
             seen[id(provider)] = {lease.name: lease for lease in found[0]}
 
-    def again(one: _Sent) -> str | None:
+    def again(one: _Sent) -> str:
         if id(one.provider) not in seen:
             return f"{one.why}; where it stands gave no second answer"
         if one.lease.name not in seen[id(one.provider)]:
             return f"{one.why}; it is not seen any more"
         why, end = _judged(seen[id(one.provider)][one.lease.name], known, one.provider, now)
-        return None if end else why
+        return "" if end else why
 
-    return list(zip(strangers, clock.together([partial(again, one) for one in strangers]), strict=True))
+    answers = clock.within(JUDGED_WITHIN_S, [partial(again, one) for one in strangers])
+    return [(one, SLOW if why is None else why or None) for one, why in zip(strangers, answers, strict=True)]
 
 
 def _judged(lease: Lease, known: dict[str, Store], provider: Provider, now: float | None) -> tuple[str, bool]:
@@ -262,10 +288,15 @@ def _judged(lease: Lease, known: dict[str, Store], provider: Provider, now: floa
     try:
         return _verdict(lease, _ledger(lease, known), now)
     except Exception as error:  # whatever its records are, the next lease is judged by its own
-        if now is None:
-            return f"its ledger cannot be read, and {UNTOLD}", False
-        late = bool(lease.deadline_at) and now > lease.ends_at + MARGIN_S
-        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", False)
+        return _unread(lease, f"its ledger cannot be read: {_words(error)}", now)
+
+
+def _unread(lease: Lease, why: str, now: float | None) -> tuple[str, bool]:
+    """One whose records nobody has read may live until its deadline."""
+    if now is None:
+        return f"its ledger cannot be read, and {UNTOLD}", False
+    late = bool(lease.deadline_at) and now > lease.ends_at + MARGIN_S
+    return _verdict(lease, [], now) if late else (why, False)
 
 
 def _time_for(lease: Lease, known: dict[str, Store], provider: Provider) -> float | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
@@ -45,6 +46,10 @@ class Clock(Protocol):
 
     def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """Make the calls side by side; their answers in order. The first error counts, once all have ended."""
+        ...
+
+    def within(self, seconds: float, calls: Sequence[Callable[[], T]]) -> list[T | None]:
+        """The same for so long; None in the place of an answer that did not come. Nobody waits for that call again."""
         ...
 
 
@@ -92,8 +97,36 @@ class SystemClock:
 
     def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """Make the calls in threads."""
-        with ThreadPoolExecutor(max_workers=MOST_AT_ONCE) as pool:
-            return [running.result() for running in [pool.submit(call) for call in calls]]
+        answers = _asked(calls, MOST_AT_ONCE)
+        wait(answers)
+        return [answer.result() for answer in answers]
+
+    def within(self, seconds: float, calls: Sequence[Callable[[], T]]) -> list[T | None]:
+        """Make the calls in a thread each, since one that hangs must not keep another from its turn."""
+        answers = _asked(calls, len(calls))
+        wait(answers, timeout=seconds)
+        return [answer.result() if answer.done() else None for answer in answers]
+
+
+def _asked(calls: Sequence[Callable[[], T]], at_once: int) -> list[Future[T]]:
+    """The answers to come. The threads are daemons: one that hangs does not keep the command from ending."""
+    answers: list[Future[T]] = [Future() for _ in calls]
+    todo = deque(zip(calls, answers, strict=True))
+
+    def work() -> None:
+        while True:
+            try:
+                call, answer = todo.popleft()
+            except IndexError:
+                return
+            try:
+                answer.set_result(call())
+            except BaseException as error:  # it is raised where the answer is wanted
+                answer.set_exception(error)
+
+    for _ in range(min(at_once, len(calls))):
+        threading.Thread(target=work, name="together", daemon=True).start()
+    return answers
 
 
 def wait_for(look: Callable[[], T | None], *, what: str, limit_s: float, clock: Clock, every_s: float = 0.05) -> T:

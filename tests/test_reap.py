@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,39 @@ def test_of_many_open_runs_those_whose_owners_beat_are_left_to_them(tmp_path: Pa
 
     found = list(reap([store], [], journey_of, dry_run=True))
     assert opened == [f"quiet-heron-{number:04x}" for number in range(5)] and len(found) == 5
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store that takes every question and answers none."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{server.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "x")
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        yield Store("s3://silent")
+
+
+def test_a_store_that_does_not_answer_holds_up_no_end_of_another_machine(
+    tmp_path: Path, silent: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sojourn.reap.JUDGED_WITHIN_S", 0.5)
+    store = Store(tmp_path.as_uri())
+    store.put("any", b"")
+    other, late = "calm-panda-a2e3", "brave-otter-11ab"
+    cloud: Any = Ending(
+        leased(silent, deadline_at=time.time() + 3600),
+        leased(store, other, deadline_at=time.time() - 3600),
+        leased(silent, late, deadline_at=time.time() - 3600),
+    )
+    cloud.now = time.time
+    begun = time.monotonic()
+    found: dict[str, Finding] = {}
+    for one in reap([], [cloud], lambda *_: pytest.fail("no plan"), dry_run=False):
+        found[one.run] = one
+        if len(found) == 3:
+            break
+    assert time.monotonic() - begun < 5.0
+    assert (found[RUN].action, found[RUN].reason) == ("left", "its records take too long to read")
+    assert found[other].action == "ended"
+    assert found[late].action == "ended", "by its provider's clock"

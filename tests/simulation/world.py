@@ -206,6 +206,9 @@ class VirtualClock:
     def together(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         return [call() for call in calls]
 
+    def within(self, seconds: float, calls: Sequence[Callable[[], T]]) -> list[T | None]:
+        return [call() for call in calls]
+
 
 class MachineClock(VirtualClock):
     """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.clock`)."""
