@@ -378,8 +378,8 @@ GUARDS = (
     Guard(
         "a link out of the project leads to no secret",
         "sojourn/inputs.py",
-        "            refuse_secret(name, path, _VALUES, outside)\n",
-        "            refuse_secret(name, path, _VALUES)\n",
+        "            refuse_secret(name, path, outside)\n",
+        "            refuse_secret(name, path)\n",
         "tests/test_secret_files.py -k link_out",
     ),
     Guard(
