@@ -17,12 +17,16 @@ from typing import Any, Dict
 Json = Dict[str, Any]
 
 ROOM = 10 << 30  # bytes
+LARGEST = 64 << 20  # bytes of a file that is read whole
 
 
 def read(path: str) -> Json | None:
-    """A JSON object from a file; None when there is none that can be read."""
+    """A JSON object from a file; None when there is none that can be read. A pipe is not waited for."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="utf-8") as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode) or state.st_size > LARGEST:
+                return None
             value = json.load(file)
     except (OSError, ValueError, RecursionError):
         return None

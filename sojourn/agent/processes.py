@@ -68,7 +68,9 @@ def own_proc() -> bool:
 
 
 def process(pid: int) -> Process | None:
-    """The living process with this pid now, or None."""
+    """The living process with this pid now, or None. Where the number was read from, anything may have stood."""
+    if type(pid) is not int or pid <= 0:  # a signal to 0 or -1 would be one to many
+        return None
     found = _by_proc(pid) if LINUX else next((p for p in _processes_by_ps() if p.pid == pid), None)
     return None if found is None or found.dead else found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import time
@@ -29,6 +30,7 @@ from sojourn.agent.processes import (
 from sojourn.agent.procfs import catchers, catches, dump_no_core
 
 END_LIMIT_S = 10.0
+PID = re.compile(r"[1-9][0-9]{0,8}")
 TOLD = 16  # processes that say where they are; more would bury what matters
 
 
@@ -132,7 +134,8 @@ class Script:
     def _roots(self) -> list[int]:
         """The ranks below torchrun, else what was started itself."""
         ours = {p.pid for p in descendants(processes())}
-        noted = [int(name.split(".")[0]) for name in _names(self._records, ".pid")]
+        names = [name[: -len(".pid")] for name in _names(self._records, ".pid")]
+        noted = [int(name) for name in names if PID.fullmatch(name)]  # the script may write there too
         # A rank that has ended left a number that may be a stranger's by now.
         return [pid for pid in noted if pid in ours or not own_proc()] or [self._process.pid]
 

@@ -42,6 +42,9 @@ MACHINE = "this-host"
 RELEASE_WAIT_S = 2.0
 START_LIMIT_S = 20.0  # for a supervisor to show itself
 ENDING_LIMIT_S = 120.0
+MOST = 4096  # machines of one lease
+LATEST = 1e11  # a time that no run sees
+UNREADABLE = "nobody knows whom: what its supervisor wrote cannot be read"
 KEEP_S = 30 * 86400.0
 GPUS_LIMIT_S = 2.0
 _NOT_CHOSEN = {"disk", "image", "market", "regions", "network"}
@@ -270,23 +273,18 @@ class LocalProvider:
     def _look(self, folder: Path, marks: list[Mark]) -> Lease | None:
         request = files.read(str(folder / REQUEST))
         released = files.read(str(folder / RELEASE))
-        nodes = [folder / str(node) for node in range(len(request["machines"]))] if request else _nodes(folder)
+        asked = request.get("machines") if request else None
+        count = len(asked) if isinstance(asked, list) and len(asked) <= MOST else None
+        nodes = _nodes(folder) if count is None else [folder / str(node) for node in range(count)]
         nodes += sorted({Path(mark.directory) for mark in marks} - set(nodes))
         machines = tuple(_machine(node, released, [m for m in marks if Path(m.directory) == node]) for node in nodes)
         if request is None:
             never = not machines and (released is not None or not folder.exists())
             return None if never else _half_made(folder.name, machines)
-        tags = request["tags"]
-        return Lease(
-            name=folder.name,
-            project=tags["project"],
-            run=tags["run"],
-            attempt=tags["attempt"],
-            deadline_at=tags["deadline"],
-            grace_s=request["boot"]["grace_s"],
-            machines=machines,
-            store=request["boot"]["store"],
-        )
+        try:
+            return _as_asked(folder.name, request, machines)
+        except (LookupError, TypeError, ValueError):  # what stands there is ended like any other
+            return _half_made(folder.name, machines)
 
     @staticmethod
     def _is_gone(lease: Lease) -> bool:
@@ -326,7 +324,7 @@ class LocalProvider:
 
     def _clear(self, node: Path) -> bool:
         killed = self._kill(lambda mark: Path(mark.directory) == node)
-        state, ended = files.read(str(node / STATE)), (node / ENDED).exists()
+        state, ended = _state(node), (node / ENDED).exists()
         kept = keep(str(node), str(node / WORK)) if state is not None and not ended else None
         removed = files.remove(str(node / WORK))
         by = "release" if state is None else _fate(state)
@@ -368,13 +366,15 @@ def _mark_released(folder: Path) -> bool:
 
 
 def _machine(node: Path, released: dict[str, Any] | None, marks: list[Mark]) -> Machine:
-    state, ended = files.read(str(node / STATE)), files.read(str(node / ENDED))
+    state, ended = _state(node), _tombstone(node)
     name = f"{node.parent.name}-n{node.name}"
     if state is None and ended is None and released is None and node.parent.exists() and not _stillborn(node, marks):
         return Machine(name=name, state="starting")
     identity = f"pid {state['pid']}" if state else f"pid {marks[0].process.pid}" if marks else None
     created_at = state["created_at"] if state else None
-    if ended is None and (_lives(state, node) if state else marks):
+    given_back = _moment(released, "at") if released is not None else None
+    unseen = state == {} and released is None and not processes.LINUX  # where processes carry no mark
+    if ended is None and (_lives(state, node) if state else marks or unseen):
         return Machine(name=name, state="running", identity=identity, created_at=created_at)
     standing = bool(marks) or (node / WORK).exists()
     return Machine(
@@ -382,10 +382,47 @@ def _machine(node: Path, released: dict[str, Any] | None, marks: list[Mark]) -> 
         state="ended" if standing else "gone",
         identity=identity,
         created_at=created_at,
-        ended_at=ended["at"] if ended else released["at"] if released else None,
-        ended_by=ended["by"] if ended else _fate(state) if state else "release" if released else "killed",
-        kept=ended.get("kept") if ended else None,
+        ended_at=ended["at"] if ended else given_back,
+        ended_by=ended["by"] if ended else _fate(state) if state is not None else _given_back(released),
+        kept=ended["kept"] if ended else None,
     )
+
+
+def _given_back(released: dict[str, Any] | None) -> str:
+    return "killed" if released is None else "release"
+
+
+def _state(node: Path) -> dict[str, Any] | None:
+    """What its supervisor wrote; None before it did, and empty where something else stands there."""
+    path = node / STATE
+    found = files.read(str(path))
+    if found is None:
+        return {} if os.path.lexists(path) else None
+    words = all(type(found.get(name)) is str for name in ("host", "boot_id", "start_time"))
+    a_pid = type(found.get("pid")) is int and found["pid"] > 0
+    times = all(_moment(found, name) is not None for name in ("created_at", "deadline_at"))
+    return {**found, "ending_at": _moment(found, "ending_at") or 0.0} if words and a_pid and times else {}
+
+
+def _tombstone(node: Path) -> dict[str, Any] | None:
+    """What its supervisor, or whoever gave it back, wrote at its end, as far as it can be read."""
+    found = files.read(str(node / ENDED))
+    if found is None:
+        return None
+    by, kept = found.get("by"), found.get("kept")
+    return {
+        "at": _moment(found, "at"),
+        "by": by if isinstance(by, str) else UNREADABLE,
+        "kept": kept if isinstance(kept, str) else None,
+    }
+
+
+def _moment(record: Any, name: str) -> float | None:
+    """A time of a file that anybody may have written; None where it is none."""
+    value = record.get(name) if isinstance(record, dict) else None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value <= LATEST else None
 
 
 def _stillborn(node: Path, marks: list[Mark]) -> bool:
@@ -398,6 +435,24 @@ def _stillborn(node: Path, marks: list[Mark]) -> bool:
         return False
 
 
+def _as_asked(name: str, request: dict[str, Any], machines: tuple[Machine, ...]) -> Lease:
+    """Raises what it stumbles over, in a request that is none."""
+    tags, boot = request["tags"], request["boot"]
+    deadline_at, grace_s = _moment(tags, "deadline"), _moment(boot, "grace_s")
+    if deadline_at is None or grace_s is None:
+        raise ValueError(f"{name} has no deadline")
+    return Lease(
+        name=name,
+        project=tags["project"],
+        run=tags["run"],
+        attempt=tags["attempt"],
+        deadline_at=deadline_at,
+        grace_s=grace_s,
+        machines=machines,
+        store=boot["store"],
+    )
+
+
 def _half_made(name: str, machines: tuple[Machine, ...]) -> Lease:
     parsed = LeaseName.parse(name)
     assert parsed is not None
@@ -406,6 +461,8 @@ def _half_made(name: str, machines: tuple[Machine, ...]) -> Lease:
 
 def _lives(state: dict[str, Any], node: Path) -> bool:
     """Whether the supervisor that wrote this state is alive: never by its pid alone."""
+    if not state:
+        return False
     if state["host"] != os.uname().nodename:
         # A home that several hosts mount: from here only the deadline can be judged.
         return bool(folders.now(node.parent.parent) < state["deadline_at"] + ENDING_LIMIT_S)
@@ -417,16 +474,18 @@ def _lives(state: dict[str, Any], node: Path) -> bool:
 
 def _fate(state: dict[str, Any]) -> str:
     """What ended a machine whose supervisor left no tombstone."""
+    if not state:
+        return UNREADABLE
     return "killed" if state["boot_id"] == processes.boot_id() else "restart of the host"
 
 
 def _still_ending(node: Path) -> bool:
     """Whether the supervisor is at its last work, such as removing a large directory, or lives elsewhere."""
-    state = files.read(str(node / STATE))
+    state = _state(node)
     if not state or not _lives(state, node):
         return False
     elsewhere = bool(state["host"] != os.uname().nodename)
-    return elsewhere or time.time() - state.get("ending_at", 0.0) < ENDING_LIMIT_S
+    return elsewhere or time.time() - float(state["ending_at"]) < ENDING_LIMIT_S
 
 
 def _wait_for_lock(node: Path, until: float) -> int | None:

@@ -122,6 +122,15 @@ class TestProcesses(Processes, ProviderCase):
         assert ended["leftovers"] >= 21
         assert 0 <= ended["at"] - state_of(folder)["deadline_at"] < 30
 
+    def test_a_machine_that_lives_is_ended_whatever_was_written_over_its_state(
+        self, world: LocalWorld, start: Callable[..., Path]
+    ) -> None:
+        folder = start("evil 3")
+        (folder / "state.json").write_text('{"pid": -1, "created_at": "x"}')
+        assert self.states(world) == {"running"}
+        assert world.provider().release(str(NAME)) is True
+        assert world.alive() == {}
+
     @ISOLATIONS
     def test_what_a_script_leaves_behind_is_killed_when_it_exits(
         self, world: LocalWorld, start: Callable[..., Path], isolation: str
