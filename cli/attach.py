@@ -35,16 +35,16 @@ def attach(
     from cli.interrupts import interruptible
     from cli.train import finish
     from cli.view import View
-    from cli.world import stores_for
+    from cli.world import named_run, stores_for
     from sojourn.journey import Journey, walk
     from sojourn.planned import is_ours
     from sojourn.providers import open_provider
     from sojourn.report import Report
-    from sojourn.runs import data_home, entries_of, find_run, plan_of
+    from sojourn.runs import data_home, entries_of, plan_of
 
     view = View(quiet, as_json)
     with view.errors():
-        mailbox = find_run(stores_for(run, store), run)
+        mailbox = named_run(run, stores_for(run, store))
         closed = mailbox.read("report", Report)
         if closed is not None:
             view.home_already(closed)

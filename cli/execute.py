@@ -25,14 +25,13 @@ def execute(
     Example: sojourn exec last -- nvidia-smi
     """
     from cli.raw import to_stream
-    from cli.world import stores_for
+    from cli.world import named_run, stores_for
     from sojourn import execute as remote
     from sojourn.harmless import line
     from sojourn.planning import format_bytes
-    from sojourn.runs import find_run
     from sojourn.waiting import SystemClock
 
-    mailbox = find_run(stores_for(run, store), run)
+    mailbox = named_run(run, stores_for(run, store))
     done = remote.execute(mailbox, node, command, _seconds(timeout), SystemClock())
     for stream, body in ((sys.stdout, done.stdout), (sys.stderr, done.stderr)):
         to_stream(stream)(body)

@@ -29,12 +29,12 @@ def logs(
     Example: sojourn logs last -f
     """
     from cli.raw import to_stream
-    from cli.world import open_stores
+    from cli.world import named_run, open_stores
     from sojourn.lease import fold
-    from sojourn.runs import check_node, entries_of, find_run
+    from sojourn.runs import check_node, entries_of
     from sojourn.waiting import SystemClock
 
-    mailbox, clock = find_run(open_stores(store), run), SystemClock()
+    mailbox, clock = named_run(run, open_stores(store)), SystemClock()
     check_node(mailbox, node)
     if diagnosis:
         to_stream(sys.stdout)(f"{_diagnosis(mailbox, fold(entries_of(mailbox)).attempt, node)}\n".encode())

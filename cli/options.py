@@ -33,7 +33,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings, erro
 Events = Annotated[
     bool, typer.Option("--json", help="Write events to standard output, one JSON object a line (docs/events.md).")
 ]
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or `last`.", autocompletion=completion.runs)]
+_LAST = "A run's id, or `last`: the newest of the project here, or of all."
+Run = Annotated[str, typer.Argument(metavar="RUN", help=_LAST, autocompletion=completion.runs)]
 
 
 def _option(text: str, *names: str, **more: Any) -> Any:

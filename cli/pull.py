@@ -24,19 +24,19 @@ def pull(
     """
     from cli.console import out, show_warning
     from cli.progress import open_listener
-    from cli.world import open_stores
+    from cli.world import named_run, open_stores
     from sojourn.errors import SojournError, SpecError
     from sojourn.journey import Journey
     from sojourn.omissions import printable
     from sojourn.providers import open_provider
     from sojourn.publish import to_directory
     from sojourn.remainder import refused
-    from sojourn.runs import data_home, find_run, plan_of
+    from sojourn.runs import data_home, plan_of
     from sojourn.shorthand import counted
 
     if apply and to is not None:
         raise SpecError("--apply and --to exclude each other", hint="give one of them")
-    mailbox = find_run(open_stores(store), run)
+    mailbox = named_run(run, open_stores(store))
     plan, home = plan_of(mailbox), data_home()
     journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, open_listener())
     if apply:

@@ -25,13 +25,13 @@ def stop(
     Example: sojourn stop last
     """
     from cli.console import out
-    from cli.world import stores_for
+    from cli.world import named_run, stores_for
     from sojourn.lease import fold
     from sojourn.records import Stop
-    from sojourn.runs import entries_of, find_run, is_held
+    from sojourn.runs import entries_of, is_held
     from sojourn.waiting import SystemClock, wait_for
 
-    mailbox = find_run(stores_for(run, store), run)
+    mailbox = named_run(run, stores_for(run, store))
     state = fold(entries_of(mailbox))
     now = mailbox.store.now() or time.time()
     held = is_held(state, now)

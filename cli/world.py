@@ -11,7 +11,8 @@ from typing import Any
 
 from cli.console import show_warning
 from sojourn import catalogue
-from sojourn.errors import AccessError, SpecError
+from sojourn.errors import AccessError, SojournError, SpecError
+from sojourn.mailbox import Mailbox
 from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.params import read_section
 from sojourn.planning import Plan, make_plan
@@ -67,6 +68,22 @@ def trusted_stores(url: str | None) -> list[Store]:
 def stores_for(run: str, url: str | None) -> list[Store]:
     """Where a run is looked for that is to be acted on; who names it by its id means that one, wherever it is."""
     return trusted_stores(url) if run == "last" else open_stores(url)
+
+
+def named_run(run: str, stores: list[Store]) -> Mailbox:
+    """The run of this id; `last` is the newest of the project that we stand in, or else of all, which is told then."""
+    here = _name_here() if run == "last" else None
+    mailbox = find_run(stores, run, here)
+    if here is not None and mailbox.project != here:
+        show_warning(f"{here} has no run, so last is {mailbox.run} of {mailbox.project}")
+    return mailbox
+
+
+def _name_here() -> str | None:
+    try:
+        return name_of(Project.at(Path(".")))
+    except SojournError:  # what is wrong with it matters to a plan, not to a look at past runs
+        return None
 
 
 def _remembered_store(url: str) -> Store | None:
@@ -147,7 +164,7 @@ def _telling_prices(launch: Launch) -> Iterator[None]:
 
 def _again(run: str, stores: list[Store], project: Project, flags: dict[str, Any]) -> tuple[Launch, Store]:
     """An earlier run's spec and store. Raises SpecError when it was a run of another project or directory."""
-    mailbox = find_run(stores, run)
+    mailbox = find_run(stores, run, name_of(project) if run == "last" else None)
     plan = plan_of(mailbox)
     launch = resuming(plan.run, plan.launch, flags)
     hint = f"stand where it was started: cd {shlex.quote(plan.directory)}"

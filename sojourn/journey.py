@@ -292,7 +292,7 @@ class Journey:
         found = self.results()
         with self._step("publish") as say:
             placed, outcome = self._place(outcome, found)
-            say(_where(placed), good=not placed.warnings)
+            say(_where(placed), good=not placed.failed)
         gone = [one for one in found.account if one.reason == LOST]
         missing = [f"{one.files} of its files, {LOST}: {', '.join(one.paths[:3])}" for one in gone]
         missing += remainder.refused(found)
@@ -546,13 +546,13 @@ class Journey:
         except TrainingError as error:  # a stage that did not write what it declares
             aside = f"nothing is in place; get what is there: {away}"
             failed = outcome.model_copy(update={"state": "failed", "message": error.message})
-            return Published(note=aside, warnings=(error.message,)), failed
+            return Published(note=aside, failed=True, warnings=(error.message,)), failed
         except Exception as error:
             why = error.message if isinstance(error, SojournError) else f"{type(error).__name__}: {first_line(error)}"
             cure = f" ({error.hint})" if isinstance(error, SojournError) and error.hint else ""
             said = f"the results are in the store and not in place: {why}{cure}; "
             said += f"when that is mended: {again}, or at once: {away}"
-            return Published(note=f"not in place: {again}", warnings=(said,)), outcome
+            return Published(note=f"not in place: {again}", failed=True, warnings=(said,)), outcome
 
     def _publish(self, outcome: Outcome, found: Collected, asked: bool = False) -> Published:
         if not self.planned_here:

@@ -50,6 +50,7 @@ class Published(Record):
     pushed_bytes: int = 0
     metrics: dict[str, Any] = Field(default_factory=dict, description="Of stages that ran here afterwards")
     note: str | None = None
+    failed: bool = Field(default=False, description="Something is not at home, or was not done, that should be")
     warnings: tuple[str, ...] = Field(default=(), description="What was not done or is not the newest; what to type")
 
 
@@ -89,7 +90,7 @@ def bring_home(
     more = place_files(plan, chosen, sent, mailbox, project, placings, asked)
     placed, warned = (*done.placed, *more.placed), (*done.warnings, *more.warnings)
     update = {"placed": placed, "beside": more.beside, "directory": more.directory, "warnings": warned}
-    return done.model_copy(update=update)
+    return done.model_copy(update={**update, "failed": done.failed or more.failed})
 
 
 def place_files(
@@ -138,6 +139,7 @@ def place_files(
         placed=tuple(sorted(placed)),
         beside=tuple(sorted(entry.path for entry in beside if entry.path not in stuck)),
         directory=str(aside) if len(beside) > len(stuck) else None,
+        failed=bool(stuck),
         warnings=(
             *(
                 [f"{_names(old)}: from an earlier run; this one wrote beside it and did not write it again"]
@@ -291,7 +293,8 @@ def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Proj
     aside = _aside(project, plan.run, collected.files)
     stuck = _fetch(collected.files, mailbox, aside, project.root)
     beside = tuple(entry.path for entry in collected.files if entry.path not in stuck)
-    return Published(beside=beside, directory=str(aside), warnings=tuple(_nowhere(stuck, aside, plan.run)))
+    warned = tuple(_nowhere(stuck, aside, plan.run))
+    return Published(beside=beside, directory=str(aside), failed=bool(stuck), warnings=warned)
 
 
 def commit_stage(
@@ -341,7 +344,12 @@ def commit_stage(
         warnings.insert(0, _not_pushed(dataset, lost, (*stage.before, stage.name, *later)))
     metrics = dataset.metrics((stage.name, *stage.after))
     return Published(
-        placed=applied.outputs, committed=True, pushed_bytes=pushed, metrics=metrics, warnings=tuple(warnings)
+        placed=applied.outputs,
+        committed=True,
+        pushed_bytes=pushed,
+        metrics=metrics,
+        failed=bool(warnings),
+        warnings=tuple(warnings),
     )
 
 

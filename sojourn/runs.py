@@ -179,20 +179,22 @@ def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
     return sorted(lines, key=lambda line: (line.orphan is None, -line.created_at))
 
 
-def find_run(stores: Sequence[Store], name: str) -> Mailbox:
-    """The mailbox of a run by its id; `last` is the newest. Raises SpecError naming the nearest.
+def find_run(stores: Sequence[Store], name: str, project: str | None = None) -> Mailbox:
+    """The mailbox of a run by its id; `last` is the newest, of this `project` if it has any. Raises SpecError.
 
     The stores are looked through in their order; one that does not answer counts only when no other has the run.
     """
     known: dict[str, Mailbox] = {}
-    begun: dict[str, float] = {}
+    begun: dict[str, tuple[bool, float]] = {}
     silent: list[SojournError] = []
     for store in stores:
         try:
             if name == "last":
-                newest = sorted(list_runs([store]), key=lambda line: -line.created_at)[:1]
+                lines = list_runs([store])
+                ages = {line.run: (line.project == project, line.created_at) for line in lines}
+                newest = sorted(lines, key=lambda line: ages[line.run])[-1:]
                 known |= {line.run: Mailbox(store, line.project, line.run) for line in newest}
-                begun |= {line.run: line.created_at for line in newest}
+                begun |= {line.run: ages[line.run] for line in newest}
             else:
                 known |= {mailbox.run: mailbox for mailbox in all_mailboxes(store)}
         except GoneError:  # it has no run any more

@@ -17,6 +17,7 @@ from cli_world import World
 from made_once import made_once
 
 from cli.console import out, show_runs
+from cli.world import named_run, open_stores
 from sojourn import checkpoint, leaving
 from sojourn.agent.store import FileStore
 from sojourn.collect import TORN, collect
@@ -318,3 +319,26 @@ def test_what_is_no_file_is_never_waited_for(case: Case, make: Callable[[Path], 
     with pytest.raises(UnreadableError, match="it is no file"):
         os.mkfifo(case.folder / "pipe")
         case.store.get("pipe")
+
+
+def test_last_is_the_newest_run_of_the_project_that_one_stands_in(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(Path(shutil.copytree(finished, tmp_path / "data/store")))
+    older, newer = reversed(list_runs([case.store]))
+    for root in ("control", "machine", "orders"):
+        (case.folder / root / "mine").mkdir(exist_ok=True)
+        if (there := case.folder / root / older.project / older.run).exists():
+            there.rename(case.folder / root / "mine" / older.run)
+    case.forget_closed()
+    mine = f"{case.folder}/control/mine/{older.run}"
+    for name in ("plan", "report"):
+        record = json.loads(Path(mine, f"{name}.json").read_bytes())
+        Path(mine, f"{name}.json").write_text(json.dumps({**record, "project": "mine"}))
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path / "data"))
+    for here, run, said in (("mine", older.run, ""), ("another", newer.run, f"last is {newer.run} of {newer.project}")):
+        (tmp_path / here).mkdir()
+        monkeypatch.chdir(tmp_path / here)
+        assert named_run("last", open_stores(None)).run == run
+        told = " ".join(capfd.readouterr().err.split())
+        assert said in told and bool(told) == bool(said)

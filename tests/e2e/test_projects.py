@@ -476,3 +476,33 @@ def test_results_of_a_project_that_was_moved_go_nowhere_unasked(world: World, tm
         assert not world.project.exists()
     assert world.sojourn("pull", "last", "--to", "got", cwd=moved).returncode == 0
     assert (moved / "got" / "model.txt").read_text() == "weights"
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_an_ignore_file_that_the_script_writes_keeps_no_later_result_from_its_place(world: World, in_git: bool) -> None:
+    if in_git:
+        world.git("init", "-q")
+    where = "results" if in_git else "."
+    script = """
+        import pathlib
+        where = pathlib.Path({where!r})
+        where.mkdir(exist_ok=True)
+        (where / ".gitignore").write_text("*.csv\\n*.gitignore\\n")
+        (where / "model.pt").write_text("model {run}")
+        (where / "pred.csv").write_text("predictions {run}")
+    """
+    for run in (1, 2):
+        world.script(script.format(where=where, run=run))
+        done = world.train()
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert (world.project / where / "pred.csv").read_text() == "predictions 2"
+    assert "from an earlier run" not in done.stdout + done.stderr
+    assert "✓ publish" in done.stdout, "and a file that is put beside is no failure"
+
+
+def test_results_that_are_put_beside_make_no_step_red(world: World) -> None:
+    (world.project / "notes.md").write_text("mine")
+    world.script("open('notes.md', 'w').write('rewritten')")
+    said = trained(world)
+    assert "✓ publish" in said and "✗" not in said
+    assert f"1 in {world.project / 'runs' / world.run()}" in said
