@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,6 +31,8 @@ NAMED = 3  # files of a sentence
 _UNWRITABLE = "cannot be written at its place"
 _TAKEN = "has something else at its place since this moment, which is kept"
 _COSTS_ITSELF = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
+_ODD = (ValueError, LookupError, ArithmeticError)  # what a machine said of it is no file, in whatever way
+TOLD = 20  # files that could not be brought; of more the number is told
 
 
 class Inputs(Record):
@@ -160,7 +162,7 @@ def _place(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> str | None
     try:
         if not holds(target, entry):
             bundle.fetch_file(entry, mailbox, placings.root, ours=placings.is_ours(entry.path))
-    except _COSTS_ITSELF:
+    except (*_COSTS_ITSELF, *_ODD):
         return _UNWRITABLE
     except TakenError:
         return _TAKEN
@@ -196,8 +198,10 @@ def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path, below: 
             if not holds(folder / entry.path, entry):
                 there = entry.model_copy(update={"path": f"{prefix}/{entry.path}"}) if below else entry
                 bundle.fetch_file(there, mailbox, root)
-        except _COSTS_ITSELF as error:
+        except OSError as error:
             stuck[entry.path] = error.strerror or str(error)
+        except _ODD as error:
+            stuck[entry.path] = f"what is said of it is no file ({type(error).__name__})"
         except SojournError as error:
             _give_up(error)
             stuck[entry.path] = error.message
@@ -282,8 +286,17 @@ def to_directory(collected: Collected, mailbox: Mailbox, directory: Path) -> Pub
     return Published(
         placed=tuple(entry.path for entry in files if entry.path not in stuck),
         directory=str(directory),
-        warnings=tuple(f"{path} is not there: {why}" for path, why in stuck.items()),
+        warnings=(*_stuck(dict(itertools.islice(stuck.items(), TOLD))), *_more(len(stuck) - TOLD)),
     )
+
+
+def _stuck(some: dict[str, str]) -> Iterator[str]:
+    return (f"{path} is not there: {why}" for path, why in some.items())
+
+
+def _more(count: int) -> Iterator[str]:
+    if count > 0:
+        yield f"{counted(count, 'other file')} could not be brought either"
 
 
 def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Project) -> Published:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -322,3 +323,31 @@ def test_thousands_of_results_are_looked_up_in_a_list_that_is_read_once(tmp_path
         return time.process_time() - began
 
     assert seconds(2_000) < 30 * seconds(200), "ten times as many take ten times as long, not a hundred"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"mtime_ns": 10**30}, {"mode": -1}, {"mode": 10**30}, {"size": -1}, {"size": 1 << 60}, {"offset": -5},
+        {"source": "../x"}, {"source": "a\nb"}, {"source": "a\0b"}, {"source": "\ud800"}, {"source": ""},
+        {"source": "s3://x/y"}, {"source": "x" * 300}, {"path": "a/" * 1990 + "b"}, {"path": "a\0b"}, {"path": "../b"},
+        {"path": "n" * 300}, {"hash": ""}, {"path": "ok.txt/below"},
+    ],
+    ids=range(19),
+)  # fmt: skip
+def test_a_file_that_cannot_be_written_keeps_no_other_from_coming(
+    world: World, tmp_path: Path, odd: dict[str, Any]
+) -> None:
+    bad = world.entry("bad.txt", "bad").model_copy(update=odd)
+    found = Collected(files=(world.entry("ok.txt", "ok"), bad, world.entry("z.txt", "z")), bytes=1, checkpoints=0)
+    done = to_directory(found, Mailbox(world.store, "p", "r"), tmp_path / "there")
+    assert {"ok.txt", "z.txt"} <= set(done.placed)
+    assert len(done.placed) + len(done.warnings) == 3
+
+
+def test_of_thousands_of_files_that_cannot_be_brought_a_few_are_named(world: World, tmp_path: Path) -> None:
+    bad = world.entry("bad.txt", "bad").model_copy(update={"hash": ""})
+    many = tuple(bad.model_copy(update={"path": f"{number}.txt"}) for number in range(1_000))
+    found = Collected(files=many, bytes=1, checkpoints=0)
+    done = to_directory(found, Mailbox(world.store, "p", "r"), tmp_path / "there")
+    assert len(done.warnings) == 21 and done.warnings[-1].startswith("980 other files could not be brought")
