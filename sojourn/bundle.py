@@ -250,6 +250,8 @@ def fetch_file(
                 f"{entry.path}: the store's copy does not have the hash that was committed, {entry.hash}"
             )
 
+    if len(os.fsencode(root / entry.path)) >= places.WHOLE_PATH_BYTES:
+        raise places.PlaceError(f"{entry.path}: with the folders above it, a longer path than files may have here")
     if not places.room(root, entry.size):
         raise places.PlaceError(f"{entry.path}: {entry.size / 1e9:,.1f} GB do not fit on the disk of {root}")
     about: dict[str, Any] = {"mode": entry.mode, "mtime_ns": entry.mtime_ns}

@@ -27,6 +27,7 @@ from sojourn.errors import SojournError
 
 NAME_BYTES = 255
 PATH_BYTES = 4000
+WHOLE_PATH_BYTES = 4096  # with its root, and the zero at its end; not even a look at a longer one is possible
 HOPS = 40  # links in links; the kernel follows as many
 ROOM = 500_000_000  # bytes that large files leave free on a disk, or a twentieth of a smaller one
 SMALL = 1_000_000  # smaller ones may take what there is

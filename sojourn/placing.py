@@ -30,7 +30,7 @@ FOLDER = "placed"
 HASHES = 3  # known of a path: the one that stands, and one on its way there when we died
 LOCK_WAIT_S = 30.0
 
-Whose = Literal["nobody", "same", "older", "newer", "user", "elsewhere"]
+Whose = Literal["nobody", "same", "older", "newer", "user", "elsewhere", "too long"]
 
 
 class Mark(Record):
@@ -90,6 +90,8 @@ class Placings:
     def look(self, entry: FileEntry, planned_at: float) -> Stands:
         """What stands where this result of a run that was planned then belongs."""
         target = self.root / entry.path
+        if len(os.fsencode(target)) >= places.WHOLE_PATH_BYTES:
+            return Stands("too long")
         if _is_free(target, self.root):
             return Stands("nobody")
         if not target.resolve().is_relative_to(self.root):
@@ -226,7 +228,10 @@ def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[
 
 def holds(target: Path, entry: FileEntry) -> bool:
     """Whether this very content is there already, to be executed or not as it should be."""
-    if not target.is_file():
+    try:
+        if not target.is_file():
+            return False
+    except OSError:  # a path that no file here can have
         return False
     state = target.stat()
     alike = state.st_size == entry.size and (state.st_mode ^ entry.mode) & 0o100 == 0

@@ -257,6 +257,8 @@ def _older_there(others: list[tuple[FileEntry, Stands]], aside: Path) -> list[st
 def _cause(stands: Stands) -> str:
     if stands.whose == "newer":
         return f"of the newer run {stands.run}"
+    if stands.whose == "too long":
+        return "longer, with the folders above it, than paths may be here"
     if stands.whose == "elsewhere":
         return "behind a link that leads out of the project"
     since = f" since {moment(stands.since):%d %b %H:%M}" if stands.since else ""

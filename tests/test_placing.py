@@ -330,7 +330,8 @@ def test_thousands_of_results_are_looked_up_in_a_list_that_is_read_once(tmp_path
     [
         {"mtime_ns": 10**30}, {"mode": -1}, {"mode": 10**30}, {"size": -1}, {"size": 1 << 60}, {"offset": -5},
         {"source": "../x"}, {"source": "a\nb"}, {"source": "a\0b"}, {"source": "\ud800"}, {"source": ""},
-        {"source": "s3://x/y"}, {"source": "x" * 300}, {"path": "a/" * 1990 + "b"}, {"path": "a\0b"}, {"path": "../b"},
+        {"source": "s3://x/y"}, {"source": "x" * 300}, {"path": ("n" * 249 + "/") * 15 + "b" * 245},
+        {"path": "a\0b"}, {"path": "../b"},
         {"path": "n" * 300}, {"hash": ""}, {"path": "ok.txt/below"},
     ],
     ids=range(19),
@@ -351,3 +352,14 @@ def test_of_thousands_of_files_that_cannot_be_brought_a_few_are_named(world: Wor
     found = Collected(files=many, bytes=1, checkpoints=0)
     done = to_directory(found, Mailbox(world.store, "p", "r"), tmp_path / "there")
     assert len(done.warnings) == 21 and done.warnings[-1].startswith("980 other files could not be brought")
+
+
+def test_a_result_whose_path_is_too_long_for_this_place_keeps_no_other_from_home(tmp_path: Path) -> None:
+    root = tmp_path / ("r" * 200)
+    root.mkdir()
+    world = World(root)
+    name = ("n" * 249 + "__") * 15 + "b" * 245
+    done = world.home_comes("first", 1.0, **{name: "x", "z_txt": "z"})
+    assert done.placed == ("z.txt",) and world.read("z.txt") == "z"
+    assert "longer, with the folders above it, than paths may be here" in str(done.warnings)
+    assert "cannot be brought" in str(done.warnings)
