@@ -8,6 +8,7 @@ nested clone or a submodule travels as it stands. What stays is noted with its r
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -60,6 +61,7 @@ _REMEDIES = {
 }
 # Not told of a path itself, whose files DVC's remote has; but what DVC ignores in it does not travel.
 KEPT_BY_DVC = "kept by DVC"
+SCRIPT_LIMIT = 1 << 20  # bytes of a script that is looked through
 # Nothing that a script reads: counted, and shown only in `--json`.
 TRIVIAL = frozenset({GIT, CACHE, ENVIRONMENT, DVC, OURS, STORE, MADE_ANEW})
 
@@ -122,24 +124,43 @@ def too_deep(folder: Path) -> SpecError:
 
 
 def account(
-    project: Project, left: Iterable[Left], look: Look | None = None, carried: Mapping[str, Path] = MappingProxyType({})
+    project: Project,
+    left: Iterable[Left],
+    look: Look | None = None,
+    carried: Mapping[str, Path] = MappingProxyType({}),
+    script: Path | None = None,
 ) -> tuple[Omission, ...]:
-    """What stays, with its size: what a script may need first, and looked into first.
+    """What stays, with its size: what a script may need first, and looked into first; what it names before all.
 
     Of a folder that stays, single files may travel as inputs (`carried`); they are not counted.
     """
+    text = _text(script) if script else ""
     look, glance = look or Look(project.root), look or Look(project.root, GLANCE_S)
     told = Account()
     counted = [(one, *(glance if one.reason in TRIVIAL else look).into(one.path)) for one in left]
-    for one, files, size, whole in sorted(counted, key=lambda line: -line[2]):
+    for one, files, size, whole in sorted(counted, key=lambda line: (not _is_named(line[0], text), -line[2])):
         sizes = [path.lstat().st_size for name, path in carried.items() if name.startswith(one.path)]
         if one.path.endswith("/") and sizes:
             files, size = max(files - len(sizes), 0), max(size - sum(sizes), 0)
             if whole and not files:
                 continue
         remedy = _remedy(project, one)
-        told.add(one.reason, one.path, files, size, remedy, at_least=not whole, trivial=one.reason in TRIVIAL)
+        trivial, first = one.reason in TRIVIAL, _is_named(one, text)
+        told.add(one.reason, one.path, files, size, remedy, at_least=not whole, trivial=trivial, first=first)
     return told.omissions()
+
+
+def _text(script: Path) -> str:
+    try:
+        return script.read_text(encoding="utf-8", errors="replace") if script.stat().st_size <= SCRIPT_LIMIT else ""
+    except OSError:
+        return ""
+
+
+def _is_named(left: Left, text: str) -> bool:
+    """Whether a script says the name of what stays, as a whole string or the end of one: `"data/raw.csv"`."""
+    name = PurePosixPath(left.path).name
+    return name in text and re.search(rf"""(?<![\w.-]){re.escape(name)}/?['"]""", text) is not None
 
 
 def _remedy(project: Project, left: Left) -> str | None:

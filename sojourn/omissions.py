@@ -54,6 +54,7 @@ class Account:
     _remedies: dict[str, str] = field(default_factory=dict)
     _more: set[str] = field(default_factory=set)
     _trivial: set[str] = field(default_factory=set)
+    _first: set[str] = field(default_factory=set)
 
     def add(
         self,
@@ -64,9 +65,12 @@ class Account:
         remedy: str | None = None,
         at_least: bool = False,
         trivial: bool = False,
+        first: bool = False,
     ) -> None:
-        """Note a file, or a folder (`data/raw/`) with what is in it."""
+        """Note a file, or a folder (`data/raw/`) with what is in it; one that is to be named `first` also if small."""
         self._paths.setdefault(reason, {})[printable(path)] = (files, size)
+        if first:
+            self._first.add(printable(path))
         if at_least:
             self._more.add(reason)
         if trivial:
@@ -80,7 +84,7 @@ class Account:
         return tuple(sorted(found, key=lambda one: (one.trivial, -one.bytes, -one.files, one.reason)))
 
     def _omission(self, reason: str, paths: dict[str, tuple[int, int]]) -> Omission:
-        ordered = sorted(paths, key=lambda path: (-paths[path][1], path))
+        ordered = sorted(paths, key=lambda path: (path not in self._first, -paths[path][1], path))
         return Omission(
             reason=reason,
             paths=tuple(ordered[:PATHS]),

@@ -278,7 +278,7 @@ def make_plan(
         changed=bundle.changed_files(project),
         left_out=tuple(left_out),
         needed=work.needed,
-        omissions=contents.account(project, tree.left, carried=inputs.files),
+        omissions=contents.account(project, tree.left, carried=inputs.files, script=_script(work)),
         input_files=work.data.files + len(inputs.files),
         input_bytes=input_bytes,
         push_bytes=work.data.push_bytes,

@@ -661,3 +661,17 @@ def test_an_empty_file_called_git_is_no_repository(tmp_path: Path, in_git: bool)
     if in_git:
         subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
     assert "cache/sdists/a.txt" in {one.path for one in survey(Project.at(tmp_path)).files}
+
+
+def test_what_the_script_names_is_told_before_what_is_larger(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("import csv, pathlib\nrows = csv.reader(open('prepared/x.csv'))\n")
+    left = [contents.Left(path, contents.PLACED) for path in ("config_out.yaml", "big.bin", "xx.csv", "prepared/x.csv")]
+    for size, one in enumerate(left[::-1], 1):
+        (tmp_path / one.path).parent.mkdir(exist_ok=True)
+        (tmp_path / one.path).write_bytes(bytes(size))
+    project = Project.at(tmp_path)
+    (told,) = contents.account(project, left, script=tmp_path / "train.py")
+    assert (told.paths[0], told.remedy) == ("prepared/x.csv", "--input prepared/x.csv")
+    assert told.paths[1:] == ("config_out.yaml", "big.bin", "xx.csv")
+    (told,) = contents.account(project, left, script=tmp_path / "gone.py")
+    assert told.remedy == "--input config_out.yaml"
