@@ -30,7 +30,7 @@ def sizes(root: Path, prefix: str) -> Iterator[tuple[str, int]]:
     """Every key below `prefix/` with its object's size."""
     for key in keys(root, prefix):
         with suppress(FileNotFoundError):  # removed since it was listed
-            yield key, (root / key).stat().st_size
+            yield key, (root / key).lstat().st_size  # a link may lead to itself
 
 
 def _is_text(name: str) -> bool:
@@ -39,11 +39,18 @@ def _is_text(name: str) -> bool:
 
 
 def check_file(root: Path, key: str) -> None:
-    """Raise UnreadableError where no file lies under a key: to open a pipe would wait for whoever writes into it."""
+    """Raise UnreadableError where no file lies under a key: to open a pipe would wait for whoever writes into it.
+
+    Raises FileNotFoundError for a key below a file, under which nothing can lie.
+    """
     path = root / key
     try:
         kind = path.stat().st_mode
     except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        if root.is_dir():
+            raise FileNotFoundError(key) from None
         return
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
@@ -53,6 +60,16 @@ def check_file(root: Path, key: str) -> None:
         raise UnreadableError(f"{key} cannot be read: it is no file")
 
 
+def look_at(root: Path, key: str) -> os.stat_result:
+    """What lies under a key. Raises FileNotFoundError where nothing does."""
+    try:
+        return (root / key).lstat()
+    except NotADirectoryError:
+        if root.is_dir():
+            raise FileNotFoundError(key) from None
+        raise
+
+
 def names(root: Path, prefix: str) -> list[str]:
     """The folders directly below `prefix/`, sorted."""
     try:
@@ -60,6 +77,8 @@ def names(root: Path, prefix: str) -> list[str]:
     except FileNotFoundError:
         return []
     except NotADirectoryError:
+        if root.is_dir():
+            return []
         hint = "name another: --store file:///absolute/path, or: export SOJOURN_HOME=DIRECTORY"
         raise SpecError(f"store: {root.as_uri()!r} is not a directory", hint=hint) from None
     except OSError as error:

@@ -214,7 +214,7 @@ class Store:
         """When the object was last written, and its size; None without one."""
         try:
             if self.root is not None:  # obstore opens what it looks at, and waits where that is a pipe
-                state = self._ask(f"look at {key}", (self.root / key).lstat)
+                state = self._ask(f"look at {key}", partial(folders.look_at, self.root, key))
                 return datetime.fromtimestamp(state.st_mtime, UTC), state.st_size
             head = self._ask(f"look at {key}", lambda: self._store.head(key))
         except (FileNotFoundError, NotADirectoryError):

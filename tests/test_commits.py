@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sojourn.agent.manifests import Manifests
 from sojourn.agent.store import FileStore
 from sojourn.checkpoint import newest
 from sojourn.collect import TORN, collect
+from sojourn.leaving import count_left
 from sojourn.mailbox import Mailbox
 from sojourn.records import Exit, FileEntry, Manifest, Remainder
 from sojourn.storage import Store
@@ -57,9 +59,9 @@ def test_a_commit_of_more_kept_files_than_a_machine_keeps_is_heard_so_far_and_th
 
 def test_an_account_that_is_too_large_to_be_one_is_not_parsed_and_told(run: Run) -> None:
     _forge(run, "kept", account=tuple(_line(number, letters=4_000) for number in range(3_000)))
-    begun = time.monotonic()
+    begun = time.process_time()
     found = collect(run.mailbox, 1, 1)
-    assert time.monotonic() - begun < 1.0
+    assert time.process_time() - begun < 1.0
     assert [(one.reason, one.paths) for one in found.account] == [(TORN, ("kept/00000099.json",))]
 
 
@@ -115,3 +117,30 @@ def test_a_checkpoint_that_is_said_to_be_complete_and_is_none_hides_no_other(run
     run.mailbox.store.put(f"{prefix}/ckpt/00000098.json", b"{")
     found = newest(run.mailbox)
     assert found is not None and [entry.path for entry in found.files] == ["c.pt"]
+
+
+@pytest.mark.parametrize("source", ["blob/a.pt/below", "blob/link", "blob/dangling", "blob/pipe", "out"])
+def test_a_source_under_which_no_file_can_lie_costs_that_file_alone(run: Run, source: str) -> None:
+    prefix = f"{run.mailbox.machine}/1/0"
+    folder = Path(run.mailbox.store.url.removeprefix("file://"), prefix)
+    os.symlink("link", folder / "blob/link")
+    os.symlink("nowhere", folder / "blob/dangling")
+    os.mkfifo(folder / "blob/pipe")
+    told = [
+        FileEntry(path=name, hash="sha256:0", size=1, source=f"{prefix}/{key}")
+        for name, key in (("a.pt", "blob/a.pt"), ("metrics.json", source))
+    ]
+    run.mailbox.store.put(f"{prefix}/out/00000002.json", Manifest(sequence=2, at=0.0, files=tuple(told)).to_bytes())
+    assert "a.pt" in [entry.path for entry in collect(run.mailbox, 1, 1).files]
+    assert count_left(run.mailbox).results > 0
+    assert run.mailbox.store.find(f"{prefix}/blob/a.pt/below") is None
+    assert run.mailbox.store.folders(f"{prefix}/blob/a.pt") == []
+
+
+def test_a_file_where_a_machine_s_folder_was_is_a_machine_that_said_nothing(run: Run) -> None:
+    folder = Path(run.mailbox.store.url.removeprefix("file://"), run.mailbox.machine, "1")
+    shutil.rmtree(folder / "0")
+    (folder / "0").write_text("no folder")
+    box = run.mailbox
+    assert box.hello(1, 0) is None and box.exit(1, 0) is None and box.beat(1, 0) is None
+    assert list(box.log(1, 0)) == [] and collect(box, 1, 1).files == ()
