@@ -163,8 +163,8 @@ def test_a_sweep_writes_lost_pages_anew_and_a_dry_one_nothing(house: House) -> N
 @pytest.mark.parametrize(
     "damage",
     [
-        b"", b"\0" * 40, b"\xff", b'{"runs": []}', gzip.compress(b"[1]"), gzip.compress(b'{"runs": [{"run": 7}]}'),
-        gzip.compress(b'{"runs": 1'), gzip.compress(b'{"runs": []}')[:-12], gzip.compress(bytes(100 << 20)),
+        b"", b"\0" * 40, b"\xff", b'{"runs": []}', gzip.compress(b"[1]", mtime=0), gzip.compress(b'{"runs": [{"run": 7}]}', mtime=0),
+        gzip.compress(b'{"runs": 1', mtime=0), gzip.compress(b'{"runs": []}', mtime=0)[:-12], gzip.compress(bytes(100 << 20), mtime=0),
     ],
 )  # fmt: skip
 def test_a_page_that_cannot_be_read_hides_no_run_and_is_replaced(house: House, damage: bytes) -> None:
@@ -177,7 +177,7 @@ def test_a_page_that_cannot_be_read_hides_no_run_and_is_replaced(house: House, d
 def test_a_page_of_a_later_version_is_read_as_far_as_it_is_understood(house: House) -> None:
     (page,) = house.pages()
     whole = gzip.decompress(page.read_bytes())
-    page.write_bytes(gzip.compress(whole.replace(b'{"runs":[{', b'{"later":{"a":1},"runs":[{"mood":"good",')))
+    page.write_bytes(gzip.compress(whole.replace(b'{"runs":[{', b'{"later":{"a":1},"runs":[{"mood":"good",'), mtime=0))
     shutil.move(house.folder / house.box(1).control / "report.json", house.folder / "away")  # it is not looked at
     assert house.listed()[house.runs[1]] == "succeeded"
 
