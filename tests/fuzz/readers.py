@@ -246,12 +246,8 @@ def _show_receipt(body: bytes) -> None:
 @contextmanager
 def _output() -> Iterator[None]:
     """What is printed goes nowhere."""
-    kept = console.out.file
-    console.out.file = io.StringIO()
-    try:
+    with console.out.capture():
         yield
-    finally:
-        console.out.file = kept
 
 
 def _fold(body: bytes) -> None:
