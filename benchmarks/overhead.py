@@ -79,7 +79,11 @@ class Bench:
     def empty_flow(self) -> float:
         """Seconds of a Prefect flow that does nothing, on the server that runs."""
         api = f"http://127.0.0.1:{self.environment['PREFECT_SERVER_API_PORT']}/api"
-        return self._run("python", "-c", EMPTY_FLOW, PREFECT_API_URL=api, PREFECT_LOGGING_LEVEL="ERROR")
+        known = {"PREFECT_API_URL": api, "PREFECT_LOGGING_LEVEL": "ERROR"}
+        known["PREFECT_API_AUTH_STRING"] = (
+            Path(self.environment["SOJOURN_HOME"], "prefect-server.password").read_text().strip()
+        )
+        return self._run("python", "-c", EMPTY_FLOW, **known)
 
     def phases(self) -> dict[str, float]:
         """Seconds of each step of the newest run."""
