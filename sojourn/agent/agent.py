@@ -11,6 +11,7 @@ retries the script, and no process of the script outlives it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
@@ -368,11 +369,19 @@ class Agent:
         try:
             self._store.create(key, dump(self._exit), durable=True)
         except Exists:
-            if self._store.get(key) == dump(self._exit):
+            if self._is_written(key):
                 return  # ours, whose answer was lost
             told = "something else on this machine, most likely the script, had written its last words for it"
             self._exit["message"] = "; ".join(filter(None, [self._exit["message"], told]))
             self._store.put(key, dump(self._exit))
+
+    def _is_written(self, key: str) -> bool:
+        try:
+            return self._store.get(key) == dump(self._exit)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ELOOP):  # a pipe, or a link to itself: no file of ours
+                raise
+            return False
 
     def _keep_what_is_lost(self) -> int:
         """Leave what the store did not take on this host, where there is one; our exit code then, else 0."""

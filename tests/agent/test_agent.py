@@ -259,6 +259,13 @@ def test_an_order_that_no_agent_can_read_is_waited_for_and_then_refused(lab: Lab
     assert (end.reason, end.message) == ("refused", "no order that can be read came within 1 s")
 
 
+@pytest.mark.parametrize("laid", ["os.mkfifo(exit)", "os.symlink('exit.json', exit)"])
+def test_what_is_no_file_keeps_the_agent_from_no_last_word(lab: Lab, laid: str) -> None:
+    exit_json = Path(lab.folder, "store", lab.box.machine, "1", "0", "exit.json")
+    end = lab.run(f"import os\nexit = {str(exit_json)!r}\n{laid}")
+    assert (end.reason, end.exit_code) == ("exited", 0) and "most likely the script" in (end.message or "")
+
+
 def test_an_order_of_wrong_types_is_our_fault(lab: Lab) -> None:
     lab.boot()
     lab.order(odd={"deadline_at": "soon"})
