@@ -276,6 +276,16 @@ def test_an_address_that_is_none_in_the_list_of_stores_costs_no_other(tmp_path: 
         assert ("gopher" in done.stderr) is ("gopher" in stores)
 
 
+def _is_contained(case: Case, file: Path) -> None:
+    """The other run is as it was, and whatever is asked of this one is answered or an error of ours."""
+    lines = {line.run: line.state for line in list_runs([case.store])}
+    assert lines[case.sound.run] == "succeeded" and case.damaged.run in lines, file
+    for ask in (records_of, lambda one: collect(one, 1, 1), lambda one: list(one.scalars(1, 0))):
+        with contextlib.suppress(UnreadableError):
+            ask(case.damaged)
+    case.damaged.exit(1, 0), case.damaged.beat(1, 0)
+
+
 def test_an_object_that_is_larger_than_any_record_is_not_read_to_find_that_out(case: Case, tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     log = case.folder / case.damaged.machine / "1" / "0" / "log" / "00000000"
@@ -284,12 +294,7 @@ def test_an_object_that_is_larger_than_any_record_is_not_read_to_find_that_out(c
     for file in [*case.records(), log]:
         whole = file.read_bytes()
         os.truncate(file, 5 << 30)  # sparse: nothing on the disk
-        lines = {line.run: line.state for line in list_runs([case.store])}
-        assert lines[case.sound.run] == "succeeded" and case.damaged.run in lines, file
-        for ask in (records_of, lambda one: collect(one, 1, 1), lambda one: list(one.scalars(1, 0))):
-            with contextlib.suppress(UnreadableError):
-                ask(case.damaged)
-        case.damaged.exit(1, 0), case.damaged.beat(1, 0)
+        _is_contained(case, file)
         shown = b"".join(piece.body for piece in case.damaged.log(1, 0))
         assert len(shown) < 1000 and (file != log or b"5,368,709,120 bytes are no record of ours" in shown)
         file.write_bytes(whole)
@@ -307,12 +312,7 @@ def test_what_is_no_file_is_never_waited_for(case: Case, make: Callable[[Path], 
         whole = file.read_bytes()
         file.unlink()
         make(file)
-        lines = {line.run: line.state for line in list_runs([case.store])}
-        assert lines[case.sound.run] == "succeeded" and case.damaged.run in lines, file
-        for ask in (records_of, lambda one: collect(one, 1, 1), lambda one: list(one.scalars(1, 0))):
-            with contextlib.suppress(UnreadableError):
-                ask(case.damaged)
-        case.damaged.exit(1, 0), case.damaged.beat(1, 0)
+        _is_contained(case, file)
         assert agent.find(file.relative_to(case.folder).as_posix()) is None
         file.rmdir() if file.is_dir() else file.unlink()
         file.write_bytes(whole)
