@@ -429,9 +429,9 @@ def _unchanged(file: Path, path: str, read: Callable[[], T]) -> T:
     )
 
 
-def _sign(file: Path) -> tuple[int, int, int]:
+def _sign(file: Path) -> tuple[int, int, int, int]:
     info = file.stat()
-    return info.st_size, info.st_mtime_ns, info.st_ino
+    return info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns
 
 
 def _send_history(project: Project, mailbox: Mailbox) -> tuple[FileEntry | None, int]:

@@ -204,7 +204,7 @@ def _link_folders(source: Source, root: Path) -> Iterator[Path]:
 def _listing(folder: Path) -> bytes:
     """A wheel may be built anew under its old name."""
     infos = ((one.name, one.stat()) for one in sorted(folder.iterdir()) if one.is_file())
-    return json.dumps([(name, info.st_size, info.st_mtime_ns) for name, info in infos]).encode()
+    return json.dumps([(name, info.st_size, info.st_mtime_ns, info.st_ctime_ns) for name, info in infos]).encode()
 
 
 def _settings(folder: Path, root: Path) -> Iterator[tuple[str, bytes]]:

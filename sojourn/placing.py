@@ -40,7 +40,9 @@ class Mark(Record):
     size: int
     run: str
     planned_at: float
-    seen: tuple[int, int] | None = Field(default=None, description="mtime_ns and inode it had with this hash")
+    seen: tuple[int, ...] | None = Field(
+        default=None, description="mtime_ns, inode and ctime_ns it had with this hash; nobody can put back the last"
+    )
 
 
 class Stands(NamedTuple):
@@ -125,7 +127,7 @@ class Placings:
                 state = (self.root / path).stat()
             except OSError:
                 continue
-            seen = (state.st_mtime_ns, state.st_ino)
+            seen = _seen(state)
             marks[path] = [
                 mark.model_copy(update={"seen": seen if mark.hash == digest else None}) for mark in marks.get(path, ())
             ]
@@ -152,7 +154,7 @@ class Placings:
         def ours(descriptor: int) -> bool:
             state = os.fstat(descriptor)
             marks = [mark for mark in self._read().get(path, ()) if mark.size == state.st_size]
-            if any(mark.seen == (state.st_mtime_ns, state.st_ino) for mark in marks):
+            if any(mark.seen == _seen(state) for mark in marks):
                 return True
             with open(descriptor, "rb", closefd=False) as file:
                 digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" if marks else ""
@@ -176,7 +178,7 @@ class Placings:
         state = target.stat()
         marks = [mark for mark in self._read().get(path, ()) if mark.size == state.st_size]
         for mark in marks:
-            if mark.seen == (state.st_mtime_ns, state.st_ino):
+            if mark.seen == _seen(state):
                 return mark
         digest = hash_file(target) if marks else ""
         return next((mark for mark in marks if mark.hash == digest), None)
@@ -236,6 +238,10 @@ def holds(target: Path, entry: FileEntry) -> bool:
     state = target.stat()
     alike = state.st_size == entry.size and (state.st_mode ^ entry.mode) & 0o100 == 0
     return alike and hash_file(target) == entry.hash
+
+
+def _seen(state: os.stat_result) -> tuple[int, ...]:
+    return state.st_mtime_ns, state.st_ino, state.st_ctime_ns
 
 
 def _is_free(target: Path, root: Path) -> bool:

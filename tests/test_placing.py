@@ -76,6 +76,18 @@ def test_a_result_that_nobody_touched_is_replaced_by_the_newer_one(world: World)
     assert not (world.root / "runs").exists()
 
 
+def test_a_result_that_the_user_edited_in_place_with_its_times_put_back_is_theirs(world: World) -> None:
+    world.home_comes("first", 1.0, model_txt="first", other_txt="first")
+    before = (world.root / "model.txt").stat()
+    with (world.root / "model.txt").open("r+") as file:
+        file.write("yours")
+    os.utime(world.root / "model.txt", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert set(world.stays()) == {"other.txt"}, "so it travels with the next run"
+    done = world.home_comes("later", 2.0, model_txt="again", other_txt="again")
+    assert world.read("model.txt") == "yours" and world.read("runs/later/model.txt") == "again"
+    assert done.placed == ("other.txt",)
+
+
 def test_a_result_that_the_user_changed_is_kept_and_the_report_says_which_is_the_older_one(world: World) -> None:
     world.home_comes("first", 1.0, model_txt="first", other_txt="first")
     (world.root / "model.txt").write_text("mine!")

@@ -23,6 +23,7 @@ from sojourn.agent.mask import Mask
 from sojourn.agent.outside import Sizes
 from sojourn.agent.procfs import being_written
 from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter, foreseen, without_secrets
+from sojourn.agent.sent import Sent
 from sojourn.agent.store import Store
 from sojourn.agent.tree import Sign, scan
 from sojourn.agent.veil import NAMED, Veil
@@ -33,6 +34,7 @@ REST_EVERY_S = 60.0  # what does not come home is kept less often: git ignores w
 TURN_S = 5.0  # for small files, until checkpoints are looked for again
 ENOUGH_S = 60.0  # after which what is due beside the commit is looked at, while a script writes on and on
 ARRIVALS_S = 0.5
+TICK_S = 0.02  # a file system's clock is no finer
 SURELY = 1.5  # so many times too large is what is told to be
 LAST_SHARE, LAST_S = 0.2, 10.0  # of the time at the end, for the account of what was not stored
 OUTPUTS_KEPT = 2  # whoever has just read the last but one still finds its files
@@ -83,7 +85,9 @@ class Committer:
         self._latest = self._enough_at = self._settled_by = until
         self._leaving: list[Json] = []
         self._aside: dict[str, str] = {}
+        self._scanned_at = 0.0
         self._before = self._scan()
+        self._sent = Sent(root, order, self._before, clock)
         self._aside_before = self._aside
         self._keeper.knows({entry["path"]: entry for entry in restored(order)}, self._before)
 
@@ -254,7 +258,7 @@ class Committer:
                 self._rest_due = self._clock.monotonic() + REST_EVERY_S
             # Asked after the reading: whoever opens a file later than that leaves a sign on it.
             open_now = self._being_written()
-            self._keeper.doubt([path for path, sign in found.items() if sign.inode in open_now])
+            self._keeper.doubt([path for path, sign in found.items() if sign.inode in open_now or self._is_new(sign)])
             self._prune(found)
         except OSError as error:
             self._keeper.troubles["the manifest"] = str(error)
@@ -293,8 +297,13 @@ class Committer:
                 return
             found = self._scan()
 
+    def _is_new(self, sign: Sign) -> bool:
+        """Whether it was written to as it was looked at: a second time within one tick of the clock shows nothing."""
+        return abs(self._scanned_at - sign.ctime_ns / 1e9) < TICK_S
+
     def _scan(self) -> dict[str, Sign]:
         self._aside = {}
+        self._scanned_at = self._clock.now()
         found = scan(self.root, self._sorter.wanted, self.left_out, self._aside)
         for path in self._veil.take_named(found):
             del found[path]
@@ -302,7 +311,7 @@ class Committer:
         return found
 
     def _changed(self, found: dict[str, Sign]) -> dict[str, Sign]:
-        return {path: sign for path, sign in found.items() if self._before.get(path) != sign}
+        return self._sent.changed(found)
 
     def _commit_outputs(self, found: dict[str, Sign], tried: set[str]) -> bool:
         """Name what is in the store by the end of this turn; whether all small files had it, each once."""

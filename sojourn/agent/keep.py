@@ -20,7 +20,7 @@ from sojourn.agent.errors import Late, say
 from sojourn.agent.files import Json
 from sojourn.agent.lanes import Job, Lanes, Pace, Torn
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import MIB, Store
+from sojourn.agent.store import MIB, Store, chunks
 from sojourn.agent.tree import Sign, sign_of
 from sojourn.agent.veil import Veil
 
@@ -63,7 +63,9 @@ class Keeper:
     def gather(self, files: Mapping[str, Sign]) -> None:
         """Store what of these files is small and new in parcels, if it is much; `entry` knows of it then."""
         small = [
-            path for path, sign in sorted(files.items()) if sign.size <= SMALL and not self.vouches_for(path, sign)
+            path
+            for path, sign in sorted(files.items())
+            if sign.size <= SMALL and not (self.vouches_for(path, sign) or self._may_be_stored(path, sign))
         ]
         self._put_off.difference_update(files)
         parcel = _Parcel()
@@ -244,6 +246,8 @@ class Keeper:
         """Store the file in the state that was asked for, wherever its name has gone meanwhile."""
         with job.file or open(os.path.join(self._root, job.path), "rb") as file:
             job.check(file)
+            if (same := self._as_stored(job, file)) is not None:
+                return same
             began = self._clock.monotonic()
             digest, size = self._store.keep(self._place.blobs, file, lambda: self._may_go_on(job, file))
             source = f"{self._place.blobs}/{digest}"
@@ -255,6 +259,22 @@ class Keeper:
             self.pace.sent(size, self._clock.monotonic() - began)
         line = {"path": job.path, "hash": f"sha256:{digest}", "size": size, "mode": job.sign.mode, "source": source}
         return {**line, "mtime_ns": job.sign.mtime_ns}
+
+    def _may_be_stored(self, path: str, sign: Sign) -> bool:
+        """Whether it takes a look into the file to say that it is not what is stored."""
+        known = self._known.get(path)
+        return known is not None and known[0] != sign and sign.is_like(known[0])
+
+    def _as_stored(self, job: Job, file: BinaryIO) -> Json | None:
+        """The line of what is stored, where the file was only linked to or renamed since and holds the same."""
+        if not self._may_be_stored(job.path, job.sign):
+            return None
+        line = self._known[job.path][1]
+        digest = hashlib.new(line["hash"].partition(":")[0])
+        for chunk in chunks(file, lambda: self._may_go_on(job, file)):
+            digest.update(chunk)
+        file.seek(0)
+        return line if digest.hexdigest() == line["hash"].partition(":")[2] else None
 
     def _failed(self, path: str, error: Exception) -> None:
         if isinstance(error, Late):

@@ -65,7 +65,8 @@ class Job:
         if self.dropped:
             raise Torn(self.path)
         state = os.fstat(file.fileno())
-        if sign_of(state) != self.sign:
+        # It may be renamed, linked to or removed meanwhile: whoever looks at it next sees that by its sign.
+        if not self.sign.is_like(sign_of(state)):
             raise Torn(self.path)
         if state.st_nlink == 0:
             disk = os.fstatvfs(file.fileno())

@@ -13,17 +13,26 @@ from sojourn.agent.paths import below
 
 
 class Sign(NamedTuple):
-    """What tells two states of a file apart without reading it."""
+    """What tells two states of a file apart without reading it.
+
+    The mode, for a script may make it executable later. The last of its times, for that is the one which nobody
+    can put back after writing in place.
+    """
 
     size: int
     mtime_ns: int
     inode: int
     mode: int
+    ctime_ns: int
+
+    def is_like(self, other: Sign | None) -> bool:
+        """Whether nothing tells them apart but that time, which a hard link, a rename or a removal changes too."""
+        return other is not None and self[:-1] == other[:-1]
 
 
 def sign_of(state: os.stat_result) -> Sign:
-    """The sign of a file in this state; its mode is part of it, for a script may make it executable later."""
-    return Sign(state.st_size, state.st_mtime_ns, state.st_ino, stat.S_IMODE(state.st_mode))
+    """The sign of a file in this state."""
+    return Sign(state.st_size, state.st_mtime_ns, state.st_ino, stat.S_IMODE(state.st_mode), state.st_ctime_ns)
 
 
 CACHES = {"__pycache__", ".git", "node_modules", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".ipynb_checkpoints"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 from node_world import PLACE, RUN, Node, sha256
+
+from sojourn.agent.store import MIB
 
 
 def test_the_newest_two_checkpoints_stay_and_older_ones_leave_nothing(tmp_path: Path) -> None:
@@ -220,3 +223,86 @@ def test_nor_is_it_one_while_the_rest_of_the_log_is_still_on_its_way(tmp_path: P
     node.commit(torn_at=killed_at)
     assert node.manifest("out", 1) == {"a.pt": "a1, half"}
     assert not (node.root / node.prefix / "ckpt").exists()
+
+
+def in_place(file: Path, text: str) -> None:
+    """Write the same number of bytes over a file and put its times back, as `shutil.copystat` after an edit does."""
+    before = file.stat()
+    with file.open("r+") as opened:
+        opened.write(text)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = file.stat()
+    assert (before.st_size, before.st_mtime_ns, before.st_ino) == (after.st_size, after.st_mtime_ns, after.st_ino)
+
+
+@pytest.mark.parametrize("name", ["pred.csv", "model.pt"])
+def test_a_result_that_is_edited_in_place_with_its_times_put_back_is_the_newest(tmp_path: Path, name: str) -> None:
+    node = Node(tmp_path, 0, 1)
+    node.write({name: "too soon"})
+    node.look()
+    node.commit()
+    in_place(node.tree / name, "the last")
+    node.commit()
+    assert node.home() == {name: "the last"}
+    if name == "model.pt":
+        assert node.manifest("ckpt", node.count("ckpt")) == {name: "the last"}
+
+
+@pytest.mark.parametrize("kind", ["listing", "restored"])
+def test_what_was_sent_and_is_edited_in_place_with_its_times_put_back_is_changed(tmp_path: Path, kind: str) -> None:
+    node = sent(tmp_path, kind, "model.pt", "too soon")
+    in_place(node.tree / "model.pt", "the last")
+    node.finish()
+    assert node.home() == {"model.pt": "the last"}
+
+
+def test_an_input_that_is_edited_in_place_with_its_times_put_back_is_named(tmp_path: Path) -> None:
+    node = sent(tmp_path, "inputs", "data.csv", "too soon")
+    in_place(node.tree / "data.csv", "the last")
+    told = node.finish()
+    assert told and [line.reason for line in told.account] == ["changed by the script, which got them as inputs"]
+
+
+@pytest.mark.parametrize("kind", ["listing", "inputs", "restored"])
+def test_what_was_sent_and_is_only_linked_to_or_renamed_and_back_is_not_changed(tmp_path: Path, kind: str) -> None:
+    node = sent(tmp_path, kind, "model.pt", "restored")
+    model = node.tree / "model.pt"
+    before = model.stat()
+    os.link(model, tmp_path / "elsewhere")
+    model.rename(node.tree / "aside"), (node.tree / "aside").rename(model)
+    assert model.stat().st_ctime_ns > before.st_ctime_ns
+    assert node.finish() is None
+    assert node.home() == ({"model.pt": "restored"} if kind == "restored" else {})
+    blobs = tmp_path / "store" / node.prefix / "blob"
+    assert not blobs.is_dir() or not list(blobs.iterdir()), "nothing was sent again"
+
+
+def sent(tmp_path: Path, kind: str, name: str, text: str) -> Node:
+    """A node in whose tree lies a file that it was sent: with the bundle, as an input, or as a checkpoint."""
+    folder = "machine/digits/earlier/1/0/blob" if kind == "restored" else "control/digits/blob"
+    line = {"path": name, "hash": f"sha256:{sha256(text)}", "size": 8, "mode": 0o644}
+    line["source"] = f"{folder}/{sha256(text)}"
+    for place in (tmp_path / "store" / folder, tmp_path / "tree0"):
+        place.mkdir(parents=True)
+    (tmp_path / "store" / folder / sha256(text)).write_text(text)
+    (tmp_path / "tree0" / name).write_text(text)
+    time.sleep(0.02)  # a tick of the file system's clock
+    if kind == "listing":
+        return Node(tmp_path, 0, 1, bundle={"listing": [line]})
+    return Node(tmp_path, 0, 1, inputs=[line])
+
+
+def test_a_checkpoint_that_is_linked_to_and_removed_while_it_is_sent_arrives(tmp_path: Path) -> None:
+    node = Node(tmp_path, 0, 1, rate=8 * MIB, commit_every_s=0.2)
+    first = node.large("step-1.pt", 12, b"1")
+    node.commit_on(time.time)
+    until = time.monotonic() + 20
+    while not (sending := list((tmp_path / "store" / node.prefix).glob("blob/*#*"))) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert sending
+    os.link(first, node.tree / "best.bin")
+    first.unlink()
+    while not (tmp_path / "store" / node.prefix / "ckpt").is_dir() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert node.sizes("ckpt") == {"step-1.pt": 12 * MIB}
+    node.commit()
