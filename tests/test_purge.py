@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.main import app
 from sojourn import bundle, environment
 from sojourn.environment import Environment
 from sojourn.errors import TransientError
@@ -357,3 +359,13 @@ def test_a_run_goes_by_its_name_however_young_and_takes_nothing_of_another(house
     assert {line.run for line in list_runs([house.store])} == {other.run, unfinished.run}
     bundle_of = other.read("bundle", Bundle)
     assert bundle_of is not None and all(house.store.exists(entry.source) for entry in bundle_of.files)
+
+
+def test_whoever_has_run_nothing_here_yet_purges_nothing_and_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["purge", "--older-than", "0s", "--yes", "--json"])
+    assert done.exit_code == 0 and json.loads(done.stdout)["runs"] == [], done.output
+    assert not (tmp_path / "home" / "store").exists(), "a look makes nothing"
