@@ -5,6 +5,8 @@ from pydantic import Field, field_validator
 
 from sojourn import storage
 from sojourn.errors import SpecError
+from sojourn.known_stores import known_store
+from sojourn.runs import data_home
 
 
 class Store(Block):
@@ -45,4 +47,4 @@ class Store(Block):
 
     def open(self) -> storage.Store:
         """The store itself."""
-        return storage.Store(self.url)
+        return known_store(data_home(), self.url)

@@ -54,6 +54,7 @@ def purge(
     remove = yes and not dry_run
     now = where.now()
     if now is None:
+        where.clock_off()  # which says why
         raise TransientError(f"store: {where.url} does not tell what time it is, so nobody knows what is older")
     found = find(where, data_home(), now=now, older_than_s=age, remove=remove, runs=[one.run for one in named])
     if as_json:

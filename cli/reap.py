@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +47,7 @@ def reap(
     from cli.world import trusted_stores
     from sojourn.errors import SpecError
     from sojourn.harmless import line
+    from sojourn.known_stores import each_once, known_store
     from sojourn.providers import configured
     from sojourn.reap import forget_stores, kept_stores, raise_for_failed
     from sojourn.runs import data_home
@@ -53,9 +55,10 @@ def reap(
     if region and all_regions:
         raise SpecError("--region and --all-regions exclude each other", hint="sojourn reap --region us-east-1")
     providers = configured(data_home(), region)
-    stores = {one.url: one for one in [*trusted_stores(store), *([] if store else kept_stores(providers))]}
+    known = partial(known_store, data_home())
+    stores = each_once([*trusted_stores(store), *([] if store else kept_stores(providers, known))])
     findings = []
-    for finding in _everything(list(stores.values()), providers, dry_run, project):
+    for finding in _everything(stores, providers, dry_run, project):
         findings.append(finding)
         if not as_json:
             out.print(f"{finding.action:<12}{line(finding.name)}  {line(finding.reason)}", markup=False)
@@ -70,10 +73,12 @@ def reap(
 def _everything(
     stores: list[Store], providers: Sequence[Provider], dry_run: bool, project: str | None
 ) -> Iterator[Finding]:
+    from sojourn.known_stores import known_store
     from sojourn.reap import reap as find
+    from sojourn.runs import data_home
 
-    found = []
-    for finding in find(stores, providers, _journey_of, dry_run=dry_run, project=project):
+    found, known = [], partial(known_store, data_home())
+    for finding in find(stores, providers, _journey_of, dry_run=dry_run, project=project, open_store=known):
         found.append(finding)
         yield finding
     server = _server()

@@ -90,13 +90,14 @@ def _record(
     from cli.refusals import call_refusal
     from flows.train import train as flow
     from sojourn.errors import SojournError, TransientError, first_line
+    from sojourn.known_stores import known_store
     from sojourn.mailbox import Mailbox
     from sojourn.planning import Plan
     from sojourn.report import Report
-    from sojourn.storage import Store
+    from sojourn.runs import data_home
     from tasks.session import session
 
-    mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
+    mailbox = Mailbox(known_store(data_home(), plan.store), plan.project, plan.run)
     try:
         with _settings(server), session(plan, view.listener, interruptible, aside.call):
             state = flow(plan.launch, plan.directory, return_state=True)

@@ -25,14 +25,14 @@ def runs(
     """
     from cli.console import err, out, show_runs
     from cli.world import open_stores
-    from sojourn import runs as kept
+    from sojourn import known_stores
     from sojourn.errors import SojournError, SpecError
-    from sojourn.runs import in_order, list_runs, shut_projects
+    from sojourn.runs import data_home, in_order, list_runs, shut_projects
 
     if limit < 1:
         raise SpecError(f"--limit: {limit} shows no run", hint="a number from 1 on: sojourn runs --limit 5")
     if forget is not None:
-        kept.forget(kept.data_home(), forget)
+        known_stores.forget(data_home(), forget)
         out.print(f"Forgotten: {forget}. What it keeps stays there; look again: sojourn runs --store {forget}")
         return
     stores, silent = open_stores(store), list[tuple[str, SojournError]]()

@@ -137,7 +137,8 @@ def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
 
 def _forget(found: Removal) -> None:
     """Nobody looks any more for runs in a store that does not stand."""
-    from sojourn.runs import data_home, forget_bucket
+    from sojourn.known_stores import forget_bucket
+    from sojourn.runs import data_home
 
     for bucket in found.missing():
         forget_bucket(data_home(), bucket)

@@ -57,9 +57,10 @@ def without_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
 def _walk(plan: Plan, view: View) -> Report:
     from cli.interrupts import interruptible
     from sojourn.journey import Journey, walk
+    from sojourn.known_stores import known_store
     from sojourn.mailbox import Mailbox
     from sojourn.providers import open_provider
-    from sojourn.runs import data_home, known_store
+    from sojourn.runs import data_home
 
     home = data_home()
     mailbox = Mailbox(known_store(home, plan.store), plan.project, plan.run)

@@ -121,9 +121,13 @@ class View:
         show_receipt(receipt)
 
     def _receipt(self) -> Receipt | None:
+        from sojourn.known_stores import known_store
         from sojourn.mailbox import Mailbox
         from sojourn.records import Receipt
-        from sojourn.storage import Store
+        from sojourn.runs import data_home
 
         plan = self._followed
-        return Mailbox(Store(plan.store), plan.project, plan.run).read("receipt", Receipt) if plan else None
+        if plan is None:
+            return None
+        store = known_store(data_home(), plan.store)
+        return Mailbox(store, plan.project, plan.run).read("receipt", Receipt)

@@ -12,6 +12,7 @@ from typing import Any
 from cli.console import show_warning
 from sojourn import catalogue
 from sojourn.errors import AccessError, SojournError, SpecError
+from sojourn.known_stores import each_once, known_store, remembered, unread_stores
 from sojourn.mailbox import Mailbox
 from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.params import read_section
@@ -22,12 +23,9 @@ from sojourn.runs import (
     data_home,
     default_store,
     find_run,
-    known_store,
     past_runs,
     plan_of,
-    remembered,
     store_for,
-    unread_stores,
     usual_seconds,
 )
 from sojourn.spec import Launch, read_launch, resuming
@@ -46,7 +44,7 @@ def open_stores(url: str | None) -> list[Store]:
         show_warning(damaged)
     first = known_store(data_home(), store_url(url, Path(".")))
     others = [] if url else [_remembered_store(one) for one in known if one != first.url]
-    return [first, *(one for one in others if one is not None)]
+    return each_once([first, *(one for one in others if one is not None)])
 
 
 def trusted_stores(url: str | None) -> list[Store]:
@@ -62,7 +60,7 @@ def trusted_stores(url: str | None) -> list[Store]:
         f"{first}: only the params.yaml here names this store, and this host has no run in it, so it is left alone; "
         f"if you know it: --store {first}"
     )
-    return [known_store(data_home(), own), *(one for one in stores[1:] if one.url != own)]
+    return each_once([known_store(data_home(), own), *stores[1:]])
 
 
 def stores_for(run: str, url: str | None) -> list[Store]:
@@ -89,7 +87,7 @@ def _name_here() -> str | None:
 def _remembered_store(url: str) -> Store | None:
     """A store that this host has runs in; an address that is none any more is told and costs no other."""
     try:
-        return Store(url, expected=True)
+        return known_store(data_home(), url)
     except SpecError as error:
         show_warning(f"{error.message}; if it is of no use any more: sojourn runs --forget {shlex.quote(url)}")
         return None

@@ -4,7 +4,7 @@ from prefect import flow
 
 from blocks.provider import load_provider
 from blocks.store import Store
-from sojourn import storage
+from sojourn.known_stores import known_store
 from sojourn.providers import configured
 from sojourn.reap import Finding, raise_for_failed
 from sojourn.runs import data_home
@@ -33,7 +33,7 @@ def reap(
     if provider:
         load_provider(provider).prepare()
     providers = configured(data_home(), regions)
-    named = store.open() if isinstance(store, Store) else storage.Store(store) if store else None
+    named = store.open() if isinstance(store, Store) else known_store(data_home(), store) if store else None
     stores = [named] if named else find_stores(providers)
     found = sweep(stores, providers, dry_run, project)
     findings = found + mend(stores, dry_run, found)

@@ -25,12 +25,12 @@ from sojourn.agent.namespace import namespace
 from sojourn.dependencies import Dependencies
 from sojourn.errors import SojournError, first_line
 from sojourn.journey import CLOCK_LIMIT_S
+from sojourn.known_stores import known_store
 from sojourn.params import PARAMS, read_section
 from sojourn.planning import Plan, format_bytes
 from sojourn.project import Project
 from sojourn.providers import Provider
 from sojourn.records import Need, Record
-from sojourn.runs import known_store
 from sojourn.shorthand import counted
 from sojourn.sources import choose, shown
 from sojourn.storage import Store

@@ -23,6 +23,7 @@ from sojourn.collect import LOST, Collected, collect
 from sojourn.dataset import Dataset
 from sojourn.environment import Setups
 from sojourn.errors import (
+    AccessError,
     SojournError,
     SpecError,
     StoppedError,
@@ -33,6 +34,7 @@ from sojourn.errors import (
 )
 from sojourn.following import Audience, Follower
 from sojourn.gathering import gather
+from sojourn.known_stores import remember
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.missing import missing
@@ -45,7 +47,7 @@ from sojourn.publish import Inputs, Published
 from sojourn.purging import wait_until_purged
 from sojourn.records import Bundle, FileEntry, Hello, Offer, Order, Outcome, Receipt
 from sojourn.report import Report, inputs_digest, read_metrics, write_report
-from sojourn.runs import checkouts, known_runs, provide_home, remember, reports_to_compare
+from sojourn.runs import checkouts, known_runs, provide_home, reports_to_compare
 from sojourn.shorthand import counted, format_clock, format_duration
 from sojourn.waiting import Clock, SystemClock
 
@@ -124,11 +126,14 @@ class Journey:
                 f"this computer's clock is {off:.0f} s off the store's, and deadlines go by the store's",
                 hint="set the clock: sudo timedatectl set-ntp true",
             )
+        with suppress(AccessError):  # in a store of several users it may not be this one's to give
+            mailbox.store.identify()
         planned.note(journey.home, plan)
+        if word := remember(journey.home, mailbox.store):
+            journey.listener.warn(word)
         mark_open(mailbox.store, plan.project, plan.run)
         if not mailbox.write_once("plan", plan):
             raise SpecError(f"run {plan.run} exists already", hint=f"continue it: sojourn attach {plan.run}")
-        remember(journey.home, mailbox.store)
         return journey
 
     # -- the steps --------------------------------------------------------------------------
@@ -368,6 +373,7 @@ class Journey:
         """Deadlines are the store's time, of which this computer's clock may be a day ahead, now or after a jump."""
         told = self.mailbox.store.now()
         if told is None:
+            self.mailbox.store.clock_off()  # which says why
             raise TransientError(f"the store {self.mailbox.store.url} does not tell what time it is")
         self.clock.go_by(told)
 

@@ -17,6 +17,7 @@ from sojourn.dataset import Dataset, Stage, Survey
 from sojourn.environment import Environment
 from sojourn.errors import SpecError
 from sojourn.inputs import BRING, InputTree, sparse
+from sojourn.known_stores import known_store
 from sojourn.names import LeaseName, mint_place, project_name
 from sojourn.omissions import Omission
 from sojourn.params import unread
@@ -194,7 +195,7 @@ def make_plan(
     limits = ceilings(surroundings, from_git)
     launch = limits.hold(launch)
     name = launch.project_name or project_name(project.root.name)
-    kept = Store(store)
+    kept = known_store(home, store)
     resume = checkpoint.to_resume(launch, kept, name, now)
     capability = provider.capability()
     if capability.shares_host:

@@ -28,6 +28,7 @@ from sojourn.errors import (
     first_line,
 )
 from sojourn.journey import Journey, bring_home
+from sojourn.known_stores import each_once, forget, is_kept_in, remembered
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry
 from sojourn.mailbox import Mailbox
@@ -35,7 +36,7 @@ from sojourn.planning import Plan
 from sojourn.providers import Provider
 from sojourn.records import Lease, Lookalike, Outcome, Record
 from sojourn.report import Report
-from sojourn.runs import entries_of, forget, projects_of, remembered, shut_projects, unsettled
+from sojourn.runs import entries_of, projects_of, shut_projects, unsettled
 from sojourn.shorthand import format_duration
 from sojourn.storage import Store
 from sojourn.waiting import Clock, SystemClock
@@ -83,6 +84,7 @@ def reap(
     project: str | None = None,
     clock: Clock | None = None,
     now: float | None = None,
+    open_store: Callable[[str], Store] | None = None,
 ) -> Iterator[Finding]:
     """End every lease that outlived its run, then close the runs that are over and that nobody continues.
 
@@ -91,11 +93,13 @@ def reap(
     or the one that was named: that it cannot be asked is a failure. Another that cannot be asked is told of, and one
     that is gone is "forgotten" unless a lease names it; `forget_stores` acts on that.
 
+    `open_store` opens those that leases name, and knows which store each of them is.
+
     What is late is so by the clock of its store, or of its provider: this computer's may be a day ahead. `now` is for
     those who know it better.
     """
     clock = clock or SystemClock()
-    known = {store.url: store for store in stores}
+    known = _Known(open_store or partial(Store, expected=True), stores)
     own, standing = next(iter(known), None), set[str | None]()
     due: list[_Sent] = []
     for provider, found in _look(providers, clock):
@@ -116,7 +120,7 @@ def reap(
     yield from (_found(one.lease.name, one.lease.run, "left", why) for one, why in same if why)
     spared = {id(one) for one, why in same if why}
     yield from _ended(clock.together([partial(_send, one) for one in due if id(one) not in spared]), clock)
-    for mailbox in _unsettled(known.values(), own, project, note=not dry_run):
+    for mailbox in _unsettled(each_once(known.values()), own, project, note=not dry_run):
         if isinstance(mailbox, Finding):
             yield _forgotten(mailbox, standing, dry_run)
         else:
@@ -125,7 +129,18 @@ def reap(
                 yield finding
 
 
-def kept_stores(providers: Sequence[Provider]) -> list[Store]:
+class _Known(dict[str, Store]):
+    """The stores that a sweep has met, by their URLs; another is opened when a lease names it."""
+
+    def __init__(self, open_store: Callable[[str], Store], stores: Iterable[Store]) -> None:
+        super().__init__({store.url: store for store in stores})
+        self._open = open_store
+
+    def __missing__(self, url: str) -> Store:
+        return self.setdefault(url, self._open(url))  # of two judges of its leases the first one's
+
+
+def kept_stores(providers: Sequence[Provider], open_store: Callable[[str], Store] = Store) -> list[Store]:
     """The stores that accounts keep runs in by themselves; `reap` tells of an account that cannot be asked."""
 
     def ask(provider: Provider) -> list[str]:
@@ -135,7 +150,7 @@ def kept_stores(providers: Sequence[Provider]) -> list[Store]:
             return []
 
     found = SystemClock().together([partial(ask, provider) for provider in providers])
-    return [Store(url) for urls in found for url in urls]
+    return [open_store(url) for urls in found for url in urls]
 
 
 def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provider, _Seen | Finding]]:
@@ -228,7 +243,7 @@ def forget_stores(home: Path, findings: Iterable[Finding]) -> None:
 
 def _verdicts(
     leases: Sequence[Lease],
-    known: dict[str, Store],
+    known: _Known,
     provider: Provider,
     project: str | None,
     now: float | None,
@@ -259,7 +274,7 @@ def _all_judged(
 
 
 def _seen_twice(
-    strangers: Sequence[_Sent], known: dict[str, Store], now: float | None, clock: Clock
+    strangers: Sequence[_Sent], known: _Known, now: float | None, clock: Clock
 ) -> list[tuple[_Sent, str | None]]:
     """Leases that no ledger knew, each with why it is spared: it has gone, or a ledger knows it now."""
     if not strangers:
@@ -282,7 +297,7 @@ def _seen_twice(
     return [(one, SLOW if why is None else why or None) for one, why in zip(strangers, answers, strict=True)]
 
 
-def _judged(lease: Lease, known: dict[str, Store], provider: Provider, now: float | None) -> tuple[str, bool]:
+def _judged(lease: Lease, known: _Known, provider: Provider, now: float | None) -> tuple[str, bool]:
     """Why a lease is left or ended. One whose ledger cannot be read may live until its deadline."""
     now = _time_for(lease, known, provider) if now is None else now
     try:
@@ -299,19 +314,19 @@ def _unread(lease: Lease, why: str, now: float | None) -> tuple[str, bool]:
     return _verdict(lease, [], now) if late else (why, False)
 
 
-def _time_for(lease: Lease, known: dict[str, Store], provider: Provider) -> float | None:
+def _time_for(lease: Lease, known: _Known, provider: Provider) -> float | None:
     """What time it is where the lease's deadline was set; None when neither store nor provider tells."""
     try:
-        store = known.setdefault(lease.store, Store(lease.store, expected=True)) if lease.store is not None else None
+        store = known[lease.store] if lease.store is not None else None
         told = store.now() if store is not None else None
         return provider.now() if told is None else told
     except Exception:  # an address that is none, or an account that does not answer
         return None
 
 
-def _ledger(lease: Lease, known: dict[str, Store]) -> list[Entry]:
+def _ledger(lease: Lease, known: _Known) -> list[Entry]:
     if lease.store is not None:
-        store = known.setdefault(lease.store, Store(lease.store, expected=True))
+        store = known[lease.store]
         return _whole_ledger(Mailbox(store, lease.project, lease.run))
     for store in list(known.values()):
         for project in [lease.project] if lease.project else projects_of(store):
@@ -421,8 +436,10 @@ def _close(
         if now is None:
             return _found(run, run, "left", f"the store {mailbox.store.url} does not tell what time it is")
         journey.clock.go_by(now)
+        overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
+        if not is_kept_in(plan.store, mailbox.store):
+            return _found(run, run, "left", _copied(plan, mailbox.store)) if overdue else None
         if _elsewhere(plan, journey.orchestrator.state, journey.provider):
-            overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
             return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else None
         # To go on with a run that is not over may mean to rent; that is for a person or a retry to say.
         if not journey.orchestrator.over():
@@ -436,6 +453,11 @@ def _close(
         return _found(run, run, "failed", _words(error))
     there = "" if journey.planned_here else f"; {closed.published.note}"
     return _found(run, run, "closed", f"{closed.state}: {closed.message}{there}")
+
+
+def _copied(plan: Plan, store: Store) -> str:
+    there = f"it is kept in {plan.store}, of which {store.url} is a copy, or which was moved there"
+    return f"{there}; if it was moved: sojourn attach {plan.run} --store {store.url}"
 
 
 def _elsewhere(plan: Plan, state: State, provider: Provider) -> bool:

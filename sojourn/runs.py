@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import stat
 import statistics
 import time
@@ -16,9 +15,9 @@ from typing import Any, NamedTuple, TypeVar
 import platformdirs
 from pydantic import Field
 
-from sojourn.agent import files
 from sojourn.closed_runs import ClosedRuns, Summary, marked_open, shortened
 from sojourn.errors import GoneError, SojournError, SpecError, UnreadableError, nearest
+from sojourn.known_stores import is_kept_in
 from sojourn.lease import MARGIN_S, State, fold
 from sojourn.ledger import Entry, read_entry
 from sojourn.mailbox import Mailbox
@@ -33,8 +32,6 @@ from sojourn.shorthand import counted, format_duration
 from sojourn.spec import Launch
 from sojourn.storage import Store
 
-STORES = "stores.json"
-UNREAD_STORES = "stores.json.damaged"  # what a later run found, and did not write over
 # What lies in the data directory: clones of repositories, scripts' work folders, environments, records of results.
 PRIVATE = ("agent", "checkouts", "environments", "faults", "machines", "placed")
 T = TypeVar("T")
@@ -117,66 +114,19 @@ def checkouts(home: Path) -> Path:
     return home / "checkouts"
 
 
-def remember(home: Path, store: Store) -> None:
-    """Note that this host has runs in this store, so that they are found without its name."""
-    known = remembered(home)
-    if store.url not in known:
-        provide_home(home)
-        if _is_damaged(home / STORES):
-            os.replace(home / STORES, home / UNREAD_STORES)
-        files.write(str(home / STORES), {"stores": [*known, store.url]})
-
-
-def remembered(home: Path) -> list[str]:
-    """The URLs of the stores in which this host has runs."""
-    found = (files.read(str(home / STORES)) or {}).get("stores")
-    return [url for url in found if isinstance(url, str)] if isinstance(found, list) else []
-
-
-def unread_stores(home: Path) -> str | None:
-    """What a damaged list of stores means for whoever looks for runs, and what helps; None for a whole one."""
-    file = next((one for one in (home / STORES, home / UNREAD_STORES) if _is_damaged(one)), None)
-    if file is None:
-        return None
-    missed = "stores that stand in it are not looked into unless you name them: --store URL"
-    return f"{file} is no list of stores any more: {missed}; once you know them: rm {shlex.quote(str(file))}"
-
-
-def _is_damaged(file: Path) -> bool:
-    found = (files.read(str(file)) or {}).get("stores")
-    whole = isinstance(found, list) and all(isinstance(url, str) for url in found)
-    return not whole and os.path.lexists(file)
-
-
-def known_store(home: Path, url: str) -> Store:
-    """The store of this URL, which must be there where this host has runs in it."""
-    return Store(url, expected=url.rstrip("/") in remembered(home))
-
-
-def forget(home: Path, url: str) -> None:
-    """Look there no more. Raises SpecError for a store that this host does not look at."""
-    known = remembered(home)
-    if url.rstrip("/") not in known:
-        raise SpecError(f"store: this host remembers no {url!r}, {nearest(url, known)}", hint="sojourn runs")
-    files.write(str(home / STORES), {"stores": [one for one in known if one != url.rstrip("/")]})
-
-
-def forget_bucket(home: Path, bucket: str) -> None:
-    """Look no more into a bucket that was removed, under whatever prefix."""
-    whole = f"s3://{bucket}"
-    for url in remembered(home):
-        if url == whole or url.startswith(f"{whole}/"):
-            forget(home, url)
-
-
 def list_runs(stores: Iterable[Store]) -> list[RunLine]:
     """Every run of the stores that can be read: those whose machines may be orphans, then the others, newest first."""
     return in_order(line for store in stores for lines in _of_each_project(store, _lines) for line in lines)
 
 
 def in_order(lines: Iterable[RunLine]) -> list[RunLine]:
-    """Orphans first, then the newest."""
-    return sorted(lines, key=lambda line: (line.orphan is None, -line.created_at))
+    """Orphans first, then the newest; of a run that a copy of its store tells of too, the line that is further."""
+    each: dict[tuple[str, str], RunLine] = {}
+    for line in lines:
+        known = each.get((line.project, line.run))
+        if known is None or (known.receipt is None and line.receipt is not None):
+            each[line.project, line.run] = line
+    return sorted(each.values(), key=lambda line: (line.orphan is None, -line.created_at))
 
 
 def find_run(stores: Sequence[Store], name: str, project: str | None = None) -> Mailbox:
@@ -203,15 +153,29 @@ def find_run(stores: Sequence[Store], name: str, project: str | None = None) -> 
         except SojournError as error:
             silent.append(error)
         if name in known:
-            return known[name]
+            return _original(known[name], stores)
     if name == "last" and known:
-        return max(known.values(), key=lambda mailbox: begun[mailbox.run])
+        return _original(max(known.values(), key=lambda mailbox: begun[mailbox.run]), stores)
     if silent:
         raise silent[0]
     if name == "last":
         raise SpecError("there is no run yet", hint="start one: sojourn train -- python train.py")
     where = " or ".join(store.url for store in stores)
     raise SpecError(f"run {name!r} is not in {where}, {nearest(name, known)}", hint="list them: sojourn runs")
+
+
+def _original(found: Mailbox, stores: Sequence[Store]) -> Mailbox:
+    """The run where its plan says that it is kept, if that is one of the stores: in a copy it only seems to go on."""
+    plan: dict[str, Any] = {}
+    with suppress(UnreadableError):
+        plan = (len(stores) > 1 and found.raw("plan")) or {}
+    kept_in = plan.get("store")
+    if not isinstance(kept_in, str) or is_kept_in(kept_in, found.store):
+        return found
+    for store in stores:
+        if is_kept_in(kept_in, store) and store.exists(f"{found.control}/plan.json"):
+            return Mailbox(store, found.project, found.run)
+    return found
 
 
 def entries_of(mailbox: Mailbox) -> list[Entry]:

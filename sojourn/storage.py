@@ -30,8 +30,10 @@ import obstore
 import obstore.exceptions
 import obstore.store
 
-from sojourn import folders
+from sojourn import folders, identity
+from sojourn.decoding import decode
 from sojourn.errors import AccessError, SojournError, SpecError, TransientError, UnreadableError, nearest
+from sojourn.identity import Identity, OtherStoreError
 from sojourn.store_refusals import cloud_refusal, file_refusal, place_refusal
 from sojourn.waiting import Clock, SystemClock
 
@@ -53,6 +55,7 @@ DELETED_AT_ONCE = LISTED_AT_ONCE = 1000
 SIGNS = {"owner.json", "purge.json"}  # of life: the next one takes their place
 TIME = "control/time"  # written to be told when, by stores that say so no other way
 ASK_TIME_AFTER_S = 3600.0
+CONFIRMED_S = 600.0  # for so long a bucket is taken for the one that it was
 
 
 class MissingKeyError(KeyError):
@@ -71,10 +74,13 @@ class Store:
     """An object store at a URL such as `file:///home/me/store` or `s3://bucket/prefix`.
 
     With `expected` it is one that is known to hold runs: a directory that is not there, or shows nothing, was
-    unmounted or moved, and is an error, where nothing would be said of a new one.
+    unmounted or moved, and is an error, where nothing would be said of a new one. With an `identity` whatever else
+    lies at that address is an error too, before anything is read, written or believed.
     """
 
-    def __init__(self, url: str, clock: Clock | None = None, expected: bool = False) -> None:
+    def __init__(
+        self, url: str, clock: Clock | None = None, expected: bool = False, identity: Identity | None = None
+    ) -> None:
         try:
             scheme = urlsplit(url).scheme
         except ValueError as error:
@@ -87,6 +93,9 @@ class Store:
         self.url = url.rstrip("/")
         self.clock = clock or SystemClock()
         self.expected = expected
+        self.identity = identity
+        self._confirming = Lock()
+        self._confirmed: object = None  # the state of the file, or until when a bucket is believed
         self._seen: int | None = None  # the inode of the directory
         self._settling = Lock()
         self._unsettled: list[str] = []  # written, and perhaps not on the disk yet
@@ -104,9 +113,37 @@ class Store:
             meant = Path(unquote(url.removeprefix("file:").lstrip("/")))
             raise SpecError(f"store: {url!r} has no absolute path", hint=f"try {meant.absolute().as_uri()}")
 
-    def __reduce__(self) -> tuple[type[Store], tuple[str, None, bool]]:
+    def __reduce__(self) -> tuple[type[Store], tuple[str, None, bool, Identity | None]]:
         """An open store does not travel to another process; it is opened there."""
-        return Store, (self.url, None, self.expected or self._seen is not None)
+        return Store, (self.url, None, self.expected or self._seen is not None, self.identity)
+
+    @property
+    def place(self) -> object:
+        """Equal for two addresses of one and the same store: a link to its directory, or a second mount of it."""
+        if self.root is None:
+            return self.url
+        try:
+            found = self.root.stat()
+        except OSError:
+            return self.url
+        return found.st_dev, found.st_ino
+
+    def identify(self) -> None:
+        """Find out which store this is, and go by that from now on; a store without an identity is given one."""
+        if self.identity is None:
+            self.identity = self._identified()
+
+    def _identified(self) -> Identity:
+        mine = identity.mint(self.clock.now())
+        try:
+            self.create(identity.KEY, mine.to_bytes())
+        except ExistsError:
+            try:
+                return decode(self.get(identity.KEY), Identity, identity.KEY)
+            except UnreadableError:  # what is no identity told nobody anything
+                self.put(identity.KEY, mine.to_bytes())
+                return decode(self.get(identity.KEY), Identity, identity.KEY)
+        return mine
 
     def put(self, key: str, body: bytes | Path) -> None:
         """Write an object, replacing what was there; a file goes in parts, and never whole into memory."""
@@ -282,6 +319,7 @@ class Store:
     def walk(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Every key below `prefix/` with its size, however many there are; a page of them is in memory."""
         if self.root is not None:
+            self._ask(f"list {prefix}", lambda: None)
             yield from folders.sizes(self.root, prefix)
         elif not self.url.startswith("s3://"):
             yield from self.sizes(prefix).items()
@@ -328,6 +366,7 @@ class Store:
         """
         if self._bucket is not None:
             with suppress(SojournError):
+                self._ask(f"erase {prefix}", lambda: None)
                 self._bucket.erase(f"{prefix}/", which)
 
     @cached_property
@@ -363,14 +402,52 @@ class Store:
         except OSError as error:
             raise file_refusal(self.url, error, doing) from error
         known = self.expected or self._seen is not None
-        if known and (not holds or self._seen not in (None, place)):
+        moved = self.identity is None and self._seen not in (None, place)
+        if known and (not holds or moved):
             raise AwayError(
                 f"store: {self.url} is not there, or shows nothing, though there are runs in it",
                 hint=f"mount it or put it back; if it is of no use any more: sojourn runs --forget {self.url}",
             )
+        if self.identity is not None and holds:
+            self._confirm_folder(self.root / identity.KEY, self.identity)
         self._seen = place if holds else None
         if place is None and doing.startswith("write"):
             self._make_place()
+
+    def _confirm_folder(self, file: Path, known: Identity) -> None:
+        """Raise OtherStoreError where another store was mounted or laid here, whenever that was."""
+        try:
+            state = file.stat()
+            seen = state.st_ino, state.st_mtime_ns, state.st_size
+            if seen == self._confirmed:
+                return
+            readable = stat.S_ISREG(state.st_mode) and state.st_size <= identity.LARGEST
+            body = file.read_bytes() if readable else b""
+        except FileNotFoundError:
+            body = None
+        identity.check(self.url, known, body)
+        self._confirmed = seen
+
+    def _confirm_bucket(self, known: Identity) -> None:
+        """The same of a bucket, which may have been deleted and made anew by somebody else: asked now and then."""
+        while not self._confirming.acquire(blocking=False):
+            self.clock.sleep(0.02)  # who comes second must not go ahead of the answer
+        try:
+            now = self.clock.monotonic()
+            if isinstance(self._confirmed, float) and now < self._confirmed:
+                return
+            identity.check(self.url, known, self._told_identity())
+            self._confirmed = now + CONFIRMED_S
+        finally:
+            self._confirming.release()
+
+    def _told_identity(self) -> bytes | None:
+        try:
+            return _small(self._store, identity.KEY, identity.LARGEST)[0] or b""
+        except FileNotFoundError as error:
+            if self._bucket is not None and "NoSuchBucket" in str(error):
+                raise self._bucket.missing() from error
+            return None
 
     def _make_place(self) -> None:
         assert self.root is not None
@@ -391,8 +468,10 @@ class Store:
             try:
                 if self.root is not None:
                     self._check_place(doing)
+                elif self.identity is not None:
+                    self._confirm_bucket(self.identity)
                 return call()
-            except AwayError:  # for a moment, perhaps; whoever comes to an empty place does not wait
+            except (AwayError, OtherStoreError):  # for a moment, perhaps; whoever comes to an empty place does not wait
                 if self._seen is None or self.clock.monotonic() > end - PATIENCE_S + AWAY_S:
                     raise
             except obstore.exceptions.PreconditionError as error:

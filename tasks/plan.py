@@ -16,11 +16,12 @@ from prefect.client.orchestration import get_client
 from blocks.provider import ProviderBlock
 from sojourn import planned
 from sojourn.journey import Journey
+from sojourn.known_stores import known_store
 from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
 from sojourn.planning import Plan, make_plan
 from sojourn.providers import open_provider
-from sojourn.runs import data_home, known_store, store_for
+from sojourn.runs import data_home, store_for
 from sojourn.spec import Launch, read_launch
 from sojourn.storage import Store
 from tasks import artifacts

@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -13,12 +14,13 @@ from prefect.client.orchestration import get_client
 
 from sojourn.errors import SojournError
 from sojourn.journey import Journey
+from sojourn.known_stores import each_once, known_store, remembered, unread_stores
 from sojourn.mailbox import Mailbox
 from sojourn.planning import Plan
 from sojourn.providers import Provider, open_provider
 from sojourn.reap import Finding, forget_stores, kept_stores
 from sojourn.reap import reap as find
-from sojourn.runs import data_home, default_store, known_store, remembered, unread_stores
+from sojourn.runs import data_home, default_store
 from sojourn.storage import Store
 from tasks import artifacts, notice
 from tasks.listener import PrefectListener
@@ -32,7 +34,7 @@ def find_stores(providers: Sequence[Provider]) -> list[Store]:
     if damaged := unread_stores(home):
         get_run_logger().warning(damaged)
     here = [known_store(home, default_store(home)), *_remembered(home)]
-    return list({store.url: store for store in [*here, *kept_stores(providers)]}.values())
+    return each_once([*here, *kept_stores(providers, partial(known_store, home))])
 
 
 def _remembered(home: Path) -> Iterator[Store]:
@@ -52,7 +54,8 @@ def sweep(stores: list[Store], providers: Sequence[Provider], dry_run: bool, pro
     def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
         return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, listener)
 
-    found = _told(list(find(stores, providers, journey_of, dry_run=dry_run, project=project)))
+    known = partial(known_store, home)
+    found = _told(list(find(stores, providers, journey_of, dry_run=dry_run, project=project, open_store=known)))
     forget_stores(home, found)
     notice.tell(found)
     return found

@@ -15,12 +15,13 @@ import pytest
 from clouds.aws_cloud import AwsCloud
 
 from sojourn.errors import GoneError, SpecError, TeardownError, TransientError
+from sojourn.known_stores import forget, forget_bucket, remember, remembered
 from sojourn.ledger import Ledger
 from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
 from sojourn.reap import FRESH_S, MANY, SETTLING_S, Finding, forget_stores, raise_for_failed, reap
 from sojourn.records import Hold, Lease, Lookalike, Machine, Outcome
-from sojourn.runs import find_run, forget, forget_bucket, remember, remembered
+from sojourn.runs import find_run
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock
 

@@ -15,7 +15,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Iterator
-from typing import BinaryIO, Callable, Protocol
+from typing import BinaryIO, Callable, Protocol, Tuple
 from urllib.parse import unquote, urlsplit
 
 from sojourn.agent.errors import Exists, Refused, StoreError
@@ -24,7 +24,9 @@ MIB = 1 << 20
 MANY = 16  # files
 LARGE = 64 * MIB
 NOTHING = bytes(MIB)
+IDENTITY = "control/store.json"
 Check = Callable[[], None]
+State = Tuple[int, int, int]
 
 
 class Store(Protocol):
@@ -93,6 +95,8 @@ class FileStore:
             raise Refused(f"this agent cannot read {url}: it speaks file:// and s3://")
         self._root = unquote(urlsplit(url).path)
         self._seen: int | None = None  # the inode of the directory
+        self._identity: bytes | None = None  # which store it is
+        self._told_by: State | None = None
         self._settling, self._listing = threading.Lock(), threading.Lock()
         self._unsettled: list[str] = []  # kept, and perhaps not on the disk yet
 
@@ -205,14 +209,31 @@ class FileStore:
                 raise StoreError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} in {self._root}")
 
     def _check_place(self) -> None:
-        """Raises StoreError where the directory is away, by a disk that is unmounted, say: it is not made anew."""
+        """Raises StoreError where the directory is away, by a disk that is unmounted, say: it is not made anew.
+
+        Nor is anything written where another store lies by now.
+        """
         try:
             place: int | None = os.stat(self._root).st_ino
         except OSError:
             place = None
-        if place is None or self._seen not in (None, place):
-            raise StoreError(f"{self._root} is not there")
-        self._seen = place
+        known, (state, found) = self._identity, self._told_identity()
+        another = self._seen != place if known is None else found != known
+        if place is None or (another and self._seen is not None):
+            raise StoreError(f"{self._root} is not there, or is another store")
+        self._seen, self._identity, self._told_by = place, found, state
+
+    def _told_identity(self) -> tuple[State | None, bytes | None]:
+        """Which store it is, by what `sojourn/identity.py` wrote, and the state of that file, for which it is kept."""
+        try:
+            told = os.stat(self._path(IDENTITY))
+            state = told.st_ino, told.st_mtime_ns, told.st_size
+            if state == self._told_by:
+                return state, self._identity
+            with self.open(IDENTITY) as file:
+                return state, file.read(MIB)
+        except OSError:
+            return None, None
 
     @contextlib.contextmanager
     def _temporary(self, path: str) -> Iterator[tuple[str, BinaryIO]]:

@@ -14,7 +14,7 @@ import pytest
 from cli_world import World
 
 from cli import main
-from sojourn.runs import remember, remembered, unread_stores
+from sojourn.known_stores import remember, remembered, unread_stores
 from sojourn.storage import Store
 
 BAD_INPUT = 2

@@ -28,6 +28,7 @@ from sojourn.collect import Collected, collect
 from sojourn.decoding import decode, decode_object
 from sojourn.errors import SojournError
 from sojourn.following import Follower
+from sojourn.known_stores import remembered
 from sojourn.lease import State, fold
 from sojourn.ledger import Beat, Entry
 from sojourn.local_packages import describe
@@ -62,7 +63,7 @@ from sojourn.records import (
     Stop as StopRequest,
 )
 from sojourn.report import Report
-from sojourn.runs import entries_of, find_run, list_runs, past_runs, records_of, remembered, where_it_stands
+from sojourn.runs import entries_of, find_run, list_runs, past_runs, records_of, where_it_stands
 from sojourn.spec import read_launch
 from sojourn.storage import Store
 from sojourn.waiting import SystemClock

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from sojourn.errors import AccessError, SpecError, TeardownError
+from sojourn.known_stores import remember, remembered
 from sojourn.names import LeaseName
 from sojourn.providers.ec2 import administrator
 from sojourn.providers.ec2.clients import Clients
@@ -19,7 +20,6 @@ from sojourn.providers.ec2.lease import Ec2Provider
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.providers.ec2.setup import differences, pieces
 from sojourn.providers.ec2.setup.removal import Removal, removal
-from sojourn.runs import remember, remembered
 from sojourn.storage import Store
 
 NAMES = Names(ACCOUNT, REGION, "digits")
