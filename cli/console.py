@@ -119,6 +119,8 @@ def show_ledger(entries: Iterable[Entry]) -> None:
     for entry in entries:
         what = f"{entry.kind:<9} term {entry.term}  {entry.owner}"
         out.print(f"  [dim]{format_clock(entry.at)}  {_line(what, harmless.VALUE)}[/]")
+        if isinstance(fault := entry.body.get("fault"), str):
+            out.print(f"  [red]{_line(fault)}[/]", soft_wrap=True)
 
 
 def _metrics(report: Report) -> str:

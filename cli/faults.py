@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
-import tempfile
-import time
 import traceback
 from pathlib import Path
 
-from sojourn import __version__
-from sojourn.errors import first_line
-
-FOLDER = "faults"
-KEPT = 20  # files; a fault that comes each minute must not fill a disk
 _MENDS = {
     errno.ENOSPC: "make room there",
     errno.EDQUOT: "make room there",
@@ -27,41 +19,20 @@ _NOT_OURS_TO_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, err
 
 def told(error: Exception, words: list[str]) -> str:
     """What the user reads of it; `words` is the command line. Writes the file that it names."""
-    verb = next((word for word in words if not word.startswith("-")), "")
-    doing = f"sojourn {verb}".strip()
-    kept = write_down(error, words)
-    all_of_it = f"all of it: {kept}" if kept else "".join(traceback.format_exception(error))
-    if isinstance(error, OSError) and error.strerror:
-        place = f"{error.filename}: {error.strerror}" if error.filename else f"{error.strerror}"
-        mend = _mend(error)
-        return f"{doing}: {place}\n  {f'{mend}; ' if mend else ''}{all_of_it}"
-    return (
-        f"a fault of Sojourn itself, in {doing}: {type(error).__name__}: {first_line(error)}\n"
-        f"  what it rented ends by its own timers, see: sojourn runs\n  {all_of_it}"
-    )
-
-
-def write_down(error: Exception, words: list[str]) -> Path | None:
-    """The traceback in a file below the data directory, or else in the temporary one; None where neither takes it."""
+    from sojourn.faults import sentence, write_down
     from sojourn.runs import data_home
 
-    text = "".join(traceback.format_exception(error))
-    about = f"sojourn {__version__}, Python {platform.python_version()}, {platform.platform()}\n{words!r}\n\n"
-    for folder in (data_home() / FOLDER, Path(tempfile.gettempdir())):
-        path = folder / f"sojourn-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_text(about + text, encoding="utf-8", errors="backslashreplace")
-        except OSError:
-            continue
-        _forget_old(folder)
-        return path
-    return None
-
-
-def _forget_old(folder: Path) -> None:
-    for path in sorted(folder.glob("sojourn-????????-??????-*.txt"))[:-KEPT]:
-        path.unlink(missing_ok=True)
+    verb = next((word for word in words if not word.startswith("-")), "")
+    doing = f"sojourn {verb}".strip()
+    kept = write_down(error, repr(words), data_home())
+    all_of_it = f"all of it: {kept}" if kept else "".join(traceback.format_exception(error))
+    if isinstance(error, OSError) and error.strerror:
+        mend = _mend(error)
+        return f"{doing}: {sentence(error)}\n  {f'{mend}; ' if mend else ''}{all_of_it}"
+    return (
+        f"{sentence(error).replace(':', f', in {doing}:', 1)}\n"
+        f"  what it rented ends by its own timers, see: sojourn runs\n  {all_of_it}"
+    )
 
 
 def _mend(error: OSError) -> str | None:

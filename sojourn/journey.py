@@ -32,6 +32,7 @@ from sojourn.errors import (
     TransientError,
     first_line,
 )
+from sojourn.faults import is_fault, told
 from sojourn.following import Audience, Follower
 from sojourn.gathering import gather
 from sojourn.known_stores import remember
@@ -108,10 +109,11 @@ class Journey:
         poll_s = 0.05 if mailbox.store.root is not None else 0.5
         self.orchestrator = Orchestrator(plan, provider, mailbox, self.ledger, self.clock, self._order, poll_s)
         self.follower = Follower(plan, mailbox, listener, self.clock)
-        self.orchestrator.watch = self.follower.look
+        self.orchestrator.watch = lambda state: self._show(lambda: self.follower.look(state))
         self.orchestrator.warn = listener.warn
         self.phases: dict[str, float] = {}
         self.released = False
+        self._blind = False
         self.do: Doer = here
 
     @classmethod
@@ -243,7 +245,7 @@ class Journey:
         """Follow the script to its end."""
         with self._step("train", ago=self._trained_for()) as say:
             outcome = self.orchestrator.follow()
-            self.follower.catch_up(self.orchestrator.state, CATCH_UP_S)
+            self._show(lambda: self.follower.catch_up(self.orchestrator.state, CATCH_UP_S))
             say(outcome.message if self.started else "not started", outcome.state == "succeeded")
         self.mailbox.write("outcome", outcome)
         return outcome
@@ -265,7 +267,7 @@ class Journey:
             with self._step("release"), proving(self.orchestrator):
                 self.orchestrator.release()
         self.released = True
-        self.follower.finish(self.orchestrator.state)
+        self._show(lambda: self.follower.finish(self.orchestrator.state))
 
     def _hold(self) -> None:
         outcome, run = self.orchestrator.state.outcome, self.plan.run
@@ -277,6 +279,18 @@ class Journey:
                 f"held until {until}; look: sojourn exec {run} -- nvidia-smi; end it: sojourn stop {run}"
             )
             say(self.orchestrator.hold())
+
+    def _show(self, show: Callable[[], None]) -> None:
+        """Tell of what the machines write; a fault in that keeps nobody from looking after them."""
+        if self._blind:
+            return
+        try:
+            show()
+        except Exception as error:
+            if not is_fault(error):
+                raise
+            self._blind = True
+            self.listener.warn(f"{self._words(error)}; the run goes on, and is not shown any more")
 
     def confirm(self) -> Receipt:
         """Ask until nothing is left, and write the receipt. Raises TeardownError when something is."""
@@ -396,7 +410,7 @@ class Journey:
 
     def _leave(self, error: BaseException) -> None:
         if self.orchestrator.state.ordered_at is None and isinstance(error, Exception):
-            self.orchestrator.give_up(error)
+            self.orchestrator.give_up(error, self._words(error))
             with proving(self.orchestrator):
                 self.orchestrator.release()
                 self.orchestrator.confirm()
@@ -405,6 +419,13 @@ class Journey:
             self.orchestrator.stop("cancelled")
             self.orchestrator.follow()
             self.release()
+        elif self._over and not self.orchestrator.holding():
+            with suppress(Exception):  # it has not been told yet what went wrong
+                self.orchestrator.release()
+
+    def _words(self, error: Exception) -> str:
+        """What went wrong; of what nobody foresaw also where all of it is written."""
+        return told(error, f"run {self.plan.run}", self.home) if is_fault(error) else first_line(error)
 
     def _give_up_books(self, error: Exception) -> None:
         outcome = self.orchestrator.state.outcome
@@ -419,7 +440,8 @@ class Journey:
         with suppress(SojournError):  # where the store takes no more word of ours, our heartbeat's end says it
             if self.ledger.last("closed") is not None:
                 return
-            self.ledger.append("handover", why=type(error).__name__)
+            fault = {"fault": self._words(error)} if isinstance(error, Exception) and is_fault(error) else {}
+            self.ledger.append("handover", why=type(error).__name__, **fault)
         self.listener.warn(f"the run goes on without this process; continue it: sojourn attach {self.plan.run}")
 
     # -- parts -------------------------------------------------------------------------------
@@ -554,7 +576,7 @@ class Journey:
             failed = outcome.model_copy(update={"state": "failed", "message": error.message})
             return Published(note=aside, failed=True, warnings=(error.message,)), failed
         except Exception as error:
-            why = error.message if isinstance(error, SojournError) else f"{type(error).__name__}: {first_line(error)}"
+            why = error.message if isinstance(error, SojournError) else self._words(error)
             cure = f" ({error.hint})" if isinstance(error, SojournError) and error.hint else ""
             said = f"the results are in the store and not in place: {why}{cure}; "
             said += f"when that is mended: {again}, or at once: {away}"

@@ -126,14 +126,13 @@ class Orchestrator:
         assert outcome is not None
         return outcome
 
-    def give_up(self, error: Exception) -> None:
+    def give_up(self, error: Exception, message: str) -> None:
         """End an attempt whose order was never posted, because of an error of the request or of our own."""
         if self.state.outcome is None:
-            message = first_line(error)
             ended = Outcome(
                 state="refused" if isinstance(error, SpecError) else "lost",
                 message=message,
-                tail=str(error) if str(error).strip() != message else "",
+                tail=str(error) if str(error).strip() != first_line(error) else "",
                 ended_at=self.clock.now(),
             )
             self.ledger.append("outcome", **ended.model_dump(mode="json"))
@@ -288,15 +287,21 @@ class Orchestrator:
     def _post_order(self, state: lease.State) -> None:
         hellos = self._hellos(state.attempt)
         seals = [hello.seal for hello in hellos]
+        order = self._order_for(state.attempt, hellos)  # what cannot be made is not written down as if it were
         self.ledger.append("ordered", attempt=state.attempt, machines=_names(hellos), seals=seals)
-        self._tell_machines(state.attempt)
+        if order is not None:
+            self.mailbox.post_order(order)
 
     def _tell_machines(self, attempt: int) -> None:
-        hellos = self._hellos(attempt)
+        order = self._order_for(attempt, self._hellos(attempt))
+        if order is not None:
+            self.mailbox.post_order(order)
+
+    def _order_for(self, attempt: int, hellos: tuple[Hello, ...]) -> Order | None:
         if len(hellos) < self.plan.launch.nodes:  # they were all there once, and were most likely told then
             self.warn("what machines said at first is gone from the store, so they are not told anew what to do")
-            return
-        self.mailbox.post_order(self._order(attempt, hellos))
+            return None
+        return self._order(attempt, hellos)
 
     def _hellos(self, attempt: int) -> tuple[Hello, ...]:
         hellos = (self._hello(attempt, node) for node in range(self.plan.launch.nodes))

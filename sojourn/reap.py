@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from sojourn import faults
 from sojourn.errors import (
     AccessError,
     GoneError,
@@ -25,7 +26,6 @@ from sojourn.errors import (
     TeardownError,
     TransientError,
     UnreadableError,
-    first_line,
 )
 from sojourn.journey import Journey, bring_home
 from sojourn.known_stores import each_once, forget, is_kept_in, remembered
@@ -468,7 +468,7 @@ def _elsewhere(plan: Plan, state: State, provider: Provider) -> bool:
 
 
 def _words(error: Exception) -> str:
-    return error.message if isinstance(error, SojournError) else f"{type(error).__name__}: {first_line(error)}"
+    return error.message if isinstance(error, SojournError) else faults.words(error)
 
 
 def _found(name: str, run: str, action: Action, reason: str) -> Finding:

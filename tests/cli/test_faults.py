@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.faults import KEPT, told
+from cli.faults import told
 from sojourn.errors import SpecError
+from sojourn.faults import KEPT
 from sojourn.runs import provide_home
 
 
