@@ -32,7 +32,8 @@ def sentence(error: Exception) -> str:
     """What went wrong: something that the system refused, or a fault of ours."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return f"a fault of Sojourn itself: {type(error).__name__}: {shortened(first_line(error), WORDS)}"
+    kind, said = type(error).__name__, shortened(first_line(error), WORDS)
+    return f"a fault of Sojourn itself: {kind}" + (f": {said}" if said != kind else "")
 
 
 def words(error: Exception) -> str:
