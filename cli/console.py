@@ -151,11 +151,19 @@ def _places(report: Report) -> str:
     home = report.published
     text = f"{counted(report.files, 'file')}, {format_bytes(report.bytes)}"
     if home.placed:
-        shown = ", ".join(harmless.line(path, harmless.VALUE) for path in home.placed[:4])
-        text += f"; in place: {shown}{' …' if len(home.placed) > 4 else ''}"
+        text += f"; in place: {_few(home.placed)}"
+    if home.links:
+        text += f"; {counted(len(home.links), 'link')}: {_few(home.links)}"
+    if home.copied:
+        text += f"; as files in place of links: {_few(home.copied)}"
     if home.beside:
         text += f"; {len(home.beside)} in {home.directory}"
     return harmless.line(f"{text}; {home.note}" if home.note else text)
+
+
+def _few(paths: tuple[str, ...]) -> str:
+    shown = ", ".join(harmless.line(path, harmless.VALUE) for path in paths[:4])
+    return f"{shown}{' …' if len(paths) > 4 else ''}"
 
 
 def _number(value: object) -> str:

@@ -50,7 +50,7 @@ def pull(
             out.print(f"{plan.run} has left no file{yet}, so nothing was fetched; its log: sojourn logs {plan.run}")
             return
         placed = to_directory(found, mailbox, to or journey.aside())
-    for path in (*placed.placed, *placed.beside):
+    for path in (*placed.placed, *placed.links, *placed.beside):
         out.print(f"  {printable(path)}", markup=False)
     for warning in placed.warnings:
         show_warning(warning)

@@ -230,7 +230,13 @@ def _unpack(body: bytes, listed: Mapping[str, FileEntry], directory: Path) -> No
 
 
 def fetch_file(
-    entry: FileEntry, mailbox: Mailbox, root: Path, *, ours: places.Ours | None = None, any_letters: bool = False
+    entry: FileEntry,
+    mailbox: Mailbox,
+    root: Path,
+    *,
+    ours: places.Ours | None = None,
+    our_link: places.OurLink | None = None,
+    any_letters: bool = False,
 ) -> None:
     """Bring one committed file from the store to its path below `root`, whole and verified.
 
@@ -256,7 +262,7 @@ def fetch_file(
         raise places.PlaceError(f"{entry.path}: {entry.size / 1e9:,.1f} GB do not fit on the disk of {root}")
     about: dict[str, Any] = {"mode": entry.mode, "mtime_ns": entry.mtime_ns}
     try:
-        places.put(root, entry.path, write, **about, ours=ours, any_letters=any_letters)
+        places.put(root, entry.path, write, **about, ours=ours, our_link=our_link, any_letters=any_letters)
     except MissingKeyError:
         raise SojournError(f"{entry.path}: it is no longer in the store, at {entry.source}") from None
     except OSError as error:

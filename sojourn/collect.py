@@ -19,6 +19,7 @@ from sojourn.folders import TEMPORARY
 from sojourn.harmless import line
 from sojourn.mailbox import Mailbox
 from sojourn.records import Exit, FileEntry, Order, Record, Remainder
+from sojourn.result_links import apart as apart_by_links
 from sojourn.storage import MissingKeyError
 
 LOST = "committed and no longer in the store"
@@ -37,6 +38,11 @@ class Collected(Record):
     checkpoints: int
     kept: tuple[FileEntry, ...] = ()
     account: tuple[Remainder, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many files they are; a link to one is none."""
+        return len(apart_by_links(self.files)[0])
 
 
 def collect(
@@ -81,7 +87,7 @@ def collect(
     ordered = tuple(files[path] for path in sorted(files))
     return Collected(
         files=ordered,
-        bytes=sum(entry.size for entry in ordered),
+        bytes=sum(entry.size for entry in apart_by_links(ordered)[0]),
         checkpoints=checkpoints,
         kept=tuple(kept[path] for path in sorted(kept)),
         account=few(

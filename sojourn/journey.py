@@ -254,7 +254,7 @@ class Journey:
         """Confirm that what was committed is in the store, while the lease stands."""
         with self._step("collect") as say:
             found = self.results()
-            say(f"{counted(len(found.files), 'file')}, {format_bytes(found.bytes)}")
+            say(f"{counted(found.count, 'file')}, {format_bytes(found.bytes)}")
             return found
 
     def release(self) -> None:
@@ -701,7 +701,8 @@ def _removed(outputs: tuple[str, ...], restored: tuple[FileEntry, ...]) -> tuple
 def _where(placed: Published) -> str:
     parts = []
     if placed.placed:
-        parts.append(f"{counted(len(placed.placed), 'file')} in place")
+        links = f" and {counted(len(placed.links), 'link')}" if placed.links else ""
+        parts.append(f"{counted(len(placed.placed), 'file')}{links} in place")
     if placed.beside:
         parts.append(f"{len(placed.beside)} in {placed.directory}")
     return ", ".join(parts) or placed.note or "nothing to place"

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from sojourn.errors import SojournError
 
@@ -49,6 +49,7 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 _OVERRIDES = frozenset("\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 Ours = Callable[[int], bool]
+OurLink = Callable[[str], bool]
 
 
 class PlaceError(SojournError):
@@ -104,12 +105,14 @@ def put(
     mode: int = 0o644,
     mtime_ns: int | None = None,
     ours: Ours | None = None,
+    our_link: OurLink | None = None,
     any_letters: bool = False,
 ) -> None:
     """Write a file whole and put it at `path` below `root`; folders are made up to it.
 
     What stands there stays, unless `ours` says of it, by a descriptor of what was taken away, that it is an older
-    result of ours. Raises TakenError then, PlaceError for a path that is no place, and what `write` raises.
+    result of ours, or `our_link` of a link by what it says. Raises TakenError then, PlaceError for a path that is
+    no place, and what `write` raises.
     Of the mode only the permissions count, and for others than the owner only what the umask gives.
     """
     *folders, name = _below(root, path, any_letters)
@@ -122,19 +125,53 @@ def put(
         try:
             _settle(here, draft, name)
         except FileExistsError:
-            if ours is None or not _replace(here, draft, name, ours):
+            if not _replace(here, draft, name, _Known(ours, our_link)):
                 raise TakenError(f"{path}: something else stands there, and is kept") from None
 
 
-def put_link(root: Path, path: str, target: str) -> None:
-    """Make a link at `path` that leads to somewhere below `root`. Raises PlaceError for any other."""
+def put_link(
+    root: Path,
+    path: str,
+    target: str,
+    *,
+    leads_to: str | None = None,
+    ours: Ours | None = None,
+    our_link: OurLink | None = None,
+) -> None:
+    """Make a link at `path` that leads to somewhere below `root`, and to `leads_to` where that is told.
+
+    What stands there stays as with `put`. Raises PlaceError for a link to anywhere else.
+    """
     *folders, name = _below(root, path, any_letters=True)
-    _below_root([*folders, *target.split("/")], path, target)
+    found = _below_root([*folders, *target.split("/")], path, target)
+    if leads_to is not None and found != _below(root, leads_to, any_letters=True):
+        raise PlaceError(f"{path!r} would be a link to {'/'.join(found)!r} here, and not to {leads_to!r}")
     with _folder(root, folders) as here:
         try:
             os.symlink(target, name, dir_fd=here)
         except FileExistsError:
-            raise TakenError(f"{path}: something else stands there, and is kept") from None
+            with _link_draft(here, target) as draft:
+                if not _replace(here, draft, name, _Known(ours, our_link)):
+                    raise TakenError(f"{path}: something else stands there, and is kept") from None
+
+
+def take_link(root: Path, path: str, our_link: OurLink) -> bool:
+    """Take away a link of ours, so that nothing is written through it; whether one stood there."""
+    *folders, name = _below(root, path, any_letters=True)
+    with _folder(root, folders) as here:
+        away = _draft_name()
+        try:
+            if not our_link(os.readlink(name, dir_fd=here)):
+                return False
+            os.rename(name, away, src_dir_fd=here, dst_dir_fd=here)
+        except OSError:  # nothing, or no link
+            return False
+        mine = _is_ours(here, away, _Known(None, our_link))
+        if mine:
+            os.unlink(away, dir_fd=here)
+        elif not _given(here, away, name):
+            os.rename(away, f"{name}.{away[-8:]}", src_dir_fd=here, dst_dir_fd=here)
+        return mine
 
 
 def put_folder(root: Path, path: str) -> None:
@@ -207,12 +244,16 @@ def _follow(root: Path, folders: list[str], path: str) -> list[str]:
     return done
 
 
-def _below_root(parts: list[str], path: str, target: str) -> None:
-    depth = 0
+def _below_root(parts: list[str], path: str, target: str) -> list[str]:
+    done: list[str] = []
     for part in parts:
-        depth += -1 if part == ".." else 0 if part in ("", ".") else 1
-        if depth < 0 or target.startswith("/"):
+        if target.startswith("/") or (part == ".." and not done):
             raise PlaceError(f"{path!r} is a link to {target!r}, which leads out of its folder")
+        if part == "..":
+            done.pop()
+        elif part not in ("", "."):
+            done.append(part)
+    return done
 
 
 def _leads_out(path: str) -> PlaceError:
@@ -251,7 +292,7 @@ def _open_folder(here: int, part: str) -> int:
 @contextmanager
 def _draft(here: int, mode: int) -> Iterator[tuple[str, BinaryIO]]:
     """A new file under a name that nobody can guess; it goes at the end, if it was not put in its place."""
-    draft = f".sojourn-{secrets.token_hex(8)}"
+    draft = _draft_name()
     descriptor = os.open(draft, _NEW, mode & 0o777, dir_fd=here)
     try:
         with open(descriptor, "wb") as file:
@@ -260,6 +301,21 @@ def _draft(here: int, mode: int) -> Iterator[tuple[str, BinaryIO]]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft, dir_fd=here)
+
+
+@contextmanager
+def _link_draft(here: int, target: str) -> Iterator[str]:
+    draft = _draft_name()
+    os.symlink(target, draft, dir_fd=here)
+    try:
+        yield draft
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft, dir_fd=here)
+
+
+def _draft_name() -> str:
+    return f".sojourn-{secrets.token_hex(8)}"
 
 
 def _settle(here: int, draft: str, name: str) -> None:
@@ -285,21 +341,30 @@ def _copy(here: int, draft: str, name: str) -> None:
             os.utime(target.fileno(), ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
-def _replace(here: int, draft: str, name: str, ours: Ours) -> bool:
+class _Known(NamedTuple):
+    """What says of a file, or of a link, that it is ours."""
+
+    file: Ours | None
+    link: OurLink | None
+
+
+def _replace(here: int, draft: str, name: str, known: _Known) -> bool:
     """Put the draft in the place of what stands there, if that is ours; False where it is not, and stands there again.
 
     It is looked at once it is out of the way: somebody might write between a look before and the deed.
     """
+    if known == (None, None):
+        return False
     new = _identity(here, draft)
     try:
         swapped = _rename(here, draft, name, _Rename.swap)
     except FileNotFoundError:  # it has gone meanwhile
         return _given(here, draft, name)
     if not swapped:
-        return _move_away(here, draft, name, ours)
+        return _move_away(here, draft, name, known)
     mine = False
     try:
-        mine = _is_ours(here, draft, ours)
+        mine = _is_ours(here, draft, known)
     finally:
         if not mine:
             _swap_back(here, draft, name, new)
@@ -317,16 +382,16 @@ def _swap_back(here: int, draft: str, name: str, new: tuple[int, int] | None) ->
         os.rename(draft, f"{name}.{draft[-8:]}", src_dir_fd=here, dst_dir_fd=here)
 
 
-def _move_away(here: int, draft: str, name: str, ours: Ours) -> bool:
+def _move_away(here: int, draft: str, name: str, known: _Known) -> bool:
     """The same in two steps, for file systems that cannot swap two names."""
-    away = f".sojourn-{secrets.token_hex(8)}"
+    away = _draft_name()
     try:
         os.rename(name, away, src_dir_fd=here, dst_dir_fd=here)
     except FileNotFoundError:
         return _given(here, draft, name)
     mine = False
     try:
-        mine = _is_ours(here, away, ours)
+        mine = _is_ours(here, away, known)
     finally:
         if not mine and not _given(here, away, name):
             os.rename(away, f"{name}.{away[-8:]}", src_dir_fd=here, dst_dir_fd=here)
@@ -345,13 +410,19 @@ def _given(here: int, old: str, name: str) -> bool:
     return True
 
 
-def _is_ours(here: int, name: str, ours: Ours) -> bool:
+def _is_ours(here: int, name: str, known: _Known) -> bool:
+    try:
+        said = os.readlink(name, dir_fd=here)
+    except OSError:
+        pass
+    else:
+        return known.link is not None and known.link(said)
     try:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(descriptor).st_mode) and ours(descriptor)
+        return known.file is not None and stat.S_ISREG(os.fstat(descriptor).st_mode) and known.file(descriptor)
     finally:
         os.close(descriptor)
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -45,6 +45,14 @@ class Mark(Record):
     )
 
 
+class LinkMark(Record):
+    """A link that a run placed."""
+
+    target: str
+    run: str
+    planned_at: float
+
+
 class Stands(NamedTuple):
     """What is at a result's place: nothing, this content, another run's, or what the user made of it."""
 
@@ -60,6 +68,7 @@ class Placings:
         self.root = root.resolve()
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:24]
         self._file = home / FOLDER / f"{name}.json"
+        self._links: dict[str, LinkMark] | None = None
         self._known: tuple[tuple[int, int, int], dict[str, list[Mark]]] | None = None  # by the file's times and inode
         if not self._file.exists():
             self._take_along()
@@ -94,18 +103,86 @@ class Placings:
         target = self.root / entry.path
         if len(os.fsencode(target)) >= places.WHOLE_PATH_BYTES:
             return Stands("too long")
+        if (link := self.link_above(entry.path)) is not None:
+            mark = self.links()[link]
+            return Stands("older" if mark.planned_at <= planned_at else "newer", mark.run)
         if _is_free(target, self.root):
             return Stands("nobody")
         if not target.resolve().is_relative_to(self.root):
             return Stands("elsewhere")
         if target.is_symlink() or not target.is_file():
             return Stands("user", since=_changed_at(target))
-        mark = self._mark(entry.path, target)
-        if mark is None:
+        known = self._mark(entry.path, target)
+        if known is None:
             return Stands("same") if holds(target, entry) else Stands("user", since=target.stat().st_mtime)
-        if mark.hash == entry.hash:
-            return Stands("same", mark.run)
+        if known.hash == entry.hash:
+            return Stands("same", known.run)
+        return Stands("older" if known.planned_at <= planned_at else "newer", known.run)
+
+    def look_at_link(self, path: str, own: str, planned_at: float) -> Stands:
+        """What stands where a link of such a run belongs that leads to another of its results."""
+        target = self.root / path
+        above = self.link_above(path)
+        if above is None and _is_free(target, self.root):
+            return Stands("nobody")
+        if target.is_symlink() and target.resolve() == (self.root / own).resolve():
+            return Stands("same", self.links()[path].run if above == path else None)
+        if above is not None:
+            mark: Mark | LinkMark | None = self.links()[above]
+        elif not target.resolve().is_relative_to(self.root):
+            return Stands("elsewhere")
+        else:
+            mark = self._mark(path, target) if target.is_file() and not target.is_symlink() else None
+        if mark is None:
+            return Stands("user", since=_changed_at(target))
         return Stands("older" if mark.planned_at <= planned_at else "newer", mark.run)
+
+    def link_above(self, path: str) -> str | None:
+        """The link that a run placed at this path, or at a folder above it, and that stands there as it was."""
+        links = self.links()
+        return next((one for one in (*reversed(_above(path)), path) if one in links), None) if links else None
+
+    def links(self) -> dict[str, LinkMark]:
+        """The links that runs placed here and that nobody changed."""
+        if self._links is None:
+            known = self._link_marks()
+            said = {path: _says(self.root / path) for path in known}
+            here = {path: [mark for mark in marks if mark.target == said[path]] for path, marks in known.items()}
+            self._links = {path: marks[-1] for path, marks in here.items() if marks}
+        return self._links
+
+    def is_our_link(self, path: str) -> places.OurLink:
+        """Whether a link that was taken away from a path is one that a run placed there."""
+        targets = {mark.target for mark in self._link_marks().get(path, ())}
+        return lambda said: said in targets
+
+    def note_links(self, targets: Mapping[str, str], run: str, planned_at: float) -> None:
+        """Remember that these are placed: before the first is."""
+        marks = self._link_marks()
+        for path, target in targets.items():
+            others = [mark for mark in marks.get(path, ()) if mark.target != target]
+            marks[path] = [*others, LinkMark(target=target, run=run, planned_at=planned_at)][-HASHES:]
+        self._write(self._read(), self.made(), marks)
+
+    def place_link(self, path: str, target: str, own: str) -> None:
+        """Make a noted link, in place of what a run placed there. Raises PlaceError and OSError where it cannot be."""
+        ours, our_link = self.is_ours(path), self.is_our_link(path)
+        if _says(self.root / path) != target:
+            places.put_link(self.root, path, target, leads_to=own, ours=ours, our_link=our_link)
+        self._links = None
+
+    def remove_links(self, paths: Iterable[str]) -> None:
+        """Take away the links that stand above these results, or they would be placed behind them."""
+        for link in {link for path in paths if (link := self.link_above(path)) and link != path}:
+            places.take_link(self.root, link, self.is_our_link(link))
+        self._links = None
+
+    def _link_marks(self) -> dict[str, list[LinkMark]]:
+        found = (files.read(str(self._file)) or {}).get("links")
+        try:
+            return {path: [LinkMark.model_validate(mark) for mark in marks] for path, marks in (found or {}).items()}
+        except (AttributeError, TypeError, ValidationError):
+            return {}  # another version's: they are the user's then, and are kept
 
     def note(self, entries: list[FileEntry], run: str, planned_at: float) -> None:
         """Remember that these are placed: before the first is, so that one of ours is always known as such."""
@@ -146,7 +223,7 @@ class Placings:
             with suppress(OSError):  # a name that no file can have
                 if target.is_file() and not target.is_symlink() and self._mark(path, target):
                     found[path] = target.stat().st_size
-        return found
+        return found | dict.fromkeys(self.links(), 0)
 
     def is_ours(self, path: str) -> places.Ours:
         """Whether what was taken away from a path is a result that a run placed there; known by its content."""
@@ -201,11 +278,16 @@ class Placings:
         except (KeyError, AttributeError, TypeError, ValidationError):
             return {}  # none yet, or another version's: what stands there is the user's then, and is kept
 
-    def _write(self, marks: dict[str, list[Mark]], made: set[str]) -> None:
+    def _write(
+        self, marks: dict[str, list[Mark]], made: set[str], links: dict[str, list[LinkMark]] | None = None
+    ) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         paths = {path: [mark.model_dump(mode="json") for mark in known] for path, known in sorted(marks.items())}
+        noted = self._link_marks() if links is None else links
+        told = {path: [mark.model_dump(mode="json") for mark in known] for path, known in sorted(noted.items())}
         known = {"root": os.fsdecode(self.root), "identity": _identity(self.root)}
-        files.write(str(self._file), {**known, "folders": sorted(made), "paths": paths})
+        files.write(str(self._file), {**known, "folders": sorted(made), "paths": paths, "links": told})
+        self._links = None
 
 
 def earlier_results(home: Path, project: Project, reads: Iterable[str]) -> dict[str, str | None]:
@@ -242,6 +324,13 @@ def holds(target: Path, entry: FileEntry) -> bool:
 
 def _seen(state: os.stat_result) -> tuple[int, ...]:
     return state.st_mtime_ns, state.st_ino, state.st_ctime_ns
+
+
+def _says(link: Path) -> str | None:
+    try:
+        return os.readlink(link)
+    except OSError:
+        return None
 
 
 def _is_free(target: Path, root: Path) -> bool:

@@ -7,9 +7,9 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -19,11 +19,12 @@ from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
 from sojourn.errors import SojournError, SpecError, TransientError, first_line
 from sojourn.mailbox import Mailbox
-from sojourn.places import TakenError
+from sojourn.places import PlaceError, TakenError, put_link
 from sojourn.placing import Placings, Stands, holds
 from sojourn.planning import Plan
 from sojourn.project import Project
 from sojourn.records import Bundle, FileEntry, Outcome, Record
+from sojourn.result_links import ResultLink, apart, copied
 from sojourn.self_acting import SelfActing
 from sojourn.shorthand import counted, moment
 
@@ -45,6 +46,8 @@ class Published(Record):
     """Where the results of a run are now."""
 
     placed: tuple[str, ...] = ()
+    links: tuple[str, ...] = Field(default=(), description="Links to what is placed: `latest.pt -> step-100.pt`")
+    copied: tuple[str, ...] = Field(default=(), description="Links in place of which the files behind them lie")
     beside: tuple[str, ...] = ()
     directory: str | None = None
     differs: tuple[str, ...] = ()
@@ -92,6 +95,7 @@ def bring_home(
     more = place_files(plan, chosen, sent, mailbox, project, placings, asked)
     placed, warned = (*done.placed, *more.placed), (*done.warnings, *more.warnings)
     update = {"placed": placed, "beside": more.beside, "directory": more.directory, "warnings": warned}
+    update |= {"links": more.links, "copied": more.copied}
     return done.model_copy(update={**update, "failed": done.failed or more.failed})
 
 
@@ -108,38 +112,23 @@ def place_files(
 
     What is the user's is kept, and the result goes to `runs/<id>/` instead.
     """
-    travelled = {entry.path for entry in sent.listing} | {link.path for link in sent.links}
-    planned_at = float("inf") if asked else plan.created_at
-    ours: list[FileEntry] = []
-    same: list[FileEntry] = []
-    others: list[tuple[FileEntry, Stands]] = []
-    kept_off: dict[str, str] = {}
-    acting = SelfActing(project.root, project.relative, travelled, placings.made(), plan.named_outputs)
+    plain, links = apart(files)
+    laying = _Laying(plan, sent, mailbox, project, placings, asked)
     with placings.held():
-        for entry in files:
-            stands = placings.look(entry, planned_at)
-            if stands.whose == "same" and (stands.run is None or entry.path in travelled):
-                same.append(entry)
-            elif entry.path not in travelled and stands.whose in ("nobody", "same", "older"):
-                if why := acting.why(entry.path):
-                    kept_off[entry.path] = why
-                    others.append((entry, stands))
-                else:
-                    ours.append(entry)
-            else:
-                others.append((entry, stands))
-        placings.note(ours, plan.run, plan.created_at)
-        mailbox.contents.expect(ours)
-        refused = {entry.path: why for entry in ours if (why := _place(entry, mailbox, placings))}
-        placings.settle([entry for entry in ours if entry.path not in refused])
-        old = placings.beside([entry.path for entry in ours], plan.run)
-    beside = [*(entry for entry in ours if entry.path in refused), *(entry for entry, _ in others)]
+        laying.lay(plain)
+        laying.lay(laying.link(links))
+        old = placings.beside([entry.path for entry in laying.ours], plan.run)
+    refused, others, kept_off = laying.refused, laying.others, laying.kept_off
+    beside = [*(entry for entry in laying.ours if entry.path in refused), *(entry for entry, _ in others)]
     aside = _aside(project, plan.run, beside)
-    stuck = _fetch(beside, mailbox, aside, project.root)
-    placed = {entry.path for entry in (*ours, *same)} - {*refused}
+    fetched = _fetch(beside, mailbox, aside, project.root)
+    stuck = fetched.stuck
+    there = [entry for entry in (*laying.ours, *laying.same) if entry.path in laying.placed]
     return Published(
-        placed=tuple(sorted(placed)),
-        beside=tuple(sorted(entry.path for entry in beside if entry.path not in stuck)),
+        placed=tuple(sorted(laying.placed)),
+        links=tuple(map(str, (*laying.links, *fetched.links))),
+        copied=copied((*there, *fetched.files)),
+        beside=tuple(sorted(entry.path for entry in fetched.files)),
         directory=str(aside) if len(beside) > len(stuck) else None,
         failed=bool(stuck),
         warnings=(
@@ -156,12 +145,93 @@ def place_files(
     )
 
 
+class _Laying:
+    """Results on their way to their places in one project directory."""
+
+    def __init__(
+        self, plan: Plan, sent: Bundle, mailbox: Mailbox, project: Project, placings: Placings, asked: bool
+    ) -> None:
+        self._plan = plan
+        self._mailbox = mailbox
+        self._placings = placings
+        self._planned_at = float("inf") if asked else plan.created_at
+        self._travelled = {entry.path for entry in sent.listing} | {link.path for link in sent.links}
+        self._acting = SelfActing(project.root, project.relative, self._travelled, placings.made(), plan.named_outputs)
+        self.ours: list[FileEntry] = []
+        self.same: list[FileEntry] = []
+        self.others: list[tuple[FileEntry, Stands]] = []
+        self.links: list[ResultLink] = []
+        self.kept_off: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
+
+    @property
+    def placed(self) -> set[str]:
+        """The files that lie at their places."""
+        return {entry.path for entry in (*self.ours, *self.same)} - {*self.refused}
+
+    def lay(self, files: list[FileEntry]) -> None:
+        """Put files at their places, but for what is the user's or would be more than data there."""
+        ours: list[FileEntry] = []
+        for entry in files:
+            stands = self._placings.look(entry, self._planned_at)
+            if stands.whose == "same" and (stands.run is None or entry.path in self._travelled):
+                self.same.append(entry)
+            elif entry.path not in self._travelled and stands.whose in ("nobody", "same", "older"):
+                if why := self._acting.why(entry.path):
+                    self.kept_off[entry.path] = why
+                    self.others.append((entry, stands))
+                else:
+                    ours.append(entry)
+            else:
+                self.others.append((entry, stands))
+        if not ours:
+            return
+        self._placings.remove_links([entry.path for entry in ours])
+        self._placings.note(ours, self._plan.run, self._plan.created_at)
+        self._mailbox.contents.expect(ours)
+        refused = {entry.path: why for entry in ours if (why := _place(entry, self._mailbox, self._placings))}
+        self._placings.settle([entry for entry in ours if entry.path not in refused])
+        self.refused |= refused
+        self.ours += ours
+
+    def link(self, links: list[ResultLink]) -> list[FileEntry]:
+        """Make the links to what lies at its place; the files of all others, to be laid instead."""
+        fit = [link for link in links if self._may_be(link)]
+        if fit:
+            self._placings.note_links({link.path: link.target for link in fit}, self._plan.run, self._plan.created_at)
+        there = self.placed
+        for link in fit:
+            if link.leads_to <= there and self._is_made(link):
+                self.links.append(link)
+                there.update(entry.path for entry in link.files)
+        made = {link.path for link in self.links}
+        return [entry for link in links if link.path not in made for entry in link.files]
+
+    def _may_be(self, link: ResultLink) -> bool:
+        paths = [link.path, *(entry.path for entry in link.files)]
+        stands = self._placings.look_at_link(link.path, link.own, self._planned_at)
+        if not self._travelled.isdisjoint(paths):
+            return stands.whose == "same"
+        return stands.whose in ("nobody", "same", "older") and not any(map(self._acting.why, paths))
+
+    def _is_made(self, link: ResultLink) -> bool:
+        if self._placings.look_at_link(link.path, link.own, self._planned_at).whose == "same":
+            return True
+        try:
+            self._placings.remove_links([link.path])
+            self._placings.place_link(link.path, link.target, link.own)
+        except (OSError, SojournError):
+            return False
+        return True
+
+
 def _place(entry: FileEntry, mailbox: Mailbox, placings: Placings) -> str | None:
     """Put a result at its place, whole; why not where something keeps it from there."""
     target = placings.root / entry.path
+    ours, our_link = placings.is_ours(entry.path), placings.is_our_link(entry.path)
     try:
-        if not holds(target, entry):
-            bundle.fetch_file(entry, mailbox, placings.root, ours=placings.is_ours(entry.path))
+        if target.is_symlink() or not holds(target, entry):
+            bundle.fetch_file(entry, mailbox, placings.root, ours=ours, our_link=our_link)
     except (*_COSTS_ITSELF, *_ODD):
         return _UNWRITABLE
     except TakenError:
@@ -178,25 +248,56 @@ def _aside(project: Project, run: str, entries: Iterable[FileEntry]) -> Path:
     known = list(entries)
     for number in itertools.count(1):
         here = folder / f"later-{number}" if number > 1 else folder
-        if all(holds(here / entry.path, entry) or not os.path.lexists(here / entry.path) for entry in known):
+        if all(holds(here / one.path, one) or _is_open(here, one.path) for one in known):
             return here
     raise AssertionError
 
 
-def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path, below: Path | None = None) -> dict[str, str]:
-    """Bring files into a folder of their own; those that cannot be there, each with the reason.
+def _is_open(folder: Path, path: str) -> bool:
+    """Whether nothing stands there, nor a link of an earlier time among the folders above."""
+    above = any((folder / part).is_symlink() for part in PurePosixPath(path).parents[:-1])
+    return not (above or os.path.lexists(folder / path))
+
+
+class _Fetched(NamedTuple):
+    """What was brought, and what cannot be there, each with the reason."""
+
+    files: list[FileEntry]
+    links: list[ResultLink]
+    stuck: dict[str, str]
+
+
+def _fetch(entries: Iterable[FileEntry], mailbox: Mailbox, folder: Path, below: Path | None = None) -> _Fetched:
+    """Bring files into a folder of their own.
 
     A folder that must lie `below` another one is reached by no link that leads out of that.
     """
-    stuck: dict[str, str] = {}
     root = below or folder
     prefix = folder.relative_to(root).as_posix()
-    known = list(entries)
-    mailbox.contents.expect(known)
-    for entry in known:
+    files, links = apart(entries)
+    made: list[ResultLink] = []
+    stuck = _fetch_files(files, mailbox, folder, root, prefix)
+    for link in links:
+        try:
+            if not stuck.keys().isdisjoint(link.leads_to):
+                raise PlaceError(f"{link}: what it leads to is not there")
+            if not all(holds(folder / entry.path, entry) for entry in link.files):
+                path, own = (f"{prefix}/{name}" if folder != root else name for name in (link.path, link.own))
+                put_link(root, path, link.target, leads_to=own)
+            made.append(link)
+        except (OSError, PlaceError):
+            files += link.files
+            stuck |= _fetch_files(link.files, mailbox, folder, root, prefix)
+    return _Fetched([entry for entry in files if entry.path not in stuck], made, stuck)
+
+
+def _fetch_files(files: Sequence[FileEntry], mailbox: Mailbox, folder: Path, root: Path, prefix: str) -> dict[str, str]:
+    stuck: dict[str, str] = {}
+    mailbox.contents.expect(files)
+    for entry in files:
         try:
             if not holds(folder / entry.path, entry):
-                there = entry.model_copy(update={"path": f"{prefix}/{entry.path}"}) if below else entry
+                there = entry.model_copy(update={"path": f"{prefix}/{entry.path}"}) if folder != root else entry
                 bundle.fetch_file(there, mailbox, root)
         except OSError as error:
             stuck[entry.path] = error.strerror or str(error)
@@ -283,10 +384,12 @@ def to_directory(collected: Collected, mailbox: Mailbox, directory: Path) -> Pub
     """All that the store has of a run's files below a directory of the user's choice, which must be empty or new."""
     if directory.exists() and any(directory.iterdir()):
         raise SpecError(f"{str(directory)!r} is not empty", hint="name a new directory: --to PATH")
-    files = (*collected.files, *collected.kept)
-    stuck = _fetch(files, mailbox, directory)
+    fetched = _fetch((*collected.files, *collected.kept), mailbox, directory)
+    stuck = fetched.stuck
     return Published(
-        placed=tuple(entry.path for entry in files if entry.path not in stuck),
+        placed=tuple(entry.path for entry in fetched.files),
+        links=tuple(map(str, fetched.links)),
+        copied=copied(fetched.files),
         directory=str(directory),
         warnings=(*_stuck(dict(itertools.islice(stuck.items(), TOLD))), *_more(len(stuck) - TOLD)),
     )
@@ -306,10 +409,15 @@ def keep_aside(plan: Plan, collected: Collected, mailbox: Mailbox, project: Proj
     if not collected.files:
         return Published(note="nothing was committed")
     aside = _aside(project, plan.run, collected.files)
-    stuck = _fetch(collected.files, mailbox, aside, project.root)
-    beside = tuple(entry.path for entry in collected.files if entry.path not in stuck)
-    warned = tuple(_nowhere(stuck, aside, plan.run))
-    return Published(beside=beside, directory=str(aside), failed=bool(stuck), warnings=warned)
+    fetched = _fetch(collected.files, mailbox, aside, project.root)
+    return Published(
+        beside=tuple(entry.path for entry in fetched.files),
+        links=tuple(map(str, fetched.links)),
+        copied=copied(fetched.files),
+        directory=str(aside),
+        failed=bool(fetched.stuck),
+        warnings=tuple(_nowhere(fetched.stuck, aside, plan.run)),
+    )
 
 
 def commit_stage(

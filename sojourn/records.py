@@ -32,6 +32,13 @@ Network = Literal["internet", "none"]
 # --- what goes to the machine -----------------------------------------------------------
 
 
+class Link(Record):
+    """A symbolic link in a tree; its target, relative to its folder, never leaves the root."""
+
+    path: str
+    target: str
+
+
 class FileEntry(Record):
     """One file of a manifest: where it goes and the bytes that must arrive there."""
 
@@ -43,13 +50,7 @@ class FileEntry(Record):
     source: str = Field(description="A key in the run's store, or a whole URL (`file:///…`, `s3://…`)")
     shown: str | None = Field(default=None, description="The key of a copy without secrets, for whoever tells of it")
     offset: int | None = Field(default=None, description="Where it begins in a source that holds several small files")
-
-
-class Link(Record):
-    """A symbolic link inside the bundle; its target never leaves the root."""
-
-    path: str
-    target: str
+    link: Link | None = Field(default=None, description="By which it was reached: the file itself or a folder above")
 
 
 class Bundle(Record):

@@ -124,7 +124,7 @@ def write_report(
         held_s=receipt.held_s,
         held_cost=receipt.held_cost,
         receipt=receipt.state,
-        files=len(collected.files),
+        files=collected.count,
         bytes=collected.bytes,
         checkpoints=collected.checkpoints,
         published=published,

@@ -154,6 +154,8 @@ def _places(report: Report) -> str:
     """Where the results are: each path for the first few, and the command that fetches them anywhere."""
     home = report.published
     lines = [f"- in place: {_paths(home.placed)}"] if home.placed else []
+    lines += [f"- links: {_paths(home.links)}"] if home.links else []
+    lines += [f"- as files in place of links: {_paths(home.copied)}"] if home.copied else []
     lines += [f"- in {_code(str(home.directory))}: {_paths(home.beside)}"] if home.beside else []
     lines += [f"- {_plain(home.note)}"] if home.note else []
     lines += [f"- {_plain(warning)}" for warning in home.warnings]

@@ -9,11 +9,12 @@ import contextlib
 from collections.abc import Collection
 from typing import Callable, NamedTuple
 
-from sojourn.agent import checkpoint_files
+from sojourn.agent import checkpoint_files, links
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists
 from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
+from sojourn.agent.links import Via
 from sojourn.agent.mailbox import Place, dump, is_restored
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.patterns import Patterns
@@ -32,7 +33,9 @@ class Draft(NamedTuple):
 
     state: tuple[dict[str, Sign], set[str]]
     files: dict[str, Sign]
-    lines: dict[str, Json]  # of those that have arrived
+    linked: dict[str, str]  # other names of these
+    vias: dict[str, Via]  # and how they are reached
+    lines: dict[str, Json]  # of the files that have arrived
     bold: bool  # read while somebody writes again and again, at a moment when nobody had it open
 
 
@@ -65,6 +68,7 @@ class Checkpoints:
         self._draft: Draft | None = None
         self._completed = 0
         self._matched: dict[str, bool] = {}
+        self.vias: dict[str, Via] = {}  # as of the newest look
         self._written_since: dict[str, float] = {}
         self._inodes: dict[str, int] = {}  # at the last look
         self._busy_since: float | None = None
@@ -162,7 +166,8 @@ class Checkpoints:
         if not restless:
             self._written_since = {}
         whole = {path: sign for path, sign in files.items() if path not in restless}
-        return Draft((files, untouched), whole, {}, bold)
+        direct, linked = links.split(whole, self.vias)
+        return Draft((files, untouched), direct, linked, self.vias, {}, bold)
 
     def _advance(self, again: bool = False) -> bool:
         """Send what is missing of the draft, the small files first; True once it is written.
@@ -186,8 +191,10 @@ class Checkpoints:
             self._draft = None
             return False
         # What an earlier attempt left and this one did not touch is part of it.
-        untouched = self._draft.state[1]
-        entries = [lines[path] for path in sorted(lines)] + [e for e in self._resumed if e["path"] in untouched]
+        untouched, linked = self._draft.state[1], self._draft.linked
+        names = sorted([*lines, *linked])
+        entries = [links.line(path, lines[linked.get(path, path)], self._draft.vias) for path in names]
+        entries += [e for e in self._resumed if e["path"] in untouched]
         if again or entries != self._manifests.newest:
             self._manifests.write(entries)
         self._last, self._draft = self._draft.state, None

@@ -12,11 +12,13 @@ import threading
 from types import MappingProxyType
 from typing import Callable, Iterator, Mapping, Sequence
 
+from sojourn.agent import links
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, LEAVE_LIMIT_S, Clock, Halt
 from sojourn.agent.errors import say
 from sojourn.agent.files import Json
 from sojourn.agent.keep import PARCEL, Keeper
+from sojourn.agent.links import Via
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.mask import Mask
@@ -25,7 +27,7 @@ from sojourn.agent.procfs import being_written
 from sojourn.agent.remains import HOME, LATE, UNREADABLE, Remains, Sorter, foreseen, without_secrets
 from sojourn.agent.sent import Sent
 from sojourn.agent.store import Store
-from sojourn.agent.tree import Sign, scan
+from sojourn.agent.tree import AGAIN, Sign, scan
 from sojourn.agent.veil import NAMED, Veil
 
 QUIET_S = 1.0  # a checkpoint file must not have changed for this long while its writer lives
@@ -85,6 +87,7 @@ class Committer:
         self._latest = self._enough_at = self._settled_by = until
         self._leaving: list[Json] = []
         self._aside: dict[str, str] = {}
+        self._vias: dict[str, Via] = {}
         self._scanned_at = 0.0
         self._before = self._scan()
         self._sent = Sent(root, order, self._before, clock)
@@ -304,7 +307,9 @@ class Committer:
     def _scan(self) -> dict[str, Sign]:
         self._aside = {}
         self._scanned_at = self._clock.now()
-        found = scan(self.root, self._sorter.wanted, self.left_out, self._aside)
+        by_links: dict[str, str] = {}
+        found = scan(self.root, self._sorter.wanted, self.left_out, self._aside, by_links)
+        self._vias = self._checkpoints.vias = self._remains.vias = links.vias(self.root, by_links)
         for path in self._veil.take_named(found):
             del found[path]
             self.left_out[self._veil.mask.text(path)] = NAMED
@@ -315,9 +320,9 @@ class Committer:
 
     def _commit_outputs(self, found: dict[str, Sign], tried: set[str]) -> bool:
         """Name what is in the store by the end of this turn; whether all small files had it, each once."""
-        fates = self._sorter.fates(found, self._changed(found))
+        fates = self._sorter.fates(found, self._changed(found), self._vias)
         self._leaving = without_secrets(foreseen(fates, found, self._slow(found)), self._veil.mask)
-        chosen = [path for path, fate in fates.items() if fate == HOME]
+        chosen, linked = self._coming_home(fates, found)
         todo = [path for path in chosen if not (path in tried or self._keeper.vouches_for(path, found[path]))]
         self._turn_until = self._clock.monotonic() + TURN_S
         batches = _batches({path: found[path] for path in todo})
@@ -329,11 +334,16 @@ class Committer:
             if self._clock.monotonic() > self._turn_until:
                 break
         left = next(batches, None) is not None
-        lines = (self._keeper.line(path) for path in sorted(chosen))
-        entries = [line for line in lines if line is not None]
+        lines = ((path, self._keeper.line(linked.get(path, path))) for path in sorted([*chosen, *linked]))
+        entries = [links.line(path, line, self._vias) for path, line in lines if line is not None]
         if entries != self._outputs.newest:
             self._outputs.write(entries)
         return not left
+
+    def _coming_home(
+        self, fates: Mapping[str, str], found: Mapping[str, Sign]
+    ) -> tuple[dict[str, Sign], dict[str, str]]:
+        return links.split({path: found[path] for path, fate in fates.items() if fate == HOME}, self._vias)
 
     def _slow(self, found: Mapping[str, Sign]) -> list[str]:
         """Those on their way that will not arrive before the end, at the pace at which files were sent lately."""
@@ -343,11 +353,23 @@ class Committer:
         return [path for path, size in zip(waiting, sums) if size > SURELY * left]
 
     def _keep_rest(self, found: dict[str, Sign], outside: Mapping[str, Sizes], last: bool) -> None:
-        aside = {path: why for path, why in self._aside.items() if path not in self._aside_before}
-        fates = self._sorter.fates(found, self._changed(found))
-        late = [path for path, fate in fates.items() if fate == HOME and self._is_late(path, found[path], last)]
+        fates = self._sorter.fates(found, self._changed(found), self._vias)
+        chosen, linked = self._coming_home(fates, found)
+        late = {path for path in chosen if self._is_late(path, found[path], last)}
+        late.update([path for path, other in linked.items() if other in late])
         fates.update((path, LATE if path not in self.left_out else UNREADABLE) for path in late)
-        self._remains.commit(fates, found, self._sorter.removed(self._before, found), aside, outside, last)
+        removed = self._sorter.removed(self._before, found)
+        self._remains.commit(fates, found, removed, self._left_aside(), outside, last)
+
+    def _left_aside(self) -> dict[str, str]:
+        """What is not looked into, and was not there before; but for what is behind a link that comes home as one."""
+        laid = links.of_lines(self._outputs.newest)
+        return {
+            path: why
+            for path, why in self._aside.items()
+            if path not in self._aside_before
+            and not (why == AGAIN and path in self._vias and self._vias[path].link in laid)
+        }
 
     def _is_late(self, path: str, sign: Sign, last: bool) -> bool:
         return not self._keeper.holds(path, sign) and (last or self._keeper.sends(path))

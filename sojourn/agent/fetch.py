@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 from typing import BinaryIO, Callable
 
-from sojourn.agent import history
+from sojourn.agent import history, links
 from sojourn.agent.errors import Late, Refused, StoreError
 from sojourn.agent.files import Json
 from sojourn.agent.paths import inside
@@ -47,7 +47,9 @@ class Fetcher:
         """Everything the order names, then without what it wants removed."""
         bundle = order["bundle"]
         archives = bundle["archives"]
-        entries = [*bundle["files"], *order["inputs"]]
+        linked = links.of_lines(order["inputs"])
+        inputs = [entry for entry in order["inputs"] if _link(entry) not in linked]
+        entries = [*bundle["files"], *inputs]
         self.bytes_total = sum(entry["size"] for entry in [*entries, *archives])
         os.makedirs(self._root, exist_ok=True)
         self._unpack(archives)
@@ -62,7 +64,10 @@ class Fetcher:
         for path in order.get("clear", ()):
             _remove(inside(self._root, path))
         self._folders.clear()
-        self._all(order["inputs"])
+        self._all(inputs)
+        for path, target in sorted(linked.items()):
+            if not self._lay(path, target):
+                self._all([entry for entry in order["inputs"] if _link(entry) == path])
         for path in order["remove"]:
             _remove(inside(self._root, path))
         self._date_folders([*bundle.get("listing", ()), *order["inputs"]])
@@ -135,6 +140,24 @@ class Fetcher:
         if os.path.lexists(full):
             _remove(full)
         os.symlink(target, full)
+
+    def _lay(self, path: str, target: str) -> bool:
+        """Make a link to what was fetched; False where a folder is in its way, or where it would lead elsewhere."""
+        full = inside(self._root, path)
+        own = os.path.join(self._root, posixpath.dirname(path), target)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        try:
+            if os.path.isdir(full) and not os.path.islink(full):
+                os.rmdir(full)
+            elif os.path.lexists(full):
+                os.unlink(full)
+            os.symlink(target, full)
+        except OSError:
+            return False
+        if os.path.realpath(full) == os.path.realpath(os.path.normpath(own)):
+            return True
+        os.unlink(full)
+        return False
 
     def _all(self, entries: list[Json]) -> None:
         for entry in entries:  # one thread makes the folders, so that eight need not agree
@@ -222,6 +245,12 @@ class Fetcher:
         if self._failed.is_set():
             raise Late
         self._check()
+
+
+def _link(entry: Json) -> str | None:
+    """The link by which a file was reached, if it was."""
+    link = entry.get("link")
+    return str(link["path"]) if link else None
 
 
 def _new(target: str) -> int:

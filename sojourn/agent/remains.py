@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
-from sojourn.agent import history
+from sojourn.agent import history, links
 from sojourn.agent.checkpoints import Checkpoints, restored
 from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.files import Json
 from sojourn.agent.keep import Keeper
+from sojourn.agent.links import Via
 from sojourn.agent.mailbox import Place
 from sojourn.agent.manifests import Manifests
 from sojourn.agent.mask import Mask
@@ -70,14 +72,19 @@ class Sorter:
         """Paths below which even caches and environments come home."""
         return [*self._homes, *(self._declared or ()), *(name for name in self._brought if name != ".")]
 
-    def fates(self, found: Mapping[str, Sign], changed: Collection[str]) -> dict[str, str]:
+    def fates(
+        self, found: Mapping[str, Sign], changed: Collection[str], vias: Mapping[str, Via] = MappingProxyType({})
+    ) -> dict[str, str]:
         """HOME or the reason against it, for each file that the script wrote or that is declared."""
         members = self._checkpoints.members(changed)
         whole = {path: HOME for path in found if self._is_declared(path) or path in self._restored}
         fates = {path: self._fate(path, path in members) for path in changed if path not in whole}
         if self._bring is not None and self._declared is None:
-            unnamed = (path for path, fate in fates.items() if fate == HOME and not self._is_named(path, members))
-            fates.update((path, BEYOND_HOME) for path in self._beyond(unnamed, found, self._bring))
+            unnamed = [path for path, fate in fates.items() if fate == HOME and not self._is_named(path, members)]
+            direct, linked = links.split({path: found[path] for path in unnamed}, vias)
+            beyond = set(self._beyond(direct, found, self._bring))
+            beyond.update([path for path, other in linked.items() if other in beyond])
+            fates.update((path, BEYOND_HOME) for path in unnamed if path in beyond)
         return {**fates, **whole}
 
     def _is_named(self, path: str, members: Collection[str]) -> bool:
@@ -142,6 +149,7 @@ class Remains:
         self._manifests = Manifests(store, place, "kept", clock)
         self._account: list[Json] = []
         self._in_git = history.written(root)
+        self.vias: dict[str, Via] = {}  # as of the newest look
 
     def commit(
         self,
@@ -158,14 +166,16 @@ class Remains:
         """
         kept, left = self._divide({path: why for path, why in fates.items() if why != HOME}, found)
         lines = []
-        self._keeper.gather({path: found[path] for path in kept})
+        direct, linked = links.split({path: found[path] for path in kept}, self.vias)
+        self._keeper.gather(direct)
         for path in sorted(kept):
-            line = self._keeper.entry(path, found[path])
+            own = linked.get(path, path)
+            line = self._keeper.entry(own, found[own])
             if line is not None:
-                lines.append(line)
+                lines.append(links.line(path, line, self.vias))
             elif os.path.lexists(os.path.join(self._root, path)):
                 kept.pop(path)
-                late = path in self._keeper.troubles or self._keeper.sends(path)
+                late = own in self._keeper.troubles or self._keeper.sends(own)
                 left[path] = (LATE if late else UNREADABLE, (1, found[path].size))
         for path, why in aside.items():
             left[path] = (why, self._count(path) if last else (1, 0))
@@ -202,10 +212,13 @@ class Remains:
         kept: dict[str, tuple[str, Sizes]] = {}
         left: dict[str, tuple[str, Sizes]] = {}
         total = 0
-        for path in sorted(rest, key=lambda path: (found[path].size, path)):
+        _, linked = links.split({path: found[path] for path in rest}, self.vias)
+        for path in sorted(rest, key=lambda path: (found[path].size, path in linked, path)):
             size = found[path].size
             if rest[path] in NEVER_KEPT:
                 left[path] = (rest[path], (1, size))
+            elif linked.get(path) in kept:
+                kept[path] = (rest[path], (1, size))
             elif total + size > self._limit or not self._limit or len(kept) >= FILES:
                 why = TOO_MANY if len(kept) >= FILES else BEYOND
                 left[path] = (why if self._limit else rest[path], (1, size))

@@ -44,6 +44,7 @@ ENVIRONMENT = "in virtual environments"
 EMPTY = "in empty folders"
 OUTWARD = "linked from outside the project"
 NOWHERE = "linked to nothing"
+AROUND = "linked to a folder around it"
 AGAIN = "linked a second time"
 SPECIAL = "not a file but a socket, pipe or device"
 UNNAMED = "named in no UTF-8"
@@ -51,19 +52,25 @@ CLOSED = "in folders that cannot be read"
 
 
 def scan(
-    root: str, everything_below: Iterable[str], unnamed: dict[str, str], aside: dict[str, str] | None = None
+    root: str,
+    everything_below: Iterable[str],
+    unnamed: dict[str, str],
+    aside: dict[str, str] | None = None,
+    by_links: dict[str, str] | None = None,
 ) -> dict[str, Sign]:
     """The regular files of a tree, without caches and virtual environments except where all is wanted.
 
     A link is followed when its target lies in the tree; a folder by way of one link only.
     Into `unnamed` go names that are no text: they fit in no manifest. Into `aside` goes whatever is not
-    in the answer, with the reason; a folder ends with a slash.
+    in the answer, with the reason; a folder ends with a slash. Into `by_links` go the paths of either that lead
+    over a link, with the first one.
     """
     aside = {} if aside is None else aside
+    by_links = {} if by_links is None else by_links
     wanted = list(everything_below)
     real_root = os.path.realpath(root)
     found: dict[str, Sign] = {}
-    todo = [("", False)]
+    todo = [("", "")]
     while todo:
         folder, linked = todo.pop()
         entries = _listing(os.path.join(root, folder))
@@ -84,9 +91,11 @@ def scan(
                 aside[ascii(path)] = UNNAMED
                 continue
             state = _state(entry, real_root)
+            link = linked or (path if entry.is_symlink() else "")
+            if link:
+                by_links[path] = link
             if state is None:
-                link = OUTWARD if os.path.exists(entry.path) else NOWHERE
-                aside[path] = link if entry.is_symlink() else CLOSED
+                aside[path] = _astray(entry.path, real_root) if entry.is_symlink() else CLOSED
             elif not (all_of_it or path in wanted or not _cache(path)):
                 aside[path + "/" * stat.S_ISDIR(state.st_mode)] = CACHE
             elif not (all_of_it or path in wanted) and _downloaded(path, stat.S_ISDIR(state.st_mode)):
@@ -98,8 +107,15 @@ def scan(
             elif linked and entry.is_symlink():
                 aside[path] = AGAIN
             else:
-                todo.append((path, linked or entry.is_symlink()))
+                todo.append((path, link))
     return found
+
+
+def _astray(link: str, real_root: str) -> str:
+    """Why a link is not followed."""
+    if not os.path.exists(link):
+        return NOWHERE
+    return AROUND if below(os.path.realpath(link), real_root) else OUTWARD
 
 
 def _listing(folder: str) -> list[os.DirEntry[str]] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -98,3 +99,27 @@ def test_results_beside_a_gitignore_that_the_script_wrote_are_as_new_as_the_othe
         assert done.returncode == 0, done.stdout + done.stderr
         assert {(world.project / "results" / name).read_text() for name in ("model.pt", "pred.csv")} == {turn}
     assert "from an earlier run" not in done.stdout + done.stderr
+
+
+SAVES = """
+    import os, pathlib, sys
+    step = int(sys.argv[1])
+    if os.path.lexists("out/last.pt"):
+        assert os.readlink("out/last.pt") == f"step-{step - 1}.pt", "a link, as the run before has left it"
+        os.remove("out/last.pt"), os.remove("best")
+    for name in (f"out/step-{step}.pt", f"checkpoint-{step}/w.pt"):
+        pathlib.Path(name).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(name).write_text(str(step))
+    os.symlink(f"step-{step}.pt", "out/last.pt"), os.symlink(f"checkpoint-{step}", "best")
+"""
+
+
+def test_links_to_the_newest_come_home_and_are_there_when_a_run_goes_on(world: World) -> None:
+    world.script(SAVES)
+    assert world.train("python", "train.py", "1").returncode == 0
+    assert os.readlink(world.project / "out/last.pt") == "step-1.pt"
+    assert world.show()["report"]["published"]["links"] == ["best -> checkpoint-1", "out/last.pt -> step-1.pt"]
+    done = world.sojourn("train", "--from", "last", "--", "python", "train.py", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 links: best -> checkpoint-2, out/last.pt -> step-2.pt" in done.stdout
+    assert (world.project / "out/last.pt").read_text() == (world.project / "best/w.pt").read_text() == "2"
