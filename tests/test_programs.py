@@ -66,8 +66,8 @@ def test_a_module_of_the_users_does_not_take_the_place_of_dvc(tmp_path: Path) ->
     ("settings", "asked"),
     [
         ({}, "http://127.0.0.1:4200/api"),
-        ({"PREFECT_SERVER_API_PORT": "4321"}, "http://127.0.0.1:4321/api"),
-        ({"PREFECT_API_URL": "http://example.com/api"}, "http://example.com/api"),
+        pytest.param({"PREFECT_SERVER_API_PORT": "4321"}, "http://127.0.0.1:4321/api", marks=pytest.mark.slow),
+        pytest.param({"PREFECT_API_URL": "http://example.com/api"}, "http://example.com/api", marks=pytest.mark.slow),
     ],
 )
 def test_prefect_asks_the_server_that_sojourn_uses(tmp_path: Path, settings: dict[str, str], asked: str) -> None:

@@ -16,7 +16,6 @@ import numpy
 import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
-from torch.utils.tensorboard import SummaryWriter
 
 from sojourn.agent import scalars as module
 from sojourn.agent.mailbox import Place
@@ -43,10 +42,17 @@ def read_all(path: Path, budget: int = 100 * MIB) -> list[tuple[str, int, float]
     return [(one.tag, one.step, round(one.value, 5)) for one in found]
 
 
+def summary_writer(folder: Path) -> Any:
+    """torch's own writer; loaded late, since every process of a run reads this file and torch takes seconds."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder))
+
+
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """An event file with a bit of everything that torch can write."""
-    writer = SummaryWriter(str(tmp_path / "tb"))
+    writer = summary_writer(tmp_path / "tb")
     before = time.time()
     for step in range(3):
         writer.add_scalar("train/loss ü", 1 / (step + 1), step)
@@ -102,7 +108,7 @@ def test_a_file_cut_at_any_byte_gives_its_whole_records_and_goes_on_from_there(w
 
 
 def test_one_look_reads_no_more_than_it_may(tmp_path: Path) -> None:
-    writer = SummaryWriter(str(tmp_path))
+    writer = summary_writer(tmp_path)
     for step in range(2000):
         writer.add_scalar("loss", 1.0, step)
     writer.close()
@@ -179,7 +185,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 def test_numbers_are_told_while_they_are_written(desk: Desk) -> None:
     reader = desk.reader("metrics.json")
     reader.start()
-    writer = SummaryWriter(str(desk.tree / "tb"))
+    writer = summary_writer(desk.tree / "tb")
     writer.add_scalar("loss", 0.5, 1)
     writer.flush()
     desk.wait(lambda told: [(one.folder, one.name, one.step, one.value) for one in told] == [("tb", "loss", 1.0, 0.5)])
@@ -236,7 +242,7 @@ def test_the_lines_of_a_table_from_before_the_script_are_not_its_own(desk: Desk)
 
 
 def test_what_lay_there_before_the_script_is_not_its_own(desk: Desk) -> None:
-    old = SummaryWriter(str(desk.tree))
+    old = summary_writer(desk.tree)
     old.add_scalar("loss", 9.0, 1)
     old.flush()
     (desk.tree / "metrics.json").write_text('{"loss": 9.0}')
@@ -250,7 +256,7 @@ def test_what_lay_there_before_the_script_is_not_its_own(desk: Desk) -> None:
 
 def test_a_script_that_logs_without_end_is_thinned(desk: Desk) -> None:
     reader = desk.reader()
-    writer = SummaryWriter(str(desk.tree))
+    writer = summary_writer(desk.tree)
     for step in range(5000):
         writer.add_scalar("loss", 1.0, step)
     for tag in range(200):

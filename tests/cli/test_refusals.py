@@ -236,12 +236,15 @@ def test_what_a_server_refuses_in_the_middle_of_a_command_is_no_fault_of_ours(wo
 @pytest.mark.local
 @pytest.mark.slow
 def test_a_server_of_one_s_own_that_wants_a_login_is_told_of_and_costs_no_run(
-    world: World, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    world: World,
+    tmp_path_factory: pytest.TempPathFactory,
+    prefect_database: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from prefect_server import Server
 
     monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "me:secret")
-    server = Server(tmp_path_factory.mktemp("locked"))
+    server = Server(tmp_path_factory.mktemp("locked"), prefect_database)
     server.start()
     try:
         run = world.sojourn("train", "--", "python", "train.py", PREFECT_API_URL=server.url)

@@ -16,7 +16,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -286,15 +286,30 @@ class AwsCloud:
 @pytest.fixture(scope="session")
 def aws_process() -> Iterator[AwsCloud]:
     """A cloud for all tests of a worker, with hosts where they can be. Tests want `aws` or `aws_hosts`."""
+    from botocore.client import ClientCreator
     from botocore.loaders import create_loader
 
     # To see that tests of a repair fail without it.
     bare = bool(os.environ.get("STAND_IN_BARE"))
     with AwsCloud(bare=bare, hosts=not bare and obstacle() is None) as cloud, pytest.MonkeyPatch.context() as patch:
-        # Or every session would read Amazon's description of EC2 anew, for half a second.
+        # Or every session would read Amazon's description of EC2 anew, for half a second, and every client of each
+        # region would make a class of 770 methods of it.
         patch.setattr("botocore.session.create_loader", cache(create_loader))
+        patch.setattr(ClientCreator, "_create_client_class", _once(ClientCreator._create_client_class))
         cloud.reset(hosts=None if bare else False)
         yield cloud
+
+
+def _once(make: Callable[..., type]) -> Callable[..., type]:
+    """What makes the class of a service's clients, with a memory by the service's name."""
+    made: dict[str, type] = {}
+
+    def remembered(creator: Any, service: str, model: Any) -> type:
+        if service not in made:
+            made[service] = make(creator, service, model)
+        return made[service]
+
+    return remembered
 
 
 @pytest.fixture

@@ -12,8 +12,14 @@ from pathlib import Path
 
 import pytest
 from cli_world import World
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import Server, wait
 from prefect_world import let_it_end
+
+from deployments import notice
+from sojourn.errors import SpecError
 
 pytestmark = pytest.mark.local
 
@@ -74,6 +80,20 @@ def python(world: World, server: Server, code: str, *words: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_block_that_is_there_is_told_by_one_automation(server: Server) -> None:
+    with temporary_settings({PREFECT_API_URL: server.url}), get_client(sync_client=True) as client:
+        CustomWebhookNotificationBlock(name="chat", url="http://127.0.0.1:9", json_data={}).save("chat", overwrite=True)
+        with pytest.raises(SpecError, match="no block is saved as 'custom-webhook/nobody'"):
+            notice.difference(client, "custom-webhook/nobody")
+        missing = notice.difference(client, "custom-webhook/chat")
+        assert missing is not None and missing[1].new
+        notice.apply(client, missing[0])
+        assert notice.difference(client, "custom-webhook/chat") is None
+        (made,) = client.read_automations_by_name(notice.NAME)
+        client.delete_automation(made.id)
+
+
+@pytest.mark.slow
 def test_the_team_hears_of_what_a_sweep_found_and_of_nothing_else(world: World, server: Server, team: Listener) -> None:
     known = {"PREFECT_API_URL": server.url}
     refused = world.sojourn("deploy", "reap/every-10-minutes", "--notify", "custom-webhook/team", **known)

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 from cli_world import World
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_server import Server, Worker, wait
 from test_docs import block
 
 from blocks import LocalProvider, Store
+from deployments.timetable import OURS, apply, differences, read_timetable
 
 pytestmark = pytest.mark.local
 SCRIPT = """
@@ -117,7 +119,7 @@ def test_deploy_says_what_differs_and_applied_twice_changes_nothing(
     assert re.search(r"~ train/manual\n +work_pool +twice → elsewhere\n1 changed", moved), moved
 
 
-@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+@pytest.mark.parametrize("words", [(), pytest.param(("--dry-run",), marks=pytest.mark.slow)])
 def test_a_night_that_could_never_run_is_refused_and_nothing_is_made(
     world: World, server: Server, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
@@ -151,13 +153,18 @@ def test_what_only_this_host_may_lack_is_told_and_deployed(world: World, server:
     assert not list((world.home / "checkouts").glob("*"))
 
 
-def test_a_schedule_that_was_switched_off_stays_off(world: World, deployed: Server, source: str) -> None:
+def test_a_schedule_that_was_switched_off_stays_off(deployed: Server, source: str) -> None:
     nightly = deployed.get("/deployments/name/train/nightly")
     (schedule,) = nightly["schedules"]
     deployed.patch(f"/deployments/{nightly['id']}/schedules/{schedule['id']}", {"active": False})
-    assert "1 changed" in deploy(world, deployed, "train/nightly", "--source", source, "--pool", "another")
-    assert [one["active"] for one in deployed.get("/deployments/name/train/nightly")["schedules"]] == [False]
-    deploy(world, deployed, "train/nightly", "--source", source)
+    for pool in ("another", "sojourn"):
+        timetable = read_timetable(OURS, {"SOJOURN_SOURCE": source, "SOJOURN_POOL": pool}, ("train/nightly",))
+        with temporary_settings({PREFECT_API_URL: deployed.url}), get_client(sync_client=True) as client:
+            ((timed, change),) = differences(client, timetable)
+            assert [field for field, _, _ in change.fields] == ["work_pool"]
+            apply(client, timed)
+        nightly = deployed.get("/deployments/name/train/nightly")
+        assert (nightly["work_pool_name"], [one["active"] for one in nightly["schedules"]]) == (pool, [False])
 
 
 def test_a_schedule_really_yields_runs(deployed: Server) -> None:
@@ -168,6 +175,7 @@ def test_a_schedule_really_yields_runs(deployed: Server) -> None:
     assert all(run["auto_scheduled"] for run in found)
 
 
+@pytest.mark.slow
 def test_a_worker_trains_a_project_from_git(world: World, deployed: Server, worker: Worker) -> None:
     with temporary_settings({PREFECT_API_URL: deployed.url}):
         LocalProvider(store=Store(url=world.store.url)).save("laptop", overwrite=True)
@@ -182,6 +190,7 @@ def test_a_worker_trains_a_project_from_git(world: World, deployed: Server, work
     assert not list((world.home / "checkouts").glob("*/*"))
 
 
+@pytest.mark.slow
 def test_a_cancel_in_prefect_ends_script_and_machine(world: World, deployed: Server, worker: Worker) -> None:
     (world.signs / "wait").touch()
     (world.signs / "started").unlink(missing_ok=True)
@@ -195,6 +204,7 @@ def test_a_cancel_in_prefect_ends_script_and_machine(world: World, deployed: Ser
     (world.signs / "wait").unlink()
 
 
+@pytest.mark.slow
 def test_missed_nights_do_not_pile_up(world: World, deployed: Server, worker: Worker) -> None:
     nightly = deployed.get("/deployments/name/train/nightly")["id"]
     due = datetime.now(UTC) - timedelta(days=2)

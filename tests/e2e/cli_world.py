@@ -100,6 +100,8 @@ class World:
             "GIT_COMMITTER_NAME": "A Tester",
             "GIT_COMMITTER_EMAIL": "tester@example.com",
             "DVC_NO_ANALYTICS": "1",
+            "DVC_TEST": "1",  # or each of its commands starts a process that asks for a newer version
+            "DO_NOT_TRACK": "1",
             "DVC_SITE_CACHE_DIR": str(self._folder("dvc-site")),
             "PREFECT_HOME": str(root / "prefect"),
             "OMP_NUM_THREADS": "1",

@@ -62,6 +62,7 @@ def test_a_script_runs_on_a_machine_of_amazons_and_its_results_come_home(world: 
     assert world.left() == {}
 
 
+@pytest.mark.slow
 def test_a_machine_of_amazons_makes_the_environment_from_what_lies_in_the_bucket(world: AmazonWorld) -> None:
     make_wheel(world.project / "wheels", "tiny", "1.0")
     world.script("--no-index\n--find-links wheels\ntiny\n", "requirements.txt")
@@ -104,6 +105,7 @@ TOGETHER = """
 """
 
 
+@pytest.mark.slow
 def test_two_machines_near_each_other_train_together_on_data_from_dvcs_bucket(world: AmazonWorld) -> None:
     world.script(TOGETHER)
     (world.project / "data").mkdir()
@@ -139,6 +141,7 @@ def test_two_machines_near_each_other_train_together_on_data_from_dvcs_bucket(wo
     assert world.left() == {}
 
 
+@pytest.mark.slow
 def test_machines_are_looked_for_in_every_zone_until_one_has_them(world: AmazonWorld) -> None:
     world.script("print('made it')")
     plan = world.sojourn("plan", *train(world, "--market", "on-demand"), "--json")
@@ -156,6 +159,7 @@ def test_machines_are_looked_for_in_every_zone_until_one_has_them(world: AmazonW
     assert world.left() == {}
 
 
+@pytest.mark.slow
 def test_a_reclaimed_machine_is_replaced_and_the_script_goes_on_from_its_checkpoint(world: AmazonWorld) -> None:
     world.script("""
         import json, os, pathlib, time

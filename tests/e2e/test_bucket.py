@@ -61,6 +61,7 @@ def test_every_verb_works_on_a_run_in_a_bucket(world: World, bucket: Store, aws:
     assert not [path for path in (world.home / "store").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_a_run_whose_orchestrator_was_killed_is_attached_to(world: World, bucket: Store, aws: AwsCloud) -> None:
     world.script_that_waits()
     cli = world.start_train()

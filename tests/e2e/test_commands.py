@@ -66,6 +66,7 @@ def test_ranks_of_a_command_that_a_shell_expands_see_its_words_and_modules_as_pl
     assert told(done.stdout) == [{"argv": words, "rank": str(rank), "world": "2"} for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_plain_torchrun_on_two_nodes_is_one_training_over_both(world: World) -> None:
     world.script(TELL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -116,6 +117,7 @@ def test_runs_are_found_in_the_store_that_the_project_names(world: World) -> Non
     assert "No runs yet" in world.sojourn("runs", cwd=world.user, SOJOURN_HOME=str(world.root / "other")).stdout
 
 
+@pytest.mark.slow
 def test_a_store_that_does_not_answer_hides_no_other(world: World) -> None:
     world.script("pass\n")
     assert world.train().returncode == 0
@@ -138,8 +140,9 @@ def test_a_store_that_does_not_answer_hides_no_other(world: World) -> None:
     assert again.returncode == 2 and "remembers no 's3://of-old'" in again.stderr
 
 
-@pytest.mark.timeout(300)  # the first start of a server makes its database
-def test_ui_starts_one_server_which_stop_ends(world: World, port: int) -> None:
+@pytest.mark.timeout(300)
+def test_ui_starts_one_server_which_stop_ends(world: World, port: int, prefect_database: Path) -> None:
+    shutil.copytree(prefect_database, world.environment["PREFECT_HOME"])  # as from the second start on
     started = world.sojourn("ui", "--no-browser", seconds=200)
     assert started.returncode == 0, started.stdout + started.stderr
     assert f"http://127.0.0.1:{port} " in started.stdout

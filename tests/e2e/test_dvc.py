@@ -93,6 +93,7 @@ def test_a_stage_comes_home_into_dvc_lock_and_the_remote_and_its_second_run_push
     assert f"{run} had the same inputs" in again
 
 
+@pytest.mark.slow
 def test_a_stage_finds_its_commit_and_dvc_as_at_home(world: World, project: Project) -> None:
     told = """
 import os, subprocess
@@ -122,6 +123,7 @@ def test_stages_behind_run_here_first_and_those_after_when_the_results_are_home(
     assert not (project.root / "unrelated.txt").exists()
 
 
+@pytest.mark.slow
 def test_what_stages_before_and_after_wrote_here_is_pushed_with_what_the_trained_one_wrote(
     world: World, project: Project
 ) -> None:
@@ -148,6 +150,7 @@ def test_metrics_are_compared_by_dvc_as_ever(world: World, project: Project) -> 
     assert (change["old"], change["new"]) == (0.9, 0.7)
 
 
+@pytest.mark.slow
 def test_an_output_that_stands_here_and_that_dvc_does_not_know_is_told_before_and_after(
     world: World, project: Project
 ) -> None:
@@ -228,6 +231,7 @@ def test_two_runs_come_home_in_either_order(world: World, project: Project, firs
         assert clean(project)
 
 
+@pytest.mark.slow
 def test_an_object_that_is_broken_in_the_remote_is_refused_by_the_machine(world: World, project: Project) -> None:
     dvc(project.root, "push", "-q")
     broken = remote_object(project, "raw.csv")
@@ -305,6 +309,7 @@ def test_an_upstream_stage_that_fails_here_rents_nothing(world: World, project: 
     assert world.leases() == []
 
 
+@pytest.mark.slow
 def test_a_push_that_fails_is_a_warning_that_names_the_command_and_the_run_ends(world: World, project: Project) -> None:
     cli = start_waiting(world, project)
     away = project.remote.with_name("away")
@@ -320,6 +325,7 @@ def test_a_push_that_fails_is_a_warning_that_names_the_command_and_the_run_ends(
     dvc(project.root, "push", "--remote", "store", "train")
 
 
+@pytest.mark.slow
 def test_what_a_stage_does_not_declare_is_kept_and_named_and_a_named_output_lands(
     world: World, project: Project
 ) -> None:
@@ -343,6 +349,7 @@ for name in ("samples/1.png", "logs/a.txt", "extra.pt"):
     assert {path.name for path in aside.rglob("*") if path.is_file()} > {"a.txt", "extra.pt", "1.png", "model.bin"}
 
 
+@pytest.mark.slow
 def test_a_later_stage_that_fails_here_is_a_warning_and_an_evaluation_that_succeeds_tells_its_metrics(
     world: World, project: Project
 ) -> None:
@@ -362,6 +369,7 @@ def test_a_later_stage_that_fails_here_is_a_warning_and_an_evaluation_that_succe
     assert "'publish' failed here" in warning and "dvc repro publish" in warning
 
 
+@pytest.mark.slow
 def test_a_stage_that_did_not_write_its_output_ends_as_failed_and_its_files_can_be_pulled(
     world: World, project: Project
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_daemon_of_the_script_is_gone_after_a_normal_end(world: World) -> None
     assert_silent(world)
 
 
+@pytest.mark.slow
 def test_a_daemon_of_the_script_is_gone_after_a_stop(world: World) -> None:
     daemon(world, 120)
     cli = world.start_train("--grace", "3s")
@@ -117,7 +118,9 @@ def freeze_cli(world: World, cli: Cli) -> None:
     cli.signal(signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("harm", [kill_cli, freeze_agent, kill_agent, freeze_cli])
+@pytest.mark.parametrize(
+    "harm", [freeze_agent, *(pytest.param(one, marks=pytest.mark.slow) for one in (kill_cli, kill_agent, freeze_cli))]
+)
 def test_the_deadline_is_kept_whoever_dies(world: World, harm: Callable[[World, Cli], None]) -> None:
     daemon(world, 120)
     cli = world.start_train("--deadline", "7s", "--grace", "2s")
@@ -162,7 +165,7 @@ def test_a_frozen_agent_and_supervisor_are_ended_by_the_reaper(world: World) -> 
 # -- kill -9 of the command --
 
 MOMENTS = ["planned", "opened", "intent", "created", "hello", "ordered", "running", "outcome", "release", "gone"]
-RARELY = {"opened", "created", "ordered", "release"}  # the moments around them stand for them
+RARELY = {"planned", "opened", "created", "hello", "ordered", "outcome", "release"}  # others stand for them
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_a_killed_command_is_continued_by_attach(world: World, moment: str) -> N
     assert all((world.project / f"part-{n}.txt").stat().st_size == n for n in range(500 if moment == "gone" else 0))
 
 
-@pytest.mark.parametrize("moment", ["ready", "opened"])
+@pytest.mark.parametrize("moment", ["ready", pytest.param("opened", marks=pytest.mark.slow)])
 def test_a_run_whose_directory_was_moved_is_continued_or_told_where_it_needs_its_files(
     world: World, moment: str
 ) -> None:
@@ -219,6 +222,7 @@ def test_a_run_whose_directory_was_moved_is_continued_or_told_where_it_needs_its
         assert f"sojourn stop {world.run()}" in attached.stderr
 
 
+@pytest.mark.slow
 def test_attach_waits_for_three_heartbeats_and_then_takes_a_dead_owners_run(world: World) -> None:
     world.script_that_waits()
     cli = world.start_train("--deadline", "90s")
@@ -235,6 +239,7 @@ def test_attach_waits_for_three_heartbeats_and_then_takes_a_dead_owners_run(worl
     assert again.returncode == 0 and "home already" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_continues_ends_by_itself_and_comes_home_later(world: World) -> None:
     world.script("open('model.pt', 'w').write('weights')\nimport time\ntime.sleep(120)")
     cli = world.start_train("--deadline", "15s", "--grace", "2s")  # time enough to start, on a busy host
@@ -248,6 +253,7 @@ def test_a_run_that_nobody_continues_ends_by_itself_and_comes_home_later(world: 
     assert world.show()["receipt"]["state"] == "closed"
 
 
+@pytest.mark.slow
 def test_of_two_that_attach_at_once_one_brings_the_run_home(world: World) -> None:
     world.script_that_waits()
     cli = world.start_train("--deadline", "60s")

@@ -62,6 +62,7 @@ def test_a_failed_run_is_held_looked_at_and_let_go(world: World) -> None:
     assert f"{run} is over (failed)" in over.stderr and "--hold-on-failure 20m" in over.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_hold_and_the_run_stays_a_failed_one(world: World) -> None:
     cli = held(world)
     cli.signal(signal.SIGINT)
@@ -69,6 +70,7 @@ def test_ctrl_c_ends_a_hold_and_the_run_stays_a_failed_one(world: World) -> None
     assert_failed_and_closed(world)
 
 
+@pytest.mark.slow
 def test_a_hold_whose_owner_died_is_followed_by_attach_and_ends_by_itself(world: World) -> None:
     world.script(FAILS)
     cli = world.start_train("--hold-on-failure", "25s")

@@ -127,7 +127,7 @@ def test_in_git_a_checkpoint_comes_home_although_ignored_and_other_ignored_files
     ("keep", "told", "more"),
     [
         ("1MB", "2 files, 2.6 MB more than launch.keep allows: logs/run-1/larger.bin, logs/run-1/large.bin", "3.6MB"),
-        ("0", "3 files, 2.6 MB ignored by git: logs/", "2.7MB"),
+        pytest.param("0", "3 files, 2.6 MB ignored by git: logs/", "2.7MB", marks=pytest.mark.slow),
     ],
 )
 def test_what_is_too_large_to_be_kept_is_named_with_the_flags_that_bring_it_next_time(
@@ -352,6 +352,7 @@ def test_two_machines_with_two_ranks_each_meet_in_one_group(world: World) -> Non
 VERSION = "import tiny; open('seen.txt', 'w').write(f'{tiny.VERSION} {tiny.__file__}')"
 
 
+@pytest.mark.slow
 def test_requirements_are_built_once_and_again_only_when_they_change(world: World) -> None:
     for version in ("1.0", "2.0"):
         make_wheel(world.project / "wheels", "tiny", version)
@@ -409,6 +410,7 @@ def test_dependencies_that_cannot_be_had_end_the_run_before_a_machine_is_rented(
     assert "No solution found" in everything and "mend requirements.txt" in everything
 
 
+@pytest.mark.slow
 def test_a_stage_that_imports_a_package_of_the_project_is_recorded_with_the_code_that_ran(
     world: World, dvc_template: Project
 ) -> None:

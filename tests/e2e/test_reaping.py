@@ -42,6 +42,7 @@ def test_a_script_that_still_runs_goes_on_without_an_owner_and_comes_home_when_i
     assert reap(world) == []
 
 
+@pytest.mark.slow
 def test_a_run_in_living_hands_is_left_to_them(world: World) -> None:
     world.script_that_waits()
     cli = world.start_train("--deadline", "90s")

@@ -103,6 +103,7 @@ last.write_text("weights")
 """
 
 
+@pytest.mark.slow
 def test_a_stage_finds_its_persisted_and_its_removed_outputs_restored(world: World) -> None:
     """DVC removes `weights` before the stage runs, and keeps `kept.txt`; a restored checkpoint survives both."""
     world.git("init", "-q")

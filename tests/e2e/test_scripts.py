@@ -86,7 +86,7 @@ def test_a_script_that_hangs_ends_at_its_deadline(world: World) -> None:
     assert (world.project / "runs" / world.run() / "model.pt").read_text() == "epoch 3"
 
 
-@pytest.mark.parametrize("size", [60, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [10, *(pytest.param(size, marks=pytest.mark.slow) for size in (60, 500))])
 def test_a_script_that_prints_without_end_loses_no_byte(world: World, size: int) -> None:
     world.script(
         f"""
@@ -170,6 +170,7 @@ def test_an_error_of_ours_before_the_start_closes_the_run(world: World) -> None:
     assert attached.returncode == 0 and "home already" in attached.stdout
 
 
+@pytest.mark.slow
 def test_one_dead_rank_ends_the_others_and_is_the_one_that_is_shown(world: World) -> None:
     world.script(RANKS.format(fails=1))
     done = world.train("--processes", "2", "--deadline", "90s")

@@ -75,6 +75,7 @@ def test_ctrl_c_ends_a_script_that_ignores_sigterm(world: World) -> None:
     assert (world.project / "runs" / world.run() / "early.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_gives_the_machines_back_at_once(world: World) -> None:
     world.script(
         f"""
@@ -177,6 +178,7 @@ def test_sojourn_stop_ends_a_run_from_another_terminal(world: World) -> None:
     assert again.returncode == 0 and "over already" in again.stdout
 
 
+@pytest.mark.slow
 def test_sojourn_stop_ends_a_run_that_nobody_follows(world: World) -> None:
     cli = train_until_ready(world, SAVES_ON_SIGTERM)
     cli.kill()
@@ -190,7 +192,7 @@ def test_sojourn_stop_ends_a_run_that_nobody_follows(world: World) -> None:
     assert (world.project / "runs" / world.run() / "last.pt").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_command_that_is_told_to_leave_hands_its_run_over(world: World, number: signal.Signals) -> None:
     world.script(
         f"""
@@ -217,6 +219,7 @@ def test_a_command_that_is_told_to_leave_hands_its_run_over(world: World, number
     assert len(world.leases()) == 1
 
 
+@pytest.mark.slow
 def test_nohup_keeps_a_command_through_a_lost_terminal(world: World) -> None:
     world.script(
         f"""
@@ -263,7 +266,13 @@ FLOOD = """
 """
 
 
-@pytest.mark.parametrize("reads", [True, False], ids=["a terminal that draws", "a reader that does not read"])
+@pytest.mark.parametrize(
+    "reads",
+    [
+        pytest.param(True, id="a terminal that draws", marks=pytest.mark.slow),
+        pytest.param(False, id="a reader that does not read"),
+    ],
+)
 def test_ctrl_c_ends_a_script_that_prints_ten_thousand_lines_a_second(world: World, reads: bool) -> None:
     world.script(FLOOD)
     ours, theirs = pty.openpty() if reads else os.pipe()
@@ -289,6 +298,7 @@ def test_ctrl_c_ends_a_script_that_prints_ten_thousand_lines_a_second(world: Wor
     assert kinds(world)[-1] in ("gone", "closed")
 
 
+@pytest.mark.slow
 def test_a_command_that_is_told_to_end_while_nobody_reads_hands_its_run_over_and_ends(world: World) -> None:
     world.script(FLOOD)
     ours, theirs = os.pipe()

@@ -38,6 +38,7 @@ def state_of(world: World, server: Server) -> str:
 # -- one process --
 
 
+@pytest.mark.slow
 def test_an_exception_in_a_task_leaves_the_run_to_the_reaper(world: World, server: Server) -> None:
     cli = recorded(world, server)
     mailbox = world.mailbox()
@@ -160,6 +161,7 @@ def test_a_laptop_that_slept_through_every_heartbeat_goes_on_with_its_run(world:
     assert_home(world)
 
 
+@pytest.mark.slow
 def test_a_laptop_that_wakes_up_after_a_takeover_does_nothing_more(world: World, server: Server) -> None:
     cli = recorded(world, server)
     cli.signal(signal.SIGSTOP)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from cli_world import World
@@ -18,9 +19,9 @@ pytestmark = pytest.mark.local
 
 
 @pytest.fixture(scope="module")
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def mortal(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Iterator[Server]:
     """A server that tests may kill; each leaves it running."""
-    server = Server(tmp_path_factory.mktemp("mortal"))
+    server = Server(tmp_path_factory.mktemp("mortal"), prefect_database)
     server.start()
     yield server
     server.stop()
@@ -131,6 +132,7 @@ with get_client(sync_client=True) as client:
 """
 
 
+@pytest.mark.slow
 def test_a_restart_in_the_middle_is_not_noticed_and_a_run_may_say_itself_how_it_ended(
     world: World, mortal: Server
 ) -> None:

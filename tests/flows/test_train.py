@@ -203,6 +203,7 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
     assert "Traceback" not in told and "scripts here: bad.py" in told
 
 
+@pytest.mark.slow
 def test_the_process_that_records_a_stage_never_loads_dvc(
     world: World, server: Server, dvc_template: dvc_project.Project
 ) -> None:

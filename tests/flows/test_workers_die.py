@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cli_world import World
@@ -121,9 +122,9 @@ def test_a_cancel_of_a_served_flow_ends_script_and_machine(world: World, server:
 
 @pytest.mark.timeout(600)
 def test_a_server_away_at_teardown_of_a_workers_run_costs_it_nothing(
-    world: World, tmp_path_factory: pytest.TempPathFactory
+    world: World, tmp_path_factory: pytest.TempPathFactory, prefect_database: Path
 ) -> None:
-    away = Server(tmp_path_factory.mktemp("away"))
+    away = Server(tmp_path_factory.mktemp("away"), prefect_database)
     away.start()
     try:
         worker, flow_run = under_a_worker(world, away)

@@ -228,8 +228,9 @@ def test_a_machine_that_was_taken_back_while_nobody_owned_its_run_is_replaced_by
     assert not play(Schedule.parse(written)).broken
 
 
-def test_a_damaged_ledger_costs_its_own_run_alone_and_its_machine_ends() -> None:
-    for number in range(40):
+@pytest.mark.parametrize("nth", [pytest.param(5, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)])
+def test_a_damaged_ledger_costs_its_own_run_alone_and_its_machine_ends(nth: int) -> None:
+    for number in range(0, 40, nth):
         schedule = Schedule("aws", (Run(), Run(after=5)), damages=(Damage(60, number, "is garbage"),), timers=False)
         trial = play(schedule)
         assert not trial.broken, str(schedule)

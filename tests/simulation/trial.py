@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -79,10 +80,13 @@ class Setting:
     refusals: Sequence[Refusal] = ()
 
 
+MEMORY = "/dev/shm"  # where no file waits for a disk that outlives the process anyway
+
+
 @cache
 def home() -> Path:
     """The data directory of every orchestrator here, which keeps nothing but the store's URL; machines' disks too."""
-    folder = Path(tempfile.mkdtemp(prefix="sojourn-simulation-"))
+    folder = Path(tempfile.mkdtemp(prefix="sojourn-simulation-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
