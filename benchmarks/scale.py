@@ -25,26 +25,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e"), str(ROOT)]
 
+import simulation.amazon  # noqa: E402
 from cli_world import SOJOURN, World  # noqa: E402
+from many_leases import Fleet  # noqa: E402
 from many_runs import Copies, a_run  # noqa: E402
-from s3_of_files import BUCKET, PAGE, FilesAsS3, files_as_s3  # noqa: E402
+from s3_of_files import BUCKET, FilesAsS3, files_as_s3  # noqa: E402
 
 from cli.progress import SilentListener  # noqa: E402
 from sojourn.agent.packs import Packs  # noqa: E402
 from sojourn.agent.store import FileStore  # noqa: E402
-from sojourn.errors import SpecError  # noqa: E402
 from sojourn.following import Follower  # noqa: E402
 from sojourn.lease import State  # noqa: E402
-from sojourn.ledger import Entry  # noqa: E402
-from sojourn.names import LeaseName  # noqa: E402
 from sojourn.planning import Plan  # noqa: E402
-from sojourn.reap import reap  # noqa: E402
-from sojourn.records import Lease, Machine  # noqa: E402
 from sojourn.storage import Store  # noqa: E402
 from sojourn.waiting import SystemClock  # noqa: E402
 
@@ -52,6 +50,7 @@ BEGIN, END = "<!-- figures: benchmarks/scale.py -->", "<!-- end of figures: benc
 LIMIT_S = 900.0
 TRIES = 2
 SERIES = 4
+BEAT_S = 4.0
 LOG_ROWS = ("logs, running", "attach, running", "logs, over", "attach, over")
 WRITES = """
 import os
@@ -202,65 +201,47 @@ def outputs(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
 
 
 def machines(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
-    """A sweep over so many leases of one machine each, a tenth of them given back; ledgers in that bucket."""
+    """A sweep over so many machines of Amazon's, each of a run with an owner that lives, a tenth of them given back.
+
+    The account is the simulated one of tests/simulation, whose machines end at once here, asked by the provider that
+    asks the real one; each of its calls takes as long as one to the store.
+    """
     found: dict[str, Any] = {}
     for count in counts:
         store = folder / f"store-{count}"
-        cloud = Cloud(store, f"s3://{BUCKET}", count)
-        with files_as_s3(store, delay_s) as files, _environment(files):
+        store.mkdir()
+        fleet = Fleet(store, count, "on-demand", over=count // 10, planned=True, url=f"s3://{BUCKET}")
+        fleet.amazon.delay_s, simulation.amazon.ENDING_S = delay_s, (0.0, 0.0)
+        with files_as_s3(store, delay_s) as files, _environment(files), _beating(store):
             begun = time.perf_counter()
-            place: Any = cloud
-            said = Counter(one.action for one in reap([Store(files.url)], [place], _none, dry_run=False))
+            said = Counter(one.action for one in fleet.sweep().values())
             found[str(count)] = {
                 "sweep": {"seconds": round(time.perf_counter() - begun, 2), "requests": files.requests, "memory_mb": 0},
                 "ended": said["ended"],
                 "left": said["left"],
-                "lists": cloud.lists,
+                "calls": dict(fleet.amazon.calls),
             }
+        shutil.rmtree(store)
     return found
 
 
-class Cloud:
-    """An account with so many machines, each on a lease of its own, whose lists come by pages of a thousand."""
+@contextmanager
+def _beating(store: Path) -> Iterator[None]:
+    """All owners of a store show every few seconds that they live."""
+    beats, over = list(store.glob("control/*/*/owner.json")), Event()
 
-    name = "cloud"
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            for one in beats:
+                os.utime(one)
 
-    def __init__(self, books: Path, url: str, count: int) -> None:
-        self.lists = 0
-        now = time.time()
-        self._leases: dict[str, Lease] = {}
-        for number in range(count):
-            run = f"calm-heron-{number:04x}"
-            name = str(LeaseName(run, 1))
-            intent = {"attempt": 1, "offer": 0, "name": name, "request": {}}
-            lines: list[tuple[Any, dict[str, Any]]] = [("opened", {}), ("intent", intent), ("created", {"name": name})]
-            lines.append(("release", {"name": name}) if number % 10 == 0 else ("ordered", {}))
-            ledger = books / "control" / "many" / run / "ledger"
-            ledger.mkdir(parents=True)
-            for sequence, (kind, body) in enumerate(lines):
-                entry = Entry(sequence=sequence, term=1, owner="gone:1", at=now - 900, kind=kind, body=body)
-                (ledger / f"{sequence:06d}.json").write_bytes(
-                    entry.to_bytes()
-                )  # none of these need survive a power cut
-            machine = Machine(name=f"{name}-n0", state="running", created_at=now - 900)
-            self._leases[name] = Lease(
-                name=name, project="many", run=run, attempt=1, deadline_at=now + 9000, machines=(machine,), store=url
-            )
-
-    def leases(self) -> list[Lease]:
-        self.lists += -(-len(self._leases) // PAGE)
-        return list(self._leases.values())
-
-    def lookalikes(self) -> list[Any]:
-        return []
-
-    def release(self, name: str) -> bool:
-        self._leases.pop(name, None)
-        return True
-
-
-def _none(*_: object) -> Any:
-    raise SpecError("no run of these has a plan")
+    thread = Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager
@@ -356,9 +337,14 @@ def _outputs_table(found: dict[str, Any]) -> str:
 
 
 def _machines_table(found: dict[str, Any]) -> str:
-    text = _table("machines", {"sweep": "`reap`"})(found)
-    lists = "; ".join(f"{one['lists']} for {int(count):,}" for count, one in found.items())
-    return f"{text}\n\nPages of machines that the cloud was asked for: {lists}."
+    text = _table("machines of Amazon's, a tenth given back", {"sweep": "`reap`, of the store"})(found)
+    counts = " | ".join(f"{sum(one['calls'].values()):,} calls" for one in found.values())
+    asked = "; ".join(f"{int(count):,}: {_asked(one['calls'])}" for count, one in found.items())
+    return f"{text}\n| of the cloud | {counts} |\n\nCalls to the cloud: {asked}."
+
+
+def _asked(calls: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {''.join(word.title() for word in name.split('_'))}" for name, count in calls.items())
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,7 +78,7 @@ def _everything(
     from sojourn.runs import data_home
 
     found, known = [], partial(known_store, data_home())
-    for finding in find(stores, providers, _journey_of, dry_run=dry_run, project=project, open_store=known):
+    for finding in find(stores, providers, _journeys(), dry_run=dry_run, project=project, open_store=known):
         found.append(finding)
         yield finding
     server = _server()
@@ -118,11 +118,20 @@ def _mended(store: Store, server: Address, dry_run: bool, found: list[Finding]) 
         show_warning(f"Prefect's record was not put right: {shortened(first_line(error), 200)}")
 
 
-def _journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
+def _journeys() -> Callable[[Plan, Mailbox], Journey]:
+    """Runs in the hands of this sweep; those that were in the same regions share a provider."""
     from cli.progress import SilentListener
     from sojourn.journey import Journey
     from sojourn.providers import open_provider
     from sojourn.runs import data_home
 
     home = data_home()
-    return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, SilentListener())
+
+    @cache  # to log in to a cloud takes half a second
+    def provider(where: str, regions: tuple[str, ...] | None) -> Provider:
+        return open_provider(where, home, regions)
+
+    def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
+        return Journey(plan, mailbox, provider(plan.launch.where, plan.regions), home, SilentListener())
+
+    return journey_of

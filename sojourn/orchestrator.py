@@ -86,10 +86,13 @@ class Orchestrator:
         """Where the lease stands, by the ledger."""
         return lease.fold(self.ledger.entries())
 
-    def over(self) -> bool:
-        """Whether the newest attempt has ended, and nobody may look at its machines; writes nothing."""
+    def over(self, listed: Lease | None = None) -> bool:
+        """Whether the newest attempt has ended, and nobody may look at its machines; writes nothing.
+
+        `listed` is what a list has just told of its lease, for which the provider is not asked then.
+        """
         state = self.state
-        seen = self._look(state)
+        seen = self._look(state, listed if listed is not None and listed.name == state.name else None)
         action = lease.step(state, seen, self._terms)
         if isinstance(action, lease.Conclude):
             state = replace(state, outcome=action.outcome)
@@ -164,7 +167,7 @@ class Orchestrator:
                 pause = min(pause * 1.1, max(2 * self.poll_s, min(SELDOM_S, waited * LATE)))
             self.watch(state)
 
-    def _look(self, state: lease.State) -> lease.Seen:
+    def _look(self, state: lease.State, listed: Lease | None = None) -> lease.Seen:
         if self.stop_for is not None:
             reason, self.stop_for = self.stop_for, None
             try:
@@ -173,7 +176,7 @@ class Orchestrator:
                 self.warn(f"{error.message}; the machines end within {self._terms.grace_s + lease.MARGIN_S:.0f} s")
                 self._stop = Stop(reason=reason, at=self.clock.now())
         # The provider first: a machine that is over by then has said its last word before.
-        observed = self._observe(state) if state.name else None
+        observed = listed or (self._observe(state) if state.name else None)
         nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
         exits = tuple(self.mailbox.exit(state.attempt, node, _seal(state, node)) for node in nodes)
         hellos = tuple(self._hello(state.attempt, node) for node in nodes) if not state.ordered_at else ()

@@ -1,16 +1,16 @@
 """Ends what outlived its run, and brings home what nobody waits for any more. It needs no memory.
 
-A machine is ended when it is past its deadline and grace, when its run is over, or when no ledger
-knows it, it is older than the grace, and a second look finds the same; the cloud is asked before the
-books. A run is closed, as `attach` would do it, when its attempt is over and its owner gave no sign of
-life; one whose script still runs goes on without an owner until a later sweep. Everything else is left,
-and the reason is said.
+Each cloud is asked once, for lists of what stands in it, and before the books; what the lists show is judged.
+A machine is ended when it is past its deadline and grace, when its run is over, or when no ledger knows it, it is
+older than the grace, and a second look finds the same. A run is closed, as `attach` would do it, when its attempt
+is over and its owner gave no sign of life; one whose script still runs goes on without an owner until a later
+sweep. Everything else is left, and the reason is said.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,12 +46,11 @@ SECOND_LOOK_S = 5.0  # after which a lease that no ledger knows is looked for on
 JUDGED_AT_ONCE = 256
 JUDGED_WITHIN_S = 20.0  # what one store, or one object of it, takes longer for holds up no other machine's end
 LISTED_WITHIN_S = 300.0  # the open runs of a store
-MANY = 64  # open runs of a store; of more, those that beat so lately are not looked at themselves
-FRESH_S = 12.0  # an owner is asked for three beats of 5 s before anybody takes its run over
+OPENED_AT_ONCE = 64  # of these, to see which are over
 UNKNOWN = "no ledger knows it"
 SETTLING_S = 60.0  # between a run's outcome and the moment its own orchestrator must have released
 GONE_LIMIT_S = 120.0  # what clouds may take to end machines that outlived their runs
-GONE_EVERY_S = 2.0
+GONE_EVERY_S, GONE_SELDOM_S = 2.0, 10.0  # between two looks at first, and later
 SLOW = "its records take too long to read"
 UNTOLD = "nobody knows whether it is late: neither store nor provider tells the time"
 NAMELESS = "it does not show whose it is: reap without --project"
@@ -102,6 +101,7 @@ def reap(
     known = _Known(open_store or partial(Store, expected=True), stores)
     own, standing = next(iter(known), None), set[str | None]()
     due: list[_Sent] = []
+    whole: dict[str, Lease] = {}  # left, with all their machines
     for provider, found in _look(providers, clock):
         if isinstance(found, Finding):
             yield found
@@ -114,18 +114,24 @@ def reap(
             if end and not dry_run:
                 due.append(_Sent(lease, why, provider))
             else:
+                whole |= {lease.name: lease} if _is_whole(lease) and not end else {}
                 yield _found(lease.name, lease.run, "would end" if end else "left", why)
     strangers = [one for one in due if one.why.startswith(UNKNOWN)]
     same = _seen_twice(strangers, known, now, clock)
     yield from (_found(one.lease.name, one.lease.run, "left", why) for one, why in same if why)
     spared = {id(one) for one, why in same if why}
-    yield from _ended(clock.together([partial(_send, one) for one in due if id(one) not in spared]), clock)
+    yield from _ended([one for one in due if id(one) not in spared], clock)
+    runs: list[Mailbox] = []
     for mailbox in _unsettled(each_once(known.values()), own, project, note=not dry_run):
         if isinstance(mailbox, Finding):
             yield _forgotten(mailbox, standing, dry_run)
         else:
-            told = mailbox.store.now() if now is None else now
-            if finding := _close(mailbox, journey_of, told, dry_run):
+            runs.append(mailbox)
+    for first in range(0, len(runs), OPENED_AT_ONCE):
+        some = runs[first : first + OPENED_AT_ONCE]
+        opened = clock.within(JUDGED_WITHIN_S, [partial(_opened, one, journey_of, now, whole) for one in some])
+        for mailbox, one in zip(some, opened, strict=True):
+            if finding := _closed(mailbox, SLOW if one is None else one, dry_run):
                 yield finding
 
 
@@ -174,6 +180,11 @@ def _look(providers: Sequence[Provider], clock: Clock) -> Iterator[tuple[Provide
         yield provider, _found(provider.name, "", "unseen" if closed else "failed", _words(found))
 
 
+def _is_whole(lease: Lease) -> bool:
+    """Whether all of its machines stand, as far as a list shows."""
+    return bool(lease.machines) and all(one.state in ("starting", "running") for one in lease.machines)
+
+
 def _lookalikes(provider: Provider) -> list[Lookalike]:
     try:
         return provider.lookalikes()
@@ -192,8 +203,7 @@ def _unsettled(
     """Every run of every store that is not closed; what one store keeps is closed though another does not answer."""
     for store in stores:
         try:
-            runs = _listed(store, project, note)
-            yield from _unowned(store, runs) if len(runs) > MANY else runs
+            yield from _listed(store, project, note)
             for name in shut_projects(store):
                 told = "its runs are another user's, who lets nobody look; only that user can close them"
                 yield _found(f"{store.url} {name}", "", "unseen", told)
@@ -209,19 +219,6 @@ def _listed(store: Store, project: str | None, note: bool) -> list[Mailbox]:
     if runs is None:
         raise TransientError(f"the list of its runs did not come within {LISTED_WITHIN_S:.0f} s")
     return runs
-
-
-def _unowned(store: Store, runs: Sequence[Mailbox]) -> list[Mailbox]:
-    """Those of many open runs whose owner has given no sign of life of late; the others' owners would let nobody in."""
-    now = store.now()
-    if now is None:
-        return list(runs)
-    beats = store.clock.together([partial(store.modified, f"{mailbox.control}/owner.json") for mailbox in runs])
-    return [
-        mailbox
-        for mailbox, beat in zip(runs, beats, strict=True)
-        if beat is None or abs(now - beat.timestamp()) > FRESH_S
-    ]
 
 
 def _forgotten(about: Finding, standing: set[str | None], dry_run: bool) -> Finding:
@@ -400,64 +397,94 @@ class _Sent:
     trouble: str = "its end was asked for, and is not confirmed yet"
 
 
-def _send(one: _Sent) -> _Sent:
-    """Ask for its end, and see whether anything is left."""
-    try:
-        one.gone = one.provider.release(one.lease.name)
-        one.trouble = _Sent.trouble
-    except Exception as error:  # the others are waited for too
-        one.trouble = _words(error)
-    return one
+def _send(some: Sequence[_Sent], clock: Clock) -> None:
+    """Ask for their end, each provider for all of its own, and see whether anything is left."""
+    by_provider: dict[int, list[_Sent]] = {}
+    for one in some:
+        by_provider.setdefault(id(one.provider), []).append(one)
+
+    def send(ours: Sequence[_Sent]) -> list[bool | Exception]:
+        try:
+            return ours[0].provider.release_all([one.lease.name for one in ours])
+        except Exception as error:  # the others are waited for too
+            return [error] * len(ours)
+
+    answers = clock.together([partial(send, ours) for ours in by_provider.values()])
+    for ours, said in zip(by_provider.values(), answers, strict=True):
+        for one, answer in zip(ours, said, strict=True):
+            one.gone = answer is True
+            one.trouble = _words(answer) if isinstance(answer, Exception) else _Sent.trouble
 
 
 def _ended(sent: list[_Sent], clock: Clock) -> Iterator[Finding]:
     """What became of them; clouds take their time to end a machine, and remove what belongs to it only then."""
-    end = clock.monotonic() + GONE_LIMIT_S
-    waiting = [one for one in sent if not one.gone]
-    while waiting and clock.monotonic() < end:
-        clock.sleep(GONE_EVERY_S)
-        clock.together([partial(_send, one) for one in waiting])
-        waiting = [one for one in waiting if not one.gone]
+    end, pause = clock.monotonic() + GONE_LIMIT_S, GONE_EVERY_S
+    _send(sent, clock)
+    while (waiting := [one for one in sent if not one.gone]) and clock.monotonic() < end:
+        clock.sleep(pause)
+        pause = min(1.5 * pause, GONE_SELDOM_S)
+        _send(waiting, clock)
     for one in sent:
         why = one.why if one.gone else f"{one.why}; {one.trouble}"
         yield _found(one.lease.name, one.lease.run, "ended" if one.gone else "failed", why)
 
 
-def _close(
-    mailbox: Mailbox, journey_of: Callable[[Plan, Mailbox], Journey], now: float | None, dry_run: bool
-) -> Finding | None:
-    """Bring a run home in place of its dead owner; None when there is nothing to do yet, or any more."""
+def _opened(
+    mailbox: Mailbox,
+    journey_of: Callable[[Plan, Mailbox], Journey],
+    now: float | None,
+    whole: Mapping[str, Lease],
+) -> Journey | Finding | Literal["goes on"]:
+    """A run that is over, for which somebody may act in place of its dead owner; or what is told of another."""
     run = mailbox.run
     try:
         plan, report = mailbox.read("plan", Plan), mailbox.read("report", Report)
         if plan is None or report is not None:
-            return None
+            return "goes on"
         journey = journey_of(plan, mailbox)
+        now = mailbox.store.now() if now is None else now
         if now is None:
             return _found(run, run, "left", f"the store {mailbox.store.url} does not tell what time it is")
         journey.clock.go_by(now)
         overdue = now >= plan.deadline_at + plan.launch.grace + MARGIN_S
         if not is_kept_in(plan.store, mailbox.store):
-            return _found(run, run, "left", _copied(plan, mailbox.store)) if overdue else None
-        if _elsewhere(plan, journey.orchestrator.state, journey.provider):
-            return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else None
+            return _found(run, run, "left", _copied(plan, mailbox.store)) if overdue else "goes on"
+        state = journey.orchestrator.state
+        listed = whole.get(state.name or "")
+        if listed is None and _elsewhere(plan, state, journey.provider):
+            return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else "goes on"
         # To go on with a run that is not over may mean to rent; that is for a person or a retry to say.
-        if not journey.orchestrator.over():
-            return None
-        if dry_run:
-            return _found(run, run, "would close", "it is over and not home, unless its owner lives")
-        closed = bring_home(journey)
-    except (SupersededError, SpecError) as error:
-        return _found(run, run, "left", error.message)
+        return journey if journey.orchestrator.over(listed) else "goes on"
     except Exception as error:  # one run's damaged records must not keep the others from being brought home
-        return _found(run, run, "failed", _words(error))
-    there = "" if journey.planned_here else f"; {closed.published.note}"
+        return _untouched(run, error)
+
+
+def _closed(mailbox: Mailbox, opened: Journey | Finding | str, dry_run: bool) -> Finding | None:
+    """Bring a run home that is over; None when there is nothing to do yet, or any more."""
+    run = mailbox.run
+    if isinstance(opened, Finding):
+        return opened
+    if isinstance(opened, str):
+        return _found(run, run, "failed", opened) if opened == SLOW else None
+    if dry_run:
+        return _found(run, run, "would close", "it is over and not home, unless its owner lives")
+    try:
+        closed = bring_home(opened)
+    except Exception as error:
+        return _untouched(run, error)
+    there = "" if opened.planned_here else f"; {closed.published.note}"
     return _found(run, run, "closed", f"{closed.state}: {closed.message}{there}")
 
 
 def _copied(plan: Plan, store: Store) -> str:
     there = f"it is kept in {plan.store}, of which {store.url} is a copy, or which was moved there"
     return f"{there}; if it was moved: sojourn attach {plan.run} --store {store.url}"
+
+
+def _untouched(run: str, error: Exception) -> Finding:
+    if isinstance(error, (SupersededError, SpecError)):
+        return _found(run, run, "left", error.message)
+    return _found(run, run, "failed", _words(error))
 
 
 def _elsewhere(plan: Plan, state: State, provider: Provider) -> bool:

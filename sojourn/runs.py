@@ -36,6 +36,8 @@ from sojourn.storage import Store
 PRIVATE = ("agent", "checkouts", "environments", "faults", "machines", "placed")
 T = TypeVar("T")
 SILENT_S = 60.0  # an owner beats every few seconds; this is many beats, and the clocks of two hosts
+MANY = 64  # runs of a project in no page; of more a sweep looks at those alone whose owner has not beaten so lately
+FRESH_S = 12.0  # an owner is asked for three beats of 5 s before anybody takes its run over
 AWAY = "not home yet"
 COMPARED_WITH = 5  # the newest runs of a program whose whole report is read
 
@@ -240,6 +242,7 @@ def survey(store: Store, project: str) -> Survey:
 def unsettled(store: Store, only: str | None, note: bool) -> Iterator[Mailbox]:
     """The runs of a store, or of one project alone, that have a plan and that nobody has closed.
 
+    Of many those alone whose owner has given no sign of life of late: the others' owners would let nobody in.
     With `note`, closed ones that no page told of are written down.
     """
     projects = [name for name in projects_of(store) if only in (None, name)]
@@ -248,13 +251,24 @@ def unsettled(store: Store, only: str | None, note: bool) -> Iterator[Mailbox]:
 
 
 def _unsettled(store: Store, project: str, note: bool) -> list[Mailbox]:
-    found = survey(store, project)
-    planned = _each(store, lambda mailbox: store.exists(f"{mailbox.control}/plan.json"), found.others)
-    begun = [mailbox for mailbox, is_there in zip(found.others, planned, strict=True) if is_there]
+    others = survey(store, project).others
+    if len(others) > MANY:
+        others = _unowned(store, others)
+    planned = _each(store, lambda mailbox: store.exists(f"{mailbox.control}/plan.json"), others)
+    begun = [mailbox for mailbox, is_there in zip(others, planned, strict=True) if is_there]
     looked = _each(store, summary_of, begun)
     if note:
         ClosedRuns(store, project).add([one for one in looked if one is not None])
     return [mailbox for mailbox, one in zip(begun, looked, strict=True) if one is None]
+
+
+def _unowned(store: Store, runs: Sequence[Mailbox]) -> list[Mailbox]:
+    now = store.now()
+    if now is None:
+        return list(runs)
+    beats = _each(store, lambda mailbox: store.modified(f"{mailbox.control}/owner.json"), runs)
+    told = zip(runs, beats, strict=True)
+    return [mailbox for mailbox, beat in told if beat is None or abs(now - beat.timestamp()) > FRESH_S]
 
 
 def summary_of(mailbox: Mailbox) -> Summary | None:

@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from prefect import get_run_logger
@@ -51,8 +51,12 @@ def sweep(stores: list[Store], providers: Sequence[Provider], dry_run: bool, pro
     """End the machines and close the runs that nobody continues; whoever listens in Prefect hears of it."""
     home, listener = data_home(), PrefectListener(get_run_logger())
 
+    @cache  # to log in to a cloud takes half a second
+    def provider(where: str, regions: tuple[str, ...] | None) -> Provider:
+        return open_provider(where, home, regions)
+
     def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
-        return Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, listener)
+        return Journey(plan, mailbox, provider(plan.launch.where, plan.regions), home, listener)
 
     known = partial(known_store, home)
     found = _told(list(find(stores, providers, journey_of, dry_run=dry_run, project=project, open_store=known)))

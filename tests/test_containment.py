@@ -8,7 +8,7 @@ import os
 import resource
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,9 @@ class Cloud:
     def release(self, name: str) -> bool:
         self.released.append(name)
         return True
+
+    def release_all(self, names: Sequence[str]) -> list[bool | Exception]:
+        return [self.release(name) for name in names]
 
     def now(self) -> float | None:
         return None

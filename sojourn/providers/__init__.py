@@ -6,7 +6,7 @@ A provider never retries, waits, counts or ranks. Its errors are the decisions o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,6 +63,10 @@ class Provider(Protocol):
 
         Takes two seconds at most, and never raises for what is not there.
         """
+        ...
+
+    def release_all(self, names: Sequence[str]) -> list[bool | Exception]:
+        """The same for many leases, side by side: for each its answer, or what kept it from one."""
         ...
 
     def leases(self) -> list[Lease]:

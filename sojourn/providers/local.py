@@ -15,9 +15,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ from sojourn.providers import Request
 from sojourn.records import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
 from sojourn.shorthand import counted
 from sojourn.surroundings import of_machine
+from sojourn.waiting import SystemClock
 
 # What a machine asks for keys where its store is in a cloud and the environment has none.
 KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
@@ -181,6 +182,17 @@ class LocalProvider:
             if not marked:  # a full disk, on which there may be room by now
                 files.write_once(str(folder / RELEASE), {"at": time.time()})
             return gone
+
+    def release_all(self, names: Sequence[str]) -> list[bool | Exception]:
+        """The same for many, side by side: each may be waited for."""
+
+        def release(name: str) -> bool | Exception:
+            try:
+                return self.release(name)
+            except Exception as error:  # the others end all the same
+                return error
+
+        return SystemClock().together([partial(release, name) for name in names])
 
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, by its directory or by a process that carries its mark."""

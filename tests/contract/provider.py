@@ -326,6 +326,19 @@ class ProviderContract(ProviderCase):
         assert self.states(world) <= {"gone"}
         assert world.provider().leases() == []
 
+    def test_many_leases_are_released_at_once_and_each_has_its_answer(
+        self, world: World, request_for: Callable[..., Request]
+    ) -> None:
+        for attempt in (1, 2):
+            world.provider().create(request_for(attempt=attempt))
+        self.wait_until_running(world)
+        names = [str(LeaseName(NAME.run, attempt)) for attempt in (2, 3, 1)]
+        answers: list[list[bool | Exception]] = []
+        world.wait(lambda: answers.append(world.provider().release_all([*names, "somebody-elses"])) or all(answers[-1]))
+        assert answers[-1] == [True] * 4 and world.billable() == 0 and world.provider().leases() == []
+        assert not any(isinstance(one, Exception) for said in answers for one in said)
+        assert world.provider().release_all([]) == []
+
     def test_a_stale_create_after_release_starts_nothing(
         self, world: World, request_for: Callable[..., Request]
     ) -> None:

@@ -11,7 +11,7 @@ import itertools
 import json
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -403,6 +403,9 @@ class _Cloud:
     def release(self, name: str) -> bool:
         self.released.append(name)
         return True
+
+    def release_all(self, names: Sequence[str]) -> list[bool | Exception]:
+        return [self.release(name) for name in names]
 
     def lookalikes(self) -> list[Lookalike]:
         return []

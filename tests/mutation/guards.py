@@ -25,6 +25,7 @@ CALLS = "sojourn/providers/ec2/calls.py"
 ANSWERS = "sojourn/providers/ec2/answers.py"
 INVENTORY = "sojourn/providers/ec2/inventory.py"
 SWEEP = "tests/providers/test_sweep.py"
+MANY = "tests/providers/test_many_leases.py"
 RACES = "tests/providers/test_races.py"
 EC2 = "tests/providers/test_ec2.py"
 USER = "tests/security/test_user.py"
@@ -210,8 +211,8 @@ GUARDS = (
     Guard(
         "the sweep leaves what it cannot judge",
         "sojourn/reap.py",
-        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", False)\n',
-        '        return _verdict(lease, [], now) if late else (f"its ledger cannot be read: {_words(error)}", True)\n',
+        "    return _verdict(lease, [], now) if late else (why, False)\n",
+        "    return _verdict(lease, [], now) if late else (why, True)\n",
         f"{SWEEP} -k cannot_be_read",
     ),
     Guard(
@@ -266,23 +267,51 @@ GUARDS = (
     Guard(
         "a machine with another token is not ours",
         INVENTORY,
-        "        if others:\n",
-        "        others = []\n        if others:\n",
+        '        self.copies = [one for one in self.tokenless if one["InstanceId"] not in armed | ours]\n',
+        "        self.copies = []\n",
         f"{SWEEP} -k every_tag",
     ),
     Guard(
         "a machine that a schedule of the lease names is ours",
         INVENTORY,
-        'one["InstanceId"] not in armed and ',
-        "",
+        'one["InstanceId"] not in armed | ours]',
+        'one["InstanceId"] not in ours]',
         f"{EC2} -k own_schedule",
     ),
     Guard(
         "a spot machine that no schedule tells of is ours by its tags",
         INVENTORY,
-        " and not _may_be(one, len(armed))",
-        "",
+        'one["InstanceId"] not in armed | ours]',
+        'one["InstanceId"] not in armed]',
         f"{EC2} -k spot_machine",
+    ),
+    Guard(
+        "a copy of a spot machine is told by its age",
+        INVENTORY,
+        "oldest[: max(0, _nodes(oldest[0]) - shown)]",
+        "oldest",
+        f"{MANY} -k copy_of_a_spot",
+    ),
+    Guard(
+        "where lists leave it open whose a machine is, its schedules are asked",
+        INVENTORY,
+        "doubtful = [one for one in found.values() if not one.is_told()]",
+        "doubtful = []",
+        f"{MANY} -k copy_of_a_spot",
+    ),
+    Guard(
+        "what one call refuses to end is asked for by less",
+        AMAZON,
+        "        parts = [names[first : first + size] for first in range(0, len(names), size)]\n",
+        "        return dict.fromkeys(names, error)\n",
+        f"{MANY} -k cannot_be_ended",
+    ),
+    Guard(
+        "a tag that is no number costs its own lease",
+        INVENTORY,
+        "if word.isascii() and word.isdecimal() and len(word) < 16 else 0.0",
+        "if word else 0.0",
+        f"{MANY} -k no_number",
     ),
     Guard(
         "the reaper in the cloud spares another token",

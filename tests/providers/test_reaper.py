@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import time
@@ -56,6 +57,23 @@ def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> 
     assert sorted(aws.running()) == sorted([*spared, copied])
 
 
+def test_many_are_ended_by_one_call_and_one_that_cannot_be_keeps_no_other_alive(aws: AwsCloud) -> None:
+    overdue = [rent(aws, lease=str(LeaseName("calm-panda-a2e3", 1, offer)), deadline=LATE) for offer in range(6)]
+    aws.fault(
+        "ec2", "TerminateInstances", "error", body=overdue[4], count=None, code="OperationNotPermitted", status=400
+    )
+    with pytest.raises(RuntimeError, match="OperationNotPermitted") as raised:
+        reaper.handler()
+    answers = json.loads(str(raised.value))
+    assert [name for name in overdue if "error" in answers[name]] == [overdue[4]] == aws.running()
+    aws.clear_faults()
+    aws.timing(shutdown_s=60.0)
+    more = [rent(aws, lease=str(LeaseName("witty-wren-00ff", 1, offer)), deadline=LATE) for offer in range(5)]
+    before = len(aws.calls("ec2", "TerminateInstances"))
+    assert {one["done"] for one in reaper.handler().values()} == {"terminated"} and more
+    assert len(aws.calls("ec2", "TerminateInstances")) == before + 1 and not aws.running()
+
+
 def test_a_spot_machine_goes_by_its_tags_for_it_may_not_show_its_token(aws: AwsCloud) -> None:
     overdue = rent(aws, "another", market="spot", lease=LEASE, deadline=LATE)
     assert reaper.handler()[overdue]["done"] == "terminated"
@@ -94,9 +112,9 @@ def test_it_knows_our_names_as_we_give_them(run: str, attempt: int, offer: int) 
 
 
 def test_one_that_cannot_be_ended_keeps_no_other_alive_and_is_an_error(aws: AwsCloud) -> None:
-    for lease in (LEASE, OTHER):
-        rent(aws, lease=lease, deadline=LATE)
-    aws.fault("ec2", "TerminateInstances", "error", code="UnauthorizedOperation", status=403)
+    stubborn, _ = (rent(aws, lease=lease, deadline=LATE) for lease in (LEASE, OTHER))
+    refusal = {"code": "UnauthorizedOperation", "status": 403}
+    aws.fault("ec2", "TerminateInstances", "error", body=stubborn, count=None, **refusal)
     with pytest.raises(RuntimeError, match="UnauthorizedOperation"):
         reaper.handler()
     assert len(aws.running()) == 1

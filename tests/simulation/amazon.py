@@ -28,6 +28,9 @@ ENDING_S = (3.0, 30.0)  # from shutting-down to terminated
 TIMER_LATE_S = 60.0  # a schedule is exact to the minute, and its seconds count for nothing
 NOTICE_S = 120.0
 REMEMBERED_S = 3600.0  # for how long terminated machines are shown
+FILTER_VALUES = 200  # of one call
+ENDED_AT_ONCE = 1000
+BY_PAGE = {"Reservations": 1000, "Volumes": 500, "Schedules": 100}
 
 
 @dataclass
@@ -182,12 +185,14 @@ class Amazon:
 
     def describe_instances(self, region: str, Filters: list[dict[str, Any]]) -> dict[str, Any]:
         now = self.world.now
+        _check(Filters, "DescribeInstances")
         shown = (one for one in self._here(region) if one.is_known(now))
         matching = [one.shown(now) for one in shown if all(_matches(one, now, wanted) for wanted in Filters)]
-        return {"Reservations": [{"Instances": matching}]}
+        return {"Reservations": [{"Instances": [one]} for one in matching]}
 
     def describe_volumes(self, region: str, Filters: list[dict[str, Any]]) -> dict[str, Any]:
         now = self.world.now
+        _check(Filters, "DescribeVolumes")
         found = [
             {
                 "VolumeId": f"vol-{one.identity}",
@@ -204,6 +209,8 @@ class Amazon:
         raise refused("VolumeInUse", "DeleteVolume", 400)  # it goes with its machine, and cannot before
 
     def terminate_instances(self, region: str, InstanceIds: list[str]) -> None:
+        if len(InstanceIds) > ENDED_AT_ONCE:
+            raise refused("InvalidParameterValue", "TerminateInstances", 400)
         here = {one.identity: one for one in self._here(region)}
         for identity in InstanceIds:
             if identity not in here or not here[identity].is_known(self.world.now):
@@ -261,7 +268,9 @@ class Amazon:
 
     def list_schedules(self, region: str, GroupName: str, NamePrefix: str = "") -> dict[str, Any]:
         names = [name for where, name in self.schedules if where == region and name.startswith(NamePrefix)]
-        return {"Schedules": [{"Name": name} for name in sorted(names)]}
+        shown = (self.schedules[region, name] for name in sorted(names))
+        kept = ("Name", "Arn", "CreationDate")
+        return {"Schedules": [{**{key: one[key] for key in kept}, "Target": {"Arn": "aws-sdk"}} for one in shown]}
 
     def delete_schedule(self, region: str, Name: str, GroupName: str) -> None:
         schedule = self.schedules.pop((region, Name), None)
@@ -354,12 +363,24 @@ class Client:
 
 @dataclass
 class Pages:
-    """All pages at once: there are few machines here."""
+    """An answer by pages, a call for each."""
 
     ask: Callable[..., Any]
 
-    def paginate(self, **what: Any) -> list[Any]:
-        return [self.ask(**what)]
+    def paginate(self, PaginationConfig: dict[str, int] | None = None, **what: Any) -> Iterator[dict[str, Any]]:
+        page, last = 0, 1
+        while page < last:
+            ((what_is_listed, found),) = self.ask(**what).items()
+            size = (PaginationConfig or {}).get("PageSize", BY_PAGE[what_is_listed])
+            assert size <= BY_PAGE[what_is_listed], "Amazon refuses such a page"
+            last = -(-len(found) // size)
+            yield {what_is_listed: found[page * size : (page + 1) * size]}
+            page += 1
+
+
+def _check(filters: list[dict[str, Any]], action: str) -> None:
+    if sum(len(one["Values"]) for one in filters) > FILTER_VALUES:
+        raise refused("FilterLimitExceeded", action, 400)
 
 
 def refused(code: str, action: str, status: int) -> ClientError:

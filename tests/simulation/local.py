@@ -6,7 +6,7 @@ agent's, and no cloud that would end anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -117,6 +117,15 @@ class SimulatedLocal:
             return True
 
         return self._ask("release", effect)
+
+    def release_all(self, names: Sequence[str]) -> list[bool | Exception]:
+        def release(name: str) -> bool | Exception:
+            try:
+                return self.release(name)
+            except TransientError as error:
+                return error
+
+        return [release(name) for name in names]
 
     def leases(self) -> list[Lease]:
         def effect() -> list[Lease]:

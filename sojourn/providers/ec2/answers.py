@@ -59,14 +59,21 @@ def volume_parts(lease: str, volumes: list[dict[str, Any]]) -> Iterator[Part]:
 
 
 def armed(schedules: Iterable[dict[str, Any]]) -> set[str]:
-    """The machines that these schedules end."""
-    return {identity for one in schedules for identity in json.loads(one["Target"]["Input"])["InstanceIds"]}
+    """The machines that these schedules end, as far as they say so; what a list shows of one says nothing of it."""
+    return {identity for one in schedules for identity in _targets(one)}
 
 
-def too_new(schedules: Iterable[dict[str, Any]], shown: set[str], now: float) -> list[str]:
-    """Machines that their timers know and the list of machines does not, because they are so new."""
-    young = [one for one in schedules if now - one["CreationDate"].timestamp() <= VISIBLE_AFTER_S]
-    return sorted(armed(young) - shown)
+def _targets(schedule: dict[str, Any]) -> list[str]:
+    try:
+        found = json.loads(schedule["Target"]["Input"])["InstanceIds"]
+        return [one for one in found if isinstance(one, str)]
+    except (LookupError, TypeError, ValueError):  # of a list, or not written by us
+        return []
+
+
+def is_young(schedule: dict[str, Any], now: float) -> bool:
+    """Whether its machine may be so new that the list of machines does not know it."""
+    return bool(now - schedule["CreationDate"].timestamp() <= VISIBLE_AFTER_S)
 
 
 def numbered(instances: Iterable[dict[str, Any]], others: Iterable[str] = ()) -> dict[str, int]:

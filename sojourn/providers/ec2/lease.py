@@ -10,7 +10,8 @@ https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -31,6 +32,7 @@ from sojourn.waiting import Clock, SystemClock
 
 T = TypeVar("T")
 ASK_EVERY_S = 2.0
+ENDED_AT_ONCE = 100  # machines by one call, which takes a thousand at most, and is refused for the sake of any of them
 
 _GONE_OR_IN_USE = set(
     """
@@ -62,6 +64,7 @@ class Ec2Provider:
         self._agent = agent
         self._inventory = Inventory(clients, self.clock)
         self._regions: dict[str, str] = {}  # where a lease stands, once known
+        self._seen: list[Lookalike] | None = None  # by the look at the leases just before
         self.closed: set[str] = set()  # regions that the account's organization lets nobody use, as far as was seen
 
     def capability(self) -> Capability:
@@ -144,32 +147,42 @@ class Ec2Provider:
         lease = self._inventory.lease(name, region) if region else None
         if lease is None or region is None:
             return True
-        # Again for what is shutting down: it does no harm, and what was merely stopped needs it.
-        standing = [one for one in lease.machines if one.state != "gone" and one.identity]
-        self._terminate([str(one.identity) for one in standing], region)
-        if not any(one.state in ("starting", "running") for one in standing):
+        self._terminate(_standing(lease), region)
+        if _has_ended(lease):
             self._remove(lease, region)
         return lease.gone
 
+    def release_all(self, names: Sequence[str]) -> list[bool | Exception]:
+        """The same for many leases, whose machines are looked for and ended many by one call."""
+        by_region: dict[str | None, list[str]] = defaultdict(list)
+        answers: dict[str, bool | Exception] = {}
+        for name in names:
+            try:
+                by_region[self._region_of(name)].append(name)
+            except Exception as error:
+                answers[name] = error
+        answers |= dict.fromkeys(by_region.pop(None, []), True)
+        for region, some in by_region.items():
+            assert region is not None
+            try:
+                answers |= self._release_all(some, region)
+            except Exception as error:
+                answers |= dict.fromkeys(some, error)
+        return [answers[name] for name in names]
+
     def leases(self) -> list[Lease]:
         """Every lease of which something stands, in every region that is enabled."""
-        found: list[Lease] = []
-        for region, names in self._everywhere(self._inventory.names):
-            for name in sorted(names):
-                lease = self._inventory.lease(name, region)
-                if lease is not None:
-                    self._regions[name] = region
-                if lease is not None and not lease.gone:
-                    found.append(lease)
-        return found
+        leases, self._seen = self._look()
+        return leases
+
+    def lookalikes(self) -> list[Lookalike]:
+        """Machines with the tags of a lease that its request did not make, as they were seen with the leases."""
+        seen, self._seen = self._seen, None
+        return self._look()[1] if seen is None else seen
 
     def now(self) -> float | None:
         """The time by Amazon's clock, as its last answer told."""
         return self.clients.now()
-
-    def lookalikes(self) -> list[Lookalike]:
-        """Machines with the tags of a lease that its request did not make, in every region that is enabled."""
-        return [one for _, found in self._everywhere(self._inventory.lookalikes) for one in found]
 
     @cached_property
     def regions(self) -> list[str]:
@@ -278,7 +291,64 @@ class Ec2Provider:
         said = self.clock.together([partial(answer, region) for region in self.regions])
         return [one for one in said if one is not None]
 
+    def _look(self) -> tuple[list[Lease], list[Lookalike]]:
+        leases: list[Lease] = []
+        lookalikes: list[Lookalike] = []
+        for region, (found, copies) in self._everywhere(self._inventory.everything):
+            self._regions |= {lease.name: region for lease in found}
+            leases += [lease for lease in found if not lease.gone]
+            lookalikes += copies
+        return leases, lookalikes
+
     # -- release --
+
+    def _release_all(self, names: Sequence[str], region: str) -> dict[str, bool | Exception]:
+        leases = self._inventory.named(names, region)
+        ended = self._terminate_all({name: _standing(lease) for name, lease in leases.items()}, region)
+        over = [lease for name, lease in leases.items() if _has_ended(lease) and name not in ended]
+        removed = self.clock.together([partial(self._try, self._remove, lease, region) for lease in over])
+        failed = ended | {lease.name: error for lease, error in zip(over, removed, strict=True) if error is not None}
+        return {name: failed.get(name) or (name not in leases or leases[name].gone) for name in names}
+
+    def _terminate_all(self, machines: dict[str, list[str]], region: str) -> dict[str, Exception]:
+        """End the machines of these leases, many by one call; whose could not be ended, and why."""
+        failed: dict[str, Exception] = {}
+        some: dict[str, list[str]] = {}
+        for name, identities in (*machines.items(), ("", [])):
+            if some and (not name or sum(map(len, some.values())) + len(identities) > ENDED_AT_ONCE):
+                failed |= self._terminate_some(some, region)
+                some = {}
+            if identities:
+                some[name] = identities
+        return failed
+
+    def _terminate_some(self, machines: dict[str, list[str]], region: str) -> dict[str, Exception]:
+        """By one call; where it is refused by halves, and where Amazon is only busy each lease by itself."""
+        if len(machines) == 1:
+            ((name, identities),) = machines.items()
+            error = self._try(self._terminate, identities, region)
+            return {} if error is None else {name: error}
+        identities = [identity for some in machines.values() for identity in some]
+        error = self._try(self._end, identities, region)
+        if error is None:
+            return {}
+        names = list(machines)
+        size = 1 if isinstance(error, TransientError) and not _is_unknown(error) else -(-len(names) // 2)
+        parts = [names[first : first + size] for first in range(0, len(names), size)]
+        calls = [partial(self._terminate_some, {name: machines[name] for name in part}, region) for part in parts]
+        return {name: error for failed in self.clock.together(calls) for name, error in failed.items()}
+
+    @staticmethod
+    def _try(do: Callable[..., None], *what: Any) -> Exception | None:
+        try:
+            do(*what)
+        except Exception as error:  # it keeps no other lease from its end
+            return error
+        return None
+
+    def _end(self, identities: list[str], region: str) -> None:
+        with translated(f"terminate {', '.join(identities)}"):
+            self.clients.client("ec2", region).terminate_instances(InstanceIds=identities)
 
     def _terminate(self, identities: list[str], region: str) -> None:
         """End these machines; what keeps one of them from its end keeps no other.
@@ -289,13 +359,11 @@ class Ec2Provider:
         if not identities:
             return
         try:
-            with translated(f"terminate {', '.join(identities)}"):
-                self.clients.client("ec2", region).terminate_instances(InstanceIds=identities)
+            self._end(identities, region)
         except SojournError as error:
-            is_unknown = (code_of(error.__cause__ or error) or "").startswith("InvalidInstanceID.")
-            if len(identities) > 1 and (is_unknown or not isinstance(error, TransientError)):
+            if len(identities) > 1 and (_is_unknown(error) or not isinstance(error, TransientError)):
                 self._terminate_each(identities, region)
-            elif not is_unknown:
+            elif not _is_unknown(error):
                 raise
 
     def _terminate_each(self, identities: list[str], region: str) -> None:
@@ -325,3 +393,17 @@ class Ec2Provider:
         except SojournError as error:
             if code_of(error.__cause__ or error) not in _GONE_OR_IN_USE:
                 raise
+
+
+def _is_unknown(error: Exception) -> bool:
+    """Whether Amazon does not know one of the machines, yet or any more."""
+    return (code_of(error.__cause__ or error) or "").startswith("InvalidInstanceID.")
+
+
+def _standing(lease: Lease) -> list[str]:
+    """Whose end is asked for, again for what is shutting down: that does no harm, and what was stopped needs it."""
+    return [one.identity for one in lease.machines if one.state != "gone" and one.identity]
+
+
+def _has_ended(lease: Lease) -> bool:
+    return not any(one.state in ("starting", "running") for one in lease.machines if one.identity)

@@ -23,17 +23,26 @@ HAS_DEADLINE = {"Name": "tag-key", "Values": [TAG + "deadline"]}
 STANDING = ["pending", "running", "stopping", "stopped"]
 NAME = re.compile(r"(sojourn-[a-z]+-[a-z]+-[0-9a-f]{4}-\d+-\d+)-([0-9a-f]{4})")
 
-Found = tuple[str, dict[str, str], Callable[[Any, str], dict[str, str]]]  # its id, its tags, how it is removed
+ENDED_AT_ONCE = 50  # machines by one call; a function has a minute
+
+Remove = Callable[[Any, str], dict[str, str]]
+Found = tuple[str, dict[str, str], Remove]  # its id, its tags, how it is removed
 
 
 def handler(event: Any = None, context: Any = None) -> dict[str, dict[str, Any]]:
     """End what is overdue. The answer, by id: its lease, how late it is, and what was done."""
     ec2 = boto3.client("ec2")
-    answers: dict[str, dict[str, Any]] = {}
+    now, ending = time.time(), list[str]()
+    found: list[tuple[str, dict[str, Any], Remove]] = []
     for name, tags, remove in [*machines(ec2), *groups(ec2)]:
-        late = lateness(tags, time.time())
+        late = lateness(tags, now)
         if late is not None:
-            answers[name] = {"lease": tags[TAG + "lease"], "late_s": late, **remove(ec2, name)}
+            found.append((name, {"lease": tags[TAG + "lease"], "late_s": late}, remove))
+            ending += [name] if remove is end else []
+    ended: dict[str, dict[str, str]] = {}
+    for first in range(0, len(ending), ENDED_AT_ONCE):
+        ended.update(end_all(ec2, ending[first : first + ENDED_AT_ONCE]))
+    answers = {name: {**told, **(ended[name] if name in ended else remove(ec2, name))} for name, told, remove in found}
     print(json.dumps(answers))
     if any("error" in answer for answer in answers.values()):
         raise RuntimeError(json.dumps(answers))  # so that it counts among the function's errors
@@ -77,6 +86,18 @@ def is_ours(name: str) -> bool:
     """Whether the last four characters of a lease's name are the checksum of those before."""
     match = NAME.fullmatch(name)
     return match is not None and hashlib.sha256(match[1].encode()).hexdigest()[:4] == match[2]
+
+
+def end_all(ec2: Any, some: list[str]) -> dict[str, dict[str, str]]:
+    """Terminate machines by one call, which ends all of them or none; where it is refused, by halves."""
+    if len(some) == 1:
+        return {some[0]: end(ec2, some[0])}
+    try:
+        ec2.terminate_instances(InstanceIds=some)
+    except Exception:
+        half = len(some) // 2
+        return {**end_all(ec2, some[:half]), **end_all(ec2, some[half:])}
+    return {machine: {"done": "terminated"} for machine in some}
 
 
 def end(ec2: Any, machine: str) -> dict[str, str]:

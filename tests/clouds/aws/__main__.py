@@ -95,7 +95,7 @@ def _mended() -> tuple[Any, Any]:
     world = World()
     repairs.install(world)
     schedules.ring(world)
-    order: list[Gate] = [world.desk.refuse, gates.expired, world.guard, gates.dry_run, gates.pricing]
+    order: list[Gate] = [world.desk.refuse, gates.expired, world.guard, gates.dry_run, gates.filters, gates.pricing]
     wire = Wire(world.faults, order, lambda environ, start: control(environ, start))
     control = Control(world, lambda: wire.calls)
     return world, wire

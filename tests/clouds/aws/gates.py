@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from clouds.aws import answers, market
 from clouds.aws.calls import Call
 
 Environ = dict[str, Any]
+FILTER_VALUES = 200
+_VALUE = re.compile(r"Filter\.\d+\.Value\.\d+")
 
 
 def expired(call: Call, environ: Environ, start: answers.Start) -> Iterable[bytes] | None:
@@ -42,6 +45,17 @@ def dry_run(call: Call, environ: Environ, start: answers.Start) -> Iterable[byte
         return None
     said = "Request would have succeeded, but DryRun flag is set."
     return answers.error(start, "ec2", "DryRunOperation", 412, said)
+
+
+def filters(call: Call, environ: Environ, start: answers.Start) -> Iterable[bytes] | None:
+    """Refuse more values of filters than Amazon takes by one call."""
+    if call.service != "ec2" or not call.action.startswith("Describe"):
+        return None
+    values = [name for name in parse_qs(call.body) if _VALUE.fullmatch(name)]
+    if len(values) <= FILTER_VALUES:
+        return None
+    said = f"The maximum number of filter values specified on a single call is {FILTER_VALUES}"
+    return answers.error(start, "ec2", "FilterLimitExceeded", 400, said)
 
 
 def pricing(call: Call, environ: Environ, start: answers.Start) -> Iterable[bytes] | None:
