@@ -42,7 +42,9 @@ from sojourn.agent.packs import Packs  # noqa: E402
 from sojourn.agent.store import FileStore  # noqa: E402
 from sojourn.following import Follower  # noqa: E402
 from sojourn.lease import State  # noqa: E402
+from sojourn.names import run_folder  # noqa: E402
 from sojourn.planning import Plan  # noqa: E402
+from sojourn.records import Exit, MachineBeat  # noqa: E402
 from sojourn.storage import Store  # noqa: E402
 from sojourn.waiting import SystemClock  # noqa: E402
 
@@ -51,6 +53,7 @@ LIMIT_S = 900.0
 TRIES = 2
 SERIES = 4
 BEAT_S = 4.0
+FOLLOWED_S, PRINTED_EVERY_S, ENDED_WITHIN_S = 20.0, 2.0, 10.0
 LOG_ROWS = ("logs, running", "attach, running", "logs, over", "attach, over")
 WRITES = """
 import os
@@ -225,6 +228,94 @@ def machines(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
     return found
 
 
+def crowd(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
+    """One process (benchmarks/crowd.py) that follows so many runs, whose scripts print a line every other second."""
+    found: dict[str, Any] = {}
+    for count in counts:
+        store = folder / f"store-{count}"
+        store.mkdir()
+        with files_as_s3(store, delay_s) as files:
+            command = [sys.executable, str(ROOT / "benchmarks" / "crowd.py"), str(store), files.url, str(count)]
+            with subprocess.Popen(
+                [*command, str(FOLLOWED_S)],
+                env={**os.environ, **files.environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            ) as follower:
+                found[str(count)] = _followed_by(follower, Scripts(store), files)
+        shutil.rmtree(store)
+    return found
+
+
+def _followed_by(follower: subprocess.Popen[str], scripts: Scripts, files: FilesAsS3) -> dict[str, Any]:
+    assert follower.stdin is not None and follower.stdout is not None
+    say = iter(follower.stdout)
+    next(say)
+    files.look()
+    with scripts:
+        print("go", file=follower.stdin, flush=True)
+        next(say)
+        files.reset()
+        told = json.loads(next(say))
+        requests = files.requests
+        ended = scripts.end()
+        last = json.loads(next(say))
+    if last["failed"]:
+        raise SystemExit(f"runs could not be followed: {last['failed']}")
+    late = sorted(last["noticed"][run] - at for run, at in ended.items())
+    return {
+        **told,
+        "requests_a_second": round(requests / FOLLOWED_S, 1),
+        "noticed_s": round(late[len(late) // 2], 2),
+        "noticed_last_s": round(late[-1], 2),
+    }
+
+
+class Scripts:
+    """What machines write while their scripts run, for all planned runs of a store on files."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._over = Event()
+        self._thread = Thread(target=self._print, daemon=True)
+
+    def __enter__(self) -> Scripts:
+        self._nodes = {}
+        for path in self._store.glob("control/*/*/plan.json"):
+            plan = Plan.model_validate_json(path.read_bytes())
+            node = self._store / "machine" / plan.project / run_folder(plan.run, plan.place) / "1" / "0"
+            (node / "log").mkdir(parents=True)
+            self._nodes[plan.run] = node
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _print(self) -> None:
+        number = 0
+        while not self._over.wait(PRINTED_EVERY_S):
+            for node in self._nodes.values():
+                (node / "log" / f"{number:08d}").write_bytes(f"step {number}: loss 0.1\n".encode())
+                (node / "beat.json").write_bytes(MachineBeat(at=time.time(), phase="running").to_bytes())
+            number += 1
+
+    def end(self) -> dict[str, float]:
+        """Let all end, one after the other; when each did."""
+        self._over.set()
+        self._thread.join()
+        ended = {}
+        for run, node in self._nodes.items():
+            (node / "exit.json").write_bytes(
+                Exit(node=0, reason="exited", exit_code=0, ended_at=time.time()).to_bytes()
+            )
+            ended[run] = time.time()
+            time.sleep(ENDED_WITHIN_S / len(self._nodes))
+        return ended
+
+
 @contextmanager
 def _beating(store: Path) -> Iterator[None]:
     """All owners of a store show every few seconds that they live."""
@@ -273,6 +364,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, Path], dict[str, Any]]] = {
     "log": lambda asked, folder: pieces(asked.pieces, asked.delay / 1000, folder),
     "outputs": lambda asked, folder: outputs(asked.outputs, asked.delay / 1000, folder),
     "machines": lambda asked, folder: machines(asked.machines, asked.delay / 1000, folder),
+    "crowd": lambda asked, folder: crowd(asked.crowd, asked.delay / 1000, folder),
 }
 
 
@@ -283,6 +375,7 @@ def main() -> int:
     parser.add_argument("--pieces", type=int, nargs="+", default=[430, 43000], help="of a log; a day has 43,000")
     parser.add_argument("--outputs", type=int, nargs="+", default=[100, 10000])
     parser.add_argument("--machines", type=int, nargs="+", default=[100, 10000])
+    parser.add_argument("--crowd", type=int, nargs="+", default=[1, 50, 200], help="runs that one process follows")
     parser.add_argument("--delay", type=float, default=30.0, help="milliseconds that each request takes")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the figures into this page")
@@ -347,11 +440,32 @@ def _asked(calls: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {''.join(word.title() for word in name.split('_'))}" for name, count in calls.items())
 
 
+def _crowd_table(found: dict[str, Any]) -> str:
+    counts = " | ".join(f"{int(count):,}" for count in found)
+    lines = [f"| runs followed by one process | {counts} |", "|---" * (len(found) + 1) + "|"]
+    for title, name in CROWD.items():
+        lines.append(f"| {title} | " + " | ".join(f"{one[name]:,}" for one in found.values()) + " |")
+    return "\n".join(lines)
+
+
+CROWD = {
+    "cores": "cores",
+    "memory, MB": "memory_mb",
+    "threads": "threads",
+    "open files": "files",
+    "requests a second to the store": "requests_a_second",
+    "calls a second to Amazon": "cloud_calls_a_second",
+    "CPU seconds to begin": "begun_cpu_s",
+    "seconds until the end of a script is noticed, median": "noticed_s",
+    "the last one": "noticed_last_s",
+}
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "runs": _runs_table,
     "log": _table("pieces of a log", {name: f"`{name.replace(',', '`,')}" for name in LOG_ROWS}),
     "outputs": _outputs_table,
     "machines": _machines_table,
+    "crowd": _crowd_table,
 }
 
 

@@ -34,11 +34,19 @@ DETAILS = {
 class Fleet:
     """Leases whose machines have run for a while; the first `over` were given back, and stand all the same.
 
-    With `planned` their runs have plans and owners that beat. `folder` holds the store, at `url` or where it is.
+    With `planned` their runs have plans and owners that beat, or with `left` some that have handed them over. `folder`
+    holds the store, at `url` or where it is.
     """
 
     def __init__(
-        self, folder: Path, count: int, market: str = "spot", over: int = 0, planned: bool = False, url: str = ""
+        self,
+        folder: Path,
+        count: int,
+        market: str = "spot",
+        over: int = 0,
+        planned: bool = False,
+        left: bool = False,
+        url: str = "",
     ) -> None:
         self.folder = folder
         self.url = url or folder.as_uri()
@@ -46,6 +54,7 @@ class Fleet:
         self.names = [str(LeaseName(f"calm-heron-{number:04x}", 1)) for number in range(count)]
         self._golden = Plan.model_validate_json(GOLDEN.read_bytes())
         self._market = market
+        self._last: list[tuple[str, dict[str, Any]]] = [("handover", {"why": "a test"})] if left else []
         for number, name in enumerate(self.names):
             self._rent(name, given_back=number < over, planned=planned)
         self._grow_old()
@@ -83,7 +92,8 @@ class Fleet:
         provider.create(provider.request(boot, offer))
         intent = {"attempt": 1, "offer": 0, "name": name, "request": {"token": name}}
         last: Any = ("release", {"name": name}) if given_back else ("ordered", {})
-        for sequence, (kind, body) in enumerate([("opened", {}), ("intent", intent), ("created", {}), last]):
+        lines = [("opened", {}), ("intent", intent), ("created", {}), last, *self._last]
+        for sequence, (kind, body) in enumerate(lines):
             entry = Entry(sequence=sequence, term=1, owner="gone:1", at=now - AGE_S, kind=kind, body=body)
             self._write(f"control/digits/{parsed.run}/ledger/{sequence:06d}.json", entry.to_bytes())
         if planned:
