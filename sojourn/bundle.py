@@ -15,8 +15,6 @@ import os
 import shutil
 import stat
 import tarfile
-import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,9 +24,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from sojourn import contents, history, places
+from sojourn.blobs import LANES, Changed, Sized, groups, read_content, send_blobs, send_body, send_files
 from sojourn.contents import HOME as HOME
-from sojourn.errors import SojournError, SpecError, TransientError
-from sojourn.ignore_file import IGNORE_FILE, leave_out, root_of
+from sojourn.errors import SojournError, SpecError
+from sojourn.ignore_file import IGNORE_FILE
 from sojourn.inputs import InputTree, check_content, check_name
 from sojourn.mailbox import Mailbox
 from sojourn.omissions import Left
@@ -40,14 +39,12 @@ from sojourn.storage import MissingKeyError
 
 BLOB_FROM = 1_000_000  # bytes; smaller files share an archive
 ARCHIVE = 1_000_000  # of these bytes, about, each archive is made
-T = TypeVar("T")
-LANES = 8  # files on their way at once: a store in a cloud is far, not slow
-SEND_AGAIN_AFTER_S = 7 * 86400.0  # the shortest that `sojourn setup aws` lets a bucket keep things is twice that
 BYTES_LIMIT = 200_000_000
 FILES_LIMIT = 20_000
 _NO_NAME = (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)  # on some file systems fewer names are any
 _CHANGES_OFTEN = {"dvc.lock"}  # each homecoming writes it: in the archive, all of it would be sent again
-TRIES = 3  # of reading a file that changes meanwhile, and of listing a tree that does
+TRIES = 3  # of listing a tree that changes meanwhile
+T = TypeVar("T")
 _EPOCH = 946_684_800  # one fixed date for all files, so that equal trees make equal archives
 
 
@@ -73,10 +70,6 @@ class Survey:
     def bytes(self) -> int:
         """The size of all files."""
         return sum(found.size for found in self.files)
-
-
-class Changed(TransientError):
-    """The tree is no longer what was listed."""
 
 
 def survey(
@@ -161,9 +154,16 @@ def send(
 ) -> Packed:
     """Survey and pack; a tree in which files go meanwhile (an editor's own) is listed again."""
 
-    def once() -> Packed:
-        return pack(survey(project, skip, needed, InputTree(project, inputs)), project, directory, mailbox)
+    named = list(inputs)
 
+    def once() -> Packed:
+        folders = InputTree(project, named, vetted=False)  # for those alone: `pack_inputs` looks into the files
+        return pack(survey(project, skip, needed, folders), project, directory, mailbox)
+
+    return _again_while_it_changes(once)
+
+
+def _again_while_it_changes(once: Callable[[], T]) -> T:
     for _ in range(TRIES - 1):
         with suppress(Changed):
             return once()
@@ -174,15 +174,16 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
     """Send what the store lacks of the tree; the command will run in `directory`, as seen from the root."""
     large = [found for found in tree.files if _travels_alone(found)]
     small = [found for found in tree.files if not _travels_alone(found)]
+    archived = [found for found in small if found.target is None]
     with ThreadPoolExecutor(LANES) as pool:
         past, changed = pool.submit(_send_history, project, mailbox), pool.submit(changed_files, project)  # git's work
-        blobs, sent = _send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
-        groups = list(pool.map(lambda group: _send_group(project.root, group, mailbox), _groups(small)))
+        blobs, sent = send_blobs([(project.root / found.path, found.path) for found in large], mailbox)
+        archives = list(pool.map(lambda group: _send_group(project.root, group, mailbox), groups(archived, ARCHIVE)))
     kept, kept_size = past.result()
-    entries = [entry for _, group, _ in groups for entry in group]
-    size = sum(size for _, _, size in groups)
+    entries = [entry for _, group, _ in archives for entry in group]
+    size = sum(size for _, _, size in archives)
     bundle = Bundle(
-        archives=tuple(archive for archive, _, _ in groups),
+        archives=tuple(archive for archive, _, _ in archives),
         files=tuple(blobs),
         listing=tuple(sorted([*blobs, *entries], key=lambda entry: entry.path)),
         links=tuple(Link(path=found.path, target=found.target) for found in small if found.target is not None),
@@ -196,9 +197,14 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
 
 
 def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tuple[tuple[FileEntry, ...], int]:
-    """Send the files named by `launch.inputs`, a blob each; the entries and the bytes sent."""
-    files = InputTree(project, inputs).files
-    entries, sent = _send_blobs([(file, path) for path, file in sorted(files.items())], mailbox)
+    """Send the files named by `launch.inputs`; their entries and the bytes sent."""
+    named = list(inputs)
+
+    def once() -> tuple[list[FileEntry], int]:
+        files = sorted(InputTree(project, named).files.items())
+        return send_files([Sized(path, file, file.stat().st_size) for path, file in files], mailbox)
+
+    entries, sent = _again_while_it_changes(once)
     return tuple(entries), sent
 
 
@@ -275,34 +281,6 @@ def _travels_alone(found: Found) -> bool:
     return found.target is None and (found.size >= BLOB_FROM or PurePosixPath(found.path).name in _CHANGES_OFTEN)
 
 
-def _send_blobs(files: list[tuple[Path, str]], mailbox: Mailbox) -> tuple[list[FileEntry], int]:
-    """Each file, with its path in the tree, as a blob; their entries and the bytes sent."""
-    with ThreadPoolExecutor(LANES) as pool:
-        sent = list(pool.map(lambda one: _sent(one[0], one[1], mailbox), files))
-    once = {entry.source: size for entry, size in sent if size}  # of equal files, all may have been sent
-    return [entry for entry, _ in sent], sum(once.values())
-
-
-def _sent(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
-    return _unchanged(file, path, lambda: send_blob(file, path, mailbox))
-
-
-def send_blob(file: Path, path: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
-    """Put one file into the store under its hash unless it is there; the bytes sent."""
-    digest, size = _hash(file)
-    key = mailbox.blob_key(digest)
-    sent = 0
-    if not stays(key, size, mailbox):
-        # A file may change between hashing and sending: what is sent is a copy, hashed as it is made.
-        with tempfile.NamedTemporaryFile(prefix="sojourn-") as copy:
-            digest, size = _copy(file, Path(copy.name))
-            key = mailbox.blob_key(digest)
-            sent = _send(key, Path(copy.name), size, mailbox)
-    state = file.stat()
-    mode, written = stat.S_IMODE(state.st_mode), state.st_mtime_ns
-    return FileEntry(path=path, hash=f"sha256:{digest}", size=size, source=key, mode=mode, mtime_ns=written), sent
-
-
 def _look(root: Path, path: str) -> Found | None:
     check_name(path)
     file = root / path
@@ -373,24 +351,6 @@ def _link_target(root: Path, file: Path, path: str) -> str:
     return os.path.relpath(target, folder) if os.path.isabs(said) else said
 
 
-def _groups(small: list[Found]) -> Iterator[list[Found]]:
-    """Files that share an archive. Names alone say where a group begins, so that an edit, a new file or one that
-    is gone leaves all other archives as they were, and they are not sent again."""
-    files = [found for found in small if found.target is None]
-    size = sum(found.size for found in files)
-    each = max(1, len(files) * ARCHIVE // size) if size > 2 * ARCHIVE else len(files)
-    sparse = 1 << max(0, each.bit_length() - 1)  # a power of two, which seldom becomes another one
-    group: list[Found] = []
-    for found in files:
-        begins = size > 2 * ARCHIVE and zlib.crc32(os.fsencode(found.path)) % sparse == 0
-        if group and (begins or sum(one.size for one in group) > 4 * ARCHIVE):
-            yield group
-            group = []
-        group.append(found)
-    if group:
-        yield group
-
-
 def _send_group(root: Path, group: list[Found], mailbox: Mailbox) -> tuple[FileEntry, list[FileEntry], int]:
     body, entries = _archive(root, group)
     archive, sent = _send_archive(body, mailbox)
@@ -404,7 +364,7 @@ def _archive(root: Path, group: list[Found]) -> tuple[bytes, list[FileEntry]]:
     zipped = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0)
     with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
         for found in group:
-            content = _content(root / found.path, found.path)
+            content = read_content(root / found.path, found.path)
             written = (root / found.path).stat().st_mtime_ns  # in the listing; the archive is the same without
             info = tarfile.TarInfo(found.path)
             info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
@@ -415,31 +375,6 @@ def _archive(root: Path, group: list[Found]) -> tuple[bytes, list[FileEntry]]:
     return packed.getvalue(), entries
 
 
-def _content(file: Path, path: str) -> bytes:
-    return _unchanged(file, path, file.read_bytes)
-
-
-def _unchanged(file: Path, path: str, read: Callable[[], T]) -> T:
-    """What was read of a file while nobody wrote to it. Raises Changed when it goes or never stands still."""
-    for _ in range(TRIES):
-        try:
-            before = _sign(file)
-            content = read()
-            if before == _sign(file):
-                return content
-        except FileNotFoundError:
-            raise Changed(f"{path} was removed while the tree was packed", hint="try it again") from None
-    raise Changed(
-        f"{path} is being written while the tree is packed",
-        hint=f"wait until that is done, or leave it out: {leave_out([path], root_of(path, file))}",
-    )
-
-
-def _sign(file: Path) -> tuple[int, int, int, int]:
-    info = file.stat()
-    return info.st_size, info.st_mtime_ns, info.st_ino, info.st_ctime_ns
-
-
 def _send_history(project: Project, mailbox: Mailbox) -> tuple[FileEntry | None, int]:
     past = history.pack(project)
     return _send_archive(past, mailbox) if past else (None, 0)
@@ -448,42 +383,7 @@ def _send_history(project: Project, mailbox: Mailbox) -> tuple[FileEntry | None,
 def _send_archive(body: bytes, mailbox: Mailbox) -> tuple[FileEntry, int]:
     digest = hashlib.sha256(body).hexdigest()
     key = mailbox.blob_key(digest)
-    return FileEntry(path="", hash=f"sha256:{digest}", size=len(body), source=key), _send(key, body, len(body), mailbox)
-
-
-def _send(key: str, body: bytes | Path, size: int, mailbox: Mailbox) -> int:
-    if stays(key, size, mailbox):
-        return 0
-    mailbox.store.put(key, body)  # it is named by its hash: who sends it at the same time sends the same
-    return size
-
-
-def stays(key: str, size: int, mailbox: Mailbox) -> bool:
-    """Whether the store has it and goes on having it: a bucket forgets objects by their age, also those in use.
-
-    One of another size was cut off, by a computer that lost its power: no machine would take it.
-    """
-    found = mailbox.store.written(key)
-    if found is None or found[1] != size:
-        return False
-    now = mailbox.store.now()
-    return now is not None and now - found[0].timestamp() < SEND_AGAIN_AFTER_S
-
-
-def _hash(file: Path) -> tuple[str, int]:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256")
-        return digest.hexdigest(), opened.tell()
-
-
-def hash_file(file: Path) -> str:
-    """The hash of a file as manifests write it."""
-    return f"sha256:{_hash(file)[0]}"
-
-
-def _copy(file: Path, to: Path) -> tuple[str, int]:
-    shutil.copyfile(file, to)
-    return _hash(to)
+    return FileEntry(path="", hash=f"sha256:{digest}", size=len(body), source=key), send_body(key, body, mailbox)
 
 
 def changed_files(project: Project) -> int:

@@ -31,7 +31,9 @@ _Identity = tuple[int, int]
 class InputTree:
     """The files that `launch.inputs` names, by their paths in the tree; each once, whatever links lead to it."""
 
-    def __init__(self, project: Project, names: Iterable[str]) -> None:
+    def __init__(self, project: Project, names: Iterable[str], vetted: bool = True) -> None:
+        """`vetted`: what must not travel is refused, by its content too."""
+        self._vetted = vetted
         self.files: dict[str, Path] = {}
         self.folders: list[str] = []
         self.left: list[Left] = []
@@ -42,7 +44,7 @@ class InputTree:
             if not path.exists():
                 raise _not_there(name, path, project)
             try:
-                self._add(path, ())
+                self._add(path, (), os.path.realpath(path.parent))
             except RecursionError:
                 raise contents.too_deep(path) from None
         self._folders_without_files()
@@ -52,19 +54,22 @@ class InputTree:
         """The size of all files."""
         return sum(path.stat().st_size for path in self.files.values())
 
-    def _add(self, path: Path, chain: tuple[_Identity, ...]) -> None:
+    def _add(self, path: Path, chain: tuple[_Identity, ...], folder: str) -> None:
+        """What lies there; `folder` is where the folder above it really lies."""
         name = self._name(path)
         try:
             info = path.stat()
         except OSError as error:
             raise _unreadable(name, path, error) from None
         if stat.S_ISDIR(info.st_mode):
-            self._folder(path, name, chain, (info.st_dev, info.st_ino))
+            real = os.path.realpath(path) if path.is_symlink() else f"{folder}/{path.name}"
+            self._folder(path, name, chain, (info.st_dev, info.st_ino), real)
         elif stat.S_ISREG(info.st_mode):
-            real = os.path.realpath(path)
-            outside = None if Path(real).is_relative_to(self._real) else real
-            refuse_secret(name, path, outside)
-            check_content(path, name, info.st_size)
+            if self._vetted:
+                real = os.path.realpath(path) if path.is_symlink() else f"{folder}/{path.name}"
+                outside = None if Path(real).is_relative_to(self._real) else real
+                refuse_secret(name, path, outside)
+                check_content(path, name, info.st_size)
             self.files[name] = path
         else:
             raise SpecError(
@@ -72,7 +77,7 @@ class InputTree:
                 hint="remove it, or name in inputs: what lies beside it",
             )
 
-    def _folder(self, path: Path, name: str, chain: tuple[_Identity, ...], identity: _Identity) -> None:
+    def _folder(self, path: Path, name: str, chain: tuple[_Identity, ...], identity: _Identity, real: str) -> None:
         if identity in chain:
             self.left.append(Left(name, contents.LOOP))
             return
@@ -85,7 +90,7 @@ class InputTree:
             if reason := _own(one):
                 self.left.append(Left(self._name(one) + "/" * one.is_dir(), reason))
             else:
-                self._add(one, (*chain, identity))
+                self._add(one, (*chain, identity), real)
 
     def _name(self, path: Path) -> str:
         name = path.relative_to(self._root).as_posix()

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from sojourn import git, places
 from sojourn.agent import files
-from sojourn.bundle import hash_file
+from sojourn.blobs import hash_file
 from sojourn.contents import PLACED
 from sojourn.errors import TransientError
 from sojourn.project import Project

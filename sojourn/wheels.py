@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
-from sojourn import bundle
+from sojourn import blobs
 from sojourn.errors import SpecError, TransientError
 from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry, Network, Setup
@@ -43,7 +43,7 @@ def send(locked: Lock, network: Network, mailbox: Mailbox, cache: Path) -> tuple
     """
     cache.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        tool = pool.submit(lambda: bundle.send_blob(_tool(locked.target, cache), "uv.gz", mailbox))
+        tool = pool.submit(lambda: blobs.send_blob(_tool(locked.target, cache), "uv.gz", mailbox))
         files = list(pool.map(lambda one: _send_file(one, cache, mailbox), locked.sent))
     requirements = _send_text(locked.text, mailbox)
     sent: list[tuple[FileEntry, int]] = [tool.result(), requirements, *files]
@@ -67,8 +67,8 @@ def _undated(entry: FileEntry) -> FileEntry:
 
 def _send_file(wanted: Sent, cache: Path, mailbox: Mailbox) -> tuple[FileEntry, int]:
     path, name, key = _file(wanted, cache), f"{WHEELS}/{wanted.name}", mailbox.blob_key(wanted.sha256)
-    if not bundle.stays(key, path.stat().st_size, mailbox):
-        return bundle.send_blob(path, name, mailbox)
+    if not blobs.stays(key, path.stat().st_size, mailbox):
+        return blobs.send_blob(path, name, mailbox)
     # Not read again: what is cached under its hash was hashed then, and wheels are large.
     return FileEntry(path=name, hash=f"sha256:{wanted.sha256}", size=path.stat().st_size, source=key), 0
 
@@ -77,7 +77,7 @@ def _send_text(text: str, mailbox: Mailbox) -> tuple[FileEntry, int]:
     with tempfile.NamedTemporaryFile(prefix="sojourn-") as file:
         file.write(text.encode())
         file.flush()
-        return bundle.send_blob(Path(file.name), "requirements.txt", mailbox)
+        return blobs.send_blob(Path(file.name), "requirements.txt", mailbox)
 
 
 # --- files of an index ------------------------------------------------------------------------

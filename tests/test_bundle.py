@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sojourn import bundle
+from sojourn.blobs import SEND_AGAIN_AFTER_S
 from sojourn.bundle import Found, Survey, check_size, pack, pack_inputs, survey, unpack
 from sojourn.errors import SojournError, SpecError
 from sojourn.inputs import InputTree
@@ -359,7 +360,7 @@ def test_what_the_store_may_soon_forget_is_sent_again(tree: Path, mailbox: Mailb
     assert sent() == 0
     root = mailbox.store.root
     assert root is not None
-    old = time.time() - bundle.SEND_AGAIN_AFTER_S - 60
+    old = time.time() - SEND_AGAIN_AFTER_S - 60
     for file in (root / "control/tree/blob").iterdir():
         os.utime(file, (old, old))
     assert sent() > LARGE

@@ -10,7 +10,7 @@ import pytest
 from clouds.aws_cloud import AwsCloud
 
 from cli.progress import SilentListener
-from sojourn import bundle
+from sojourn import blobs
 from sojourn.errors import SpecError, TransientError
 from sojourn.journey import Journey
 from sojourn.ledger import Ledger
@@ -191,9 +191,9 @@ def test_what_a_bucket_is_about_to_forget_is_sent_again_also_by_a_clock_that_is_
     mailbox = Mailbox(Store(plan.store), plan.project, plan.run)
     mailbox.store.provide()
     mailbox.store.put("control/digits/blob/abc", b"body")
-    assert bundle.stays("control/digits/blob/abc", 4, mailbox)
+    assert blobs.stays("control/digits/blob/abc", 4, mailbox)
     wrong(monkeypatch, -30 * DAY)
-    assert bundle.stays("control/digits/blob/abc", 4, Mailbox(Store(plan.store), plan.project, plan.run))
+    assert blobs.stays("control/digits/blob/abc", 4, Mailbox(Store(plan.store), plan.project, plan.run))
 
 
 def test_a_bucket_tells_the_time_with_an_answer_that_it_gives_anyway(

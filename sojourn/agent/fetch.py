@@ -23,7 +23,6 @@ from sojourn.agent.paths import inside
 from sojourn.agent.store import MIB, Check, Store, chunks
 from sojourn.agent.stores import Elsewhere
 
-PARCELS_KEPT = 4
 LARGE = 8 * MIB  # from here on a file is worth a thread of its own
 
 
@@ -38,8 +37,6 @@ class Fetcher:
         self._check = check
         self._failed = threading.Event()
         self._folders: dict[str, str] = {}
-        self._parcels: dict[str, bytes] = {}
-        self._parcels_lock = threading.Lock()
         self.bytes_done = 0
         self.bytes_total = 0
 
@@ -160,9 +157,14 @@ class Fetcher:
         return False
 
     def _all(self, entries: list[Json]) -> None:
-        for entry in entries:  # one thread makes the folders, so that eight need not agree
-            self._folder(entry["path"])
-        self._together([partial(self._place, entry) for entry in entries])
+        alone: list[Json] = []
+        parcels: dict[str, list[Json]] = {}
+        for entry in entries:
+            self._folder(entry["path"])  # one thread makes the folders, so that eight need not agree
+            some = alone if entry.get("offset") is None else parcels.setdefault(entry["source"], [])
+            some.append(entry)
+        works: list[Callable[[], None]] = [partial(self._place, entry) for entry in alone]
+        self._together([*(partial(self._unpack_parcel, some) for some in parcels.values()), *works])
 
     def _together(self, works: list[Callable[[], None]]) -> None:
         with ThreadPoolExecutor(self._store.fetchers) as pool:
@@ -187,10 +189,23 @@ class Fetcher:
         folder, name = posixpath.split(entry["path"])
         self._copy(entry, os.path.join(self._folders[folder], name))
 
-    def _copy(self, entry: Json, target: str) -> None:
+    def _unpack_parcel(self, entries: list[Json]) -> None:
+        """Place the small files that lie in one object."""
+        first = entries[0]
+        try:
+            with self._source(first) as source:
+                parcel = memoryview(b"".join(chunks(source, self._go_on)))
+        except StoreError as error:
+            raise Refused(f"{first['path']}: {first['source']} cannot be read: {error.strerror}") from error
+        for entry in entries:
+            folder, name = posixpath.split(entry["path"])
+            part = parcel[entry["offset"] :][: entry["size"]]
+            self._copy(entry, os.path.join(self._folders[folder], name), io.BytesIO(part))
+
+    def _copy(self, entry: Json, target: str, content: BinaryIO | None = None) -> None:
         # Under its own name at once: nothing looks at the tree before all of it is there.
         try:
-            with self._source(entry) as source, open(_new(target), "wb") as file:
+            with content or self._source(entry) as source, open(_new(target), "wb") as file:
                 os.fchmod(file.fileno(), entry["mode"] & 0o777)
                 self._verified(entry, source, file)
             _date(target, entry.get("mtime_ns"))
@@ -202,8 +217,6 @@ class Fetcher:
     def _source(self, entry: Json) -> BinaryIO:
         name = entry["source"]
         try:
-            if entry.get("offset") is not None:
-                return io.BytesIO(self._parcel(name)[entry["offset"] :][: entry["size"]])
             return self._elsewhere.open(name) if "://" in name else self._store.open(name)
         except OSError as error:
             # Where this machine may list nothing, what is missing is refused like what is forbidden.
@@ -211,25 +224,16 @@ class Fetcher:
             why = f"{error.strerror}; or it is not there any more" if hidden else error.strerror
             raise Refused(f"{entry['path']}: expected {entry['hash']} at {name}, {why}") from error
 
-    def _parcel(self, name: str) -> bytes:
-        """An object that holds several small files; the newest few stay in memory, for files come in their order."""
-        with self._parcels_lock:
-            if name not in self._parcels:
-                for old in list(self._parcels)[: 1 - PARCELS_KEPT]:
-                    del self._parcels[old]
-                with self._store.open(name) as source:
-                    self._parcels[name] = b"".join(chunks(source, self._go_on))
-            return self._parcels[name]
-
     def _verified(self, entry: Json, source: BinaryIO, target: BinaryIO) -> None:
         kind, _, wanted = entry["hash"].partition(":")
         digest, size = hashlib.new(kind), 0
-        with ThreadPoolExecutor(1) as beside:
+        # From a size on, its hash takes as long as reading and writing it.
+        with ThreadPoolExecutor(1) if entry["size"] > LARGE else contextlib.nullcontext() as beside:
             hashed: Future[None] | None = None
             for chunk in chunks(source, self._go_on):
                 if hashed is not None:
                     hashed.result()
-                if entry["size"] > LARGE:  # its hash takes as long as reading and writing it
+                if beside is not None:
                     hashed = beside.submit(digest.update, chunk)
                 else:
                     digest.update(chunk)

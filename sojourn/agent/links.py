@@ -91,6 +91,8 @@ def leading(files: Files) -> dict[str, str]:
     for path, (_, via) in files.items():
         if via is not None and _is_sound(path, via):
             groups.setdefault(via.link, []).append(path)
+    if not groups:
+        return {}
     for path, (_, via) in files.items():
         for link in _and_above(path):
             if link in groups and (via is None or via.link != link or via.target != _target(groups, link, files)):

@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict, Generator
 
 from sojourn.agent.errors import StoreError
 from sojourn.agent.wire import Answer
@@ -42,6 +42,7 @@ class Blob(io.RawIOBase):
         self.size = _length(answer, key)
         self._lanes = ThreadPoolExecutor(LANES) if self.size > LARGE else None
         end = PIECE if self._lanes else self.size
+        self._first = answer
         self._now = self._pieces(0, end, answer)
         self._coming: deque[Future[bytes]] = deque()
         self._asked = end
@@ -71,6 +72,8 @@ class Blob(io.RawIOBase):
             for job in self._coming:
                 job.cancel()
             self._lanes.shutdown(wait=False)
+        self._now.close()
+        self._first.close()
         super().close()
 
     def _ask_ahead(self) -> None:
@@ -84,27 +87,29 @@ class Blob(io.RawIOBase):
     def _piece(self, start: int, end: int) -> bytes:
         return b"".join(self._pieces(start, end, None))
 
-    def _pieces(self, at: int, end: int, answer: Answer | None) -> Iterator[bytes]:
+    def _pieces(self, at: int, end: int, answer: Answer | None) -> Generator[bytes, None, None]:
         """The bytes from `at` to `end` as they come, asked for again after each cut."""
         cuts = 0
-        while at < end:
-            try:
-                answer = answer or self._range(at, end)
-                body = answer.read(min(MIB, end - at))
-            except StoreError:
-                raise
-            except OSError as error:
-                answer, cuts = None, cuts + 1
-                if cuts > CUTS:
-                    raise StoreError(errno.EIO, f"{self._key}: {error.strerror or error}") from error
-                time.sleep(0.1 * 2**cuts)
-                continue
-            if not body:
-                raise StoreError(errno.EIO, f"{self._key} ends at byte {at} of {self.size}")
-            at, cuts = at + len(body), 0
-            yield body
-        if answer is not None:
-            answer.close()
+        try:
+            while at < end:
+                try:
+                    answer = answer or self._range(at, end)
+                    body = answer.read(min(MIB, end - at))
+                except StoreError:
+                    raise
+                except OSError as error:
+                    answer, cuts = None, cuts + 1
+                    if cuts > CUTS:
+                        raise StoreError(errno.EIO, f"{self._key}: {error.strerror or error}") from error
+                    time.sleep(0.1 * 2**cuts)
+                    continue
+                if not body:
+                    raise StoreError(errno.EIO, f"{self._key} ends at byte {at} of {self.size}")
+                at, cuts = at + len(body), 0
+                yield body
+        finally:
+            if answer is not None:
+                answer.close()
 
     def _range(self, at: int, end: int) -> Answer:
         answer = self._ask({"range": f"bytes={at}-{end - 1}", **({"if-match": self._tag} if self._tag else {})})
