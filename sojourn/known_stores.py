@@ -110,7 +110,7 @@ def forget_bucket(home: Path, bucket: str) -> None:
 @contextmanager
 def _changing(home: Path) -> Iterator[None]:
     """One at a time: who reads, adds a line and writes would lose what another has added meanwhile."""
-    with open(home / LOCK, "wb") as lock:
+    with open(os.open(home / LOCK, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import loaded_dvc
 
 from sojourn import homecoming
 from sojourn.bundle import fetch_file, pack, pack_inputs, survey, unpack
@@ -90,7 +91,7 @@ FILES = {
 
 def dvc(where: Path, *words: str) -> str:
     """What `dvc WORDS` prints; raises when it fails."""
-    done = subprocess.run([sys.executable, "-m", "dvc", *words], cwd=where, capture_output=True, text=True)
+    done = loaded_dvc.run(where, words)
     assert done.returncode == 0, (done.returncode, done.stdout, done.stderr)
     return done.stdout
 

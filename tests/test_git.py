@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,7 +71,7 @@ REFUSALS: list[tuple[str, Callable[[Path], object], str, str]] = [
     ("a config of junk", lambda root: (root / ".git/config").write_text("[bad"), "bad config line", "mend that file"),
     ("a newer format", lambda root: git(root, "config", "core.repositoryformatversion", "9"), "version", "newer"),
     ("a bare one", lambda root: git(root, "config", "core.bare", "true"), "work tree", "worktree list"),
-    ("a filter that is not here", lost_filter, "hung up", "often git-lfs: install it"),
+    ("a filter that is not here", lost_filter, "hung up|packet write", "often git-lfs: install it"),
     ("one for another tree", lambda root: git(root, "config", "core.worktree", "/"), "that of /", "status"),
 ]  # fmt: skip
 
@@ -83,7 +84,7 @@ def test_a_repository_that_git_refuses_is_told_in_git_s_words_with_a_remedy(
     spoil(tree)
     with pytest.raises(SpecError, match="git refused") as caught:
         look(tree)
-    assert said in caught.value.message
+    assert re.search(said, caught.value.message)
     assert remedy in str(caught.value.hint)
     assert "\n" not in caught.value.message
 

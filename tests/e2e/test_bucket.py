@@ -57,7 +57,8 @@ def test_every_verb_works_on_a_run_in_a_bucket(world: World, bucket: Store, aws:
     assert world.sojourn("reap").returncode == 0
     assert run in json.loads(world.sojourn("purge", "--older-than", "0s", "--yes", "--json").stdout)["runs"][0]["run"]
     assert "No runs yet" in world.sojourn("runs").stdout
-    assert "Contents" not in aws.client("s3").list_objects_v2(Bucket="acme-sojourn")
+    left = aws.client("s3").list_objects_v2(Bucket="acme-sojourn")["Contents"]
+    assert [one["Key"] for one in left] == ["team/control/store.json"], "which store it is, and nothing else"
     assert not [path for path in (world.home / "store").rglob("*") if path.is_file()]
 
 

@@ -29,7 +29,9 @@ def test_closed_runs_are_listed_then_removed_and_the_users_files_stay(world: Wor
     assert [one["run"] for one in json.loads(removed.stdout)["runs"]] == [run]
     assert "No runs yet" in world.sojourn("runs").stdout
     assert (world.project / "model.pt").read_text() == "weights"
-    assert not [path for path in (world.home / "store").rglob("*") if path.is_file()]
+    store = world.home / "store"
+    left = [path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()]
+    assert left == ["control/store.json"], "which store it is, and nothing else"
 
     wrong = world.sojourn("purge", "--older-than", "30")
     assert (wrong.returncode, "write it like" in wrong.stderr) == (2, True)

@@ -27,6 +27,7 @@ from cli.listeners import listener
 from sojourn import runs, surroundings
 from sojourn.agent import processes
 from sojourn.errors import TransientError
+from sojourn.known_stores import remember
 from sojourn.storage import Store
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
@@ -312,7 +313,7 @@ def test_a_directory_that_the_user_named_stays_as_it_is_and_what_is_ours_in_it_i
     (tmp_path / "shared" / "machines").mkdir(parents=True)
     (tmp_path / "shared").chmod(0o1777)
     runs.provide_home(tmp_path / "shared")
-    runs.remember(tmp_path / "shared", Store((tmp_path / "store").as_uri()))
+    remember(tmp_path / "shared", Store((tmp_path / "store").as_uri()))
     assert stat.S_IMODE((tmp_path / "shared").stat().st_mode) == 0o1777
     assert not any(mode & 0o077 for mode in modes(tmp_path / "shared").values())
 
