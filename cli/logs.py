@@ -46,6 +46,11 @@ def logs(
         for segment in mailbox.log(attempt, node, start=printed):
             shown(segment.body)
             printed += 1
+        if (ended or attempt < state.attempt) and (later := mailbox.log_after(attempt, node, printed)) is not None:
+            gone = f"piece {printed} of this log is" if later == printed + 1 else f"pieces {printed} to {later - 1} are"
+            shown(f"[{gone} not in the store]\n".encode())
+            printed = later
+            continue
         sys.stdout.flush()
         if attempt < state.attempt:
             attempt, printed = attempt + 1, 0

@@ -34,7 +34,9 @@ NEWER = "newer than the checkpoint that is restored"
 def newest(mailbox: Mailbox) -> Checkpoint | None:
     """The newest complete checkpoint of the run's newest attempt that has one."""
     for attempt in reversed(mailbox.attempts()):
-        order = mailbox.read(f"order/{attempt}", Order)
+        order: Order | None = None
+        with suppress(UnreadableError):  # what nobody can say of is no checkpoint
+            order = mailbox.read(f"order/{attempt}", Order)
         nodes = [LeaseName.node_of(name) for name in order.nodes] if order else []
         complete = mailbox.manifests(attempt, nodes[0], "commit") if nodes else []
         for sequence in complete[: -TRIED - 1 : -1]:

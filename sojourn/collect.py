@@ -14,7 +14,7 @@ from sojourn.agent.paths import below
 from sojourn.agent.patterns import Patterns
 from sojourn.bundle import fetch_file
 from sojourn.commits import BEYOND, LARGEST, NAME, PATHS, Commits, few, remainder
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, UnreadableError
 from sojourn.folders import TEMPORARY
 from sojourn.harmless import line
 from sojourn.mailbox import Mailbox
@@ -171,8 +171,15 @@ def without_node(path: str) -> str:
 
 
 def _restored(mailbox: Mailbox, attempt: int) -> Collection[str]:
-    order = mailbox.read(f"order/{attempt}", Order)
+    order = _order(mailbox, attempt)
     return {entry.path for entry in order.inputs if is_restored(entry.source)} if order else ()
+
+
+def _order(mailbox: Mailbox, attempt: int) -> Order | None:
+    """What the machines were told; one that cannot be read any more keeps nothing from home."""
+    with suppress(UnreadableError):
+        return mailbox.read(f"order/{attempt}", Order)
+    return None
 
 
 def _half(files: dict[str, FileEntry], mailbox: Mailbox, attempt: int) -> set[str]:
@@ -180,7 +187,7 @@ def _half(files: dict[str, FileEntry], mailbox: Mailbox, attempt: int) -> set[st
 
     One node may rotate a folder away on its own disk and leave the others' parts on theirs.
     """
-    order = mailbox.read(f"order/{attempt}", Order)
+    order = _order(mailbox, attempt)
     if order is None:
         return set()
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,12 +16,15 @@ from sojourn.errors import SpecError, UnreadableError
 from sojourn.store_refusals import file_refusal
 
 AWAITED = {"plan.json", "receipt.json", "report.json"}
+OURS_BELOW = 3  # parts of a key: what lies below `control/PROJECT/` nobody else writes
+NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL}
 TEMPORARY = re.compile(r"#\d+$")  # obstore's own names for what it is writing
 
 
 def keys(root: Path, prefix: str) -> Iterator[str]:
     """Every key below `prefix/`."""
-    for folder, _, files in os.walk(root / prefix, onerror=_refused):
+    for folder, folders, files in os.walk(root / prefix, onerror=_refused):
+        folders[:] = [name for name in folders if not TEMPORARY.search(name)]
         base = Path(folder).relative_to(root).as_posix()
         if _is_text(base):
             yield from (f"{base}/{name}" for name in files if _is_text(name) and not TEMPORARY.search(name))
@@ -91,37 +95,84 @@ def _refused(error: OSError) -> None:
         raise file_refusal("file://" + str(error.filename), error, "list it") from error
 
 
-def write(path: Path, body: bytes, new: bool = False) -> None:
+def write(root: Path, key: str, body: bytes, new: bool = False, durable: bool = True) -> None:
     """Put a whole file, which a power cut leaves whole or not there; raises FileExistsError for a `new` one that is.
 
     That it is there for good shows with the next one: journals keep their order. The one that begins a run and the
-    one that ends it, whose folder holds nothing else of that kind, are awaited.
+    one that ends it, whose folder holds nothing else of that kind, are awaited. What is no file gives way.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}#{secrets.randbelow(10**15)}")
+    path = root / key
+    _provide(root, path.parent)
+    draft = _draft(path)
     try:
         with open(draft, "xb") as file:
             file.write(body)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         if new:
-            os.link(draft, path)
+            _link(root, draft, path)
         else:
-            os.replace(draft, path)
+            _replace(root, draft, path)
     finally:
         draft.unlink(missing_ok=True)
     if path.name in AWAITED:
         settle(path.parent)
 
 
+def _provide(root: Path, folder: Path) -> None:
+    """Make a folder and those above it; what is none gives way."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        stands = (one for one in (*reversed(folder.parents), folder) if os.path.lexists(one))
+        above = next((one for one in stands if not os.path.isdir(one)), None)
+        if error.errno not in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP) or above is None:
+            raise
+        _put_aside(root, above)
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _link(root: Path, draft: Path, path: Path) -> None:
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        if os.path.isfile(path):
+            raise
+        _put_aside(root, path)  # a folder, a pipe, a link to nowhere: no writer of ours has laid it there
+        os.link(draft, path)
+
+
+def _replace(root: Path, draft: Path, path: Path) -> None:
+    try:
+        os.replace(draft, path)
+    except IsADirectoryError:
+        _put_aside(root, path)
+        os.replace(draft, path)
+
+
+def _put_aside(root: Path, path: Path) -> None:
+    """Under a name that no listing shows. What lies above the projects may be the user's own, and stays."""
+    if len(path.relative_to(root).parts) < OURS_BELOW:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    path.rename(_draft(path))
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f"{path.name}#{secrets.randbelow(10**15)}")
+
+
 def settle(path: Path) -> None:
-    """Wait until a file, or what a folder holds, is on the disk; one that is gone needs none."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY)
+    """Wait until a file, or what a folder holds, is on the disk; one that is gone needs none, a pipe neither."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FILE:
+            raise
 
 
 def now(root: Path | None) -> float:
@@ -135,8 +186,13 @@ def now(root: Path | None) -> float:
 
 
 def remove_leavings(folder: Path) -> None:
-    """Take away temporary files of writers that died, and folders that hold nothing."""
-    for place, _, files in os.walk(folder, topdown=False):
+    """Take away temporary files of writers that died, what was put aside, and folders that hold nothing."""
+    for place, folders, files in os.walk(folder, topdown=False):
+        for aside in (Path(place, name) for name in folders if TEMPORARY.search(name)):
+            if aside.is_symlink():
+                aside.unlink()
+            else:
+                shutil.rmtree(aside, ignore_errors=True)
         for name in files:
             if TEMPORARY.search(name):
                 Path(place, name).unlink(missing_ok=True)

@@ -30,6 +30,7 @@ from sojourn.errors import (
     SupersededError,
     TrainingError,
     TransientError,
+    UnreadableError,
     first_line,
 )
 from sojourn.faults import is_fault, told
@@ -493,9 +494,11 @@ class Journey:
 
     @property
     def _digest(self) -> str:
-        """Equal for runs that were given the same; empty before all is sent."""
-        sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
-        return inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
+        """Equal for runs that were given the same; empty before all is sent, and where that cannot be read any more."""
+        with suppress(UnreadableError):
+            sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
+            return inputs_digest(self.plan, sent, inputs) if sent and inputs else ""
+        return ""
 
     @property
     def _past(self) -> list[Summary]:
@@ -616,11 +619,14 @@ class Journey:
         return report
 
     def _missing(self, outcome: Outcome) -> tuple[str, ...]:
-        inputs = self.mailbox.read("inputs", Inputs)
-        if outcome.state != "failed" or self._sent is None or inputs is None:
+        if outcome.state != "failed":
             return ()
         not_installed = environment.not_installed(self.plan.environment, outcome.tail, Path(self.plan.directory))
-        return missing(self.plan, outcome.tail, self._sent, inputs.files) or not_installed
+        with suppress(UnreadableError):  # a hint, and no reason to leave a run open
+            sent, inputs = self._sent, self.mailbox.read("inputs", Inputs)
+            if sent is not None and inputs is not None:
+                return missing(self.plan, outcome.tail, sent, inputs.files) or not_installed
+        return not_installed
 
     @contextmanager
     def _step(self, name: str, ago: float = 0.0) -> Iterator[Say]:

@@ -79,6 +79,7 @@ class Seen:
     lease: Lease | None = None
     hellos: tuple[Hello | None, ...] = ()
     exits: tuple[Exit | None, ...] = ()
+    unheard: tuple[str, ...] = ()  # what lies in the place of last words, where machines ended without any
     stop: Stop | None = None
     release_now: bool = False
 
@@ -295,6 +296,7 @@ def _machines_lost(state: State, seen: Seen, terms: Terms, exits: list[Exit]) ->
         how = (f", ended by {ended_by}" if ended_by else "") + _by_budget(seen, terms)
         kept = [machine.kept for machine in silent if machine.kept]
         how += f"; what the store may not have taken is on its host in {', '.join(kept)}" if kept else ""
+        how += "".join(f"; {one}" for one in seen.unheard)
         word = "a last word" if state.ordered_at else "a word"
         return _outcome("lost", f"{_named(silent)} went away without {word}{how}", seen, exits)
     if state.ordered_at is None and since > HELLO_LIMIT_S:

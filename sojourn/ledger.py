@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sojourn.decoding import decode
-from sojourn.errors import SojournError, SupersededError
+from sojourn.errors import SojournError, SupersededError, UnreadableError
 from sojourn.mailbox import Mailbox
 from sojourn.records import Record
 from sojourn.storage import ExistsError
@@ -149,7 +149,7 @@ class Ledger:
     def _beat_again(self) -> bool:
         """One more beat; False when the run has another owner, who would seem alive after its death by our beats."""
         try:
-            newest = self.mailbox.read("owner", Beat)
+            newest = self._newest_beat()
             if newest is not None and newest.term > self.term:
                 return False
             self.beat()
@@ -158,13 +158,20 @@ class Ledger:
         return True
 
     def _alive(self) -> bool:
-        first = self.mailbox.read("owner", Beat)
+        first = self._newest_beat()
         end = self.clock.monotonic() + MISSED_BEATS * self.beat_every_s
         while self.clock.monotonic() < end:
             self.clock.sleep(min(0.2, self.beat_every_s / 4))
-            if self.mailbox.read("owner", Beat) != first:
+            if self._newest_beat() != first:
                 return True
         return False
+
+    def _newest_beat(self) -> Beat | None:
+        """The owner's newest sign of life; what cannot be read is none, and gives way to the next one."""
+        try:
+            return self.mailbox.read("owner", Beat)
+        except UnreadableError:
+            return None
 
     def _check_owner(self, entries: list[Entry]) -> None:
         if not entries:

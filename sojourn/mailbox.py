@@ -203,6 +203,17 @@ class Mailbox:
         said = cut(found.message, SENTENCE) if found.message else None
         return found.model_copy(update={"message": said, "tail": found.tail[-TAIL:]})
 
+    def unheard(self, attempt: int, node: int, seal: str | None = None) -> str | None:
+        """What lies in the place of a machine's last words and is not heard; None where nothing does."""
+        key = f"{self._node(attempt, node)}/exit.json"
+        try:
+            found = self._record(key, Exit)
+        except UnreadableError as error:
+            return error.message
+        if found is None:
+            return f"{key} leads nowhere" if self.store.exists(key) else None
+        return None if self.exit(attempt, node, seal) else f"{key} was not written by the machine's agent"
+
     def _hello(self, attempt: int, node: int) -> Hello | None:
         with suppress(UnreadableError):
             return self.hello(attempt, node)
@@ -244,6 +255,10 @@ class Mailbox:
     def log(self, attempt: int, node: int, start: int = 0) -> Iterator[Segment]:
         """The pieces of the node's log from number `start` (from 0) up to the newest now."""
         yield from self._pieces(self._node(attempt, node), "log").read(start)
+
+    def log_after(self, attempt: int, node: int, number: int) -> int | None:
+        """The first piece of a log after one that is not there, where some were taken from its middle."""
+        return self._pieces(self._node(attempt, node), "log").after(number)
 
     def log_length(self, attempt: int, node: int) -> int:
         """How many pieces the node's log has by now."""

@@ -180,11 +180,15 @@ class Orchestrator:
         nodes = range(self.plan.launch.nodes) if state.name and state.outcome is None else ()
         exits = tuple(self.mailbox.exit(state.attempt, node, _seal(state, node)) for node in nodes)
         hellos = tuple(self._hello(state.attempt, node) for node in nodes) if not state.ordered_at else ()
+        ended = sum(one.state in ("ended", "gone") for one in observed.machines) if observed else 0
+        silent = [node for node in nodes if exits[node] is None] if ended > sum(map(bool, exits)) else []
+        unheard = (self.mailbox.unheard(state.attempt, node, _seal(state, node)) for node in silent)
         return lease.Seen(
             now=self.clock.now(),
             lease=observed.named({**state.names, **_names(hellos)}) if observed else None,
             hellos=hellos,
             exits=exits,
+            unheard=tuple(one for one in unheard if one is not None),
             stop=self._stop_request(at_once=any(exits)),
             release_now=self.release_now,
         )

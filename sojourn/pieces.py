@@ -60,6 +60,12 @@ class Pieces:
         asked = [partial(self._one, self.key(one)) for one in range(number, number + count)]
         return self._store.clock.together(asked) if count > 1 else [asked[0]()]
 
+    def after(self, number: int) -> int | None:
+        """The number of the first piece after one that is not there; None when that was the end."""
+        key = self._store.next_key(self._prefix, self.key(number))
+        name = key.rsplit("/", 1)[-1].removesuffix(self._suffix) if key else ""
+        return int(name) if len(name) == 8 and name.isascii() and name.isdecimal() else None
+
     def length(self) -> int:
         """How many there are by now."""
         low = max((span.end for span in self._spans()), default=0)

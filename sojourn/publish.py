@@ -75,7 +75,12 @@ def bring_home(
     there would go with it. `asked`: somebody wants these very results there, newer ones or not.
     """
     sent = mailbox.read("bundle", Bundle)
-    if sent is None or not Path(plan.directory).is_dir():
+    if sent is None and not collected.files:
+        return Published(note="there are no results")
+    if sent is None:
+        gone = f"{mailbox.control}/bundle.json is not in the store any more, so nobody knows what is yours"
+        return Published(note=f"{gone}; get the results: sojourn pull {plan.run} --to DIR", failed=True)
+    if not Path(plan.directory).is_dir():
         return Published(note=f"its directory is not here; get the results: sojourn pull {plan.run} --to DIR")
     if checkout.exists() and plan.stage is None:
         return Published(note=f"it ran from a checkout; get the results: sojourn pull {plan.run} --to DIR")

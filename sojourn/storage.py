@@ -151,14 +151,14 @@ class Store:
         part = max(PIECE, body.stat().st_size // MOST_PARTS if isinstance(body, Path) else 0)
 
         def put() -> None:
-            if self.root is not None and isinstance(body, bytes) and _is_record(key):
-                folders.write(self._settled(key), body)
+            if self.root is not None and isinstance(body, bytes) and (_is_record(key) or _is_sign(key)):
+                folders.write(self._settled(key), key, body, durable=_is_record(key))
                 return
             store = self._bulk if isinstance(body, Path) else self._store
             store.put(key, body, chunk_size=part, max_concurrency=LANES)
 
         self._ask(f"write {key}", put)
-        if self.root is not None and not _is_record(key):
+        if self.root is not None and not (_is_record(key) or _is_sign(key)):
             self._unsettled.append(key)
 
     def create(self, key: str, body: bytes) -> None:
@@ -328,6 +328,13 @@ class Store:
             while page := self._ask(f"list {prefix}", partial(self._page, prefix, last)):
                 yield from ((entry["path"], entry["size"]) for entry in page)
                 last = page[-1]["path"]
+
+    def next_key(self, prefix: str, after: str) -> str | None:
+        """The first key below `prefix/` that comes after one, by one request; None where none does."""
+        if self.root is not None:
+            return min((key for key in self.keys(prefix) if key > after), default=None)
+        page = self._ask(f"list {prefix}", partial(self._page, prefix, after))
+        return page[0]["path"] if page else None
 
     def _page(self, prefix: str, after: str | None) -> list[Any]:
         found = self._store.list(prefix + "/", offset=after, chunk_size=LISTED_AT_ONCE)
@@ -516,17 +523,18 @@ class Store:
         return False
 
     def _settled(self, key: str) -> Path:
-        """Where a record is to be written, once all that it may name is on the disk."""
+        """The directory, once all that a record may name is on the disk; a sign of life names nothing."""
         assert self.root is not None
-        with self._settling:  # who comes second must not be done first
-            while self._unsettled:
-                folders.settle(self.root / self._unsettled.pop())
-        return self.root / key
+        if _is_record(key):
+            with self._settling:  # who comes second must not be done first
+                while self._unsettled:
+                    folders.settle(self.root / self._unsettled.pop())
+        return self.root
 
     def _create(self, key: str, body: bytes, again: bool) -> None:
-        if self.root is not None and _is_record(key):
+        if self.root is not None and (_is_record(key) or _is_sign(key)):
             try:
-                folders.write(self._settled(key), body, new=True)
+                folders.write(self._settled(key), key, body, new=True, durable=_is_record(key))
             except FileExistsError:
                 raise ExistsError(key) from None
             return
@@ -572,6 +580,11 @@ def _is_record(key: str) -> bool:
     """Whether a power cut may not leave it empty or half: all that control tells but for signs of life."""
     name = key.rsplit("/", 1)[-1]
     return not key.startswith("machine/") and name.endswith(".json") and name not in SIGNS
+
+
+def _is_sign(key: str) -> bool:
+    """Of life, which the next one replaces, and a power cut may take."""
+    return not key.startswith("machine/") and key.rsplit("/", 1)[-1] in SIGNS
 
 
 def _check_key(key: str) -> None:

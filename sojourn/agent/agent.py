@@ -45,7 +45,7 @@ from sojourn.agent.paths import TREE, inside
 from sojourn.agent.processes import MARK_DIRECTORY, adopt_orphans
 from sojourn.agent.scalars import Scalars
 from sojourn.agent.script import Script
-from sojourn.agent.store import Store
+from sojourn.agent.store import NO_FILE, Store
 from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
 
@@ -379,7 +379,7 @@ class Agent:
         try:
             return self._store.get(key) == dump(self._exit)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ELOOP):  # a pipe, or a link to itself: no file of ours
+            if error.errno not in (*NO_FILE, errno.EACCES):  # what is no file, or not for us to read, is not ours
                 raise
             return False
 

@@ -24,6 +24,7 @@ MIB = 1 << 20
 MANY = 16  # files
 LARGE = 64 * MIB
 NOTHING = bytes(MIB)
+NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EINVAL)
 IDENTITY = "control/store.json"
 Check = Callable[[], None]
 State = Tuple[int, int, int]
@@ -134,7 +135,7 @@ class FileStore:
         with self._temporary(path) as (name, file):
             file.write(body)
             file.flush()
-            os.replace(name, path)
+            self._replace(name, path)
 
     def create(self, key: str, body: bytes, durable: bool = False) -> None:
         """Write an object that must not exist yet; `durable` survives a power cut. Raises Exists."""
@@ -147,7 +148,7 @@ class FileStore:
             if durable:
                 os.fsync(file.fileno())
             try:
-                os.link(name, path)
+                self._link(name, path)
             except FileExistsError:
                 raise Exists(key) from None
         if durable:
@@ -169,6 +170,12 @@ class FileStore:
 
     def keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
         """Store a stream as `prefix/<sha256>` in one pass: its hash and size. The same bytes again are fine."""
+        try:
+            return self._keep(prefix, source, check)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:  # which say nothing of the source
+            raise StoreError(error.errno, f"the store: {error.strerror}", error.filename) from error
+
+    def _keep(self, prefix: str, source: BinaryIO, check: Check) -> tuple[str, int]:
         self._check_room(source)
         digest, size = hashlib.sha256(), 0
         with self._temporary(self._path(f"{prefix}/blob")) as (name, file):
@@ -185,10 +192,10 @@ class FileStore:
                 os.fsync(file.fileno())  # in a lane of its own, so that no manifest waits for it
             path = self._path(f"{prefix}/{digest.hexdigest()}")
             try:
-                os.link(name, path)
+                self._link(name, path)
             except FileExistsError:
                 if os.path.getsize(path) != size:  # a computer lost its power before the first had its content
-                    os.replace(name, path)
+                    self._replace(name, path)
             with self._listing:
                 self._unsettled.append(path)
         return digest.hexdigest(), size
@@ -238,7 +245,7 @@ class FileStore:
     @contextlib.contextmanager
     def _temporary(self, path: str) -> Iterator[tuple[str, BinaryIO]]:
         self._check_place()
-        _provide(os.path.dirname(path))
+        self._provide(os.path.dirname(path))
         # At random: agents in process namespaces of their own share process ids.
         name = f"{path}#{secrets.randbelow(10**15)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
@@ -250,25 +257,59 @@ class FileStore:
             with contextlib.suppress(OSError):
                 os.unlink(name)
 
-
-def _provide(folder: str) -> None:
-    """Make a folder and those above it, as the user's own would be."""
-    if os.path.isdir(folder):
-        return
-    _provide(os.path.dirname(folder))
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
+    def _provide(self, folder: str) -> None:
+        """Make a folder and those above it, as the user's own would be; what is none gives way."""
+        if os.path.isdir(folder):
+            return
+        self._provide(os.path.dirname(folder))
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            if os.path.isdir(folder):
+                return
+            self._put_aside(folder)
+            os.mkdir(folder)
         inherited = os.stat(folder).st_mode & (stat.S_ISGID | stat.S_ISVTX)
         os.chmod(folder, 0o777 & ~UMASK | inherited)
 
+    def _link(self, draft: str, path: str) -> None:
+        """Give a draft its name. Raises FileExistsError where a file has it; a folder, a pipe, a loose link is none."""
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            if os.path.isfile(path):
+                raise
+            self._put_aside(path)
+            os.link(draft, path)
+
+    def _replace(self, draft: str, path: str) -> None:
+        """Give a draft its name, whatever has it."""
+        try:
+            os.replace(draft, path)
+        except IsADirectoryError:
+            self._put_aside(path)
+            os.replace(draft, path)
+
+    def _put_aside(self, path: str) -> None:
+        """Take away what no writer of ours has laid there, under a name that no listing shows.
+
+        What lies above the projects may be the user's own, and stays.
+        """
+        if os.path.relpath(path, self._root).count("/") < 2:
+            raise StoreError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        os.rename(path, f"{path}#{secrets.randbelow(10**15)}")
+
 
 def _sync(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:  # by now it may be gone, or a pipe
+        if error.errno not in NO_FILE:
+            raise
 
 
 def _sync_all(folder: str) -> bool:
