@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, Callable, Protocol, Tuple
 from urllib.parse import unquote, urlsplit
 
-from sojourn.agent.errors import Exists, Refused, StoreError
+from sojourn.agent.errors import Exists, Refused, StoreError, say
 
 MIB = 1 << 20
 MANY = 16  # files
@@ -297,6 +297,7 @@ class FileStore:
         """
         if os.path.relpath(path, self._root).count("/") < 2:
             raise StoreError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        say(f"{path} was no file, and was put aside")
         os.rename(path, f"{path}#{secrets.randbelow(10**15)}")
 
 

@@ -271,13 +271,12 @@ def test_a_script_that_logs_without_end_is_thinned(desk: Desk) -> None:
 
 def test_numbers_wait_for_a_store_that_fails(desk: Desk) -> None:
     reader = desk.reader("metrics.json")
-    blocked = Path(str(desk.box.store.root), "machine/p/r/1/0/scalars")
-    blocked.parent.mkdir(parents=True)
-    blocked.write_text("in the way")
+    root = Path(str(desk.box.store.root))
+    away = root.rename(root.with_name("elsewhere"))
     reader.start()
     (desk.tree / "metrics.json").write_text('{"loss": 1.0}')
     time.sleep(0.5)
-    blocked.unlink()
+    away.rename(root)
     reader.finish(10)
     assert [one.value for one in desk.told()] == [1.0]
 
