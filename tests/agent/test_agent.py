@@ -260,8 +260,6 @@ def test_an_order_that_no_agent_can_read_is_waited_for_and_then_refused(lab: Lab
 
 
 LAID = [
-    "os.mkfifo(exit)", "os.symlink('exit.json', exit)", "os.makedirs(exit + '/sub')", "os.symlink('/no/where', exit)",
-]  # fmt: skip
     "os.mkfifo(exit)",
     "os.symlink('exit.json', exit)",
     "os.makedirs(exit + '/sub')",
