@@ -26,7 +26,6 @@ Ranks = int | Literal["gpu"]
 Processes = Ranks | Literal["own"]
 LINES = 3  # of a script in one line
 READ_LIMIT_S = 10.0
-READ_LIMIT = 100_000  # bytes of a script
 
 _PYTHON = re.compile(r"python(\d+(\.\d+)?)?")
 # Flags of the interpreter that take no value, and those that take one.
@@ -79,10 +78,9 @@ _NODE_FLAGS = {
 }
 _BY_SSH = {"mpirun", "mpiexec", "horovodrun", "colossalai"}  # start ranks on other machines, where nothing listens
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
-_MAKEFILES = ("GNUmakefile", "makefile", "Makefile")
 
 
-class _Program(NamedTuple):
+class Program(NamedTuple):
     """What some words start: where its name stands, what it is, and the file that it is given."""
 
     at: int
@@ -103,13 +101,13 @@ def from_words(argv: tuple[str, ...], processes: Processes, nodes: int) -> Comma
     """The command as typed after `--`. Raises SpecError when its ranks cannot be started."""
     if processes == "own":
         return Command(argv=argv)
-    program = _program(argv)
+    program = program_in(argv)
     if program.kind == "launcher":
         _check_launcher(argv, program, processes, nodes)
         return Command(argv=argv, processes=processes)
     if program.kind == "other":
         _check_ranks(shlex.join(argv), processes)
-        _check_each(runner.within(list(argv)), processes, nodes)
+        check_each(runner.within(list(argv)), processes, nodes)
         return Command(argv=argv)
     if (processes != 1 or nodes > 1) and not _PYTHON.fullmatch(program.name):
         argv = (*argv[: program.at], "python", *argv[program.at :])  # `uv run train.py`
@@ -138,7 +136,7 @@ def from_text(text: str, processes: Processes, nodes: int) -> Command:
             hint="start the line with `python`, for torchrun to be put behind it, or leave out what only a shell "
             "expands; a script that finds the other nodes itself takes  processes: own",
         )
-    _check_each(runner.commands(text), processes, nodes)
+    check_each(runner.commands(text), processes, nodes)
     return Command(argv=(text,), shell=True)
 
 
@@ -160,7 +158,7 @@ def from_stage(
         return from_text(lines[0], processes, nodes).model_copy(update={"interpreter": shell})
     if processes != "own":
         _check_ranks(lines[0], processes)
-        _check_each((words for line in lines for words in runner.commands(line)), processes, nodes)
+        check_each((words for line in lines for words in runner.commands(line)), processes, nodes)
     each = [f"{shlex.join(shell)} -c {shlex.quote(line)} || exit" for line in lines]
     return Command(argv=("\n".join(each),), shell=True, interpreter=("/bin/sh",))
 
@@ -208,46 +206,6 @@ def check_script(command: Command, directory: Path) -> None:
         f"{script!r} is not a file in {directory}",
         hint=f"scripts here: {', '.join(there)}" if there else "no such file is here; is this the right directory?",
     )
-
-
-def check_files(command: Command, directory: Path, processes: Processes, nodes: int) -> None:
-    """Refuse scripts on several nodes that would start one training on each of them. Raises SpecError."""
-    if processes == "own" or nodes < 2 or command.wrap is not None:
-        return
-    for words in runner.commands(command.argv[0]) if command.shell else runner.within(list(command.argv)):
-        text = _text_of(tuple(words), directory)
-        if re.search(r"NODE_RANK|NNODES", text):  # it knows of the other nodes
-            continue
-        first = text.split("\n", 1)[0]
-        if re.match(r"#!.*\bpython", first):
-            raise SpecError(
-                f"nodes: {nodes}: {shlex.join(words)!r} would start one training on each node, not one over all",
-                hint=f"name its Python:  python {shlex.join(words)}; what finds the other nodes itself takes  "
-                "processes: own",
-            )
-        _check_each(runner.commands(text), processes, nodes)
-
-
-def _text_of(words: tuple[str, ...], directory: Path) -> str:
-    """What stands in the file that a shell is given, or that is a program itself; nothing for anything else."""
-    program = _program(words)
-    if program.name == "make":
-        text = "".join(_beginning(directory / name) for name in _MAKEFILES)
-        return "\n".join(line.lstrip("\t@-+ ") for line in text.splitlines() if line.startswith("\t"))
-    name = words[program.at if program.script is None else program.script]
-    if program.kind != "other" or (program.script is None and "/" not in name):
-        return ""
-    text = _beginning(directory / name)
-    return text if program.script is not None or text.startswith("#!") else ""
-
-
-def _beginning(file: Path) -> str:
-    """The text of a script; nothing where there is no file, or none that is read here."""
-    try:
-        with open(file, "rb") as script:
-            return script.read(READ_LIMIT).decode(errors="replace")
-    except (OSError, ValueError):
-        return ""
 
 
 def notes(command: Command, live: Iterable[Path]) -> tuple[str, ...]:
@@ -326,9 +284,9 @@ def _body(command: Command) -> list[str]:
     return [line for line in lines if not line.startswith("#")] or lines
 
 
-def _started(command: Command) -> tuple[tuple[str, ...], _Program] | None:
+def _started(command: Command) -> tuple[tuple[str, ...], Program] | None:
     if not command.shell:
-        return command.argv, _program(command.argv)
+        return command.argv, program_in(command.argv)
     text = command.argv[0]
     return None if text.startswith("#!") or not is_one_command(text) else _simple(text)
 
@@ -336,24 +294,25 @@ def _started(command: Command) -> tuple[tuple[str, ...], _Program] | None:
 # --- what the words start ---------------------------------------------------------------------
 
 
-def _program(argv: tuple[str, ...]) -> _Program:
+def program_in(argv: tuple[str, ...]) -> Program:
+    """What these words start, whatever stands before it."""
     at = runner.past(argv)
     behind = _behind(argv, at)
     if behind > at:
-        found = _program(argv[behind:])
+        found = program_in(argv[behind:])
         script = None if found.script is None else found.script + behind
         return found._replace(at=found.at + behind, script=script)
     if at >= len(argv):
-        return _Program(min(at, len(argv) - 1), "other", argv[-1])
+        return Program(min(at, len(argv) - 1), "other", argv[-1])
     name, rest = PurePosixPath(argv[at]).name, at + 1
     if _PYTHON.fullmatch(name):
         return _python(argv, at, rest, name)
     if at and PurePosixPath(argv[0]).name == "uv" and (argv[at] == "-m" or name.endswith(".py")):
         return _python(argv, at, at, name)
     if name in _LAUNCHERS:
-        return _Program(at, "launcher", name)
+        return Program(at, "launcher", name)
     script = rest if name in _SHELLS and rest < len(argv) and not argv[rest].startswith("-") else None
-    return _Program(at, "other", name, script)
+    return Program(at, "other", name, script)
 
 
 def _behind(argv: tuple[str, ...], at: int) -> int:
@@ -369,25 +328,25 @@ def _behind(argv: tuple[str, ...], at: int) -> int:
     return at
 
 
-def _python(argv: tuple[str, ...], at: int, rest: int, name: str) -> _Program:
+def _python(argv: tuple[str, ...], at: int, rest: int, name: str) -> Program:
     """A Python that is given a file or a module; anything else it may be given cannot be wrapped."""
     while rest < len(argv) and (_FLAGS.fullmatch(argv[rest]) or argv[rest] in _FLAGS_WITH_VALUE):
         rest += 2 if argv[rest] in _FLAGS_WITH_VALUE else 1
     if rest >= len(argv):
-        return _Program(at, "other", name)
+        return Program(at, "other", name)
     if argv[rest] == "-m" and rest + 1 < len(argv):
         module = argv[rest + 1]
         launcher = _LAUNCHER_MODULES.get(module)
-        return _Program(at, "launcher", launcher) if launcher else _Program(at, "python", name, module=module)
+        return Program(at, "launcher", launcher) if launcher else Program(at, "python", name, module=module)
     if argv[rest].startswith("-"):
-        return _Program(at, "other", name)
-    return _Program(at, "python", name, script=rest)
+        return Program(at, "other", name)
+    return Program(at, "python", name, script=rest)
 
 
-def _simple(text: str) -> tuple[tuple[str, ...], _Program]:
+def _simple(text: str) -> tuple[tuple[str, ...], Program]:
     """The words of a text that is one command, as they stand before a shell expands them, and its program."""
     words = tuple(join_lines(text).split())
-    return words, _program(words)
+    return words, program_in(words)
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -403,15 +362,15 @@ def _check_ranks(text: str, processes: Ranks) -> None:
         )
 
 
-def _check_each(commands: Iterable[list[str]], processes: Ranks, nodes: int) -> None:
+def check_each(commands: Iterable[list[str]], processes: Ranks, nodes: int) -> None:
     """Of lines of shell that are started on each node: a launcher that knows nothing of the others is refused."""
     for words in commands if nodes > 1 else ():
-        program = _program(tuple(words))
+        program = program_in(tuple(words))
         if program.kind == "launcher":
             _check_launcher(tuple(words), program, processes, nodes)
 
 
-def _check_launcher(argv: tuple[str, ...], program: _Program, processes: Ranks, nodes: int) -> None:
+def _check_launcher(argv: tuple[str, ...], program: Program, processes: Ranks, nodes: int) -> None:
     if program.name == "torchrun":
         _check_torchrun(argv, processes, nodes)
         return

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from sojourn import bundle, checkpoint, command, contents, environment, shell_variables
+from sojourn import bundle, checkpoint, command, contents, environment, node_scripts, shell_variables
 from sojourn.budget import Budget
 from sojourn.ceilings import ceilings
 from sojourn.dataset import Dataset, Stage, Survey
@@ -207,7 +207,7 @@ def make_plan(
     started = command.with_arguments(work.command, launch.resume_args) if resume else work.command
     check_written(launch, (*work.command.argv, *(work.stage.lines if work.stage else ())), surroundings)
     command.check_script(work.command, work.where)
-    command.check_files(work.command, work.where, launch.processes, launch.nodes)
+    apart = node_scripts.look(work.command, work.where, launch.processes, launch.nodes)
     need = launch.need().model_copy(
         update={
             "project": name,
@@ -296,6 +296,7 @@ def make_plan(
             *work.notes,
             *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
+            *apart,
             *sparse({**inputs.files, **large}),
             *(not_hidden(launch.secrets, surroundings) if capability.shares_host else ()),
             *shell_variables.note(

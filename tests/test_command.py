@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from sojourn.command import (
-    check_files,
     check_script,
     check_shell,
     from_stage,
@@ -399,47 +398,6 @@ def test_what_cannot_be_looked_up_is_not_refused(line: str, tmp_path: Path) -> N
     check_script(from_words(tuple(line.split()), 1, 1), tmp_path)
 
 
-FILES = {
-    "accel.sh": "#!/bin/bash\nset -e\naccelerate launch \\\n  --mixed_precision bf16 x.py\n",
-    "knows.sh": "#!/bin/bash\naccelerate launch --machine_rank $NODE_RANK x.py\n",
-    "plain.sh": "#!/bin/bash\n# accelerate launch x.py\necho accelerate launch\n./tool\n",
-    "train.py": "#!/usr/bin/env python3\nprint(1)\n",
-    "tool": "#!/usr/bin/perl\n",
-}
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "bash accel.sh",
-        "./accel.sh --a",
-        "nohup bash accel.sh",
-        "sleep 1 && bash accel.sh",
-        "bash -c './accel.sh'",
-        "./train.py",
-    ],
-)
-def test_a_script_file_that_would_start_one_training_on_each_node_is_refused(text: str, tmp_path: Path) -> None:
-    for name, content in FILES.items():
-        (tmp_path / name).write_text(content)
-    command = read(asked(text), 1, 2)  # type: ignore[arg-type]
-
-    with pytest.raises(SpecError, match="would start one training on each node"):
-        check_files(command, tmp_path, 1, 2)
-    check_files(command, tmp_path, 1, 1)
-    check_files(command, tmp_path, "own", 2)
-
-
-@pytest.mark.parametrize(
-    "text", ["bash knows.sh", "bash plain.sh", "./tool", "bash elsewhere.sh", "ls", "python train.py"]
-)
-def test_any_other_script_file_is_started_once_on_each_node(text: str, tmp_path: Path) -> None:
-    for name, content in FILES.items():
-        (tmp_path / name).write_text(content)
-
-    check_files(read(asked(text), 1, 2), tmp_path, 1, 2)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("text", ["uv run python x.py $DATA", "nohup python x.py $DATA", "env A=1 python x.py [1]"])
 def test_python_that_torchrun_cannot_be_put_behind_is_refused_on_several_nodes(text: str) -> None:
     with pytest.raises(SpecError, match="would start one training on each node"):
@@ -457,13 +415,3 @@ def test_a_launcher_in_one_of_several_lines_of_a_stage_is_refused_on_several_nod
 def test_a_launcher_that_uv_fetches_is_known_too(line: str) -> None:
     with pytest.raises(SpecError, match="would start one training on each node"):
         from_words(tuple(line.split()), processes=1, nodes=2)
-
-
-def test_a_launcher_in_a_makefile_is_refused_like_the_bare_one(tmp_path: Path) -> None:
-    (tmp_path / "Makefile").write_text("train: data\n\t@accelerate launch x.py\n")
-    make = from_words(("make", "train"), processes=1, nodes=2)
-    with pytest.raises(SpecError, match="would start one training on each node"):
-        check_files(make, tmp_path, 1, 2)
-    check_files(make, tmp_path, "own", 2)
-    (tmp_path / "Makefile").write_text("train: data\n\tbash go.sh\n")
-    check_files(make, tmp_path, 1, 2)
