@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -142,6 +142,7 @@ class Packed:
 
     bundle: Bundle
     uploaded: int
+    of_git: int = 0  # of that, for what git knows of the tree
 
 
 def send(
@@ -193,15 +194,17 @@ def pack(tree: Survey, project: Project, directory: str, mailbox: Mailbox) -> Pa
         changed=changed.result(),
         history=kept,
     )
-    return Packed(bundle, sent + size + kept_size)
+    return Packed(bundle, sent + size + kept_size, kept_size)
 
 
-def pack_inputs(project: Project, inputs: Iterable[str], mailbox: Mailbox) -> tuple[tuple[FileEntry, ...], int]:
-    """Send the files named by `launch.inputs`; their entries and the bytes sent."""
+def pack_inputs(
+    project: Project, inputs: Iterable[str], mailbox: Mailbox, besides: Container[str] = ()
+) -> tuple[tuple[FileEntry, ...], int]:
+    """Send the files named by `launch.inputs` but for these paths; their entries and the bytes sent."""
     named = list(inputs)
 
     def once() -> tuple[list[FileEntry], int]:
-        files = sorted(InputTree(project, named).files.items())
+        files = sorted(item for item in InputTree(project, named).files.items() if item[0] not in besides)
         return send_files([Sized(path, file, file.stat().st_size) for path, file in files], mailbox)
 
     entries, sent = _again_while_it_changes(once)

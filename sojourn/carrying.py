@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sojourn import programs
+from sojourn.blobs import stays
 from sojourn.errors import SpecError
-from sojourn.mailbox import Mailbox, blobs
+from sojourn.mailbox import Mailbox
 
 LANES = 8
 
@@ -36,9 +37,9 @@ def carry(cargo: Iterable[Cargo], mailbox: Mailbox) -> tuple[dict[str, str], int
     """Send what the store lacks; each file's key by its MD5, and the bytes sent."""
     items = list(cargo)
     keys = {item.md5: mailbox.blob_key(f"md5-{item.md5}") for item in items}
-    there = set(mailbox.store.keys(blobs(mailbox.project))) if items else set()
-    missing = [item for item in items if keys[item.md5] not in there]
     with ThreadPoolExecutor(LANES) as pool:
+        there = list(pool.map(lambda item: stays(keys[item.md5], item.size, mailbox), items))
+        missing = [item for item, held in zip(items, there, strict=True) if not held]
         list(pool.map(lambda item: _send(item, keys[item.md5], mailbox), missing))
     return keys, sum(item.size for item in missing)
 

@@ -30,7 +30,7 @@ from sojourn.dvc_repo import (
     open_repo,
     reproduce,
 )
-from sojourn.errors import SpecError
+from sojourn.errors import SpecError, TransientError
 from sojourn.records import FileEntry, Record
 from sojourn.shorthand import counted
 
@@ -88,6 +88,8 @@ class Survey(Record):
     buckets: tuple[str, ...] = Field(default=(), description="Those of Amazon's that machines read, as `s3://NAME`")
     with_keys: bool = Field(default=False, description="Whether machines need keys of a cloud to read it")
     unknown: tuple[str, ...] = Field(default=(), description="Inputs that earlier stages have yet to make")
+    unasked: tuple[str, ...] = Field(default=(), description="Why remotes do not say what they have")
+    paths: tuple[str, ...] = Field(default=(), repr=False, description="Of the files, where they would stand here")
 
 
 class Pushed(Record):
@@ -110,6 +112,7 @@ class Dataset:
         self.root = root.resolve()
         self.directory = (directory or root).resolve()
         self._remotes: dict[str | None, Remote] = {}
+        self._unasked: dict[str, str] = {}
 
     def stage(self, name: str) -> Stage:
         """The stage that `name` means to DVC in the user's directory, or else at the root.
@@ -199,6 +202,8 @@ class Dataset:
             buckets=tuple(sorted({remote.bucket for remote in near if remote.bucket})),
             with_keys=any(remote.readable(False) for remote in near),
             unknown=tuple(sorted(unknown)),
+            unasked=tuple(self._unasked.values()),
+            paths=tuple(item.path for item in files),
         )
 
     def out_of_reach(self, stage: Stage, this_host: bool) -> list[Cargo]:
@@ -474,7 +479,13 @@ class Dataset:
         """The objects that the remotes lack, each of which can be pushed."""
         lacking = []
         for remote, items in self._by_remote(objects).items():
-            lacking += remote.lacking(items)
+            found = remote.lacking(items)
+            doubt = remote.doubt(found[0]) if found else None
+            if isinstance(doubt, TransientError):
+                raise doubt
+            if doubt is not None:  # whoever may not look may be allowed to write all the same
+                self._unasked[remote.name] = doubt.message
+            lacking += found
         for item in lacking:
             if not os.path.exists(self._repo.cache.local.oid_to_path(item.md5)):
                 raise self._nowhere(item)

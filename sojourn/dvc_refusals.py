@@ -78,6 +78,14 @@ def remote_refusal(error: BaseException, name: str, scheme: str, place: str) -> 
     return SpecError(f"{said} refuses: {words}", hint=look)
 
 
+def but_for_absence(error: BaseException) -> BaseException | None:
+    """What went wrong when an object was asked for; None where it is not there: fsspec says so of any failure."""
+    others = (
+        raised for raised in _chain(error) if not (isinstance(raised, FileNotFoundError) or _status(raised) == 404)
+    )
+    return next(others, None)
+
+
 def dvc_refusal(error: BaseException) -> SojournError | None:
     """What DVC lets through as Python's, sqlite's or git's own errors; None for what was raised outside of DVC."""
     if not any(module.split(".")[0] in _FAMILY for module in _modules(error)):

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sojourn import programs
-from sojourn.dvc_refusals import remote_refusal
+from sojourn.dvc_refusals import but_for_absence, remote_refusal
 from sojourn.errors import SojournError, SpecError, nearest
 from sojourn.shorthand import counted
 
@@ -81,8 +81,9 @@ class Remote:
         with self._answering():
             found = self.odb.fs.info(paths, return_exceptions=True)
             for answer in found:
-                if isinstance(answer, Exception) and not isinstance(answer, FileNotFoundError):
-                    raise answer
+                wrong = but_for_absence(answer) if isinstance(answer, Exception) else None
+                if wrong is not None:
+                    raise wrong
         return [None if isinstance(answer, Exception) else answer["size"] for answer in found]
 
     def lacking(self, items: list[StoredObject]) -> list[StoredObject]:
@@ -94,6 +95,15 @@ class Remote:
         with self._answering():
             held = set(self.odb.oids_exist([item.md5 for item in unique]))
         return [item for item in unique if item.md5 not in held]
+
+    def doubt(self, item: StoredObject) -> SojournError | None:
+        """Why it cannot be said that the object is not there: where no server answers, many a library says so."""
+        if not self._local:
+            try:
+                self.sizes([item])
+            except SojournError as error:
+                return error
+        return None
 
     def push(self, cache: Any, items: list[StoredObject]) -> None:
         """Copy objects from the cache, a directory's list after its files, as DVC does."""

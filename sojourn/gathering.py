@@ -17,10 +17,11 @@ from sojourn.records import FileEntry
 
 
 class Gathered(NamedTuple):
-    """The inputs of a run, and how many bytes had to be sent for them."""
+    """The inputs of a run, how many bytes of them the store lacked, and how many the DVC remote."""
 
     files: tuple[FileEntry, ...]
     sent: int
+    pushed: int
 
 
 def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathered:
@@ -30,7 +31,8 @@ def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathere
     """
     project = Project.at(Path(plan.directory))
     checkpoint.bring(plan.resume, mailbox)
-    files, sent = bundle.pack_inputs(project, plan.launch.inputs, mailbox)
+    data: tuple[FileEntry, ...] = ()
+    carried_bytes = pushed = 0
     if plan.stage is not None:
         assert project.dvc is not None
         dataset = Dataset(project.dvc, project.directory)
@@ -40,10 +42,9 @@ def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathere
                 f"stage {plan.stage.name!r} has another command by now than the plan: {'; '.join(stage.command)}",
                 hint=f"plan it again: sojourn train --stage {plan.stage.name}",
             )
-        sent += dataset.push(stage, echo).bytes
+        pushed = dataset.push(stage, echo).bytes
         carried, carried_bytes = carry(dataset.out_of_reach(stage, plan.capability.shares_host), mailbox)
-        sent += carried_bytes
         data = tuple(dataset.inputs(stage, project.root, carried))
-        named = {entry.path for entry in data}  # an input may hold data that DVC keeps, and has verified
-        files = (*(entry for entry in files if entry.path not in named), *data)
-    return Gathered(files, sent)
+    of_dvc = {entry.path for entry in data}  # an input may hold data that DVC keeps, and has verified
+    files, sent = bundle.pack_inputs(project, plan.launch.inputs, mailbox, of_dvc)
+    return Gathered((*files, *data), sent + carried_bytes, pushed)

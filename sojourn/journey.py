@@ -162,7 +162,9 @@ class Journey:
             )
             self.mailbox.write_once("bundle", packed.bundle)
             size = format_bytes(packed.bundle.bytes)
-            say(f"{size}, {format_bytes(packed.uploaded)} sent" if packed.uploaded else f"{size}, nothing to send")
+            of_git = f", {format_bytes(packed.of_git)} of it git's" if packed.of_git else ""
+            sent = f"{format_bytes(packed.uploaded)} sent{of_git}" if packed.uploaded else "nothing to send"
+            say(f"{size}, {sent}")
 
     def push(self) -> None:
         """Send the data that the DVC remote or the store lacks, and write the manifest of inputs."""
@@ -171,10 +173,11 @@ class Journey:
         with self._step("data") as say:
             wait_until_purged(self.mailbox.store, self.plan.project, self.clock)
             assert self._project  # where it is gone, that is told
-            files, sent = self.do(gather, self.plan, self.mailbox, echo=self.listener.note)
-            self.mailbox.write_once("inputs", Inputs(files=files))
-            size = counted(len(files), "file")
-            say(f"{size}, {format_bytes(sent)} pushed" if sent else f"{size}, nothing to push")
+            found = self.do(gather, self.plan, self.mailbox, echo=self.listener.note)
+            self.mailbox.write_once("inputs", Inputs(files=found.files))
+            moved = [(found.pushed, "pushed"), (found.sent, "sent")]
+            told = [f"{format_bytes(size)} {how}" for size, how in moved if size] or ["nothing to move"]
+            say(", ".join([counted(len(found.files), "file"), *(told if found.files else ())]))
 
     def build(self) -> None:
         """Make the environment, or send what machines make it from, unless that is done."""

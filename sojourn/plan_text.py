@@ -117,7 +117,8 @@ def _project(plan: Plan) -> str:
 
 def _inputs(plan: Plan) -> str:
     known = f"{counted(plan.input_files, 'file')}, {format_bytes(plan.input_bytes)}"
-    known += f", {format_bytes(plan.push_bytes)} to push"
+    known += f", {format_bytes(plan.push_bytes)} to push" if plan.stage else ""
+    known += f", at most {format_bytes(plan.send_bytes)} to send" if plan.send_bytes else ""
     known += f", {format_bytes(plan.carried_bytes)} by way of the store, once" if plan.carried_bytes else ""
     later = f"{', '.join(plan.yet_to_make)} as soon as made" if plan.yet_to_make else ""
     return ", ".join(part for part in (known if plan.input_files else "", later) if part) or "none"
@@ -150,7 +151,7 @@ def _parts(plan: Plan) -> str:
 
 
 def _lock(lock: Lock) -> str:
-    """`43 packages for Python 3.12, 812 MB of wheels to send`."""
+    """`43 packages for Python 3.12, 812 MB of wheels by way of the store, once`."""
     parts = [f"{counted(lock.packages, 'package')} for Python {lock.target.python}"]
     if lock.target.brings_python:
         parts[0] += f" by uv, as the image has {lock.target.image_python}"
@@ -159,7 +160,7 @@ def _lock(lock: Lock) -> str:
         whole = (
             f"{format_bytes(sum(filter(None, sizes)))} of wheels" if None not in sizes else counted(len(sizes), "wheel")
         )
-        parts.append(f"{whole} to send")
+        parts.append(f"{whole} by way of the store, once")
     if lock.built:
         parts.append(f"built on the machine: {', '.join(lock.built)}")
     return ", ".join(parts)

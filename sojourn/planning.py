@@ -83,6 +83,7 @@ class Plan(Record):
     input_files: int
     input_bytes: int
     push_bytes: int = Field(description="What the DVC remote lacks")
+    send_bytes: int = Field(default=0, description="In inputs that are named; of them the store may have some or all")
     carried_bytes: int = Field(default=0, description="What lies in a DVC remote that machines cannot read")
     with_keys: bool = Field(default=False, description="Whether machines need keys of a cloud to read its data")
     yet_to_make: tuple[str, ...] = Field(default=(), description="Inputs that stages run here first will make")
@@ -240,7 +241,10 @@ def make_plan(
     )
     _check_program(work.command, python, work.where, home, surroundings)
     inputs = InputTree(project, launch.inputs)
-    input_bytes = work.data.bytes + inputs.bytes
+    of_dvc = set(work.data.paths)
+    named = [file for path, file in inputs.files.items() if str(project.root / path) not in of_dvc]
+    send_bytes = sum(file.stat().st_size for file in named)
+    input_bytes = work.data.bytes + send_bytes
     outputs = _outputs(launch, project)
     restored = tuple(entry.path for entry in resume.files) if resume else ()
     travel_otherwise: dict[str, str | None] = dict.fromkeys((*_inputs(launch, project), *restored))
@@ -280,9 +284,10 @@ def make_plan(
         left_out=tuple(left_out),
         needed=work.needed,
         omissions=contents.account(project, tree.left, carried=inputs.files, script=_script(work)),
-        input_files=work.data.files + len(inputs.files),
+        input_files=work.data.files + len(named),
         input_bytes=input_bytes,
         push_bytes=work.data.push_bytes,
+        send_bytes=send_bytes,
         carried_bytes=work.data.carried_bytes,
         with_keys=work.data.with_keys,
         yet_to_make=work.data.unknown,
@@ -294,6 +299,7 @@ def make_plan(
         notes=(
             *project.notes,
             *work.notes,
+            *(f"what is to be pushed is not known: {why}" for why in work.data.unasked),
             *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
             *apart,

@@ -292,8 +292,8 @@ class Checkpoint(Record):
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
-        return sum(entry.size for entry in self.files)
+        """The size of all files; a link to one is none."""
+        return sum(entry.size for entry in self.files if entry.link is None)
 
 
 class Hold(Record):

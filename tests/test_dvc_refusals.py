@@ -91,7 +91,7 @@ KEYS = "\n    access_key_id = A\n    secret_access_key = B"
         (f"url = s3://b/p\n    endpointurl = URL{KEYS}", 404, SpecError, "there is no such bucket", "remote list"),
         (f"url = s3://b/p\n    endpointurl = localhost:9{KEYS}", 0, SpecError, "cannot be asked", "config -l"),
         ("url = s3://b/p\n    profile = gone", 0, SpecError, "profile (gone) could not be found", "config -l"),
-        ("url = http://127.0.0.1:1/x", 0, TransientError, "took only 0 of", "push --remote far"),
+        ("url = http://127.0.0.1:1/x", 0, TransientError, "does not answer", "status --cloud --remote far"),
         ("url = URL/x", 403, AccessError, "does not let these credentials in", "push --remote far"),
         ("url = URL/x", 401, AccessError, "wants credentials", "push --remote far"),
         ("url = azure://b/p", 0, SpecError, "package for azure is not installed", "pip install dvc-azure"),
@@ -136,3 +136,22 @@ def test_what_dvc_lets_through_of_its_own_files_is_told_as_dvc_s(project: Projec
         dataset = project.dataset()
         dataset.survey(dataset.stage("train"))
     assert ".dvc/tmp" in caught.value.message and "dvc doctor" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(("status", "known"), [(404, True), (403, False), (405, False)])
+def test_a_remote_that_does_not_say_what_it_has_is_told_in_the_plan(
+    project: Project, service: Service, status: int, known: bool
+) -> None:
+    service.status = status
+    project.write(".dvc/config", f"[core]\n    remote = far\n['remote \"far\"']\n    url = {service.url}/x\n")
+    dataset = project.dataset()
+    found = dataset.survey(dataset.stage("train"))
+    assert found.push_files == 3, "as far as it says, it has nothing"
+    assert (found.unasked == ()) is known
+
+
+def test_a_remote_that_is_away_is_not_an_empty_one(project: Project) -> None:
+    project.write(".dvc/config", "[core]\n    remote = far\n['remote \"far\"']\n    url = http://127.0.0.1:1/x\n")
+    dataset = project.dataset()
+    with pytest.raises(TransientError, match="does not answer"):
+        dataset.survey(dataset.stage("train"))

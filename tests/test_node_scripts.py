@@ -97,7 +97,8 @@ def deep(tmp_path: Path) -> Path:
     "text",
     [
         "cd sub && bash accel.sh", "cd sub; ./accel.sh", "(cd sub && bash accel.sh)",
-        "bash -c 'cd sub && bash accel.sh'", "bash run.sh", "bash outer.sh", "bash env.sh", "sh dot.sh", "source sub/accel.sh", "make -f other.mk",
+        "bash -c 'cd sub && bash accel.sh'", "bash run.sh", "bash outer.sh",
+        "bash env.sh", "sh dot.sh", "source sub/accel.sh", "make -f other.mk",
         "make -C sub", "pushd sub && bash ./accel.sh", "python prepare.py && bash run.sh",
         "timeout 1h bash run.sh", "make -f sub/deep.mk",
     ],

@@ -94,7 +94,7 @@ def test_the_machine_makes_the_environment_from_wheels_that_travel(here: World) 
     plan = plan_for(here, network="none")
     shown = dict(plan_text.lines(plan))["environment"]
     size = next((here.project / "wheels").iterdir()).stat().st_size
-    assert shown == f"requirements.txt, 1 package for Python {HERE}, {size} B of wheels to send"
+    assert shown == f"requirements.txt, 1 package for Python {HERE}, {size} B of wheels by way of the store, once"
 
     report, steps, order = travel(here, plan)
 

@@ -89,7 +89,7 @@ def test_a_stage_comes_home_into_dvc_lock_and_the_remote_and_its_second_run_push
 
     again = trained(world)
 
-    assert "nothing to push" in again
+    assert "nothing to move" in again
     assert f"{run} had the same inputs" in again
 
 
