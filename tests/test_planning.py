@@ -261,7 +261,8 @@ def test_what_is_locked_for_another_host_is_in_the_plan(project: Path) -> None:
     assert Plan.model_validate_json(made.to_bytes()) == made
     assert made.environment.locks[0].text.startswith("./wheels/tiny-1.0-py3-none-any.whl --hash=sha256:")
     shown = dict(plan_text.lines(made))["environment"]
-    assert shown.startswith("requirements.txt, 1 package for Python 3.12, ") and shown.endswith("of wheels by way of the store, once")
+    assert shown.startswith("requirements.txt, 1 package for Python 3.12, ")
+    assert shown.endswith("of wheels by way of the store, once")
 
 
 def test_a_program_that_does_not_travel_is_refused(project: Path) -> None:
