@@ -20,41 +20,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT)]
 
+from many_followers import Crowd  # noqa: E402
 from many_leases import Fleet  # noqa: E402
 
-from cli.progress import SilentListener  # noqa: E402
-from sojourn.journey import Journey  # noqa: E402
-from sojourn.known_stores import known_store  # noqa: E402
-from sojourn.mailbox import Mailbox  # noqa: E402
-from sojourn.names import LeaseName  # noqa: E402
-from sojourn.planning import Plan  # noqa: E402
-
 SETTLED_S = 10.0
-
-
-class Crowd:
-    """The runs of a fleet, and what became of them."""
-
-    def __init__(self, fleet: Fleet) -> None:
-        self.fleet = fleet
-        self.noticed: dict[str, float] = {}
-        self.failed: list[str] = []
-        self.threads = [threading.Thread(target=self._follow, args=[name], daemon=True) for name in fleet.names]
-
-    def _follow(self, name: str) -> None:
-        run = LeaseName.parse(name)
-        assert run is not None
-        try:
-            home = self.fleet.folder.parent / "home"
-            mailbox = Mailbox(known_store(home, self.fleet.url), "digits", run.run)
-            plan = mailbox.read("plan", Plan)
-            assert plan is not None
-            journey = Journey(plan, mailbox, self.fleet.provider(), home, SilentListener())
-            with journey.held(), journey.leased():
-                journey.train()
-                self.noticed[run.run] = time.time()
-        except Exception as error:
-            self.failed.append(f"{run.run}: {type(error).__name__}: {error}")
 
 
 def used() -> dict[str, float]:
@@ -76,8 +45,7 @@ def main(folder: str, url: str, runs: int, seconds: float) -> None:
     say("ready")
     sys.stdin.readline()
     before, calls = used(), crowd.fleet.amazon.calls
-    for thread in crowd.threads:
-        thread.start()
+    crowd.start()
     time.sleep(SETTLED_S)
     asked, first = calls.total(), used()
     say("settled")
@@ -95,8 +63,7 @@ def main(folder: str, url: str, runs: int, seconds: float) -> None:
             "cloud_calls_a_second": round((calls.total() - asked) / took, 2),
         }
     )
-    for thread in crowd.threads:
-        thread.join()
+    crowd.join()
     say({"noticed": crowd.noticed, "failed": crowd.failed[:5]})
 
 

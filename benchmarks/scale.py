@@ -33,6 +33,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "e2e"), str(ROOT)]
 
 import simulation.amazon  # noqa: E402
 from cli_world import SOJOURN, World  # noqa: E402
+from many_followers import Scripts  # noqa: E402
 from many_leases import Fleet  # noqa: E402
 from many_runs import Copies, a_run  # noqa: E402
 from s3_of_files import BUCKET, FilesAsS3, files_as_s3  # noqa: E402
@@ -42,9 +43,7 @@ from sojourn.agent.packs import Packs  # noqa: E402
 from sojourn.agent.store import FileStore  # noqa: E402
 from sojourn.following import Follower  # noqa: E402
 from sojourn.lease import State  # noqa: E402
-from sojourn.names import run_folder  # noqa: E402
 from sojourn.planning import Plan  # noqa: E402
-from sojourn.records import Exit, MachineBeat  # noqa: E402
 from sojourn.storage import Store  # noqa: E402
 from sojourn.waiting import SystemClock  # noqa: E402
 
@@ -53,7 +52,7 @@ LIMIT_S = 900.0
 TRIES = 2
 SERIES = 4
 BEAT_S = 4.0
-FOLLOWED_S, PRINTED_EVERY_S, ENDED_WITHIN_S = 20.0, 2.0, 10.0
+FOLLOWED_S, ENDED_WITHIN_S = 20.0, 10.0
 LOG_ROWS = ("logs, running", "attach, running", "logs, over", "attach, over")
 WRITES = """
 import os
@@ -243,24 +242,24 @@ def crowd(counts: list[int], delay_s: float, folder: Path) -> dict[str, Any]:
                 stdout=subprocess.PIPE,
                 text=True,
             ) as follower:
-                found[str(count)] = _followed_by(follower, Scripts(store), files)
+                found[str(count)] = _followed_by(follower, store, files)
         shutil.rmtree(store)
     return found
 
 
-def _followed_by(follower: subprocess.Popen[str], scripts: Scripts, files: FilesAsS3) -> dict[str, Any]:
+def _followed_by(follower: subprocess.Popen[str], store: Path, files: FilesAsS3) -> dict[str, Any]:
     assert follower.stdin is not None and follower.stdout is not None
     say = iter(follower.stdout)
     next(say)
     files.look()
-    with scripts:
-        print("go", file=follower.stdin, flush=True)
-        next(say)
-        files.reset()
-        told = json.loads(next(say))
-        requests = files.requests
-        ended = scripts.end()
-        last = json.loads(next(say))
+    scripts = Scripts(store)
+    print("go", file=follower.stdin, flush=True)
+    next(say)
+    files.reset()
+    told = json.loads(next(say))
+    requests = files.requests
+    ended = scripts.end(ENDED_WITHIN_S)
+    last = json.loads(next(say))
     if last["failed"]:
         raise SystemExit(f"runs could not be followed: {last['failed']}")
     late = sorted(last["noticed"][run] - at for run, at in ended.items())
@@ -270,50 +269,6 @@ def _followed_by(follower: subprocess.Popen[str], scripts: Scripts, files: Files
         "noticed_s": round(late[len(late) // 2], 2),
         "noticed_last_s": round(late[-1], 2),
     }
-
-
-class Scripts:
-    """What machines write while their scripts run, for all planned runs of a store on files."""
-
-    def __init__(self, store: Path) -> None:
-        self._store = store
-        self._over = Event()
-        self._thread = Thread(target=self._print, daemon=True)
-
-    def __enter__(self) -> Scripts:
-        self._nodes = {}
-        for path in self._store.glob("control/*/*/plan.json"):
-            plan = Plan.model_validate_json(path.read_bytes())
-            node = self._store / "machine" / plan.project / run_folder(plan.run, plan.place) / "1" / "0"
-            (node / "log").mkdir(parents=True)
-            self._nodes[plan.run] = node
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _print(self) -> None:
-        number = 0
-        while not self._over.wait(PRINTED_EVERY_S):
-            for node in self._nodes.values():
-                (node / "log" / f"{number:08d}").write_bytes(f"step {number}: loss 0.1\n".encode())
-                (node / "beat.json").write_bytes(MachineBeat(at=time.time(), phase="running").to_bytes())
-            number += 1
-
-    def end(self) -> dict[str, float]:
-        """Let all end, one after the other; when each did."""
-        self._over.set()
-        self._thread.join()
-        ended = {}
-        for run, node in self._nodes.items():
-            (node / "exit.json").write_bytes(
-                Exit(node=0, reason="exited", exit_code=0, ended_at=time.time()).to_bytes()
-            )
-            ended[run] = time.time()
-            time.sleep(ENDED_WITHIN_S / len(self._nodes))
-        return ended
 
 
 @contextmanager

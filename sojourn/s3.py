@@ -15,8 +15,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
+from weakref import WeakValueDictionary
 
 import obstore.exceptions
 import obstore.store
@@ -35,11 +37,27 @@ KEYS_LAST = timedelta(minutes=10)  # boto3 renews what ends in less than this
 class Bucket:
     """The bucket that an `s3://bucket/prefix` URL names."""
 
+    _of_all: ClassVar[WeakValueDictionary[tuple[str, int], Bucket]] = WeakValueDictionary()
+    _sharing: ClassVar[Lock] = Lock()
+
+    @classmethod
+    def shared(cls, url: str) -> Bucket:
+        """One for all stores at this URL that are open at the same time, with one set of connections."""
+        clients = Clients.shared()
+        with cls._sharing:
+            found = cls._of_all.get((url, id(clients)))  # which it holds, so that nobody else has that number
+            if found is None:
+                found = cls._of_all[url, id(clients)] = cls(url)
+                found._clients = clients
+            return found
+
     def __init__(self, url: str) -> None:
         place = urlsplit(url)
         self.name = place.netloc
         self.prefix = unquote(place.path).strip("/")
-        self._clients = Clients()
+        self._clients = Clients.shared()
+        self._opened: dict[tuple[float, int], obstore.store.S3Store] = {}
+        self._opening = Lock()
 
     @cached_property
     def region(self) -> str:
@@ -132,7 +150,14 @@ class Bucket:
 
     def open(self, limit_s: float, retries: int) -> obstore.store.S3Store:
         """The store below the prefix; each request ends within `limit_s`."""
-        endpoint = str(self._clients.client("s3", self.region).meta.endpoint_url)
+        region = self.region
+        with self._opening:
+            if (limit_s, retries) not in self._opened:
+                self._opened[limit_s, retries] = self._open(region, limit_s, retries)
+            return self._opened[limit_s, retries]
+
+    def _open(self, region: str, limit_s: float, retries: int) -> obstore.store.S3Store:
+        endpoint = str(self._clients.client("s3", region).meta.endpoint_url)
         own = "amazonaws.com" in (urlsplit(endpoint).hostname or "")
         client: dict[str, Any] = {"connect_timeout": "5s", "timeout": f"{limit_s:.0f}s"}
         if not own and endpoint.startswith("http://"):
@@ -142,7 +167,7 @@ class Bucket:
         return obstore.store.S3Store(
             self.name,
             prefix=self.prefix or None,
-            region=self.region,
+            region=region,
             virtual_hosted_style_request=False,
             client_options=client,  # type: ignore[arg-type]
             retry_config={"max_retries": retries, "retry_timeout": timedelta(seconds=limit_s)},

@@ -387,7 +387,7 @@ class Store:
             return None
         from sojourn.s3 import Bucket
 
-        return Bucket(self.url)
+        return Bucket.shared(self.url)
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:

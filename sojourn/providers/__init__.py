@@ -91,7 +91,7 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
         from sojourn.providers.ec2.lease import Ec2Provider
 
         named = None if regions is None else list(regions)
-        return Ec2Provider(Clients(regions=named), named)
+        return Ec2Provider(Clients.shared(named), named)
     from sojourn.providers.local import LocalProvider
 
     return LocalProvider(home)

@@ -32,6 +32,7 @@ from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, 
 from sojourn.names import LeaseName
 from sojourn.providers import Request
 from sojourn.records import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
+from sojourn.sharing import Shared
 from sojourn.shorthand import counted
 from sojourn.surroundings import of_machine
 from sojourn.waiting import SystemClock
@@ -48,6 +49,7 @@ LATEST = 1e11  # a time that no run sees
 UNREADABLE = "nobody knows whom: what its supervisor wrote cannot be read"
 KEEP_S = 30 * 86400.0
 GPUS_LIMIT_S = 2.0
+_TABLE: Shared[list[Mark]] = Shared(SystemClock(), good_for_s=0.5)
 _NOT_CHOSEN = {"disk", "image", "market", "regions", "network"}
 _LEAVE_OUT = "leave it out to run here, or say who rents it: --where aws"
 _ELSEWHERE = "leave it out, or rent a machine that has it: --where aws"
@@ -165,8 +167,9 @@ class LocalProvider:
             self._start_all(folder, request["machines"])
 
     def observe(self, name: str) -> Lease | None:
-        """The lease from its files and the process table."""
-        return self._observe(name, self._marks())
+        """The lease from its files and the process table, at which those who look at the same time look together."""
+        marks = _TABLE.of(str(self.machines / name), lambda names: dict.fromkeys(names, _marks())) or []
+        return self._observe(name, self._own(marks))
 
     def release(self, name: str) -> bool:
         """Mark it released, let the supervisors end their machines, and end what they leave."""
@@ -304,8 +307,10 @@ class LocalProvider:
 
     def _marks(self) -> list[Mark]:
         """Every process that belongs to a machine of this home."""
-        found = processes.marks(processes.processes())
-        return [mark for mark in found if Path(mark.directory).parent.parent == self.machines]
+        return self._own(_marks())
+
+    def _own(self, marks: list[Mark]) -> list[Mark]:
+        return [mark for mark in marks if Path(mark.directory).parent.parent == self.machines]
 
     def _names(self) -> list[str]:
         """The names of ours that have a directory."""
@@ -355,6 +360,10 @@ class LocalProvider:
 
         processes.kill_all(find, reap=lambda: None, limit_s=1.0)
         return not find()
+
+
+def _marks() -> list[Mark]:
+    return processes.marks(processes.processes())
 
 
 @cache

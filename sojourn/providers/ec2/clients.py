@@ -16,15 +16,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cached_property
-from threading import RLock
-from typing import Any
+from threading import Lock, RLock
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 from sojourn import programs
 from sojourn.errors import AccessError, SojournError, SpecError, first_line
 from sojourn.providers.ec2 import login
 from sojourn.providers.ec2.errors import GIVE_HINT, in_credentials, translated
-from sojourn.waiting import SystemClock
+from sojourn.waiting import MOST_AT_ONCE, SystemClock
 
 CONNECT_LIMIT_S = 5.0
 ANSWER_LIMIT_S = 20.0
@@ -45,6 +46,20 @@ class Caller:
 
 class Clients:
     """One session of the account; `region` None takes the session's own, or else the first of `regions`."""
+
+    _of_all: ClassVar[WeakValueDictionary[tuple[str, ...], Clients]] = WeakValueDictionary()
+    _sharing: ClassVar[Lock] = Lock()
+
+    @classmethod
+    def shared(cls, regions: Iterable[str] | None = None) -> Clients:
+        """A session that those share who want one at the same time, where the same credentials are found.
+
+        A session takes 16 MB and a sixth of a second, and a process may follow hundreds of runs.
+        """
+        first = next(iter(regions or ()), None)
+        key = (first or "", *_where_credentials_are())
+        with cls._sharing:
+            return cls._of_all.setdefault(key, cls._of_all.get(key) or cls(regions=[first] if first else None))
 
     def __init__(self, region: str | None = None, regions: Iterable[str] | None = None) -> None:
         self._wanted = region
@@ -143,8 +158,13 @@ class Clients:
             clock_off_s=time.time() - parsedate_to_datetime(told).timestamp() if told else 0.0,
         )
 
-    @cached_property
+    @property
     def _session(self) -> Any:
+        with self._making:
+            return self._made_session
+
+    @cached_property
+    def _made_session(self) -> Any:
         try:
             import boto3
         except ImportError:
@@ -152,6 +172,16 @@ class Clients:
             raise SpecError("aws: boto3 is not installed beside sojourn", hint=hint) from None
         with translated("read the credentials"):
             return boto3.Session(region_name=self._wanted)
+
+
+def _where_credentials_are() -> Iterator[str]:
+    """All that tells boto3 where its credentials are, and when files of them were written."""
+    yield from (f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("AWS_"))
+    yield os.path.expanduser("~")
+    names = {"AWS_CONFIG_FILE": "~/.aws/config", "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials"}
+    for name, usual in names.items():
+        with suppress(OSError):
+            yield f"{name} {os.stat(os.path.expanduser(os.environ.get(name) or usual)).st_mtime_ns}"
 
 
 def check_partition(region: str) -> None:
@@ -193,5 +223,6 @@ def _config() -> Any:
         read_timeout=ANSWER_LIMIT_S,
         retries={"total_max_attempts": 2, "mode": "standard"},
         user_agent_extra="sojourn",
+        max_pool_connections=MOST_AT_ONCE,
         s3={"addressing_style": "path"} if elsewhere else None,
     )

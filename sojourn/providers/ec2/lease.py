@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property, partial
+from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from sojourn.agent.pack import Archive, pack
 from sojourn.errors import AccessError, CapacityError, LostError, QuotaError, SojournError, TransientError
@@ -28,10 +30,13 @@ from sojourn.providers.ec2.inventory import Inventory, is_lease
 from sojourn.providers.ec2.offers import list_offers
 from sojourn.providers.ec2.secrets import Secrets
 from sojourn.records import Boot, Capability, Lease, Lookalike, Need, Offer, Offers
+from sojourn.sharing import Shared
 from sojourn.waiting import Clock, SystemClock
 
 T = TypeVar("T")
 ASK_EVERY_S = 2.0
+_OBSERVED: WeakKeyDictionary[Clients, dict[str, Shared[Lease]]] = WeakKeyDictionary()
+_SHARING = Lock()
 ENDED_AT_ONCE = 100  # machines by one call, which takes a thousand at most, and is refused for the sake of any of them
 
 _GONE_OR_IN_USE = set(
@@ -137,9 +142,12 @@ class Ec2Provider:
             self._forgo(group, region)
 
     def observe(self, name: str) -> Lease | None:
-        """The lease by its tag."""
+        """The lease by its tag; a process that follows several asks for all of them by one call."""
         region = self._region_of(name)
-        return None if region is None else self._inventory.lease(name, region)
+        if region is None:
+            return None
+        shared = _observed(self.clients, region, self.clock)
+        return shared.of(name, lambda names: self._inventory.named(names, region))
 
     def release(self, name: str) -> bool:
         """Terminate what runs; then remove what is left beside it."""
@@ -393,6 +401,12 @@ class Ec2Provider:
         except SojournError as error:
             if code_of(error.__cause__ or error) not in _GONE_OR_IN_USE:
                 raise
+
+
+def _observed(clients: Clients, region: str, clock: Clock) -> Shared[Lease]:
+    """What those look at together who share a session."""
+    with _SHARING:
+        return _OBSERVED.setdefault(clients, {}).setdefault(region, Shared(clock, ASK_EVERY_S))
 
 
 def _is_unknown(error: Exception) -> bool:
