@@ -1,19 +1,22 @@
 """Keeps secret values out of whatever leaves the script: its log and tails, records, names, numbers.
 
 A value is known in the forms in which programs print it: as it is, escaped as JSON, Python,
-HTML or a URL have it, as base64 (where it begins at any of three places, as in a Basic header)
-and hex, in capitals; of several lines each counts, and so do the parts of a JSON object or an address.
-Not known are forms that nobody can list: a value that is cut by a colour or a line's end,
-compressed, encrypted, reversed. docs/secrets.md says so to users.
+HTML or a URL have it, as base64 (where it begins at any of three places, as in a Basic header),
+base32 and hex, in capitals, as UTF-16; of several lines each counts, and so do the parts of a JSON object
+or an address. What colours a terminal is passed over, wherever it stands in a value. Forms that few logs
+hold are looked for only where their letters are. Not known are forms that nobody can list: a value that is
+cut by a line's end, compressed, encrypted, reversed. docs/secrets.md says so to users.
 """
 
 from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import re
-from typing import Any, Iterable, Iterator
+from bisect import bisect_right
+from typing import Any, Iterable, Iterator, NamedTuple
 from urllib.parse import quote, quote_plus, urlsplit
 
 MASKED = b"***"
@@ -24,6 +27,9 @@ SHORTEST_LINE = 8
 SHORTEST_FORM = 6  # of what is made of a value
 SHORTEST_PART = 12
 SHORTEST_CASED = 8
+SHORTEST_BASE32 = 12  # of a value of eight letters or more
+LONGEST_RUN = 24  # of letters of base32 in a row that words hardly ever make
+COLOURED = 64 << 10  # with so much that only colours, nothing is held back any more
 
 _ORDINARY = frozenset(
     """
@@ -38,6 +44,13 @@ _NUMBER = re.compile(r"[-+]?\d*\.?\d*(?:[eE][-+]?\d+)?")
 _ARMOUR = re.compile(r"-----(?:BEGIN|END) [A-Z0-9 ]+-----")
 _KEY = re.compile(r"(?!https?://|[^@\s]+@[^@\s]+$)(?s:.*\d)")  # neither an address nor a word
 _NUMBER_LENGTH = 8  # a shorter one stands in every log
+_SEQUENCE = re.compile(
+    rb"\x1b(?:\[[0-9:;<=>?]{0,64}[ -/]{0,4}[@-~]|[()*+][0-9A-Z]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)|[=>78cDEHM])"
+)
+_BEGUN = re.compile(rb"\x1b(?:\[[0-9:;<=>?]{0,64}[ -/]{0,4}|[()*+]|\][^\x07\x1b]{0,512}\x1b?)?\Z")
+_BASE32 = bytes(
+    0x41 if chr(code) in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz234567" else 0 for code in range(256)
+)
 
 
 def is_ordinary(value: str) -> bool:
@@ -67,6 +80,13 @@ class Mask:
             self._by_head.setdefault(form[:HEAD], []).append(form)
             self._beginnings.update(form[:length] for length in range(1, min(HEAD, len(form))))
         self._heads = sorted(self._by_head)
+        self._wide = [head for head in self._heads if b"\0" in head]
+        base32 = {form for value in self._values for form in _in_base32(value)}
+        self._in_base32 = sorted({form[:HEAD] for form in base32})
+        rare = {*self._wide, *self._in_base32}
+        self._usual = [head for head in self._heads if head not in rare]
+        self._run = b"A" * min([LONGEST_RUN, *map(len, base32)])
+        self._coloured = any(b"\x1b" in form for form in forms)
         self._waiting: list[bytes] = []
         self._size = 0
         self._held = b""
@@ -85,10 +105,10 @@ class Mask:
             return b""
         text = b"".join([self._held, *self._waiting])
         self._waiting, self._size = [], 0
-        present = self._present(text)
-        spans = self._spans(text, present)
-        cut = self._cut(text, present)
+        spans, cut = self._read(text)
         cut = next((start for start, end in spans if start < cut < end), cut)
+        if len(text) - cut > self._longest + COLOURED:
+            cut = len(text)
         self._held = text[cut:]
         return _replaced(text[:cut], [span for span in spans if span[1] <= cut])
 
@@ -100,7 +120,7 @@ class Mask:
 
     def whole(self, text: bytes) -> bytes:
         """A complete text, masked."""
-        spans = self._spans(text, self._present(text))
+        spans, _ = self._read(text)
         return _replaced(text, spans) if spans else text
 
     def text(self, text: str) -> str:
@@ -130,11 +150,32 @@ class Mask:
 
     def finds(self, text: bytes) -> bool:
         """Whether a secret stands there."""
-        return bool(self._spans(text, self._present(text)))
+        return bool(self._read(text)[0])
+
+    def _read(self, text: bytes) -> tuple[list[tuple[int, int]], int]:
+        """Where secrets stand in a text, and where one may have begun that is not over yet; else its end."""
+        if b"\x1b" not in text or self._coloured:
+            present = self._present(text)
+            return self._spans(text, present), self._cut(text, present)
+        begun = _BEGUN.search(text, max(0, len(text) - 600))
+        end = begun.start() if begun else len(text)
+        bare = _SEQUENCE.sub(b"", text[:end])
+        present = self._present(bare)
+        spans, cut = self._spans(bare, present), self._cut(bare, present)
+        if not spans and cut == len(bare):
+            return [], end
+        stood = _Stood.of(text[:end])
+        found = [(stood.at(start), stood.at(stop - 1) + 1) for start, stop in spans]
+        return found, stood.at(cut) if cut < len(bare) else end
 
     def _present(self, text: bytes) -> list[tuple[bytes, int]]:
         """The beginnings of forms that stand there, each with its first place."""
-        return [(head, at) for head in self._heads for at in [text.find(head)] if at >= 0]
+        heads = self._usual
+        if self._wide and b"\0" in text:
+            heads = heads + self._wide
+        if self._in_base32 and self._run in text.translate(_BASE32):
+            heads = heads + self._in_base32
+        return [(head, at) for head in heads for at in [text.find(head)] if at >= 0]
 
     def _spans(self, text: bytes, present: list[tuple[bytes, int]]) -> list[tuple[int, int]]:
         """Where secrets stand, in order; of those that overlap one span."""
@@ -154,6 +195,24 @@ class Mask:
                     cut = at
                 at = text.find(head, at + 1)
         return cut
+
+
+class _Stood(NamedTuple):
+    """Where the letters of a text stood before what colours a terminal was taken out."""
+
+    gaps: list[int]  # the places in what is left
+    before: list[int]  # and how much was taken out up to each
+
+    @classmethod
+    def of(cls, coloured: bytes) -> _Stood:
+        """As the text was."""
+        found = [one.span() for one in _SEQUENCE.finditer(coloured)]
+        before = [0, *itertools.accumulate(end - start for start, end in found)]
+        return cls([start - gone for (start, _), gone in zip(found, before)], before)
+
+    def at(self, place: int) -> int:
+        """Where a letter of what is left stood."""
+        return place + self.before[bisect_right(self.gaps, place)]
 
 
 def _places(form: bytes, text: bytes, first: int) -> Iterator[tuple[int, int]]:
@@ -176,7 +235,8 @@ def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 def _replaced(text: bytes, spans: list[tuple[int, int]]) -> bytes:
     parts, at = [], 0
     for start, end in spans:
-        parts += [text[at:start], MASKED]
+        # What colours a terminal goes on to do so, and what ends that as well.
+        parts += [text[at:start], MASKED, *_SEQUENCE.findall(text, start, end)]
         at = end
     return b"".join([*parts, text[at:]])
 
@@ -209,6 +269,9 @@ def _forms(value: str) -> Iterator[bytes]:
                 yield _bytes(form)
         yield from _encoded(_bytes(part))
         yield from (_bytes(line) for line in _lines(part))
+        for wide in (part, *_lines(part)):
+            yield from (wide.encode(code, "surrogatepass") for code in ("utf-16-le", "utf-16-be"))
+    yield from _in_base32(value)
 
 
 def _bytes(text: str) -> bytes:
@@ -281,6 +344,18 @@ def _cased(text: str) -> Iterator[str]:
     if len(text) >= SHORTEST_CASED and not is_ordinary(text):
         yield text.upper()
         yield text.lower()
+
+
+def _in_base32(value: str) -> Iterator[bytes]:
+    """Base32 of whatever ends with the value, goes on after it, or holds it, in capitals and small letters."""
+    text = value.strip()
+    for raw in () if is_ordinary(value) else map(_bytes, (text, *_parts(text))):
+        for before in range(5):
+            whole = base64.b32encode(bytes(before) + raw)
+            begin, end = -(-before * 8 // 5), (before + len(raw)) * 8 // 5
+            for form in (whole[begin:end], whole[begin:].rstrip(b"=")):
+                if len(form) >= SHORTEST_BASE32:
+                    yield from (form, form.lower())
 
 
 def _encoded(raw: bytes) -> Iterator[bytes]:

@@ -66,6 +66,19 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "capitals": lambda value: value.upper().encode(),
     "small letters": lambda value: value.lower().encode(),
     "HTML": lambda value: html.escape(value).encode(),
+    "UTF-16": lambda value: value.encode("utf-16"),
+    "UTF-16 of the other end": lambda value: value.encode("utf-16-be"),
+    "base32": lambda value: base64.b32encode(value.encode()),
+    "base32 without its end": lambda value: base64.b32encode(value.encode()).rstrip(b"="),
+    "base32 in small letters": lambda value: base64.b32encode(f"a{value}".encode()).lower(),
+    **{
+        f"base32 behind {before}": lambda value, before=before: base64.b32encode(f"{'n' * before}{value}:x".encode())
+        for before in range(1, 5)
+    },
+    "colours": lambda value: "".join(f"\x1b[3{at % 8}m{letter}" for at, letter in enumerate(value)).encode(),
+    "a colour in it": lambda value: f"{value[:4]}\x1b[1;38;5;12m{value[4:]}\x1b[0m".encode(),
+    "a link in it": lambda value: f"{value[:3]}\x1b]8;;http://x\x07{value[3:]}".encode(),
+    "coloured JSON": lambda value: json.dumps({"k": value}).replace("2", "\x1b[36m2\x1b[0m\x1b(B").encode(),
 }
 LIKE_A_KEY = st.text(string.ascii_letters + string.digits + "-_+/=!\"'\\ %&<äß", min_size=12, max_size=40).map(
     lambda text: f"k9{text}z7"
@@ -183,3 +196,51 @@ def test_a_long_key_slows_no_log_down(size: int) -> None:
         mask.feed(log[at : at + size])
     mask.close()
     assert len(log) / (time.process_time() - began) > 40e6, "bytes a second of one core; 80 to 200 MB/s on an idle host"
+
+
+def test_a_colour_goes_on_and_ends_where_a_secret_stood() -> None:
+    red, end = b"\x1b[31m", b"\x1b[0m"
+    mask = Mask(["hunter2-hunter2"])
+    assert mask.whole(b"a" + red + b"hunter2" + end + b"-hunter2 b") == b"a" + red + b"***" + end + b" b"
+    assert mask.whole(red + b"hunter" + end + b" loss") == red + b"hunter" + end + b" loss"
+
+
+@pytest.mark.parametrize(
+    "text", [b"loss\x1b", b"loss\x1b[3", b"loss\x1b]0;a title", b"hunt\x1b[31mer2\x1b[", b"\x1b]" + b"x" * 5_000]
+)
+def test_a_colour_that_never_ends_holds_nothing_up_for_good(text: bytes) -> None:
+    mask = Mask(["hunter2-hunter2"])
+    assert mask.feed(text) + mask.rest() + mask.feed(b" and on\n" * 300) + mask.close() == text + b" and on\n" * 300
+    mask = Mask(["hunter2-hunter2"])
+    assert mask.feed(text) + mask.close() == text
+
+
+def test_what_only_colours_is_not_kept_in_memory() -> None:
+    mask = Mask(["hunter2-hunter2"])
+    told = mask.feed(b"hunter")
+    for _ in range(100):
+        told += mask.feed(b"\x1b[31m" * 1_000) + mask.rest()
+    assert len(told) > 300_000
+
+
+@pytest.mark.parametrize("kind", ["coloured", "letters"])
+def test_nor_does_a_log_with_colours_or_long_words(kind: str) -> None:
+    beginning = (
+        "\x1b[32m2026-11-29\x1b[0m 09:33:51 \x1b[1;34mINFO\x1b[0m"
+        if kind == "coloured"
+        else "configurationmanagersofthis"
+    )
+    log = "".join(f"{beginning} step {at} loss={at / 7:.5f} tokens/s={at * 37}\n" for at in range(60_000)).encode()
+    mask = Mask(["hf_" + "aB3dE6gH" * 4, "hunter2-Hunter2"])
+    began = time.process_time()
+    for at in range(0, len(log), 4096):
+        mask.feed(log[at : at + 4096])
+    mask.close()
+    assert len(log) / (time.process_time() - began) > 40e6
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_a_colour_that_comes_in_two_pieces_parts_no_secret(cut: int) -> None:
+    mask, text = Mask(["hunter2-hunter2"]), b"a hunt\x1b[38;5;12mer2-hunter2 b"
+    told = mask.feed(text[:cut]) + mask.rest() + mask.feed(text[cut:]) + mask.rest() + mask.close()
+    assert told == b"a ***\x1b[38;5;12m b"
