@@ -17,10 +17,10 @@ import os
 import platform
 import posixpath
 import sys
-import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from sojourn.agent import files, hold, host, parameters
+from sojourn.agent import files, hold, host
 from sojourn.agent.claim import claim
 from sojourn.agent.clock import HOST, Clock, Deadline, Grace
 from sojourn.agent.commit import Committer
@@ -31,7 +31,6 @@ from sojourn.agent.execs import Execs
 from sojourn.agent.fetch import Fetcher
 from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
-from sojourn.agent.imds import Imds
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.kept import keep
 from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
@@ -48,6 +47,9 @@ from sojourn.agent.script import Script
 from sojourn.agent.store import NO_FILE, Store
 from sojourn.agent.stores import open_store
 from sojourn.agent.work import Work
+
+if TYPE_CHECKING:
+    from sojourn.agent.imds import Imds
 
 VERSION = "1"
 NEEDED = ("deadline_at", "grace_s", "nodes", "bundle", "inputs", "command", "secrets")  # of an order, to begin with
@@ -67,8 +69,11 @@ def run(program: str, boot: str, node: int, scratch: str, address: str) -> int:
         say(f"{boot} cannot be read")
         return 2
     store = open_store(told["store"], told.get("store_region"))
-    metadata = Imds() if told.get("metadata") == "ec2" else None
-    if metadata is not None:
+    metadata = None
+    if told.get("metadata") == "ec2":
+        from sojourn.agent.imds import Imds  # which loads HTTP: elsewhere a third of what an agent takes to start
+
+        metadata = Imds()
         try:
             told["identity"] = metadata.instance_id()
             node = claim(store, told, node, told["identity"])
@@ -247,6 +252,8 @@ class Agent:
         """What the script's environment holds and nothing else does."""
         if not order["secrets"] or self._metadata is None:
             return own_secrets(order["secrets"])
+        from sojourn.agent import parameters
+
         kept = self._boot.get("secrets") or {"paths": {}, "region": self._boot["store_region"]}
         return parameters.read(order["secrets"], kept["paths"], kept["region"], self._interrupts.check)
 
@@ -339,6 +346,8 @@ class Agent:
 
     def _fault(self, error: Exception, excuse: bool = True) -> None:
         """What nobody foresaw: the attempt ends as ours, unless it had a reason before; `excuse` the script or not."""
+        import traceback
+
         say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
         message = f"the agent failed while {self._heart.phase}: {error!r}"
         self._exit["message"] = "; ".join(filter(None, [self._exit["message"], message]))

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import calendar
 import contextlib
 import os
 import select
 import signal
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import Stop, say
-from sojourn.agent.imds import Imds
 from sojourn.agent.mailbox import Place, parse
 from sojourn.agent.processes import signal_name
 from sojourn.agent.store import Store
+
+if TYPE_CHECKING:
+    from sojourn.agent.imds import Imds
 
 STOP_POLL_S = 0.5
 PEER_POLL_S = 1.0
@@ -82,6 +83,8 @@ class Interrupts:
     def _check_notice(self) -> None:
         if self._metadata is None or not self._due("notice", NOTICE_POLL_S):
             return
+        import calendar
+
         with contextlib.suppress(OSError):  # no notice can be had: the machine will end without one
             found = self._metadata.interruption()
             if found is not None:

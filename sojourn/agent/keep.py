@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO
 
@@ -315,9 +314,15 @@ class _Parcel:
 @contextlib.contextmanager
 def _in_memory(body: bytes) -> Iterator[BinaryIO]:
     """These bytes as a file that has a descriptor, as stores want one."""
-    with (
-        tempfile.TemporaryFile() if not hasattr(os, "memfd_create") else open(os.memfd_create("parcel"), "w+b")
-    ) as file:
+    with _nameless() as file:
         file.write(body)
         file.seek(0)
         yield file
+
+
+def _nameless() -> BinaryIO:
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("parcel"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()

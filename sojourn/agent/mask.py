@@ -11,7 +11,6 @@ cut by a line's end, compressed, encrypted, reversed. docs/secrets.md says so to
 from __future__ import annotations
 
 import base64
-import html
 import itertools
 import json
 import re
@@ -319,6 +318,8 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _escaped(text: str) -> Iterator[str]:
+    import html
+
     as_json = json.dumps(text)[1:-1]
     raw = text.encode("utf-8", "replace")
     plain = json.dumps(text, ensure_ascii=False)[1:-1]

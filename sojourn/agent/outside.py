@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import tempfile
 import time
 from typing import Iterable, Iterator, Tuple
 
@@ -80,6 +79,8 @@ def changed(places: Iterable[str], since: float, apart: set[str]) -> dict[str, S
 
 def _places() -> Iterable[str]:
     """Where scripts write on a machine that is theirs."""
+    import tempfile
+
     named = [entry.path for entry in _listing("/") if entry.name not in _SYSTEM and _is_folder(entry)]
     homes = [os.path.expanduser("~"), *(entry.path for entry in _listing("/home"))]
     return dict.fromkeys([*named, "/opt/ml", *homes, tempfile.gettempdir(), "/tmp"])

@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import io
+import marshal
 import os
 import secrets
+import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import SourceFileLoader
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
 STAYS_HERE = {"pack.py", "bootstrap.py"}  # the second travels in the user data
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first moment that a zip archive can hold
+UNCHECKED = (1).to_bytes(4, "little")  # of a compiled module: nothing is compared before it is run, see PEP 552
 
 
 @dataclass(frozen=True)
@@ -40,19 +46,15 @@ class Archive:
         a dying host left broken is replaced.
         """
         path = folder / self.name
-        if _holds(path, self.body):
-            return path
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = folder / f".{self.name}.{secrets.token_hex(8)}"
-        try:
-            with open(draft, "xb") as file:
-                file.write(self.body)
-                file.flush()
-                os.fsync(file.fileno())
-            _place(draft, path, self.body)
-        finally:
-            draft.unlink(missing_ok=True)
-        return path
+        return path if self._stands(path) else _install(path, self.body, self._stands)
+
+    def install_compiled(self, folder: Path) -> Path:
+        """The same for this very Python, with each module compiled beside its source: an agent starts in half the time."""
+        path = folder / f"{self.name.removesuffix('.pyz')}.{sys.implementation.cache_tag}.pyz"
+        return path if _is_whole(path) else _install(path, _sealed(_compiled(self.body)), _is_whole)
+
+    def _stands(self, path: Path) -> bool:
+        return _read(path) == self.body
 
 
 def pack() -> Archive:
@@ -78,16 +80,55 @@ def _entry(name: str) -> zipfile.ZipInfo:
     return entry
 
 
-def _holds(path: Path, body: bytes) -> bool:
+def _compiled(body: bytes) -> bytes:
+    """The archive with compiled modules, which Python takes before their sources."""
+    buffer = io.BytesIO()
+    known = _members()
+    with zipfile.ZipFile(io.BytesIO(body)) as sources, zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sources.namelist():
+            source = sources.read(name)
+            module = name.removesuffix(".py").replace("/", ".")
+            code = SourceFileLoader(module, str(known[name])).get_code(module)
+            archive.writestr(_entry(name), source)
+            archive.writestr(_entry(f"{name}c"), MAGIC_NUMBER + UNCHECKED + source_hash(source) + marshal.dumps(code))
+    return buffer.getvalue()
+
+
+def _sealed(body: bytes) -> bytes:
+    """The archive with a comment that says what hash it has: compiled code is not the same bytes each time."""
+    digest = hashlib.sha256(body[:-2]).hexdigest().encode()
+    return body[:-2] + len(digest).to_bytes(2, "little") + digest
+
+
+def _is_whole(path: Path) -> bool:
+    body = _read(path) or b""
+    return len(body) > 66 and hashlib.sha256(body[:-66]).hexdigest().encode() == body[-64:]
+
+
+def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes() == body
+        return path.read_bytes()
     except OSError:
-        return False
+        return None
 
 
-def _place(draft: Path, path: Path, body: bytes) -> None:
+def _install(path: Path, body: bytes, stands: Callable[[Path], bool]) -> Path:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = path.parent / f".{path.name}.{secrets.token_hex(8)}"
+    try:
+        with open(draft, "xb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        _place(draft, path, stands)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def _place(draft: Path, path: Path, stands: Callable[[Path], bool]) -> None:
     try:
         os.link(draft, path)
     except FileExistsError:
-        if not _holds(path, body):
+        if not stands(path):
             os.replace(draft, path)

@@ -6,13 +6,16 @@ import threading
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
-from sojourn.agent.s3 import S3Store
 from sojourn.agent.store import FileStore, Store
 
 
 def open_store(url: str, region: str | None = None) -> Store:
     """The store at `file://…`, `s3://bucket/prefix` or `s3+https://host/bucket/prefix`. Raises Refused."""
-    return FileStore(url) if urlsplit(url).scheme == "file" else S3Store(url, region)
+    if urlsplit(url).scheme == "file":
+        return FileStore(url)
+    from sojourn.agent.s3 import S3Store  # which loads HTTP
+
+    return S3Store(url, region)
 
 
 class Elsewhere:

@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-import traceback
 
 from sojourn.agent import files
 from sojourn.agent.clock import Deadline
@@ -75,6 +74,8 @@ class Supervisor:
             by = self.refusal() or self.live()
         except Exception:
             # Whatever we do not understand (a full disk, say) must not leave the agent without a watcher.
+            import traceback
+
             say(traceback.format_exc())
             by = "supervisor error"
         self.end(by)

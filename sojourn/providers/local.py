@@ -167,7 +167,13 @@ class LocalProvider:
             self._start_all(folder, request["machines"])
 
     def observe(self, name: str) -> Lease | None:
-        """The lease from its files and the process table, at which those who look at the same time look together."""
+        """The lease from its files; where they do not say that all of it runs, from the process table too.
+
+        Those who look at the table at the same time look together.
+        """
+        found = self._observe(name, [])
+        if found is not None and found.machines and all(machine.state == "running" for machine in found.machines):
+            return found
         marks = _TABLE.of(str(self.machines / name), lambda names: dict.fromkeys(names, _marks())) or []
         return self._observe(name, self._own(marks))
 
@@ -243,7 +249,7 @@ class LocalProvider:
 
     def _start_all(self, folder: Path, machines: list[str]) -> None:
         try:
-            program = pack().install(self.home / "agent")
+            program = pack().install_compiled(self.home / "agent")
             for node, name in enumerate(machines):
                 self._start(program, folder / str(node), name)
         except (OSError, subprocess.SubprocessError) as error:
