@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ from sojourn.dvc_repo import (
 from sojourn.errors import SpecError, TransientError
 from sojourn.records import FileEntry, Record
 from sojourn.shorthand import counted
+
+T = TypeVar("T")
 
 
 class Dependency(Record):
@@ -113,6 +115,8 @@ class Dataset:
         self.directory = (directory or root).resolve()
         self._remotes: dict[str | None, Remote] = {}
         self._unasked: dict[str, str] = {}
+        self._stages: dict[str, Any] = {}
+        self._stale: dict[str, list[str]] = {}
 
     def stage(self, name: str) -> Stage:
         """The stage that `name` means to DVC in the user's directory, or else at the root.
@@ -132,14 +136,18 @@ class Dataset:
 
         Data that is only missing here does not make a stage stale.
         """
+        if stage.address not in self._stale:
+            with dvc_errors():
+                self._stale[stage.address] = [self._address(other) for other in self._stale_before(stage.address)]
+        return self._stale[stage.address]
+
+    def _stale_before(self, address: str) -> list[Any]:
         from dvc.repo.reproduce import get_active_graph, plan_repro
 
-        with dvc_errors():
-            target = self._at(stage.address)
-            graph = get_active_graph(self._repo.index.graph)
-            upstream = [(s, list(graph.successors(s))) for s in plan_repro(graph, [target]) if s.cmd and s != target]
-            stale = exclusively(self._repo, f"read the state of {stage.address}", lambda: _stale(upstream))
-            return [self._address(other) for other in stale]
+        target = self._at(address)
+        graph = get_active_graph(self._repo.index.graph)
+        upstream = [(s, list(graph.successors(s))) for s in plan_repro(graph, [target]) if s.cmd and s != target]
+        return self._exclusively(f"read the state of {address}", lambda: _stale(upstream))
 
     def after(self, stage: Stage) -> list[str]:
         """The stages downstream of `stage`, in order."""
@@ -157,20 +165,21 @@ class Dataset:
         """
         ran: list[str] = []
         for address in addresses:
-            self._forget()
             if self._changed(address):
-                reproduce(self.root, address, echo)
+                try:
+                    reproduce(self.root, address, echo)
+                finally:
+                    self._forget()
                 ran.append(address)
             else:
                 echo(f"stage {address!r} did not change")
-        self._forget()
         return tuple(ran)
 
     def _changed(self, address: str) -> bool:
         """What `dvc repro --allow-missing` asks before it runs a stage; the run itself may not miss anything."""
         with dvc_errors():
             stage = self._at(address)
-            return exclusively(self._repo, f"read the state of {address}", lambda: _has_changed(stage))
+            return self._exclusively(f"read the state of {address}", lambda: _has_changed(stage))
 
     def survey(self, stage: Stage, this_host: bool = True) -> Survey:
         """Count a stage's input files and bytes, those that the remote lacks, and those that no machine can fetch.
@@ -224,9 +233,13 @@ class Dataset:
                     raise self._nowhere(item)
             return [self._entry(item, top.resolve(), carried) for item in only_files(objects)]
 
-    def push(self, stage: Stage, echo: Echo) -> Pushed:
-        """Push what the remote lacks of the stage's data, after checking that it is what DVC recorded."""
-        self._forget()  # people add data between the plan and the push
+    def push(self, stage: Stage, echo: Echo, anew: bool = True) -> Pushed:
+        """Push what the remote lacks of the stage's data, after checking that it is what DVC recorded.
+
+        `anew`: what was read of it may be old, for people add data between a plan and the push.
+        """
+        if anew:
+            self._forget()
         with dvc_errors():
             producers = list(self._producers(stage))
             self._verify(stage, producers)
@@ -251,7 +264,6 @@ class Dataset:
 
     def metrics(self, addresses: Iterable[str]) -> dict[str, Any]:
         """The values in the tree of the metric files that these stages write."""
-        self._forget()
         values: dict[str, Any] = {}
         for path in (path for address in addresses for path in self.metric_files(address)):
             file = self.root / path
@@ -277,9 +289,19 @@ class Dataset:
         return open_repo(self.root)
 
     def _forget(self) -> None:
+        """What was read counts no more: a stage has run, or outputs came home."""
         if "_repo" in self.__dict__:
             self.__dict__.pop("_repo").close()
         self._remotes.clear()
+        self._stages.clear()
+        self._stale.clear()
+
+    def _exclusively(self, doing: str, look: Callable[[], T]) -> T:
+        """A look under DVC's lock. DVC forgets all that it has read whenever it lets go, and would read it once more."""
+        kept = {name: value for name, value in self._repo.__dict__.items() if name == "index"}
+        found = exclusively(self._repo, doing, look)
+        self._repo.__dict__.update(kept)
+        return found
 
     def _described(self, found: Any) -> Stage:
         return Stage(
@@ -301,7 +323,9 @@ class Dataset:
         yield from (path for path in inside if not path.startswith("../"))
 
     def _at(self, address: str) -> Any:
-        return locate(self._repo, address, (self.root,))
+        if address not in self._stages:
+            self._stages[address] = locate(self._repo, address, (self.root,))
+        return self._stages[address]
 
     def _address(self, found: Any) -> str:
         return address_of(found, self.root)

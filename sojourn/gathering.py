@@ -42,7 +42,7 @@ def gather(plan: Plan, mailbox: Mailbox, echo: Callable[[str], None]) -> Gathere
                 f"stage {plan.stage.name!r} has another command by now than the plan: {'; '.join(stage.command)}",
                 hint=f"plan it again: sojourn train --stage {plan.stage.name}",
             )
-        pushed = dataset.push(stage, echo).bytes
+        pushed = dataset.push(stage, echo, anew=False).bytes
         carried, carried_bytes = carry(dataset.out_of_reach(stage, plan.capability.shares_host), mailbox)
         data = tuple(dataset.inputs(stage, project.root, carried))
     of_dvc = {entry.path for entry in data}  # an input may hold data that DVC keeps, and has verified
