@@ -211,15 +211,17 @@ def pack_inputs(
     return tuple(entries), sent
 
 
-def unpack(bundle: Bundle, mailbox: Mailbox, directory: Path) -> None:
-    """Lay the bundle out in an empty directory, as an agent does on its machine."""
+def unpack(
+    bundle: Bundle, mailbox: Mailbox, directory: Path, wanted: Callable[[str], bool] = lambda path: True
+) -> None:
+    """Lay the bundle, or the files of it that are wanted, out in an empty directory, as an agent does on its machine."""
     listed = {entry.path: entry for entry in bundle.listing}
     for archive in bundle.archives:
         body = b"".join(mailbox.store.stream(archive.source, size=archive.size))
         if f"sha256:{hashlib.sha256(body).hexdigest()}" != archive.hash:
             raise SojournError(f"the store's copy of the bundle does not have the hash sent, {archive.hash}")
-        _unpack(body, listed, directory)
-    for entry in bundle.files:
+        _unpack(body, listed, directory, wanted)
+    for entry in filter(lambda entry: wanted(entry.path), bundle.files):
         fetch_file(entry, mailbox, directory, any_letters=True)
     for folder in bundle.folders:
         places.put_folder(directory, folder)
@@ -227,10 +229,12 @@ def unpack(bundle: Bundle, mailbox: Mailbox, directory: Path) -> None:
         places.put_link(directory, link.path, link.target)
 
 
-def _unpack(body: bytes, listed: Mapping[str, FileEntry], directory: Path) -> None:
+def _unpack(
+    body: bytes, listed: Mapping[str, FileEntry], directory: Path, wanted: Callable[[str], bool]
+) -> None:
     """The files of an archive, each as large as the listing says: a few bytes may hold any number of others."""
     with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
-        for member in tar:
+        for member in filter(lambda member: wanted(member.name), tar):
             content, known = tar.extractfile(member) if member.isreg() else None, listed.get(member.name)
             if content is None or known is None or known.size != member.size:
                 raise SojournError(f"the bundle's archive holds {member.name!r}, which is no file of its listing")

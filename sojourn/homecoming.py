@@ -25,6 +25,7 @@ from sojourn.dvc_repo import dvc_errors, exclusively, is_params, locate, open_re
 from sojourn.errors import SpecError, TrainingError
 from sojourn.records import FileEntry, Record
 
+Lacks = Callable[[list[str]], bool]
 
 class Committed(Record):
     """A stage as it ran: its entry for dvc.lock, with the cached outputs in the user's DVC cache."""
@@ -62,6 +63,7 @@ def commit(
     inputs: Sequence[FileEntry],
     outputs: Path,
     command: tuple[str, ...] = (),
+    lacks: Lacks | None = None,
 ) -> Committed:
     """Commit what ran, in a scratch tree, into the user's DVC cache.
 
@@ -69,7 +71,8 @@ def commit(
     `outputs` holds what came home and `inputs` what DVC's remote gave, both with paths from `top`,
     the root of the bundle. The data is not read: its hashes are those that the machine verified.
     An input that DVC did not hash must lie in the scratch tree. `command` are the lines that ran: dvc.yaml
-    may have been edited between the plan and the sending of the bundle.
+    may have been edited between the plan and the sending of the bundle. `lacks` is called with the paths, from
+    the bundle's root, of what the stage depends on, before anything of it is read: what is lacking is to be there then.
     Raises TrainingError when a declared output is missing.
     """
     below = root.resolve().relative_to(top.resolve())
@@ -78,6 +81,9 @@ def commit(
         repo = _scratch_repo(root, tree)
         try:
             stage = locate(repo, address, (tree,))
+            inside = [Path(dep.fs_path).relative_to(tree) for dep in stage.deps if dep.is_in_repo]
+            if lacks is not None and lacks([(below / path).as_posix() for path in inside]):
+                stage = locate(repo, address, (tree,))
             for out in stage.outs:
                 path = Path(out.fs_path).relative_to(tree)
                 _bring(outputs / below / path, tree / path, path.as_posix())

@@ -19,7 +19,7 @@ import sys
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -74,7 +74,8 @@ def unfit(path: str, any_letters: bool = False) -> str | None:
         return OUTWARD  # an absolute path begins with an empty part
     if any(map(_is_git, parts)):
         return REPOSITORY
-    if not any_letters and any(map(_is_unshown, path)):
+    usual = path.isascii() and path.isprintable() and "\\" not in path
+    if not any_letters and not usual and any(map(_is_unshown, path)):
         return UNSHOWN
     longest = max(len(part.encode()) for part in parts)
     return TOO_LONG if longest > NAME_BYTES or len(name) > PATH_BYTES else None
@@ -192,6 +193,7 @@ def room(folder: Path, size: int) -> bool:
 # --- which path -------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)
 def _is_git(part: str) -> bool:
     """Whether some file system takes a name for `.git`: in capitals, short, with what it does not look at."""
     seen = "".join(letter for letter in unicodedata.normalize("NFKC", part) if unicodedata.category(letter) != "Cf")
@@ -208,7 +210,7 @@ def _below(root: Path, path: str, any_letters: bool) -> list[str]:
     if why is None:
         *folders, name = path.split("/")
         parts = [*_follow(root, folders, path), name]
-        why = unfit("/".join(parts), any_letters)
+        why = unfit(led, any_letters) if (led := "/".join(parts)) != path else None
     if why is not None:
         raise PlaceError(f"{path!r} is no place for a file: one of those {why}")
     return parts

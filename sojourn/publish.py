@@ -8,6 +8,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from sojourn.collect import Collected, fetch
 from sojourn.dataset import Dataset
 from sojourn.errors import SojournError, SpecError, TransientError, first_line
 from sojourn.mailbox import Mailbox
-from sojourn.places import PlaceError, TakenError, put_link
+from sojourn.places import PlaceError, TakenError, put_folder, put_link
 from sojourn.placing import Placings, Stands, holds
 from sojourn.planning import Plan
 from sojourn.project import Project
@@ -33,6 +34,7 @@ _UNWRITABLE = "cannot be written at its place"
 _TAKEN = "has something else at its place since this moment, which is kept"
 _COSTS_ITSELF = (PermissionError, FileExistsError, NotADirectoryError, IsADirectoryError)
 _ODD = (ValueError, LookupError, ArithmeticError)  # what a machine said of it is no file, in whatever way
+_OF_DVC = ("dvc.yaml", "dvc.lock", ".dvcignore")
 TOLD = 20  # files that could not be brought; of more the number is told
 
 
@@ -443,7 +445,7 @@ def commit_stage(
     scratch = Path(tempfile.mkdtemp(prefix="sojourn-home-"))
     try:
         (scratch / "tree").mkdir()
-        bundle.unpack(sent, mailbox, scratch / "tree")
+        tree = _Tree(plan, sent, inputs, mailbox, scratch / "tree")
         fetch(collected.files, mailbox, scratch / "outputs")
         # What travelled by name is read again by DVC; its own data is known by the hash it travelled under.
         own = tuple(entry for entry in inputs.files if not _is_dvc(entry))
@@ -456,6 +458,7 @@ def commit_stage(
             inputs=tuple(entry for entry in inputs.files if _is_dvc(entry)),
             outputs=scratch / "outputs",
             command=plan.stage.lines,
+            lacks=tree.lacks,
         )
         applied = homecoming.apply(dataset.root, committed)
     finally:
@@ -479,6 +482,37 @@ def commit_stage(
         failed=bool(warnings),
         warnings=tuple(warnings),
     )
+
+
+class _Tree:
+    """What of the bundle DVC looks at to know a stage; all of it where that may be elsewhere by now, or behind links."""
+
+    def __init__(self, plan: Plan, sent: Bundle, inputs: Inputs, mailbox: Mailbox, directory: Path) -> None:
+        self._needed = {PurePosixPath(path) for path in plan.needed}
+        self._above = {above for entry in inputs.files if _is_dvc(entry) for above in _and_above(entry.path)}
+        self._whole = bool(sent.links) or PurePosixPath(".") in self._needed
+        self._unpack = partial(bundle.unpack, sent, mailbox, directory)
+        self._unpack(self._is_looked_at)
+        if sent.directory != ".":  # where the command ran
+            put_folder(directory, sent.directory)
+
+    def lacks(self, dependencies: list[str]) -> bool:
+        """Whether a dependency was not foreseen by the plan; all of the tree is there afterwards."""
+        if self._whole or all(self._is_needed(path) or PurePosixPath(path) in self._above for path in dependencies):
+            return False
+        self._unpack(lambda path: not self._is_looked_at(path))
+        return True
+
+    def _is_looked_at(self, path: str) -> bool:
+        name = PurePosixPath(path).name
+        return self._whole or name in _OF_DVC or name.endswith(".dvc") or self._is_needed(path)
+
+    def _is_needed(self, path: str) -> bool:
+        return not self._needed.isdisjoint(_and_above(path))
+
+
+def _and_above(path: str) -> tuple[PurePosixPath, ...]:
+    return (PurePosixPath(path), *PurePosixPath(path).parents)
 
 
 def _left_alone(refused: homecoming.Refused, run: str) -> str:
