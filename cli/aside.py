@@ -39,6 +39,10 @@ class Aside(Generic[T]):
         self._process.start()
         theirs.close()
 
+    def ready(self) -> bool:
+        """Whether it has come to something."""
+        return self._pipe is None or self._pipe.poll()
+
     def first(self) -> T:
         """What the first work came to, or the SojournError that it raised."""
         return self._answer(self._work)

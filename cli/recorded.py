@@ -10,9 +10,11 @@ import importlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from cli.aside import Aside
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from sojourn.errors import SojournError
     from sojourn.planning import Plan
     from sojourn.report import Report
+
+T = TypeVar("T")
+# What the steps to come will import, the first before all else.
+MODULES = ("prefect.settings", "prefect.flow_engine", "prefect.task_engine", "flows.train")
 
 _lost: list[str] = []  # the servers that went away under a run of this process
 
@@ -38,10 +44,15 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     aside = Aside(make_plan)
     _keep_prefect_quiet()
     check_modules()
+    running = None
     with suppress(Exception):  # settings that cannot be read are told of when the server is looked for
-        _import_ahead("prefect.settings")
+        _import_ahead(*MODULES[:1])
+        running = _Ahead(_find_running)
+        for module in MODULES[1:]:
+            if not aside.ready():
+                _import_ahead(module)
     plan = aside.first()  # before a server is started: what is refused leaves nothing behind
-    server = _reach_server(lambda: view.plan(plan))
+    server = _reach_server(lambda: view.plan(plan), running)
     if isinstance(server, SojournError):
         aside.end()
         return _unrecorded(plan, view, server, otherwise)
@@ -50,18 +61,48 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     return _record(plan, view, server, aside, otherwise)
 
 
-def _reach_server(meanwhile: Callable[[], None]) -> Address | SojournError:
+class _Ahead(Generic[T]):
+    """A piece of work in a thread, begun at once; what went wrong in it counts as nothing found."""
+
+    def __init__(self, work: Callable[[], T | None]) -> None:
+        self._work = work
+        self._found: T | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        with suppress(Exception):
+            self._found = self._work()
+
+    def found(self) -> T | None:
+        """What came of it."""
+        self._thread.join()
+        return self._found
+
+
+def _find_running() -> Address | None:
+    from cli.server import running_server
+
+    return running_server()
+
+
+def _reach_server(meanwhile: Callable[[], None], running: _Ahead[Address] | None) -> Address | SojournError:
     """An API that takes us, or why there is none; Prefect is imported while a server starts."""
     from cli.server import seek_server
     from sojourn.errors import SojournError
 
+    there = running.found() if running else None
+    if there is not None:
+        meanwhile()
+        _import_ahead(*MODULES)
+        return there
     try:
         server = seek_server()
     except SojournError as error:
         meanwhile()
         return error
     meanwhile()
-    _import_ahead("prefect.flow_engine", "prefect.task_engine", "fastapi.encoders", "flows.train")
+    _import_ahead(*MODULES)
     try:
         return server()
     except SojournError as error:
@@ -87,6 +128,8 @@ def _record(
     plan: Plan, view: View, server: Address, aside: Aside[Plan], otherwise: Callable[[Plan, View], Report]
 ) -> Report:
     from cli.interrupts import interruptible
+    from pydantic_core import to_jsonable_python
+
     from cli.refusals import call_refusal
     from flows.train import train as flow
     from sojourn.errors import SojournError, TransientError, first_line
@@ -97,6 +140,8 @@ def _record(
     from sojourn.runs import data_home
     from tasks.session import session
 
+    # Prefect's own loads FastAPI for it, a sixth of all that a run imports.
+    flow.serialize_parameters = partial(to_jsonable_python, by_alias=True)  # type: ignore[method-assign]
     mailbox = Mailbox(known_store(data_home(), plan.store), plan.project, plan.run)
     try:
         with _settings(server), session(plan, view.listener, interruptible, aside.call):

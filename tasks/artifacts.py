@@ -33,17 +33,18 @@ TAIL = 30  # lines of a log
 PATHS = 12  # of results, on the report's page
 PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none
 PROGRESS_EVERY_S = 10.0
+SETTLE_S = 10.0  # for the pages that are on their way at the end
 AWAY_S = 60.0  # a server that did not answer may cost the run a minute; the artifacts after that are left out
 
 _away_until = 0.0
+_underway: list[Thread] = []
 
 logger = logging.getLogger(__name__)
 
 
 def show_plan(plan: Plan) -> None:
     """Every line of the plan."""
-    page = plan_page(plan)
-    _try(lambda: create_markdown_artifact(page, key=f"{plan.project}-plan", description=f"Plan of {plan.run}"))
+    _send(plan_page(plan), f"{plan.project}-plan", f"Plan of {plan.run}")
 
 
 def plan_page(plan: Plan) -> str:
@@ -51,11 +52,10 @@ def plan_page(plan: Plan) -> str:
     return _list((heading, _plain(text)) for heading, text in plan_text.lines(plan))
 
 
-def show_receipt(plan: Plan, receipt: Receipt) -> None:
+def show_receipt(plan: Plan, receipt: Receipt, wait: bool = False) -> None:
     """Each resource: what proves that it is gone, and what it cost."""
     said = f"Receipt of {plan.run}: {receipt.state}, ${receipt.cost:.2f}; leaves {plan_text.leaves(receipt.leaves)}"
-    page = receipt_page(receipt)
-    _try(lambda: create_markdown_artifact(page, key=f"{plan.project}-receipt", description=said))
+    _send(receipt_page(receipt), f"{plan.project}-receipt", said, wait)
 
 
 def receipt_page(receipt: Receipt) -> str:
@@ -103,8 +103,7 @@ def _clock(at: float) -> str:
 
 def show_findings(findings: list[Finding]) -> None:
     """What a sweep found, a line for each machine or run."""
-    page, said = findings_page(findings), f"{counted(len(findings), 'finding')} of a sweep"
-    _try(lambda: create_markdown_artifact(page, key="reap", description=said))
+    _send(findings_page(findings), "reap", f"{counted(len(findings), 'finding')} of a sweep", wait=True)
 
 
 def findings_page(findings: Iterable[Finding]) -> str:
@@ -115,8 +114,7 @@ def findings_page(findings: Iterable[Finding]) -> str:
 
 def show_report(report: Report, outcome: Outcome | None) -> None:
     """Markdown: how it ended, its curves and numbers, where its results are."""
-    page, said = report_page(report, outcome), f"Report of {report.run}: {report.state}"
-    _try(lambda: create_markdown_artifact(page, key=f"{report.project}-report", description=said))
+    _send(report_page(report, outcome), f"{report.project}-report", f"Report of {report.run}: {report.state}")
 
 
 def report_page(report: Report, outcome: Outcome | None = None) -> str:
@@ -272,6 +270,24 @@ def _rows(heading: list[str], rows: list[list[object]]) -> str:
 
 def _cell(value: object) -> str:
     return harmless.cell(f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", " "))
+
+
+def _send(page: str, key: str, said: str, wait: bool = False) -> None:
+    """Create an artifact while the run goes on; `settle` waits for it."""
+    call = partial(create_markdown_artifact, page, key=key, description=said)
+    # The task run that the artifact belongs to is known by context.
+    thread = Thread(target=copy_context().run, args=(_try, call), daemon=True)
+    thread.start()
+    _underway.append(thread)
+    if wait:
+        settle()
+
+
+def settle(limit_s: float = SETTLE_S) -> None:
+    """Wait until the pages that are on their way have arrived, or their server has shown that it does not answer."""
+    until = time.monotonic() + limit_s
+    while _underway:
+        _underway.pop().join(max(0.0, until - time.monotonic()))
 
 
 def _try(create: Callable[[], object]) -> None:

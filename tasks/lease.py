@@ -46,5 +46,5 @@ def _shown(journey: Journey) -> Iterator[None]:
     except TeardownError:
         receipt = journey.mailbox.read("receipt", Receipt)
         if receipt is not None:
-            artifacts.show_receipt(journey.plan, receipt)
+            artifacts.show_receipt(journey.plan, receipt, wait=True)
         raise

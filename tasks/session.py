@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sojourn.journey import Doer, Journey, Listener
 from sojourn.planning import Plan
+from tasks import artifacts
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,15 @@ def current() -> Session | None:
     return _current.get()
 
 
-def guarded(journey: Journey) -> AbstractContextManager[None]:
-    """The session's hold on signals while the run lasts; nothing under a worker."""
+@contextmanager
+def guarded(journey: Journey) -> Iterator[None]:
+    """The session's hold on signals while the run lasts, if there is one; afterwards all of its pages are there."""
     session = current()
-    return session.guard(journey) if session else nullcontext()
+    with session.guard(journey) if session else nullcontext():
+        try:
+            yield
+        finally:
+            artifacts.settle()  # Prefect's client for a flow run ends with it
 
 
 @contextmanager
