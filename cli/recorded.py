@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from cli.aside import Aside
@@ -39,9 +39,10 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     """
     from cli.aside import Aside
     from cli.modules import check_modules
+    from sojourn import secret_files
     from sojourn.errors import SojournError
 
-    aside = Aside(make_plan)
+    aside = Aside(lambda: (make_plan(), secret_files.looked_through()))
     _keep_prefect_quiet()
     check_modules()
     running = None
@@ -51,7 +52,8 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
         for module in MODULES[1:]:
             if not aside.ready():
                 _import_ahead(module)
-    plan = aside.first()  # before a server is started: what is refused leaves nothing behind
+    plan, clean = aside.first()  # before a server is started: what is refused leaves nothing behind
+    secret_files.trust(clean)
     server = _reach_server(lambda: view.plan(plan), running)
     if isinstance(server, SojournError):
         aside.end()
@@ -125,7 +127,7 @@ def leave(code: int) -> None:
 
 
 def _record(
-    plan: Plan, view: View, server: Address, aside: Aside[Plan], otherwise: Callable[[Plan, View], Report]
+    plan: Plan, view: View, server: Address, aside: Aside[Any], otherwise: Callable[[Plan, View], Report]
 ) -> Report:
     from cli.interrupts import interruptible
     from pydantic_core import to_jsonable_python

@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from sojourn.errors import SojournError, SpecError, TransientError
@@ -56,7 +57,10 @@ _REMEDIES = (
 
 def ask(directory: Path, *arguments: str) -> str | None:
     """What git answers in a directory; None where it keeps nothing, is not installed, or says no. Raises SpecError."""
-    done = _run(directory, *arguments)
+    return _told(directory, arguments, _run(directory, *arguments))
+
+
+def _told(directory: Path, arguments: Sequence[str], done: subprocess.CompletedProcess[str] | None) -> str | None:
     if done is None:
         return None
     passed_over = _PASSED_OVER.search(done.stderr)
@@ -92,7 +96,7 @@ def head_of(directory: Path) -> str | None:
         if broken:
             raise refusal(directory, broken[1])
         return None
-    answer = ask(directory, "rev-parse", "--verify", "--quiet", "HEAD")
+    answer = _told(directory, ("rev-parse",), done)
     return answer.strip() if answer else None
 
 

@@ -15,6 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sojourn import git
@@ -25,6 +26,7 @@ from sojourn.secret_files import by_name, in_content
 CONTENT_LIMIT = 1_000_000  # bytes; of a larger file `git diff` cannot show what it was
 TREES_LIMIT = 20_000_000  # bytes; without its trees a commit still has a name, an author and a message
 PACK_LIMIT_S = 60.0
+LANES = 4
 _EPOCH = 946_684_800
 _LOGIN = re.compile(r"//[^/@]*@")
 
@@ -45,17 +47,23 @@ def _make(project: Project, commit: str, folder: Path) -> None:
     objects = folder / "objects" / "pack"
     objects.mkdir(parents=True)
     (folder / "refs" / "heads").mkdir(parents=True)
-    if not _pack_objects(project, [*_trees(project, commit), *_changed(project, commit)], objects, TREES_LIMIT):
-        _pack_objects(project, [commit], objects)
+    with ThreadPoolExecutor(LANES) as pool:  # each is a git of its own
+        trees, changed = pool.submit(_trees, project, commit), pool.submit(lambda: [*_changed(project, commit)])
+        index = pool.submit(_index, project, commit, folder / "index")
+        tags = pool.submit(project.git, "tag", "--points-at", commit)
+        origin = pool.submit(_line, project, "config", "--default", "", "--get", "remote.origin.url")
+        *branches, kind = _line(project, "rev-parse", "--symbolic-full-name", "HEAD", "--show-object-format").split("\n")
+        if not _pack_objects(project, [*trees.result(), *changed.result()], objects, TREES_LIMIT):
+            _pack_objects(project, [commit], objects)
+        index.result()
     (folder / "shallow").write_text(f"{commit}\n")
-    branch = _line(project, "rev-parse", "--symbolic-full-name", "HEAD")
+    branch = "".join(branches)
     if branch.startswith("refs/heads/"):
         _write(folder / branch, f"{commit}\n")
     (folder / "HEAD").write_text(f"ref: {branch}\n" if branch.startswith("refs/heads/") else f"{commit}\n")
-    for tag in (project.git("tag", "--points-at", commit) or "").split():
+    for tag in (tags.result() or "").split():
         _write(folder / "refs" / "tags" / tag, f"{commit}\n")
-    (folder / "config").write_text(_config(project))
-    _index(project, commit, folder / "index")
+    (folder / "config").write_text(_config(kind, origin.result()))
 
 
 def _trees(project: Project, commit: str) -> list[str]:
@@ -142,13 +150,11 @@ def _index(project: Project, commit: str, file: Path) -> None:
     )
 
 
-def _config(project: Project) -> str:
+def _config(kind: str, origin: str) -> str:
     """What makes it a repository, and where it came from, without a login."""
-    kind = _line(project, "rev-parse", "--show-object-format")
     lines = ["[core]", f"\trepositoryformatversion = {int(kind != 'sha1')}", "\tfilemode = true", "\tbare = false"]
     if kind != "sha1":
         lines += ["[extensions]", f"\tobjectformat = {kind}"]
-    origin = _line(project, "config", "--default", "", "--get", "remote.origin.url")
     if origin:
         lines += ['[remote "origin"]', f'\turl = "{_LOGIN.sub("//", origin)}"']
     return "\n".join(lines) + "\n"

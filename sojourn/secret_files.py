@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,6 +24,8 @@ from sojourn.ignore_file import IGNORE_FILE, add, leave_out, root_of
 ALLOW = "# no secret:"
 SHOWN = 8  # of many
 CONTENT_LIMIT = 256_000  # bytes; a larger file is data
+REMEMBERED = 100_000  # files
+SETTLED_NS = 2 * 10**9  # what was written a moment before it was read may be written to again in the same tick
 
 _NAMES = """
 .env .env.* .envrc *.env .netrc _netrc .git-credentials .pypirc
@@ -240,18 +243,55 @@ def _by_content(file: Path) -> str | None:
     if file.suffix.lower() in _DATA:
         return None
     try:
+        state = _State.of(file.name, os.stat(file))
+        if state in _clean:
+            return None
         with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as opened:
-            if os.fstat(opened.fileno()).st_size > CONTENT_LIMIT:
+            state = _State.of(file.name, os.fstat(opened.fileno()))
+            if state.size > CONTENT_LIMIT:
                 return None
             body = opened.read(CONTENT_LIMIT)
     except OSError:
         return None  # a pipe, a folder, or one that is refused for itself
-    return None if b"\0" in body[:1000] else in_content(file.name, body)
+    found = None if b"\0" in body[:1000] else in_content(file.name, body)
+    if found is None and state.changed_ns < time.time_ns() - SETTLED_NS:
+        if len(_clean) >= REMEMBERED:
+            _clean.clear()
+        _clean.add(state)
+    return found
+
+
+class _State(NamedTuple):
+    """What a file was when it was read: one that is written to later, by whatever way, is another."""
+
+    name: str  # its ending says what it is looked through for
+    device: int
+    inode: int
+    size: int
+    written_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, name: str, told: os.stat_result) -> _State:
+        return cls(name, told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns, told.st_ctime_ns)
+
+
+_clean: set[_State] = set()  # files that were looked through and held nothing: a plan, and then its bundle, look
+
+
+def looked_through() -> set[_State]:
+    """What this process has looked through and found to be no secret, for `trust` in another one of ours."""
+    return _clean
+
+
+def trust(clean: set[_State]) -> None:
+    """What another process of ours has looked through need not be looked through again."""
+    _clean.update(clean)
 
 
 def _private_key(body: bytes, told_of: bool) -> tuple[str, int] | None:
     """A private key; where a text may be `told_of` them, only one with its letters behind the marker."""
-    if b"PRIVATE KEY" not in body and b"private key" not in body.lower():
+    if b"-----" not in body or (b"PRIVATE KEY" not in body and b"private key" not in body.lower()):
         return None
     for begin in _PEM.finditer(body):
         key = _KEY.match(body, begin.end(), begin.end() + 2000)
