@@ -367,18 +367,21 @@ def _send_group(root: Path, group: list[Found], mailbox: Mailbox) -> tuple[FileE
 def _archive(root: Path, group: list[Found]) -> tuple[bytes, list[FileEntry]]:
     """A deterministic .tar.gz, and an entry for each file with the hash of the very bytes packed."""
     entries = []
+    tar = bytearray()
+    for found in group:
+        content = read_content(root / found.path, found.path)
+        written = (root / found.path).stat().st_mtime_ns  # in the listing; the archive is the same without
+        info = tarfile.TarInfo(found.path)
+        info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
+        tar += info.tobuf(tarfile.DEFAULT_FORMAT, "utf-8", "surrogateescape") + content
+        tar += bytes(-len(tar) % tarfile.BLOCKSIZE)
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        about: dict[str, Any] = {"mode": found.mode, "mtime_ns": written}
+        entries.append(FileEntry(path=found.path, hash=digest, size=len(content), source="", **about))
+    tar += bytes(2 * tarfile.BLOCKSIZE)
     packed = io.BytesIO()
-    zipped = gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0)
-    with zipped, tarfile.open(fileobj=zipped, mode="w") as tar:
-        for found in group:
-            content = read_content(root / found.path, found.path)
-            written = (root / found.path).stat().st_mtime_ns  # in the listing; the archive is the same without
-            info = tarfile.TarInfo(found.path)
-            info.size, info.mode, info.mtime = len(content), found.mode, _EPOCH
-            tar.addfile(info, io.BytesIO(content))
-            digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-            about: dict[str, Any] = {"mode": found.mode, "mtime_ns": written}
-            entries.append(FileEntry(path=found.path, hash=digest, size=len(content), source="", **about))
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as zipped:
+        zipped.write(tar)  # at once: other archives are made meanwhile
     return packed.getvalue(), entries
 
 
