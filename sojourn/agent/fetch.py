@@ -98,12 +98,11 @@ class Fetcher:
     def _unpack(self, archives: list[Json]) -> None:
         names = [os.path.join(self._scratch, f"bundle-{number}.tar.gz") for number in range(len(archives))]
         self._together([partial(self._copy, archive, name) for archive, name in zip(archives, names)])
-        for archive, name in zip(archives, names):
-            self._unpack_one(archive, name)
+        self._together([partial(self._unpack_one, archive, name) for archive, name in zip(archives, names)])
 
     def _unpack_one(self, archive: Json, name: str) -> None:
         try:
-            with tarfile.open(name) as tar:
+            with tarfile.open(name, "r|*") as tar:
                 for member in tar:
                     self._check()
                     self._extract(tar, member)
@@ -115,18 +114,19 @@ class Fetcher:
 
     def _extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         # Not extractall: its safe filter is not in every Python that a machine may have.
-        path = inside(self._root, posixpath.normpath(member.name))
+        path = posixpath.normpath(member.name)
         if member.isdir():
-            os.makedirs(path, exist_ok=True)
+            os.makedirs(inside(self._root, path), exist_ok=True)
         elif member.issym():
             self._link(member.name, member.linkname)
+            self._folders.clear()  # one of them may be behind it from now on
         elif member.isreg():
-            os.makedirs(os.path.dirname(path), exist_ok=True)
             source = tar.extractfile(member)
             assert source is not None
-            with source, open(path, "wb") as target:
-                shutil.copyfileobj(source, target, MIB)
-            os.chmod(path, member.mode & 0o777)
+            with open(_new(os.path.join(self._folder(path), posixpath.basename(path))), "wb", 0) as target:
+                while chunk := source.read(MIB):
+                    target.write(chunk)
+                os.fchmod(target.fileno(), member.mode & 0o777)
         else:
             raise Refused(f"{member.name!r} in the bundle is neither a file, a folder nor a link")
 
