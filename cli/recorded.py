@@ -129,9 +129,9 @@ def leave(code: int) -> None:
 def _record(
     plan: Plan, view: View, server: Address, aside: Aside[Any], otherwise: Callable[[Plan, View], Report]
 ) -> Report:
-    from cli.interrupts import interruptible
     from pydantic_core import to_jsonable_python
 
+    from cli.interrupts import interruptible
     from cli.refusals import call_refusal
     from flows.train import train as flow
     from sojourn.errors import SojournError, TransientError, first_line

@@ -214,7 +214,7 @@ def pack_inputs(
 def unpack(
     bundle: Bundle, mailbox: Mailbox, directory: Path, wanted: Callable[[str], bool] = lambda path: True
 ) -> None:
-    """Lay the bundle, or the files of it that are wanted, out in an empty directory, as an agent does on its machine."""
+    """Lay out the bundle, or the wanted files of it, in an empty directory, as an agent does on its machine."""
     listed = {entry.path: entry for entry in bundle.listing}
     for archive in bundle.archives:
         body = b"".join(mailbox.store.stream(archive.source, size=archive.size))
@@ -229,9 +229,7 @@ def unpack(
         places.put_link(directory, link.path, link.target)
 
 
-def _unpack(
-    body: bytes, listed: Mapping[str, FileEntry], directory: Path, wanted: Callable[[str], bool]
-) -> None:
+def _unpack(body: bytes, listed: Mapping[str, FileEntry], directory: Path, wanted: Callable[[str], bool]) -> None:
     """The files of an archive, each as large as the listing says: a few bytes may hold any number of others."""
     with tarfile.open(fileobj=io.BytesIO(body), mode="r:gz") as tar:
         for member in filter(lambda member: wanted(member.name), tar):

@@ -297,7 +297,7 @@ class Dataset:
         self._stale.clear()
 
     def _exclusively(self, doing: str, look: Callable[[], T]) -> T:
-        """A look under DVC's lock. DVC forgets all that it has read whenever it lets go, and would read it once more."""
+        """A look under DVC's lock. DVC forgets what it has read when it lets go, and would read it again."""
         kept = {name: value for name, value in self._repo.__dict__.items() if name == "index"}
         found = exclusively(self._repo, doing, look)
         self._repo.__dict__.update(kept)

@@ -52,7 +52,9 @@ def _make(project: Project, commit: str, folder: Path) -> None:
         index = pool.submit(_index, project, commit, folder / "index")
         tags = pool.submit(project.git, "tag", "--points-at", commit)
         origin = pool.submit(_line, project, "config", "--default", "", "--get", "remote.origin.url")
-        *branches, kind = _line(project, "rev-parse", "--symbolic-full-name", "HEAD", "--show-object-format").split("\n")
+        *branches, kind = _line(project, "rev-parse", "--symbolic-full-name", "HEAD", "--show-object-format").split(
+            "\n"
+        )
         if not _pack_objects(project, [*trees.result(), *changed.result()], objects, TREES_LIMIT):
             _pack_objects(project, [commit], objects)
         index.result()

@@ -27,6 +27,7 @@ from sojourn.records import FileEntry, Record
 
 Lacks = Callable[[list[str]], bool]
 
+
 class Committed(Record):
     """A stage as it ran: its entry for dvc.lock, with the cached outputs in the user's DVC cache."""
 

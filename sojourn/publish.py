@@ -485,7 +485,7 @@ def commit_stage(
 
 
 class _Tree:
-    """What of the bundle DVC looks at to know a stage; all of it where that may be elsewhere by now, or behind links."""
+    """What of the bundle DVC looks at to know a stage; all of it where that may be elsewhere, or behind links."""
 
     def __init__(self, plan: Plan, sent: Bundle, inputs: Inputs, mailbox: Mailbox, directory: Path) -> None:
         self._needed = {PurePosixPath(path) for path in plan.needed}

@@ -49,7 +49,7 @@ class Archive:
         return path if self._stands(path) else _install(path, self.body, self._stands)
 
     def install_compiled(self, folder: Path) -> Path:
-        """The same for this very Python, with each module compiled beside its source: an agent starts in half the time."""
+        """The same for this very Python, each module compiled beside its source: an agent starts in half the time."""
         path = folder / f"{self.name.removesuffix('.pyz')}.{sys.implementation.cache_tag}.pyz"
         return path if _is_whole(path) else _install(path, _sealed(_compiled(self.body)), _is_whole)
 

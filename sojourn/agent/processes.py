@@ -85,7 +85,7 @@ def _by_proc(pid: int) -> Process | None:
 
 
 def _whole(path: str) -> bytes:
-    """A file of /proc. There are hundreds in a look at the table, and a file object of Python's costs twice the rest."""
+    """A file of /proc. A look at the table reads hundreds, and a file object of Python's costs twice the rest."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         found = b""
