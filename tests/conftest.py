@@ -33,6 +33,7 @@ ONE_SERVER = {
     "the tests' server": (
         "tests/blocks/",
         "tests/deployments/",
+        "tests/flows/test_faults_inside.py",
         "tests/flows/test_processes_die.py",
         "tests/flows/test_progress.py",
         "tests/flows/test_train.py",

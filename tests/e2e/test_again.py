@@ -60,6 +60,7 @@ def test_the_same_inputs_are_told_before_machines_that_cost_money_are_rented(wor
     assert not [one for one in again(world, price=1.0) if "same source" in one]
 
 
+@pytest.mark.slow
 def test_a_run_that_left_no_file_has_nothing_to_pull_and_makes_no_directory(world: World) -> None:
     world.script("print('trained')")
     assert world.train().returncode == 0
@@ -82,6 +83,7 @@ def test_who_has_no_account_yet_is_told_what_the_catalogue_knows_of_prices(world
     assert "catalogue says, on demand: g6.xlarge (4 CPUs, 17 GB, 1 × L4 24 GB) about $0.80/h in 20" in done.stderr
 
 
+@pytest.mark.slow
 def test_results_beside_a_gitignore_that_the_script_wrote_are_as_new_as_the_others(world: World) -> None:
     world.script("""
         import pathlib, sys

@@ -69,6 +69,7 @@ def test_a_script_needs_no_git_no_dvc_and_no_file_of_ours(world: World) -> None:
     assert world.show()["metrics"] == {"accuracy": 0.9}
 
 
+@pytest.mark.slow
 def test_the_same_run_again_sends_nothing_and_names_the_first(world: World) -> None:
     world.script("print(1)")
     world.script("w" * 2_000_000, "weights.txt")
@@ -251,6 +252,7 @@ def test_a_submodule_travels(world: World) -> None:
     assert (world.project / "seen.txt").read_text() == "2"
 
 
+@pytest.mark.slow
 def test_a_second_run_starts_without_the_results_of_the_first_and_replaces_what_nobody_touched(world: World) -> None:
     world.script("""
         import pathlib, sys
@@ -394,6 +396,7 @@ def test_a_pyproject_gives_its_dependencies_and_its_own_package(world: World) ->
     assert (world.project / "seen.txt").read_text().startswith("1.0 ")
 
 
+@pytest.mark.slow
 def test_dependencies_that_cannot_be_had_end_the_run_before_a_machine_is_rented(world: World) -> None:
     make_wheel(world.project / "wheels", "tiny", "1.0")
     world.script("--no-index\n--find-links wheels\ntiny==3.0\n", "requirements.txt")

@@ -86,6 +86,7 @@ def test_processes_of_another_host_are_for_that_host_to_judge(world: World) -> N
     assert finding["action"] == "left" and "elsewhere's, reap there" in finding["reason"]
 
 
+@pytest.mark.slow
 def test_runs_shows_orphans_first_with_the_command_that_ends_them(world: World) -> None:
     world.script_that_waits()
     cli = world.start_train("--deadline", "90s", "--grace", "2s")

@@ -73,7 +73,13 @@ def the_file(world: World, text: str) -> str:
 BEFORE_THE_ORDER = ["sojourn.providers.local:LocalProvider.create", "sojourn.journey:Journey._order"]
 
 
-@pytest.mark.parametrize("where", BEFORE_THE_ORDER, ids=["before the machine", "before its order"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(BEFORE_THE_ORDER[0], id="before the machine"),
+        pytest.param(BEFORE_THE_ORDER[1], id="before its order", marks=pytest.mark.slow),
+    ],
+)
 def test_a_fault_in_a_recorded_run_is_kept_told_and_leaves_no_machine(world: World, server: Server, where: str) -> None:
     known = {"PREFECT_API_URL": server.url, "PREFECT_HOME": str(server.home)}
     done = train(world, where, **known)

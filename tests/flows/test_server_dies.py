@@ -86,6 +86,7 @@ def test_a_run_whose_concurrency_lease_is_lost_is_handed_over_and_the_reaper_clo
     assert_home(world)
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_costs_a_run_nothing(world: World, mortal: Server) -> None:
     cli = world.start("train", "--", "python", "train.py", PREFECT_API_URL=mortal.url)
     world.wait_for_file("ready", 150)
