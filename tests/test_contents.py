@@ -108,7 +108,13 @@ def whole(root: Path, tree: Survey, otherwise: tuple[str, ...] = ()) -> None:
 
 
 def test_of_this_repository_all_is_carried_or_told() -> None:
-    whole(REPOSITORY, survey(Project.at(REPOSITORY)))
+    for again in (*[True] * 9, False):  # other tests leave their caches in it meanwhile
+        before = everything(REPOSITORY)
+        try:
+            return whole(REPOSITORY, survey(Project.at(REPOSITORY)))
+        except AssertionError:
+            if not again or everything(REPOSITORY) == before:
+                raise
 
 
 def odd(tree: Path, in_git: bool) -> None:
