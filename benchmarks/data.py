@@ -31,7 +31,7 @@ from typing import Any
 
 from radosgw import BUCKET, radosgw
 
-from sojourn.dataset import Dataset
+from sojourn.project.dvc.dataset import Dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -42,8 +42,8 @@ STARTED = "a bucket of our own"
 # What the agent does with an order, in a process with nothing but the standard library.
 AGENT = """
 import json, sys
-from sojourn.agent.fetch import Fetcher
-from sojourn.agent.stores import open_store
+from sojourn.agent.results.fetch import Fetcher
+from sojourn.agent.stores.stores import open_store
 inputs, root, store = json.load(open(sys.argv[1])), sys.argv[2], sys.argv[3]
 order = {"bundle": {"archive": None, "files": [], "links": []}, "inputs": inputs, "remove": []}
 Fetcher(open_store(store), root, root, lambda: None).fetch(order)

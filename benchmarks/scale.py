@@ -39,13 +39,13 @@ from many_runs import Copies, a_run  # noqa: E402
 from s3_of_files import BUCKET, FilesAsS3, files_as_s3  # noqa: E402
 
 from cli.progress import SilentListener  # noqa: E402
-from sojourn.agent.packs import Packs  # noqa: E402
-from sojourn.agent.store import FileStore  # noqa: E402
-from sojourn.following import Follower  # noqa: E402
-from sojourn.lease import State  # noqa: E402
-from sojourn.planning import Plan  # noqa: E402
-from sojourn.storage import Store  # noqa: E402
+from sojourn.agent.results.packs import Packs  # noqa: E402
+from sojourn.agent.stores.store import FileStore  # noqa: E402
+from sojourn.lease.state import State  # noqa: E402
+from sojourn.plan.planning import Plan  # noqa: E402
+from sojourn.store.storage import Store  # noqa: E402
 from sojourn.waiting import SystemClock  # noqa: E402
+from sojourn.watch.follower import Follower  # noqa: E402
 
 BEGIN, END = "<!-- figures: benchmarks/scale.py -->", "<!-- end of figures: benchmarks/scale.py -->"
 LIMIT_S = 900.0

@@ -11,7 +11,7 @@ from prefect_aws import AwsCredentials
 from pydantic import Field, ValidationError, field_validator
 
 from blocks.provider import ProviderBlock
-from sojourn.spec import Launch
+from sojourn.spec.launch import Launch
 
 # Each way to name credentials goes before the others; one that is left over would win or be mixed in.
 _WAYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE")
@@ -28,7 +28,7 @@ class AwsProvider(ProviderBlock):
         ```python
         from blocks import AwsProvider
         from flows.train import train
-        from sojourn.spec import Launch
+        from sojourn.spec.launch import Launch
 
         provider = AwsProvider.load("BLOCK_NAME")
         train(Launch(command=("python", "train.py"), gpu="L4"), provider=provider)

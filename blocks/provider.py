@@ -16,8 +16,8 @@ from pydantic import Field
 from blocks.store import Store
 from sojourn import programs, providers
 from sojourn.errors import SpecError
-from sojourn.runs import data_home
-from sojourn.spec import Launch
+from sojourn.run.runs import data_home
+from sojourn.spec.launch import Launch
 
 
 class ProviderBlock(Block, ABC):
@@ -66,7 +66,7 @@ class LocalProvider(ProviderBlock):
         ```python
         from blocks import LocalProvider
         from flows.train import train
-        from sojourn.spec import Launch
+        from sojourn.spec.launch import Launch
 
         provider = LocalProvider.load("BLOCK_NAME")
         train(Launch(command=("python", "train.py")), provider=provider)

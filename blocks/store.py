@@ -3,10 +3,10 @@
 from prefect.blocks.core import Block
 from pydantic import Field, field_validator
 
-from sojourn import storage
 from sojourn.errors import SpecError
-from sojourn.known_stores import known_store
-from sojourn.runs import data_home
+from sojourn.run.runs import data_home
+from sojourn.store import storage
+from sojourn.store.known_stores import known_store
 
 
 class Store(Block):
@@ -19,7 +19,7 @@ class Store(Block):
         List the runs of a saved store:
         ```python
         from blocks import Store
-        from sojourn.runs import list_runs
+        from sojourn.run.runs import list_runs
 
         store = Store.load("BLOCK_NAME")
         print([line.run for line in list_runs(store.open())])

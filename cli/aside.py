@@ -11,7 +11,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Generic, Literal, TypeVar
 
-from sojourn.agent.processes import die_with_parent
+from sojourn.agent.host.processes import die_with_parent
 from sojourn.errors import SojournError
 
 T = TypeVar("T")

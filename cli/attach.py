@@ -12,10 +12,10 @@ from cli import options
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sojourn.journey import Journey, Listener
-    from sojourn.ledger import Entry
-    from sojourn.planning import Plan
-    from sojourn.report import Report
+    from sojourn.plan.planning import Plan
+    from sojourn.results.report import Report
+    from sojourn.run.journey import Journey, Listener
+    from sojourn.store.ledger import Entry
 
 
 def attach(
@@ -32,15 +32,16 @@ def attach(
 
     Example: sojourn attach last
     """
+    from sojourn.providers.registry import open_provider
+
     from cli.interrupts import interruptible
     from cli.train import finish
     from cli.view import View
     from cli.world import named_run, stores_for
-    from sojourn.journey import Journey, walk
-    from sojourn.planned import is_ours
-    from sojourn.providers import open_provider
-    from sojourn.report import Report
-    from sojourn.runs import data_home, entries_of, plan_of
+    from sojourn.results.report import Report
+    from sojourn.run.journey import Journey, walk
+    from sojourn.run.planned import is_ours
+    from sojourn.run.runs import data_home, entries_of, plan_of
 
     view = View(quiet, as_json)
     with view.errors():
@@ -61,7 +62,7 @@ def attach(
 def _bring_home(journey: Journey) -> Callable[..., Report]:
     """How to go on with a run that another host planned: whatever its plan says, nothing starts by it here."""
     from sojourn.errors import SpecError
-    from sojourn.journey import bring_home
+    from sojourn.run.journey import bring_home
 
     plan = journey.plan
     if not journey.started and journey.outcome is None:

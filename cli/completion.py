@@ -26,7 +26,7 @@ def _silent(look: Callable[[], Iterable[str]]) -> Callable[[], list[str]]:
 def runs() -> list[str]:
     """`last`, and the id of every run of a store on this host; a cloud's answer could take too long."""
     from cli.world import open_store
-    from sojourn.mailbox import projects, runs_of
+    from sojourn.store.mailbox import projects, runs_of
 
     store = open_store(None)
     if store.root is None:
@@ -45,7 +45,7 @@ def stages() -> list[str]:
 @_silent
 def providers() -> list[str]:
     """The names for --where."""
-    from sojourn.providers import NAMES
+    from sojourn.providers.registry import NAMES
 
     return list(NAMES)
 
@@ -53,8 +53,9 @@ def providers() -> list[str]:
 @_silent
 def machines() -> list[str]:
     """This host, and what is known of the clouds without asking them."""
-    from sojourn.catalogue import known
-    from sojourn.providers import NAMES
+    from sojourn.providers.registry import NAMES
+
+    from sojourn.providers.catalogue import known
     from sojourn.providers.local import MACHINE
 
     return [MACHINE, *(machine for name in NAMES for machine in known(name))]

@@ -12,15 +12,17 @@ from rich.markup import escape
 from rich.segment import Segment
 from rich.table import Table
 
-from sojourn import harmless, plan_text, remainder
-from sojourn.drawing import format_number, sparkline
+from sojourn import harmless
 from sojourn.errors import SojournError
-from sojourn.ledger import Entry
-from sojourn.planning import Plan, format_bytes
-from sojourn.records import Receipt
-from sojourn.report import Report
-from sojourn.runs import RunLine
-from sojourn.shorthand import counted, format_clock, format_duration, format_seconds
+from sojourn.plan import text as plan_text
+from sojourn.plan.planning import Plan
+from sojourn.receipts import Receipt
+from sojourn.results import remainder
+from sojourn.results.report import Report
+from sojourn.run.runs import RunLine
+from sojourn.shorthand import counted, format_bytes, format_clock, format_duration, format_seconds
+from sojourn.store.ledger import Entry
+from sojourn.watch.charts import format_number, sparkline
 
 
 def go_on_unread() -> None:

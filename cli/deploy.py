@@ -55,7 +55,7 @@ def deploy(
     from deployments import notice
     from deployments.rehearsal import doubts
     from deployments.timetable import OURS, apply, differences, read_timetable
-    from sojourn.runs import data_home
+    from sojourn.run.runs import data_home
 
     values = {"SOJOURN_SOURCE": _absolute(source), "SOJOURN_POOL": pool}
     timetable = read_timetable(file or OURS, values, tuple(names or ()))
@@ -109,7 +109,7 @@ def _never_runs(found: list[Doubt], timetable: list[Timed]) -> SpecError:
 
 
 def _absolute(source: str) -> str:
-    from sojourn.project import Project
+    from sojourn.project.project import Project
 
     return source if source.startswith("git:") else str(Project.at(Path(source)).directory)
 

@@ -12,7 +12,7 @@ import typer
 from cli import completion, options
 
 if TYPE_CHECKING:
-    from sojourn.doctor import Check
+    from sojourn.clouds.account import Check
 
 MARKS = {"good": "[green]✓[/]", "weak": "[yellow]![/]", "missing": "[red]✗[/]"}
 
@@ -50,11 +50,13 @@ def doctor(
 
 
 def _checks(project: Path, where: str | None, region: str | None, store: str | None) -> Iterator[Check]:
+    from sojourn.clouds.account import Check
+    from sojourn.providers.registry import open_provider
+
     from cli.server import describe_server
     from cli.world import prepare_plan, store_url
-    from sojourn.doctor import Check, examine_host, examine_project
-    from sojourn.providers import open_provider
-    from sojourn.runs import data_home
+    from sojourn.run.doctor import examine_host, examine_project
+    from sojourn.run.runs import data_home
 
     home = data_home()
     yield from examine_host(home, store_url(store, project), open_provider("local", home))
@@ -68,7 +70,7 @@ def _checks(project: Path, where: str | None, region: str | None, store: str | N
 def _asked(project: Path) -> object:
     """Where the project's params.yaml rents; a file that cannot be read is told of later."""
     from sojourn.errors import SpecError
-    from sojourn.params import read_section
+    from sojourn.spec.params import read_section
 
     try:
         return read_section(project).get("where")
@@ -78,11 +80,11 @@ def _asked(project: Path) -> object:
 
 def _amazon(project: Path, region: str | None) -> Iterator[Check]:
     from cli.world import name_of
+    from sojourn.clouds.aws.checkup import examine
+    from sojourn.clouds.aws.clients import Clients
     from sojourn.errors import SojournError
     from sojourn.names import project_name
-    from sojourn.project import Project
-    from sojourn.providers.ec2.checkup import examine
-    from sojourn.providers.ec2.clients import Clients
+    from sojourn.project.project import Project
 
     try:
         name = name_of(Project.at(project))

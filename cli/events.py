@@ -15,11 +15,11 @@ from typing import Any
 
 from cli.console import go_on_unread
 from sojourn.errors import ExitCode, SojournError
-from sojourn.following import Status
-from sojourn.journey import Listener
-from sojourn.planning import Plan
-from sojourn.records import Receipt
-from sojourn.report import Report
+from sojourn.plan.planning import Plan
+from sojourn.receipts import Receipt
+from sojourn.results.report import Report
+from sojourn.run.journey import Listener
+from sojourn.watch.follower import Status
 
 LONGEST = 64 << 10  # of a line that has not ended yet; then it comes in pieces
 

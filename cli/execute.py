@@ -26,9 +26,9 @@ def execute(
     """
     from cli.raw import to_stream
     from cli.world import named_run, stores_for
-    from sojourn import execute as remote
     from sojourn.harmless import line
-    from sojourn.planning import format_bytes
+    from sojourn.run import execute as remote
+    from sojourn.shorthand import format_bytes
     from sojourn.waiting import SystemClock
 
     mailbox = named_run(run, stores_for(run, store))

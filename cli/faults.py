@@ -19,8 +19,8 @@ _NOT_OURS_TO_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, err
 
 def told(error: Exception, words: list[str]) -> str:
     """What the user reads of it; `words` is the command line. Writes the file that it names."""
-    from sojourn.faults import sentence, write_down
-    from sojourn.runs import data_home
+    from sojourn.run.faults import sentence, write_down
+    from sojourn.run.runs import data_home
 
     verb = next((word for word in words if not word.startswith("-")), "")
     doing = f"sojourn {verb}".strip()
@@ -36,7 +36,7 @@ def told(error: Exception, words: list[str]) -> str:
 
 
 def _mend(error: OSError) -> str | None:
-    from sojourn.runs import data_home
+    from sojourn.run.runs import data_home
 
     mend = _MENDS.get(error.errno or 0)
     if mend is None and error.filename and error.errno in _NOT_OURS_TO_WRITE:

@@ -12,13 +12,14 @@ def init(project: options.Directory = Path(".")) -> None:
 
     Example: sojourn init
     """
+    from sojourn.providers.registry import open_provider
+
     from cli.console import out
-    from sojourn.params import PARAMS
-    from sojourn.project import Project
-    from sojourn.providers import open_provider
-    from sojourn.records import Need
-    from sojourn.runs import data_home
-    from sojourn.template import append, draft
+    from sojourn.plan.template import append, draft
+    from sojourn.project.project import Project
+    from sojourn.renting import Need
+    from sojourn.run.runs import data_home
+    from sojourn.spec.params import PARAMS
 
     here = Project.at(project)
     gpus = open_provider("local", data_home()).offers(Need()).fitting[0].gpus

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from sojourn.journey import Journey
+from sojourn.run.journey import Journey
 
 _LEAVE = (signal.SIGTERM, signal.SIGHUP)
 

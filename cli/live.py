@@ -14,8 +14,8 @@ from rich.text import Text
 
 from cli.console import out, show_step
 from cli.statusline import clock, status_line
-from sojourn.following import Status
 from sojourn.harmless import coloured
+from sojourn.watch.follower import Status
 
 LONGEST = 64 << 10  # of a line that has not ended yet; then it is shown in pieces
 

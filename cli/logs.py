@@ -10,7 +10,7 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.mailbox import Mailbox
+    from sojourn.store.mailbox import Mailbox
 
 POLL_S = 0.2
 
@@ -30,8 +30,8 @@ def logs(
     """
     from cli.raw import to_stream
     from cli.world import named_run, open_stores
-    from sojourn.lease import fold
-    from sojourn.runs import check_node, entries_of
+    from sojourn.lease.state import fold
+    from sojourn.run.runs import check_node, entries_of
     from sojourn.waiting import SystemClock
 
     mailbox, clock = named_run(run, open_stores(store)), SystemClock()

@@ -30,8 +30,9 @@ from cli import (
     train,
     ui,
 )
-from sojourn import __version__, git
+from sojourn import __version__
 from sojourn.errors import ExitCode, SojournError
+from sojourn.project import git
 
 app = typer.Typer(
     name="sojourn",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from cli import completion
-from sojourn.form import group_of, in_order
+from sojourn.spec.form import group_of, in_order
 
 Asked = dict[str, Any]
 Directory = Annotated[Path, typer.Option("--project", metavar="DIR", help="The project's directory.")]

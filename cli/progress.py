@@ -10,11 +10,11 @@ from rich.markup import escape
 
 from cli.console import go_on_unread, out, show_step, show_warning
 from cli.statusline import clock, status_parts
-from sojourn.following import Status
 from sojourn.harmless import Coloured
+from sojourn.watch.follower import Status
 
 if TYPE_CHECKING:
-    from sojourn.journey import Listener
+    from sojourn.run.journey import Listener
 
 STATUS_EVERY_S = 60.0
 

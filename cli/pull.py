@@ -22,16 +22,17 @@ def pull(
 
     Example: sojourn pull last --to results
     """
+    from sojourn.providers.registry import open_provider
+
     from cli.console import out, show_warning
     from cli.progress import open_listener
     from cli.world import named_run, open_stores
     from sojourn.errors import SojournError, SpecError
-    from sojourn.journey import Journey
     from sojourn.omissions import printable
-    from sojourn.providers import open_provider
-    from sojourn.publish import to_directory
-    from sojourn.remainder import refused
-    from sojourn.runs import data_home, plan_of
+    from sojourn.results.publish import to_directory
+    from sojourn.results.remainder import refused
+    from sojourn.run.journey import Journey
+    from sojourn.run.runs import data_home, plan_of
     from sojourn.shorthand import counted
 
     if apply and to is not None:

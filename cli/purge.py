@@ -11,7 +11,7 @@ import typer
 from cli import completion, options
 
 if TYPE_CHECKING:
-    from sojourn.purge import Purged
+    from sojourn.run.purge import Purged
 
 
 Runs = Annotated[
@@ -37,10 +37,10 @@ def purge(
     """
     from cli.world import open_stores, trusted_stores
     from sojourn.errors import SpecError, TransientError
-    from sojourn.mailbox import Mailbox
-    from sojourn.purge import purge as find
-    from sojourn.runs import data_home, find_run
+    from sojourn.run.purge import purge as find
+    from sojourn.run.runs import data_home, find_run
     from sojourn.shorthand import parse_duration
+    from sojourn.store.mailbox import Mailbox
 
     try:
         age = parse_duration(older_than)
@@ -67,8 +67,7 @@ def _show(running: typer.Context, found: Purged, removed: bool) -> None:
     from cli.again import again
     from cli.console import out
     from sojourn.harmless import line
-    from sojourn.planning import format_bytes
-    from sojourn.shorthand import counted, format_duration
+    from sojourn.shorthand import counted, format_bytes, format_duration
 
     verb, now = "removed" if removed else "would go", time.time()
     for run in found.runs:

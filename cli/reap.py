@@ -14,13 +14,14 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
+    from sojourn.providers.contract import Provider
+
     from cli.server import Address
-    from sojourn.journey import Journey
-    from sojourn.mailbox import Mailbox
-    from sojourn.planning import Plan
-    from sojourn.providers import Provider
-    from sojourn.reap import Finding
-    from sojourn.storage import Store
+    from sojourn.plan.planning import Plan
+    from sojourn.run.journey import Journey
+    from sojourn.run.reap import Finding
+    from sojourn.store.mailbox import Mailbox
+    from sojourn.store.storage import Store
 
 Project = Annotated[str | None, typer.Option(metavar="NAME", help="Only what is this project's; all if absent.")]
 Regions = Annotated[
@@ -43,14 +44,15 @@ def reap(
 
     Example: sojourn reap --dry-run
     """
+    from sojourn.providers.registry import configured
+
     from cli.console import out
     from cli.world import trusted_stores
     from sojourn.errors import SpecError
     from sojourn.harmless import line
-    from sojourn.known_stores import each_once, known_store
-    from sojourn.providers import configured
-    from sojourn.reap import forget_stores, kept_stores, raise_for_failed
-    from sojourn.runs import data_home
+    from sojourn.run.reap import forget_stores, kept_stores, raise_for_failed
+    from sojourn.run.runs import data_home
+    from sojourn.store.known_stores import each_once, known_store
 
     if region and all_regions:
         raise SpecError("--region and --all-regions exclude each other", hint="sojourn reap --region us-east-1")
@@ -73,9 +75,9 @@ def reap(
 def _everything(
     stores: list[Store], providers: Sequence[Provider], dry_run: bool, project: str | None
 ) -> Iterator[Finding]:
-    from sojourn.known_stores import known_store
-    from sojourn.reap import reap as find
-    from sojourn.runs import data_home
+    from sojourn.run.reap import reap as find
+    from sojourn.run.runs import data_home
+    from sojourn.store.known_stores import known_store
 
     found, known = [], partial(known_store, data_home())
     for finding in find(stores, providers, _journeys(), dry_run=dry_run, project=project, open_store=known):
@@ -120,10 +122,11 @@ def _mended(store: Store, server: Address, dry_run: bool, found: list[Finding]) 
 
 def _journeys() -> Callable[[Plan, Mailbox], Journey]:
     """Runs in the hands of this sweep; those that were in the same regions share a provider."""
+    from sojourn.providers.registry import open_provider
+
     from cli.progress import SilentListener
-    from sojourn.journey import Journey
-    from sojourn.providers import open_provider
-    from sojourn.runs import data_home
+    from sojourn.run.journey import Journey
+    from sojourn.run.runs import data_home
 
     home = data_home()
 

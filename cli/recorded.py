@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from cli.server import Address
     from cli.view import View
     from sojourn.errors import SojournError
-    from sojourn.planning import Plan
-    from sojourn.report import Report
+    from sojourn.plan.planning import Plan
+    from sojourn.results.report import Report
 
 T = TypeVar("T")
 # What the steps to come will import, the first before all else.
@@ -39,8 +39,8 @@ def with_prefect(make_plan: Callable[[], Plan], view: View, otherwise: Callable[
     """
     from cli.aside import Aside
     from cli.modules import check_modules
-    from sojourn import secret_files
     from sojourn.errors import SojournError
+    from sojourn.secrets import secret_files
 
     aside = Aside(lambda: (make_plan(), secret_files.looked_through()))
     _keep_prefect_quiet()
@@ -135,11 +135,11 @@ def _record(
     from cli.refusals import call_refusal
     from flows.train import train as flow
     from sojourn.errors import SojournError, TransientError, first_line
-    from sojourn.known_stores import known_store
-    from sojourn.mailbox import Mailbox
-    from sojourn.planning import Plan
-    from sojourn.report import Report
-    from sojourn.runs import data_home
+    from sojourn.plan.planning import Plan
+    from sojourn.results.report import Report
+    from sojourn.run.runs import data_home
+    from sojourn.store.known_stores import known_store
+    from sojourn.store.mailbox import Mailbox
     from tasks.session import session
 
     # Prefect's own loads FastAPI for it, a sixth of all that a run imports.

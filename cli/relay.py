@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from sojourn.shorthand import counted
 
 if TYPE_CHECKING:
-    from sojourn.following import Status
-    from sojourn.journey import Listener
+    from sojourn.run.journey import Listener
+    from sojourn.watch.follower import Status
 
 DRAWN = 256 << 10  # bytes that may wait for a terminal: more is history before it is drawn
 PIPED = 64 << 20  # and for a file or a program, which want all of it

@@ -25,9 +25,9 @@ def runs(
     """
     from cli.console import err, out, show_runs
     from cli.world import open_stores
-    from sojourn import known_stores
     from sojourn.errors import SojournError, SpecError
-    from sojourn.runs import data_home, in_order, list_runs, shut_projects
+    from sojourn.run.runs import data_home, in_order, list_runs, shut_projects
+    from sojourn.store import known_stores
 
     if limit < 1:
         raise SpecError(f"--limit: {limit} shows no run", hint="a number from 1 on: sojourn runs --limit 5")

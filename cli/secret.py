@@ -12,7 +12,7 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.providers.ec2.secrets import Secrets
+    from sojourn.clouds.aws.secrets import Secrets
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -35,8 +35,8 @@ def set_(name: Name, project: options.Directory = Path("."), region: Region = No
     Example: sojourn secret set WANDB_API_KEY
     """
     from cli.console import out, show_warning
-    from sojourn.agent.mask import is_ordinary
-    from sojourn.surroundings import TOO_USUAL
+    from sojourn.agent.script.mask import is_ordinary
+    from sojourn.secrets.surroundings import TOO_USUAL
 
     secrets, value = _secrets(project, region), _value(name)
     secrets.set(name, value)
@@ -81,9 +81,9 @@ def remove(name: Name, project: options.Directory = Path("."), region: Region = 
 
 def _secrets(project: Path, region: str | None) -> Secrets:
     from cli.world import name_of
-    from sojourn.project import Project
-    from sojourn.providers.ec2.clients import Clients
-    from sojourn.providers.ec2.secrets import Secrets
+    from sojourn.clouds.aws.clients import Clients
+    from sojourn.clouds.aws.secrets import Secrets
+    from sojourn.project.project import Project
 
     return Secrets(Clients(region), name_of(Project.at(project)))
 

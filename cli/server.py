@@ -33,10 +33,11 @@ from urllib.parse import urlsplit
 
 from cli.listeners import is_free, listener
 from cli.refusals import readable_settings, server_refusal
-from sojourn import surroundings
-from sojourn.agent import files, processes
+from sojourn.agent import files
+from sojourn.agent.host import processes
 from sojourn.errors import SojournError, TransientError
-from sojourn.runs import data_home, provide_home
+from sojourn.run.runs import data_home, provide_home
+from sojourn.secrets import surroundings
 
 if TYPE_CHECKING:
     from prefect.settings import Settings

@@ -12,8 +12,7 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.providers.ec2.setup import Change
-    from sojourn.providers.ec2.setup.removal import Removal
+    from sojourn.clouds.account import Change, Removal
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -63,18 +62,20 @@ def aws(
 
     Example: sojourn setup aws --region us-east-1
     """
+    from sojourn.clouds.account import differences
+    from sojourn.clouds.aws.setup.pieces import pieces
+
     from cli.console import out
     from cli.world import name_of, store_url
-    from sojourn.dvc_repo import s3_remotes
+    from sojourn.clouds.aws import administrator
+    from sojourn.clouds.aws.clients import Clients
+    from sojourn.clouds.aws.foundation import Names
+    from sojourn.clouds.aws.policies import printed
+    from sojourn.clouds.aws.setup.removal import removal
     from sojourn.errors import SpecError
-    from sojourn.project import Project
-    from sojourn.providers.ec2 import administrator
-    from sojourn.providers.ec2.clients import Clients
-    from sojourn.providers.ec2.foundation import Names
-    from sojourn.providers.ec2.lease import Ec2Provider
-    from sojourn.providers.ec2.policies import printed
-    from sojourn.providers.ec2.setup import differences, pieces
-    from sojourn.providers.ec2.setup.removal import removal
+    from sojourn.project.dvc.repo import s3_remotes
+    from sojourn.project.project import Project
+    from sojourn.providers.ec2.provider import Ec2Provider
 
     if delete_results and not remove:
         raise SpecError("--delete-results goes with --remove alone", hint="sojourn setup aws --remove --delete-results")
@@ -137,8 +138,8 @@ def _remove(running: typer.Context, found: Removal, yes: bool) -> None:
 
 def _forget(found: Removal) -> None:
     """Nobody looks any more for runs in a store that does not stand."""
-    from sojourn.known_stores import forget_bucket
-    from sojourn.runs import data_home
+    from sojourn.run.runs import data_home
+    from sojourn.store.known_stores import forget_bucket
 
     for bucket in found.missing():
         forget_bucket(data_home(), bucket)

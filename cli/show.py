@@ -19,7 +19,7 @@ def show(run: options.Run = "last", store: options.StoreUrl = None, as_json: opt
     from cli.console import out, show_ledger, show_plan, show_receipt, show_report, show_series, show_warning
     from cli.world import named_run, open_stores
     from sojourn import harmless
-    from sojourn.runs import AWAY, entries_of, not_home, records_of, where_it_stands
+    from sojourn.run.runs import AWAY, entries_of, not_home, records_of, where_it_stands
 
     mailbox = named_run(run, open_stores(store))
     records = records_of(mailbox)

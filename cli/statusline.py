@@ -7,11 +7,10 @@ from typing import NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
-from sojourn.drawing import format_number, sparkline
-from sojourn.following import Status
 from sojourn.harmless import NAME, line
-from sojourn.planning import format_bytes
-from sojourn.shorthand import format_duration
+from sojourn.shorthand import format_bytes, format_duration
+from sojourn.watch.charts import format_number, sparkline
+from sojourn.watch.follower import Status
 
 SPARK_WIDTH = 16
 PHASES = {"waiting": "starting"}  # for its order, which is given before this is seen

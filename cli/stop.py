@@ -10,7 +10,7 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.mailbox import Mailbox
+    from sojourn.store.mailbox import Mailbox
 
 STOP_WAIT_S = 120.0
 
@@ -26,9 +26,9 @@ def stop(
     """
     from cli.console import out
     from cli.world import named_run, stores_for
-    from sojourn.lease import fold
-    from sojourn.records import Stop
-    from sojourn.runs import entries_of, is_held
+    from sojourn.lease.state import fold
+    from sojourn.protocol import Stop
+    from sojourn.run.runs import entries_of, is_held
     from sojourn.waiting import SystemClock, wait_for
 
     mailbox = named_run(run, stores_for(run, store))
@@ -51,16 +51,16 @@ def stop(
 
 def _ended(mailbox: Mailbox, attempt: int) -> bool | None:
     """Whether the script has, or None; each machine says so before its owner does."""
-    from sojourn.lease import fold
-    from sojourn.runs import entries_of
+    from sojourn.lease.state import fold
+    from sojourn.run.runs import entries_of
 
     return mailbox.exit(attempt, 0) is not None or fold(entries_of(mailbox)).outcome is not None or None
 
 
 def _let_go(mailbox: Mailbox, attempt: int) -> bool | None:
     """Whether held machines are given back, or have ended by themselves where nobody owns the run; or None."""
-    from sojourn.lease import fold
-    from sojourn.runs import entries_of
+    from sojourn.lease.state import fold
+    from sojourn.run.runs import entries_of
 
     beat = mailbox.beat(attempt, 0)
     return fold(entries_of(mailbox)).released_at is not None or (beat is not None and beat.phase == "done") or None

@@ -12,8 +12,8 @@ from cli import options
 
 if TYPE_CHECKING:
     from cli.view import View
-    from sojourn.planning import Plan
-    from sojourn.report import Report
+    from sojourn.plan.planning import Plan
+    from sojourn.results.report import Report
 
 NoPrefect = Annotated[bool, typer.Option("--no-prefect", help="Do not record the run in Prefect.")]
 
@@ -55,12 +55,13 @@ def without_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
 
 
 def _walk(plan: Plan, view: View) -> Report:
+    from sojourn.providers.registry import open_provider
+
     from cli.interrupts import interruptible
-    from sojourn.journey import Journey, walk
-    from sojourn.known_stores import known_store
-    from sojourn.mailbox import Mailbox
-    from sojourn.providers import open_provider
-    from sojourn.runs import data_home
+    from sojourn.run.journey import Journey, walk
+    from sojourn.run.runs import data_home
+    from sojourn.store.known_stores import known_store
+    from sojourn.store.mailbox import Mailbox
 
     home = data_home()
     mailbox = Mailbox(known_store(home, plan.store), plan.project, plan.run)
@@ -72,9 +73,10 @@ def _walk(plan: Plan, view: View) -> Report:
 def finish(report: Report, view: View) -> None:
     """The last lines: what came of it, the receipt, and the exit code that says how it ended."""
     from cli.world import open_store
-    from sojourn.journey import raise_for
-    from sojourn.mailbox import Mailbox
-    from sojourn.records import Outcome, Receipt
+    from sojourn.protocol import Outcome
+    from sojourn.receipts import Receipt
+    from sojourn.run.journey import raise_for
+    from sojourn.store.mailbox import Mailbox
 
     mailbox = Mailbox(open_store(report.store), report.project, report.run)
     view.ended(mailbox.read("receipt", Receipt), report)

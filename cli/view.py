@@ -14,9 +14,9 @@ from cli.relay import DRAWN, PIPED, Relay
 from sojourn.errors import ExitCode, TeardownError
 
 if TYPE_CHECKING:
-    from sojourn.planning import Plan
-    from sojourn.records import Receipt
-    from sojourn.report import Report
+    from sojourn.plan.planning import Plan
+    from sojourn.receipts import Receipt
+    from sojourn.results.report import Report
 
 
 LEAVING_S = 1.0  # for the last words of a command that was told to end
@@ -121,10 +121,10 @@ class View:
         show_receipt(receipt)
 
     def _receipt(self) -> Receipt | None:
-        from sojourn.known_stores import known_store
-        from sojourn.mailbox import Mailbox
-        from sojourn.records import Receipt
-        from sojourn.runs import data_home
+        from sojourn.receipts import Receipt
+        from sojourn.run.runs import data_home
+        from sojourn.store.known_stores import known_store
+        from sojourn.store.mailbox import Mailbox
 
         plan = self._followed
         if plan is None:

@@ -9,27 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sojourn.providers.registry import open_provider
+
 from cli.console import show_warning
-from sojourn import catalogue
 from sojourn.errors import AccessError, SojournError, SpecError
-from sojourn.known_stores import each_once, known_store, remembered, unread_stores
-from sojourn.mailbox import Mailbox
 from sojourn.names import is_project_name, mint_run_id, project_name
-from sojourn.params import read_section
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
-from sojourn.providers import open_provider
-from sojourn.runs import (
-    data_home,
-    default_store,
-    find_run,
-    past_runs,
-    plan_of,
-    store_for,
-    usual_seconds,
-)
-from sojourn.spec import Launch, read_launch, resuming
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project.project import Project
+from sojourn.providers import catalogue
+from sojourn.run.runs import data_home, default_store, find_run, past_runs, plan_of, store_for, usual_seconds
+from sojourn.spec.launch import Launch, read_launch, resuming
+from sojourn.spec.params import read_section
+from sojourn.store.known_stores import each_once, known_store, remembered, unread_stores
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 
 def open_store(url: str | None) -> Store:

@@ -1,13 +1,13 @@
 """The sweep: what outlived its run is ended, what nobody waits for comes home, Prefect is put right."""
 
 from prefect import flow
+from sojourn.providers.registry import configured
 
 from blocks.provider import load_provider
 from blocks.store import Store
-from sojourn.known_stores import known_store
-from sojourn.providers import configured
-from sojourn.reap import Finding, raise_for_failed
-from sojourn.runs import data_home
+from sojourn.run.reap import Finding, raise_for_failed
+from sojourn.run.runs import data_home
+from sojourn.store.known_stores import known_store
 from tasks.reap import find_stores, mend, sweep
 
 

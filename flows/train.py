@@ -8,9 +8,9 @@ from prefect.states import Cancelled
 from pydantic.json_schema import SkipJsonSchema
 
 from blocks.provider import LocalProvider, ProviderBlock, load_provider
-from sojourn.report import Report
+from sojourn.results.report import Report
 from sojourn.shorthand import Duration
-from sojourn.spec import Launch
+from sojourn.spec.launch import Launch
 from tasks.lease import confirm, provision, release
 from tasks.plan import plan, run_id
 from tasks.run import collect, publish

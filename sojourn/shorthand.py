@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from sojourn.records import GpuNeed
+from sojourn.renting import GpuNeed
 
 LONGEST_S = 366 * 86400.0
 LAST_AT = 253_370_764_800.0  # the year 9999, UTC, which is the same year everywhere

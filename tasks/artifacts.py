@@ -19,14 +19,17 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from sojourn import harmless, plan_text, remainder
-from sojourn.drawing import chart, format_number
-from sojourn.following import Status
-from sojourn.planning import Plan, format_bytes
-from sojourn.reap import Finding
-from sojourn.records import Attempt, Outcome, Receipt, Resource
-from sojourn.report import Report
-from sojourn.shorthand import counted, format_duration, format_seconds, moment
+from sojourn import harmless
+from sojourn.plan import text as plan_text
+from sojourn.plan.planning import Plan
+from sojourn.protocol import Outcome
+from sojourn.receipts import Attempt, Receipt, Resource
+from sojourn.results import remainder
+from sojourn.results.report import Report
+from sojourn.run.reap import Finding
+from sojourn.shorthand import counted, format_bytes, format_duration, format_seconds, moment
+from sojourn.watch.charts import chart, format_number
+from sojourn.watch.follower import Status
 
 CHARTS = 4
 TAIL = 30  # lines of a log

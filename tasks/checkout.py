@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sojourn.errors import SpecError, first_line
-from sojourn.project import Project
-from sojourn.runs import checkouts, provide_home
+from sojourn.project.project import Project
+from sojourn.run.runs import checkouts, provide_home
 
 GIT = "git:"
 _LOGIN = re.compile(r"(?<=http:)//[^/@\s]+@|(?<=https:)//[^/@\s]+@|//[^/@\s:]*:[^/@\s]*@")

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from prefect.client.schemas.objects import State
 
 from sojourn.errors import TeardownError
-from sojourn.journey import Journey
-from sojourn.records import Receipt
+from sojourn.receipts import Receipt
+from sojourn.run.journey import Journey
 from tasks import artifacts
 from tasks.step import ended, step
 

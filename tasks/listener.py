@@ -10,9 +10,9 @@ import logging
 import time
 from collections.abc import Iterable
 
-from sojourn.following import Status
 from sojourn.harmless import line, plain
-from sojourn.journey import Listener
+from sojourn.run.journey import Listener
+from sojourn.watch.follower import Status
 from tasks.artifacts import Progress
 
 LINES_EVERY_S = 1.0

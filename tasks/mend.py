@@ -23,12 +23,12 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Completed, Failed
 
 from sojourn.errors import SpecError
-from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id, mint_run_id
-from sojourn.reap import Finding
-from sojourn.report import Report
-from sojourn.runs import all_mailboxes
-from sojourn.storage import Store
+from sojourn.results.report import Report
+from sojourn.run.reap import Finding
+from sojourn.run.runs import all_mailboxes
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 FLOW = "train"
 LOOK_BACK = timedelta(days=14)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 from prefect.events import emit_event
 
-from sojourn.reap import NEWS, Finding
+from sojourn.run.reap import NEWS, Finding
 
-FOUND = "sojourn.reap.found"
-RESOURCE = "sojourn.reap"
+FOUND = "sojourn.run.reap.found"
+RESOURCE = "sojourn.run.reap"
 
 logger = logging.getLogger(__name__)
 

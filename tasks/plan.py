@@ -12,18 +12,18 @@ from uuid import UUID
 
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import get_client
+from sojourn.providers.registry import open_provider
 
 from blocks.provider import ProviderBlock
-from sojourn import planned
-from sojourn.journey import Journey
-from sojourn.known_stores import known_store
-from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
-from sojourn.planning import Plan, make_plan
-from sojourn.providers import open_provider
-from sojourn.runs import data_home, store_for
-from sojourn.spec import Launch, read_launch
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.run import planned
+from sojourn.run.journey import Journey
+from sojourn.run.runs import data_home, store_for
+from sojourn.spec.launch import Launch, read_launch
+from sojourn.store.known_stores import known_store
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from tasks import artifacts
 from tasks.checkout import GIT, find_project
 from tasks.listener import PrefectListener

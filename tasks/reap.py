@@ -11,17 +11,18 @@ from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
+from sojourn.providers.contract import Provider
+from sojourn.providers.registry import open_provider
 
 from sojourn.errors import SojournError
-from sojourn.journey import Journey
-from sojourn.known_stores import each_once, known_store, remembered, unread_stores
-from sojourn.mailbox import Mailbox
-from sojourn.planning import Plan
-from sojourn.providers import Provider, open_provider
-from sojourn.reap import Finding, forget_stores, kept_stores
-from sojourn.reap import reap as find
-from sojourn.runs import data_home, default_store
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.run.journey import Journey
+from sojourn.run.reap import Finding, forget_stores, kept_stores
+from sojourn.run.reap import reap as find
+from sojourn.run.runs import data_home, default_store
+from sojourn.store.known_stores import each_once, known_store, remembered, unread_stores
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from tasks import artifacts, notice
 from tasks.listener import PrefectListener
 from tasks.mend import mend as correct

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect.client.schemas.objects import State
 
-from sojourn.journey import Journey
-from sojourn.report import Report
+from sojourn.results.report import Report
+from sojourn.run.journey import Journey
 from tasks import artifacts
 from tasks.step import ended, step
 

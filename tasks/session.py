@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-from sojourn.journey import Doer, Journey, Listener
-from sojourn.planning import Plan
+from sojourn.plan.planning import Plan
+from sojourn.run.journey import Doer, Journey, Listener
 from tasks import artifacts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sojourn.journey import Journey
+from sojourn.run.journey import Journey
 from tasks.step import step
 
 

@@ -20,9 +20,9 @@ from prefect.states import Cancelled, Failed
 from prefect.tasks import exponential_backoff
 
 from sojourn.errors import SojournError, StoppedError, TransientError
-from sojourn.journey import Journey, raise_for
-from sojourn.records import Outcome
-from sojourn.report import Report
+from sojourn.protocol import Outcome
+from sojourn.results.report import Report
+from sojourn.run.journey import Journey, raise_for
 from tasks.sentences import tell_in_sentences
 
 P = ParamSpec("P")

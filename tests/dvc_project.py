@@ -16,12 +16,12 @@ from urllib.parse import unquote, urlsplit
 
 import loaded_dvc
 
-from sojourn import homecoming
-from sojourn.bundle import fetch_file, pack, pack_inputs, survey, unpack
-from sojourn.dataset import Dataset
-from sojourn.mailbox import Mailbox
-from sojourn.project import Project as Tree
-from sojourn.storage import Store
+from sojourn.project.bundle import fetch_file, pack, pack_inputs, survey, unpack
+from sojourn.project.dvc import commit
+from sojourn.project.dvc.dataset import Dataset
+from sojourn.project.project import Project as Tree
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 DVC_YAML = """\
 stages:
@@ -197,14 +197,14 @@ class Run:
         self._send_bundle(self.folder / "scratch", inputs)
         self._run(self.folder / "machine", during)
 
-    def home(self) -> homecoming.Applied | homecoming.Refused:
+    def home(self) -> commit.Applied | commit.Refused:
         """Bring the outputs home."""
-        return homecoming.apply(self.project.root, self.commit())
+        return commit.apply(self.project.root, self.commit())
 
-    def commit(self, command: tuple[str, ...] = ()) -> homecoming.Committed:
+    def commit(self, command: tuple[str, ...] = ()) -> commit.Committed:
         """Commit the stage in its scratch tree; `command` is what ran, if not what stands there."""
         below = self.project.root.relative_to(self.project.top)
-        return homecoming.commit(
+        return commit.commit(
             self.project.root,
             self.folder / "scratch" / below,
             self.stage.address,

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sojourn.agent.packages import search_path, serve
-from sojourn.dependencies import Dependencies
-from sojourn.environment import Environment, build, resolve, served, variables
-from sojourn.environment import search_path as own_path
+from sojourn.agent.script.packages import search_path, serve
+from sojourn.environment.environment import Environment, build, resolve, served, variables
+from sojourn.environment.environment import search_path as own_path
+from sojourn.spec.dependencies import Dependencies
 
 PLAIN = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])}
 

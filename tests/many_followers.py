@@ -9,12 +9,12 @@ from pathlib import Path
 from many_leases import Fleet
 
 from cli.progress import SilentListener
-from sojourn.journey import Journey
-from sojourn.known_stores import known_store
-from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName, run_folder
-from sojourn.planning import Plan
-from sojourn.records import Exit, MachineBeat
+from sojourn.plan.planning import Plan
+from sojourn.protocol import Exit, MachineBeat
+from sojourn.run.journey import Journey
+from sojourn.store.known_stores import known_store
+from sojourn.store.mailbox import Mailbox
 
 PRINTED_EVERY_S = 2.0
 

@@ -12,15 +12,15 @@ from simulation.counted import CountedAmazon
 
 from cli.progress import SilentListener
 from sojourn.agent.pack import Archive
-from sojourn.journey import Journey
-from sojourn.ledger import Entry
-from sojourn.mailbox import Mailbox, open_mark
 from sojourn.names import LeaseName
-from sojourn.planning import Plan
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.reap import Finding, reap
-from sojourn.records import Boot
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.renting import Boot
+from sojourn.run.journey import Journey
+from sojourn.run.reap import Finding, reap
+from sojourn.store.ledger import Entry
+from sojourn.store.mailbox import Mailbox, open_mark
+from sojourn.store.storage import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.json"
 AGENT = Archive(b"not looked at: no machine boots here", "0" * 64)

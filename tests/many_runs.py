@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sojourn.closed_runs import ClosedRuns
-from sojourn.mailbox import Mailbox
 from sojourn.names import is_run_id, mint_run_id
-from sojourn.runs import all_mailboxes, summary_of
-from sojourn.storage import Store
+from sojourn.run.closed_runs import ClosedRuns
+from sojourn.run.runs import all_mailboxes, summary_of
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 TIMES = ("created_at", "ended_at", "deadline_at", "started_at", "at")
 POINTS = 500

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 from cli_world import World
 
-from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import Stop, StoreError
+from sojourn.agent.host.clock import Deadline
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox, projects
+from sojourn.agent.stores.store import FileStore
 from sojourn.names import LeaseName
-from sojourn.reap import reap
-from sojourn.records import Lease, Lookalike, Machine
-from sojourn.records import Stop as StopRequest
-from sojourn.runs import list_runs
-from sojourn.storage import AwayError, Store
+from sojourn.protocol import Stop as StopRequest
+from sojourn.renting import Lease, Lookalike, Machine
+from sojourn.run.reap import reap
+from sojourn.run.runs import list_runs
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox, projects
+from sojourn.store.storage import AwayError, Store
 from sojourn.waiting import SystemClock
 
 RUN = "quiet-heron-7f3a"
@@ -35,7 +35,7 @@ NAME = str(LeaseName(RUN, 1, 0))
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """The store of a run that goes on."""
-    monkeypatch.setattr("sojourn.storage.AWAY_S", 0.3)
+    monkeypatch.setattr("sojourn.store.storage.AWAY_S", 0.3)
     store = Store((tmp_path / "disk" / "store").as_uri())
     ledger = Ledger(Mailbox(store, "digits", RUN), SystemClock())
     ledger.join()

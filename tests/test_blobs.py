@@ -12,15 +12,15 @@ import pytest
 from s3_of_files import FilesAsS3, files_as_s3
 
 from sojourn.agent.errors import Refused
-from sojourn.agent.fetch import Fetcher
-from sojourn.agent.stores import open_store
-from sojourn.blobs import MANY, PARCEL, SMALL
-from sojourn.bundle import pack_inputs
-from sojourn.collect import fetch
-from sojourn.mailbox import Mailbox
-from sojourn.project import Project
+from sojourn.agent.results.fetch import Fetcher
+from sojourn.agent.stores.stores import open_store
+from sojourn.project.bundle import pack_inputs
+from sojourn.project.project import Project
 from sojourn.records import FileEntry
-from sojourn.storage import Store
+from sojourn.results.collect import fetch
+from sojourn.store.blobs import MANY, PARCEL, SMALL
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 FILES = 2_000
 

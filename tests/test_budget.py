@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from sojourn.budget import ENDING_S, Budget
 from sojourn.errors import SpecError
-from sojourn.records import Offer, Offers
+from sojourn.plan.budget import ENDING_S, Budget
+from sojourn.renting import Offer, Offers
 
 GRACE_S = 60.0
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import bundle
-from sojourn.blobs import SEND_AGAIN_AFTER_S
-from sojourn.bundle import Found, Survey, check_size, pack, pack_inputs, survey, unpack
 from sojourn.errors import SojournError, SpecError
-from sojourn.inputs import InputTree
-from sojourn.mailbox import Mailbox
-from sojourn.project import Project
-from sojourn.storage import Store
+from sojourn.project import bundle
+from sojourn.project.bundle import Found, Survey, check_size, pack, pack_inputs, survey, unpack
+from sojourn.project.inputs import InputTree
+from sojourn.project.project import Project
+from sojourn.store.blobs import SEND_AGAIN_AFTER_S
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 HOSTILE = [
     "a b.py",

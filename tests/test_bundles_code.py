@@ -11,10 +11,10 @@ import pytest
 from machine import PLAIN, Machine
 from wheels import make_wheel
 
-from sojourn.dependencies import Dependencies
-from sojourn.environment import Environment, resolve
+from sojourn.environment.environment import Environment, resolve
+from sojourn.environment.uv import run_uv
 from sojourn.errors import SpecError
-from sojourn.uv import run_uv
+from sojourn.spec.dependencies import Dependencies
 
 INDEX = "--no-index\n--find-links wheels\n"
 UV = '[tool.uv]\nno-index = true\nfind-links = ["{up}wheels"]\n'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sojourn.catalogue import candidates, exact, known
 from sojourn.errors import SpecError
-from sojourn.records import Need
+from sojourn.providers.catalogue import candidates, exact, known
+from sojourn.renting import Need
 from sojourn.shorthand import parse_gpu, parse_size
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.ceilings import ceilings
 from sojourn.errors import SpecError
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project.project import Project
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Offer, Offers
-from sojourn.spec import Launch, make_launch
+from sojourn.renting import Offer, Offers
+from sojourn.spec.ceilings import ceilings
+from sojourn.spec.launch import Launch, make_launch
 from tasks.checkout import check_login, without_login
 
 

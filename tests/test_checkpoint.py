@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import checkpoint
-from sojourn.command import from_words, with_arguments
 from sojourn.errors import SpecError
-from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.records import Bundle, Checkpoint, Command, FileEntry, Manifest, Order, Outcome, Record
-from sojourn.spec import Launch, make_launch, resuming
-from sojourn.storage import Store
+from sojourn.plan import checkpoint
+from sojourn.plan.command import from_words, with_arguments
+from sojourn.protocol import Bundle, Checkpoint, Command, Manifest, Order, Outcome
+from sojourn.records import FileEntry, Record
+from sojourn.spec.launch import Launch, make_launch, resuming
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 RUN = "calm-panda-a2e3"
 NOW = 1_800_000_000.0

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.collect import AGAIN, HALF, LOST, STRANGE, collect
-from sojourn.command import Command
-from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.planning import CHECKPOINTS
-from sojourn.records import Bundle, FileEntry, Manifest, Order, Remainder
-from sojourn.storage import Store
+from sojourn.plan.command import Command
+from sojourn.plan.planning import CHECKPOINTS
+from sojourn.protocol import Bundle, Manifest, Order, Remainder
+from sojourn.records import FileEntry
+from sojourn.results.collect import AGAIN, HALF, LOST, STRANGE, collect
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 RUN = "calm-panda-a2e3"
 

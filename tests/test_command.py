@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.command import (
+from sojourn.errors import SpecError
+from sojourn.plan.command import (
     check_script,
     check_shell,
     from_stage,
@@ -21,9 +22,8 @@ from sojourn.command import (
     title,
     with_arguments,
 )
-from sojourn.errors import SpecError
-from sojourn.records import Command
-from sojourn.spec import make_launch
+from sojourn.protocol import Command
+from sojourn.spec.launch import make_launch
 
 
 def asked(command: object) -> object:

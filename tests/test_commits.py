@@ -11,14 +11,15 @@ import pytest
 from test_collect import RUN, Run
 
 from sojourn.agent.mailbox import Place
-from sojourn.agent.manifests import Manifests
-from sojourn.agent.store import FileStore
-from sojourn.checkpoint import newest
-from sojourn.collect import TORN, collect
-from sojourn.leaving import count_left
-from sojourn.mailbox import Mailbox
-from sojourn.records import Exit, FileEntry, Manifest, Remainder
-from sojourn.storage import Store
+from sojourn.agent.results.manifests import Manifests
+from sojourn.agent.stores.store import FileStore
+from sojourn.lease.retained import count_left
+from sojourn.plan.checkpoint import newest
+from sojourn.protocol import Exit, Manifest, Remainder
+from sojourn.records import FileEntry
+from sojourn.results.collect import TORN, collect
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 
 @pytest.fixture

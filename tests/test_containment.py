@@ -18,16 +18,17 @@ from made_once import made_once
 
 from cli.console import out, show_runs
 from cli.world import named_run, open_stores
-from sojourn import checkpoint, leaving
-from sojourn.agent.store import FileStore
-from sojourn.collect import TORN, collect
+from sojourn.agent.stores.store import FileStore
 from sojourn.errors import SojournError, UnreadableError
-from sojourn.mailbox import Mailbox
-from sojourn.purge import purge
-from sojourn.reap import reap
-from sojourn.records import Lease, Lookalike, Machine
-from sojourn.runs import AWAY, RunLine, all_mailboxes, entries_of, find_run, list_runs, past_runs, records_of
-from sojourn.storage import Store
+from sojourn.lease import retained
+from sojourn.plan import checkpoint
+from sojourn.renting import Lease, Lookalike, Machine
+from sojourn.results.collect import TORN, collect
+from sojourn.run.purge import purge
+from sojourn.run.reap import reap
+from sojourn.run.runs import AWAY, RunLine, all_mailboxes, entries_of, find_run, list_runs, past_runs, records_of
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 WRITES = """
     import json, pathlib
@@ -188,7 +189,7 @@ def test_the_other_runs_are_listed_found_shown_and_compared_with(case: Case) -> 
 def test_what_is_asked_of_the_damaged_run_itself_is_answered_in_a_sentence(case: Case, tmp_path: Path) -> None:
     home = tmp_path / "home"
     asked: list[Callable[[Mailbox], Any]] = [
-        records_of, entries_of, checkpoint.newest, leaving.count_left, lambda one: collect(one, 1, 1),
+        records_of, entries_of, checkpoint.newest, retained.count_left, lambda one: collect(one, 1, 1),
         lambda one: one.beat(1, 0), lambda one: one.exit(1, 0), lambda one: one.hello(1, 0),
         lambda one: list(one.scalars(1, 0)),
         lambda one: purge(one.store, home, now=time.time(), older_than_s=0, remove=False),

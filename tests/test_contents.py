@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import bundle, contents
-from sojourn.bundle import Changed, Survey, pack, pack_inputs, survey, unpack
 from sojourn.errors import SpecError
-from sojourn.inputs import InputTree, sparse
-from sojourn.mailbox import Mailbox
 from sojourn.omissions import Look, Omission, in_a_line
-from sojourn.planning import format_bytes
-from sojourn.project import Project
-from sojourn.storage import Store
+from sojourn.project import bundle, contents
+from sojourn.project.bundle import Changed, Survey, pack, pack_inputs, survey, unpack
+from sojourn.project.inputs import InputTree, sparse
+from sojourn.project.project import Project
+from sojourn.shorthand import format_bytes
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -649,8 +649,8 @@ def test_what_its_user_cannot_read_is_named(look: str) -> None:
         (tree / "data/closed.bin").chmod(0)
         (tree / "data/locked").chmod(0)
         code = (
-            "import os, pathlib, sys\nfrom sojourn.bundle import survey\nfrom sojourn.inputs import InputTree\n"
-            "from sojourn.project import Project\nfrom sojourn.errors import SpecError\n"
+            "import os, pathlib, sys\nfrom sojourn.project.bundle import survey\nfrom sojourn.project.inputs import InputTree\n"
+            "from sojourn.project.project import Project\nfrom sojourn.errors import SpecError\n"
             f"os.seteuid(65534)\nproject = Project(pathlib.Path({str(tree)!r}))\n"
             f"try:\n    {look}\n"
             "except SpecError as error:\n    print(error.message)\n"

@@ -12,7 +12,7 @@ from many_followers import Crowd, Scripts
 from many_leases import Fleet
 from s3_of_files import files_as_s3
 
-from sojourn.providers.ec2.clients import Clients
+from sojourn.clouds.aws.clients import Clients
 
 RUNS = 16
 
@@ -25,7 +25,7 @@ def threads() -> int:
 def test_a_process_that_follows_many_runs_has_one_session_one_question_to_the_cloud_and_two_threads_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sojourn.orchestrator.FOLLOW_SLOWER", 1.0)
+    monkeypatch.setattr("sojourn.lease.orchestrator.FOLLOW_SLOWER", 1.0)
     (tmp_path / "store").mkdir()
     with files_as_s3(tmp_path / "store") as files:
         for name, value in files.environment.items():

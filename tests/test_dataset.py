@@ -17,13 +17,13 @@ import dvc_project
 import pytest
 from dvc_project import Project, dvc, status
 
-from sojourn.carrying import carry
-from sojourn.dataset import Dataset, Pushed, find_dvc
-from sojourn.dvc_remote import open_remote
-from sojourn.dvc_repo import open_repo
 from sojourn.errors import SpecError, TransientError
-from sojourn.mailbox import Mailbox
-from sojourn.storage import Store
+from sojourn.project.dvc.dataset import Dataset, Pushed, find_dvc
+from sojourn.project.dvc.relay import carry
+from sojourn.project.dvc.remote import open_remote
+from sojourn.project.dvc.repo import open_repo
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 pytestmark = pytest.mark.local
 
@@ -48,7 +48,7 @@ def body(source: str) -> bytes:
 
 
 def test_importing_the_module_does_not_import_dvc() -> None:
-    check = "import sys, sojourn.dataset, sojourn.homecoming; sys.exit('dvc' in sys.modules)"
+    check = "import sys, sojourn.project.dvc.dataset, sojourn.project.dvc.commit; sys.exit('dvc' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=Path(__file__).parent.parent)
 
 

@@ -15,8 +15,8 @@ from typer.main import get_command
 
 from cli.main import app
 from sojourn import __version__
-from sojourn.patterns import LogReader
-from sojourn.spec import read_launch
+from sojourn.spec.launch import read_launch
+from sojourn.spec.metric_patterns import LogReader
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

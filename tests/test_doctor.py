@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 from small_disk import fill, small_disk
+from sojourn.clouds.account import Check
 
-from sojourn import doctor
-from sojourn.doctor import Check, examine_project
 from sojourn.errors import SojournError, SpecError
-from sojourn.planning import Plan
-from sojourn.project import Project
+from sojourn.plan.planning import Plan
+from sojourn.project.project import Project
 from sojourn.providers.local import LocalProvider
-from sojourn.spec import read_launch
-from sojourn.storage import Store
+from sojourn.run import doctor
+from sojourn.run.doctor import examine_project
+from sojourn.spec.launch import read_launch
+from sojourn.store.storage import Store
 
 
 def distribution(folder: Path, name: str, version: str, needs: str = "") -> None:

@@ -16,8 +16,8 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from dvc_project import Project
 
-from sojourn.dvc_refusals import remote_refusal
 from sojourn.errors import AccessError, SojournError, SpecError, TransientError
+from sojourn.project.dvc.refusals import remote_refusal
 
 
 class Service:

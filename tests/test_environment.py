@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from wheels import make_wheel
 
-from sojourn import environment
-from sojourn.environment import Environment, build, ready, resolve, search_path
+from sojourn.environment import environment
+from sojourn.environment.environment import Environment, build, ready, resolve, search_path
+from sojourn.environment.uv import run_uv
 from sojourn.errors import SpecError
-from sojourn.uv import run_uv
 
 SURROUNDINGS = {"PATH": os.environ["PATH"], "VIRTUAL_ENV": "/venv", "SECRET": "x"}
 REQUIREMENTS = "--no-index\n--find-links wheels\ntiny=={version}\n"

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from sojourn import bundle
 from sojourn.errors import SpecError
-from sojourn.mailbox import Mailbox
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project import bundle
+from sojourn.project.project import Project
 from sojourn.providers.local import LocalProvider
-from sojourn.spec import make_launch
-from sojourn.storage import Store
+from sojourn.spec.launch import make_launch
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 
 @pytest.fixture

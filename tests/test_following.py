@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from sojourn.following import HISTORY_LINES, Follower, Status
-from sojourn.lease import State
-from sojourn.mailbox import Mailbox
-from sojourn.planning import Plan
-from sojourn.records import Outcome, Scalar, Scalars
-from sojourn.storage import Store
+from sojourn.lease.state import State
+from sojourn.plan.planning import Plan
+from sojourn.protocol import Outcome, Scalar, Scalars
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
+from sojourn.watch.follower import HISTORY_LINES, Follower, Status
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.json"
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from sojourn import form
-from sojourn.spec import Launch
+from sojourn.spec import form
+from sojourn.spec.launch import Launch
 
 SOJOURN = Path(sys.executable).parent / "sojourn"
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import bundle
-from sojourn.doctor import examine_project
 from sojourn.errors import SpecError, TransientError
-from sojourn.git import refusal
-from sojourn.planning import Plan
-from sojourn.project import Project
+from sojourn.plan.planning import Plan
+from sojourn.project import bundle
+from sojourn.project.git import refusal
+from sojourn.project.project import Project
+from sojourn.run.doctor import examine_project
 
 IDENTITY = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
 
@@ -183,7 +183,7 @@ def test_a_tree_outside_git_is_no_refusal(tmp_path: Path) -> None:
 def test_a_folder_that_git_may_not_read_is_refused_and_not_passed_over(tree: Path) -> None:
     (tree / "closed").mkdir(mode=0o700)
     (tree / "closed/part.py").touch()
-    code = "import os; from sojourn import git; from pathlib import Path; os.setuid(65534)\n"
+    code = "import os; from sojourn.project import git; from pathlib import Path; os.setuid(65534)\n"
     code += f"git.ask(Path({str(tree)!r}), 'ls-files', '--others')"
     for folder in (tree, *tree.parents[: -len(Path(tempfile.gettempdir()).parts)]):
         folder.chmod(0o755)
@@ -216,7 +216,7 @@ def test_a_git_that_does_not_answer_is_an_error_with_a_hint(tree: Path, monkeypa
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr("sojourn.git.LIMIT_S", 0.2)
+    monkeypatch.setattr("sojourn.project.git.LIMIT_S", 0.2)
     with pytest.raises(TransientError, match="did not answer within"):
         look(tree)
 

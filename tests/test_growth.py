@@ -17,15 +17,13 @@ from made_once import made_once
 from many_runs import Copies, a_run
 from s3_of_files import FilesAsS3, files_as_s3
 
-from sojourn.closed_runs import ClosedRuns, Summary, mark_open, marked_open, shortened
 from sojourn.errors import AccessError, SpecError, TransientError
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox, closed_pages, open_mark, purge_mark
-from sojourn.planning import Plan
-from sojourn.purge import purge
-from sojourn.reap import reap
-from sojourn.report import Report
-from sojourn.runs import (
+from sojourn.plan.planning import Plan
+from sojourn.results.report import Report
+from sojourn.run.closed_runs import ClosedRuns, Summary, mark_open, marked_open, shortened
+from sojourn.run.purge import purge
+from sojourn.run.reap import reap
+from sojourn.run.runs import (
     all_mailboxes,
     find_run,
     known_runs,
@@ -35,7 +33,9 @@ from sojourn.runs import (
     summary_of,
     usual_seconds,
 )
-from sojourn.storage import Store
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox, closed_pages, open_mark, purge_mark
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 FEW, MANY = 6, 60
@@ -262,7 +262,7 @@ def test_a_writer_that_dies_after_any_step_loses_no_run_that_was_told(house: Hou
 
 
 def test_full_pages_are_not_written_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sojourn.closed_runs.FULL", 4)
+    monkeypatch.setattr("sojourn.run.closed_runs.FULL", 4)
     pages = ClosedRuns(house.store, house.project)
     shutil.rmtree(house.folder / closed_pages(house.project))
     for number in range(FEW):

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import history
-from sojourn.agent.history import refresh
-from sojourn.agent.tree import scan
-from sojourn.project import Project
+from sojourn.agent.results.history import refresh
+from sojourn.agent.results.tree import scan
+from sojourn.project import history
+from sojourn.project.project import Project
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import dvc_project
 import pytest
 from dvc_project import Project, dvc, git, status
 
-from sojourn import dvc_repo, homecoming
 from sojourn.errors import TrainingError, TransientError
-from sojourn.homecoming import Applied, Refused
+from sojourn.project.dvc import commit, repo
+from sojourn.project.dvc.commit import Applied, Refused
 
 pytestmark = pytest.mark.local
 
@@ -121,9 +121,9 @@ def test_a_command_that_was_edited_before_the_bundle_was_sent_is_not_recorded(pr
     run = project.send()
     before = project.tree()
 
-    assert homecoming.apply(project.root, run.commit(ran)) == Refused(paths=("dvc.yaml: command",))
+    assert commit.apply(project.root, run.commit(ran)) == Refused(paths=("dvc.yaml: command",))
     assert project.tree() == before
-    assert isinstance(homecoming.apply(project.root, run.commit(run.stage.command)), Applied)
+    assert isinstance(commit.apply(project.root, run.commit(run.stage.command)), Applied)
 
 
 def test_edits_elsewhere_do_not_matter(project: Project) -> None:
@@ -212,12 +212,12 @@ def test_data_that_is_only_in_the_remote_needs_no_checkout(project: Project) -> 
 
 def test_a_lock_held_by_dvc_is_waited_for_and_then_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     committed = project.send().commit()
-    monkeypatch.setattr(dvc_repo, "LOCK_WAIT_S", 0.5)
+    monkeypatch.setattr(repo, "LOCK_WAIT_S", 0.5)
     before = project.tree()
     with held(project), pytest.raises(TransientError, match="another DVC process is at work"):
-        homecoming.apply(project.root, committed)
+        commit.apply(project.root, committed)
     assert project.tree() == before
-    assert isinstance(homecoming.apply(project.root, committed), Applied)
+    assert isinstance(commit.apply(project.root, committed), Applied)
 
 
 WAIT = """\
@@ -231,7 +231,7 @@ while not os.path.exists("go"):
 
 def test_a_stage_that_runs_here_at_the_moment_is_waited_for(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     committed = project.send().commit()
-    monkeypatch.setattr(dvc_repo, "LOCK_WAIT_S", 0.5)
+    monkeypatch.setattr(repo, "LOCK_WAIT_S", 0.5)
     project.write("wait.py", WAIT)
     slow = dvc_project.DVC_YAML.replace("cmd: python3 train.py", "cmd: python3 wait.py && python3 train.py")
     project.write("dvc.yaml", slow)
@@ -242,10 +242,10 @@ def test_a_stage_that_runs_here_at_the_moment_is_waited_for(project: Project, mo
                 time.sleep(0.02)
             project.write("dvc.yaml", dvc_project.DVC_YAML)
             with pytest.raises(TransientError, match="another DVC process is at work"):
-                homecoming.apply(project.root, committed)
-            monkeypatch.setattr(dvc_repo, "LOCK_WAIT_S", 30)
+                commit.apply(project.root, committed)
+            monkeypatch.setattr(repo, "LOCK_WAIT_S", 30)
             threading.Timer(0.5, project.write, ("go", "")).start()
-            assert isinstance(homecoming.apply(project.root, committed), Applied)
+            assert isinstance(commit.apply(project.root, committed), Applied)
         finally:
             project.write("go", "")
     assert repro.returncode == 0 and not status(project.root, "train")

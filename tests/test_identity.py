@@ -18,19 +18,19 @@ from cli_world import World
 from s3_of_files import FilesAsS3, files_as_s3
 from small_disk import small_disk
 
-from sojourn import identity
 from sojourn.agent.errors import StoreError
-from sojourn.agent.store import FileStore
+from sojourn.agent.stores.store import FileStore
 from sojourn.errors import SojournError, UnreadableError
-from sojourn.identity import OtherStoreError
-from sojourn.known_stores import each_once, forget, known_store, remember, remembered
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.reap import reap
-from sojourn.records import Lease, Lookalike, Machine
-from sojourn.runs import find_run
-from sojourn.storage import Store
+from sojourn.renting import Lease, Lookalike, Machine
+from sojourn.run.reap import reap
+from sojourn.run.runs import find_run
+from sojourn.store import identity
+from sojourn.store.identity import OtherStoreError
+from sojourn.store.known_stores import each_once, forget, known_store, remember, remembered
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 RUN = "quiet-heron-7f3a"
@@ -39,7 +39,7 @@ NAME = str(LeaseName(RUN, 1, 0))
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sojourn.storage.AWAY_S", 0.1)
+    monkeypatch.setattr("sojourn.store.storage.AWAY_S", 0.1)
 
 
 class House:
@@ -320,7 +320,7 @@ def test_a_bucket_that_was_made_anew_is_not_believed_and_knowing_it_costs_a_requ
 def test_a_bucket_that_is_used_for_long_is_asked_now_and_then_which_one_it_is(
     bucket: FilesAsS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sojourn.storage.CONFIRMED_S", 0.2)
+    monkeypatch.setattr("sojourn.store.storage.CONFIRMED_S", 0.2)
     store = Store(bucket.url)
     store.identify()
     store.put("control/x", b"x")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import bundle
-from sojourn.agent.patterns import Patterns
-from sojourn.project import Project
+from sojourn.agent.results.patterns import Patterns
+from sojourn.project import bundle
+from sojourn.project.project import Project
 
 FILES = {
     ".gitignore": "*.log\n/top.txt\nout/\n",

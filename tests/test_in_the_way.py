@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from cli_world import World
 
-from sojourn import folders
 from sojourn.agent.errors import Exists, StoreError
-from sojourn.agent.store import FileStore
+from sojourn.agent.stores.store import FileStore
 from sojourn.errors import SojournError
-from sojourn.lease import Seen, State, Terms, step
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox
-from sojourn.records import Exit, Lease, Machine
-from sojourn.storage import ExistsError, Store
+from sojourn.lease.state import Seen, State, Terms, step
+from sojourn.protocol import Exit
+from sojourn.renting import Lease, Machine
+from sojourn.store import folders
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import ExistsError, Store
 from sojourn.waiting import SystemClock
 
 RUN = "quiet-heron-7f3a"

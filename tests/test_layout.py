@@ -97,7 +97,7 @@ def test_no_flow_file_is_named_like_another_module() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["cli.main", "sojourn.journey", "sojourn.providers.local", "sojourn.providers.ec2.clients"]
+    "module", ["cli.main", "sojourn.run.journey", "sojourn.providers.local", "sojourn.clouds.aws.clients"]
 )
 def test_importing_it_loads_neither_prefect_nor_dvc_nor_torch(module: str) -> None:
     code = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from sojourn.lease import (
+from sojourn.lease.state import (
     HELLO_LIMIT_S,
     MARGIN_S,
     PEERS_LIMIT_S,
@@ -25,8 +25,9 @@ from sojourn.lease import (
     fold,
     step,
 )
-from sojourn.ledger import Entry, Kind
-from sojourn.records import Exit, ExitReason, Hello, Hold, Lease, Machine, Outcome, Part, RankExit, Stop
+from sojourn.protocol import Exit, ExitReason, Hello, Hold, Outcome, RankExit, Stop
+from sojourn.renting import Lease, Machine, Part
+from sojourn.store.ledger import Entry, Kind
 
 NAME = "sojourn-quiet-heron-7f3a-1-0-abcd"
 TERMS = Terms(nodes=2, offers=2, deadline_at=1000.0, grace_s=60.0)

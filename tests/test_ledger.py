@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sojourn.errors import SojournError, SupersededError
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox
-from sojourn.storage import Store
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 BEAT_S = 0.05

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 from clouds.aws_cloud import AwsCloud
+from sojourn.clouds.account import differences
+from sojourn.clouds.aws.setup.pieces import pieces
 
-from sojourn.catalogue import candidates
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.records import Need
-from sojourn.spec import read_launch
+from sojourn.clouds.aws.clients import Clients
+from sojourn.providers.catalogue import candidates
+from sojourn.renting import Need
+from sojourn.spec.launch import read_launch
 
 FILE = Path(__file__).parent.parent / "docs/machines.md"
 PAGE = FILE.read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
-from sojourn.mailbox import Mailbox, projects, runs_of
+from sojourn.agent.stores.store import FileStore
 from sojourn.names import LeaseName, is_place, mint_place, run_of
-from sojourn.records import ExecRequest, Stop
-from sojourn.storage import Store
+from sojourn.protocol import ExecRequest, Stop
+from sojourn.store.mailbox import Mailbox, projects, runs_of
+from sojourn.store.storage import Store
 
 RUN = "calm-heron-7f3a"
 PLACE = "0123456789abcdef0123456789abcdef"

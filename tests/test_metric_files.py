@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sojourn.agent.scalars import looks_like_metrics
-from sojourn.metric_files import merged, read
+from sojourn.agent.script.scalars import looks_like_metrics
+from sojourn.project.metric_files import merged, read
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sojourn.drawing import chart, format_number, sparkline
 from sojourn.errors import SpecError
-from sojourn.metrics import POINTS, SERIES, Metrics, Series
-from sojourn.patterns import BUDGET_S, LogReader
-from sojourn.spec import make_launch
+from sojourn.spec.launch import make_launch
+from sojourn.spec.metric_patterns import BUDGET_S, LogReader
+from sojourn.watch.charts import chart, format_number, sparkline
+from sojourn.watch.metrics import POINTS, SERIES, Metrics, Series
 
 
 class Log:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.bundle import survey
-from sojourn.missing import missing
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project.bundle import survey
+from sojourn.project.project import Project
+from sojourn.protocol import Bundle
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Bundle, FileEntry
-from sojourn.spec import Launch
+from sojourn.records import FileEntry
+from sojourn.results.missing import missing
+from sojourn.spec.launch import Launch
 
 FAST = "pkg/_fast.cpython-311.so"
 ABSOLUTE = "/home/u/.local/share/sojourn/machines/quiet-heron-7f3a/tree"

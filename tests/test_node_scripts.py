@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.command import from_words, read
 from sojourn.errors import SpecError
-from sojourn.node_scripts import look
-from sojourn.records import Command
-from sojourn.spec import make_launch
+from sojourn.plan.command import from_words, read
+from sojourn.plan.node_scripts import look
+from sojourn.protocol import Command
+from sojourn.spec.launch import make_launch
 
 
 def on_two(text: str) -> Command:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sojourn.agent.remains import PATHS as NAMED_THERE
-from sojourn.agent.remains import _account
+from sojourn.agent.results.remains import PATHS as NAMED_THERE
+from sojourn.agent.results.remains import _account
 from sojourn.omissions import PATHS, Account, in_words
 
 

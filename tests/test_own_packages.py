@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.local_packages import describe, from_line
+from sojourn.environment.local_packages import describe, from_line
 
 STATIC = '[project]\nname = "seq-lab"\nversion = "1.2"\n'
 SETUPTOOLS = '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sojourn.errors import SpecError
-from sojourn.params import read_section, unread
+from sojourn.spec.params import read_section, unread
 
 OURS = "launch:\n  command: python train.py\n  nodes: 2   # machines\n"
 SECTION = {"command": "python train.py", "nodes": 2}

@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
-from sojourn.bundle import survey
-from sojourn.collect import Collected
-from sojourn.contents import PLACED
-from sojourn.mailbox import Mailbox
-from sojourn.placing import Placings, earlier_results
-from sojourn.planning import Plan
-from sojourn.project import Project
-from sojourn.publish import Published, place_files, to_directory
-from sojourn.records import Bundle, FileEntry
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.project.bundle import survey
+from sojourn.project.contents import PLACED
+from sojourn.project.placing import Placings, earlier_results
+from sojourn.project.project import Project
+from sojourn.protocol import Bundle
+from sojourn.records import FileEntry
+from sojourn.results.collect import Collected
+from sojourn.results.publish import Published, place_files, to_directory
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 
 class World:

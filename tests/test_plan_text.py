@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from sojourn import plan_text
-from sojourn.plan_text import NEXT, restored
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
+from sojourn.plan import text as plan_text
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.plan.text import NEXT, restored
+from sojourn.project.project import Project
+from sojourn.protocol import Checkpoint
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Capability, Checkpoint, FileEntry, Market, Need, Offer, Offers
-from sojourn.spec import make_launch
+from sojourn.records import FileEntry
+from sojourn.renting import Capability, Market, Need, Offer, Offers
+from sojourn.spec.launch import make_launch
 
 GOLDEN = Path(__file__).with_name("golden") / "plan.txt"
 NOW = 1_800_000_000.0  # 08:00:00 UTC

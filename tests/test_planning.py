@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from wheels import make_wheel
 
-from sojourn import plan_text
-from sojourn.environment import build
+from sojourn.environment.environment import build
 from sojourn.errors import SpecError
-from sojourn.planning import Plan, format_bytes, make_plan
-from sojourn.project import Project
-from sojourn.records import Capability, Need, Offer, Offers
-from sojourn.spec import make_launch
+from sojourn.plan import text as plan_text
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project.project import Project
+from sojourn.renting import Capability, Need, Offer, Offers
+from sojourn.shorthand import format_bytes
+from sojourn.spec.launch import make_launch
 
 GOLDEN = Path(__file__).with_name("golden") / "plan.json"
 NOW = 1_800_000_000.0

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from cli_world import World
 
-from sojourn import bundle
-from sojourn.agent.commit import Committer
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import FileStore
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox
+from sojourn.agent.results.commit import Committer
+from sojourn.agent.stores.store import FileStore
 from sojourn.names import LeaseName
-from sojourn.planning import Plan
-from sojourn.project import Project
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.project import bundle
+from sojourn.project.project import Project
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 pytestmark = [

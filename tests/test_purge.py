@@ -12,22 +12,24 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from sojourn import bundle, environment
-from sojourn.environment import Environment
+from sojourn.environment import environment
+from sojourn.environment.environment import Environment
 from sojourn.errors import TransientError
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox, blobs, purge_mark
 from sojourn.names import LeaseName, mint_run_id
-from sojourn.planning import make_plan
-from sojourn.project import Project
+from sojourn.plan.planning import make_plan
+from sojourn.project import bundle
+from sojourn.project.project import Project
+from sojourn.protocol import Bundle, Checkpoint
 from sojourn.providers.local import LocalProvider
-from sojourn.publish import Inputs
-from sojourn.purge import Purged, purge
-from sojourn.purging import STALE_S, purging, wait_until_purged
-from sojourn.records import Bundle, Checkpoint, FileEntry
-from sojourn.runs import list_runs
-from sojourn.spec import make_launch
-from sojourn.storage import Store
+from sojourn.records import FileEntry
+from sojourn.results.publish import Inputs
+from sojourn.run.purge import Purged, purge
+from sojourn.run.runs import list_runs
+from sojourn.spec.launch import make_launch
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox, blobs, purge_mark
+from sojourn.store.purge_mark import STALE_S, purging, wait_until_purged
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 DAY = 86400.0

@@ -15,14 +15,15 @@ import pytest
 from clouds.aws_cloud import AwsCloud
 
 from sojourn.errors import GoneError, SpecError, TeardownError, TransientError
-from sojourn.known_stores import forget, forget_bucket, remember, remembered
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.reap import SETTLING_S, Finding, forget_stores, raise_for_failed, reap
-from sojourn.records import Hold, Lease, Lookalike, Machine, Outcome
-from sojourn.runs import FRESH_S, MANY, find_run
-from sojourn.storage import Store
+from sojourn.protocol import Hold, Outcome
+from sojourn.renting import Lease, Lookalike, Machine
+from sojourn.run.reap import SETTLING_S, Finding, forget_stores, raise_for_failed, reap
+from sojourn.run.runs import FRESH_S, MANY, find_run
+from sojourn.store.known_stores import forget, forget_bucket, remember, remembered
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 RUN = "quiet-heron-7f3a"
@@ -294,7 +295,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 def test_a_store_that_does_not_answer_holds_up_no_end_of_another_machine(
     tmp_path: Path, silent: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sojourn.reap.JUDGED_WITHIN_S", 0.5)
+    monkeypatch.setattr("sojourn.run.reap.JUDGED_WITHIN_S", 0.5)
     store = Store(tmp_path.as_uri())
     store.put("any", b"")
     other, late = "calm-panda-a2e3", "brave-otter-11ab"

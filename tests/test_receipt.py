@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sojourn import plan_text
-from sojourn.leaving import count_left
-from sojourn.ledger import Entry, Kind
-from sojourn.mailbox import Mailbox
+from sojourn.lease.receipt import write_receipt
+from sojourn.lease.retained import count_left
 from sojourn.names import LeaseName
-from sojourn.planning import Plan
-from sojourn.publish import Inputs
-from sojourn.receipt import write_receipt
-from sojourn.records import Bundle, FileEntry, Hold, Lease, Machine, Manifest, Offer, Outcome, Part, Receipt
-from sojourn.storage import Store
+from sojourn.plan import text
+from sojourn.plan.planning import Plan
+from sojourn.protocol import Bundle, Hold, Manifest, Outcome
+from sojourn.receipts import Receipt
+from sojourn.records import FileEntry
+from sojourn.renting import Lease, Machine, Offer, Part
+from sojourn.results.publish import Inputs
+from sojourn.store.ledger import Entry, Kind
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 GOLDEN = Path(__file__).parent / "golden" / "plan.json"
 RUN = "quiet-heron-7f3a"
@@ -169,7 +172,7 @@ def test_what_stays_in_the_store_is_counted_by_what_it_is(tmp_path: Path) -> Non
     assert left.records == sum(mailbox.store.sizes(mailbox.control).values()) + sum(
         mailbox.store.sizes(f"{node}/{what}")[f"{node}/{what}/00000001.json"] for what in ("ckpt", "out")
     )
-    told = plan_text.leaves(left)
+    told = text.leaves(left)
     assert told.endswith(", until sojourn purge")
     assert [part.split()[0] for part in told.split("(")[1].split(")")[0].split(", ")] == [
         "source",

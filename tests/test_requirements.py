@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 from wheels import make_wheel
 
-from sojourn import environment, wheels
-from sojourn.environment import resolve_away, setup_for
+from sojourn.environment import environment, wheels
+from sojourn.environment.environment import resolve_away, setup_for
+from sojourn.environment.requirements import Lock, lock
+from sojourn.environment.target import Target, targets
+from sojourn.environment.uv import run_uv
 from sojourn.errors import SpecError
-from sojourn.mailbox import Mailbox
-from sojourn.project import Project
-from sojourn.records import Network, Offer
-from sojourn.requirements import Lock, lock
-from sojourn.storage import Store
-from sojourn.target import Target, targets
-from sojourn.uv import run_uv
+from sojourn.project.project import Project
+from sojourn.records import Network
+from sojourn.renting import Offer
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 INTEL = Target(architecture="x86_64", python="3.12", image_python="3.12")
 ARM = Target(architecture="aarch64", python="3.12", image_python="3.12")

@@ -10,20 +10,21 @@ from typing import Any, BinaryIO
 import pytest
 from security.hostile import Home
 
-from sojourn.agent.commit import Committer
-from sojourn.agent.fetch import Fetcher
-from sojourn.agent.links import Via, leading
 from sojourn.agent.mailbox import Place
-from sojourn.agent.store import Check, FileStore
-from sojourn.checkpoint import newest
-from sojourn.collect import Collected, collect
-from sojourn.mailbox import Mailbox
-from sojourn.placing import Placings, earlier_results
-from sojourn.planning import Plan
-from sojourn.project import Project
-from sojourn.publish import Published, keep_aside, place_files, to_directory
-from sojourn.records import Bundle, Command, FileEntry, Link, Order
-from sojourn.storage import Store
+from sojourn.agent.results.commit import Committer
+from sojourn.agent.results.fetch import Fetcher
+from sojourn.agent.results.links import Via, leading
+from sojourn.agent.stores.store import Check, FileStore
+from sojourn.plan.checkpoint import newest
+from sojourn.plan.planning import Plan
+from sojourn.project.placing import Placings, earlier_results
+from sojourn.project.project import Project
+from sojourn.protocol import Bundle, Command, Order
+from sojourn.records import FileEntry, Link
+from sojourn.results.collect import Collected, collect
+from sojourn.results.publish import Published, keep_aside, place_files, to_directory
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 
 class Counting(FileStore):

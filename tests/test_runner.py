@@ -11,14 +11,14 @@ import pytest
 from machine import PLAIN, Machine
 from wheels import make_wheel
 
-from sojourn import command
-from sojourn.choosing import choose_for
-from sojourn.dependencies import Dependencies
-from sojourn.environment import resolve, resolve_away
+from sojourn.environment.choosing import choose_for
+from sojourn.environment.environment import resolve, resolve_away
+from sojourn.environment.runner import in_text, in_words, past
+from sojourn.environment.uv import ask_uv, run_uv
 from sojourn.errors import SpecError
-from sojourn.project import Project
-from sojourn.runner import in_text, in_words, past
-from sojourn.uv import ask_uv, run_uv
+from sojourn.plan import command
+from sojourn.project.project import Project
+from sojourn.spec.dependencies import Dependencies
 
 NAMES = ("main", "devtool", "doctool", "onlya", "onlyb", "viztool", "gputool", "extra")
 LIST = f"import importlib.util as u; print(*(n for n in {NAMES!r} if u.find_spec(n)))"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from sojourn import history
-from sojourn.bundle import survey
 from sojourn.errors import SpecError
-from sojourn.inputs import InputTree
-from sojourn.project import Project
-from sojourn.secret_files import by_name, why_secret
+from sojourn.project import history
+from sojourn.project.bundle import survey
+from sojourn.project.inputs import InputTree
+from sojourn.project.project import Project
+from sojourn.secrets.secret_files import by_name, why_secret
 
 NAMES = """
     .env .env.local .ENV prod.env secrets.env .envrc .netrc _netrc .git-credentials .pypirc id_rsa id_rsa.bak id_rsa.old

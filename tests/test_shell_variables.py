@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sojourn import command
-from sojourn.shell_variables import note
-from sojourn.spec import make_launch
+from sojourn.plan import command
+from sojourn.plan.shell_variables import note
+from sojourn.spec.launch import make_launch
 
 USUAL = {
     "HOME": "/home/me", "PATH": "/usr/bin", "LANG": "C.UTF-8", "SHELL": "/bin/bash", "TERM": "xterm", "PWD": "/x",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sojourn.collect import Collected
 from sojourn.records import FileEntry
-from sojourn.report import _with_published
+from sojourn.results.collect import Collected
+from sojourn.results.report import _with_published
 
 
 def collected(shown: str | None) -> Collected:

@@ -11,15 +11,15 @@ import pytest
 from machine import PLAIN, Machine
 from wheels import make_wheel
 
-from sojourn.dependencies import Dependencies
-from sojourn.environment import not_installed, resolve, resolve_away
+from sojourn.environment.environment import not_installed, resolve, resolve_away
+from sojourn.environment.sources import Chosen, choose
+from sojourn.environment.target import targets
+from sojourn.environment.uv import run_uv
 from sojourn.errors import SpecError
-from sojourn.project import Project
-from sojourn.records import Offer
-from sojourn.sources import Chosen, choose
-from sojourn.spec import make_launch, read_launch
-from sojourn.target import targets
-from sojourn.uv import run_uv
+from sojourn.project.project import Project
+from sojourn.renting import Offer
+from sojourn.spec.dependencies import Dependencies
+from sojourn.spec.launch import make_launch, read_launch
 
 PROJECT = '[project]\nname = "{name}"\nversion = "1"\nrequires-python = ">=3.9"\ndependencies = [{needs}]\n'
 NO_INDEX = "[tool.uv]\nno-index = true\n"

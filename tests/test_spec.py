@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from sojourn import peers
 from sojourn.errors import ExitCode, SpecError
-from sojourn.records import GpuNeed, Need
+from sojourn.renting import GpuNeed, Need
 from sojourn.shorthand import format_duration, parse_duration, parse_gpu, parse_money, parse_size
-from sojourn.spec import Launch, make_launch, read_launch
+from sojourn.spec import peers
+from sojourn.spec.launch import Launch, make_launch, read_launch
 
 COMMAND = {"command": ("python", "train.py")}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from dvc_project import Project, dvc, git, status
 
-from sojourn.bundle import survey
 from sojourn.errors import SpecError
-from sojourn.homecoming import Applied, Refused
-from sojourn.project import Project as Tree
+from sojourn.project.bundle import survey
+from sojourn.project.dvc.commit import Applied, Refused
+from sojourn.project.project import Project as Tree
 
 pytestmark = pytest.mark.local
 

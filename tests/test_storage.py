@@ -13,14 +13,15 @@ import obstore.exceptions
 import pytest
 from clouds.aws_cloud import AwsCloud
 
-from sojourn import s3, storage
+from sojourn.clouds.aws import bucket as s3
 from sojourn.errors import AccessError, SpecError, TransientError
-from sojourn.storage import ExistsError, MissingKeyError, Store
-from sojourn.store_refusals import cloud_refusal
+from sojourn.store import storage
+from sojourn.store.refusals import cloud_refusal
+from sojourn.store.storage import ExistsError, MissingKeyError, Store
 
 CREATE = """
 import sys, time
-from sojourn.storage import ExistsError, Store
+from sojourn.store.storage import ExistsError, Store
 store = Store(sys.argv[1])
 store.exists("warm")
 print("ready", flush=True)
@@ -231,7 +232,7 @@ def test_a_store_of_somebody_else_s_is_told_as_such_and_does_not_look_empty() ->
     with tempfile.TemporaryDirectory() as folder:
         Store(Path(folder).as_uri()).put("control/project/key", b"")
         Path(folder).chmod(0o755)
-        code = "import os, sys; from sojourn.storage import Store; import obstore.store\n"
+        code = "import os, sys; from sojourn.store.storage import Store; import obstore.store\n"
         code += f"store = Store({Path(folder).as_uri()!r}); store.keys('nothing'); os.setuid(65534)\n"
         for call in ("put('key', b'')", "create('key', b'')", "get('control/project/key')", "keys('control')",
                      "folders('control/project')"):  # fmt: skip

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from sojourn.errors import SpecError
-from sojourn.project import Project
-from sojourn.spec import Launch, make_launch, read_launch
-from sojourn.template import append, draft
+from sojourn.plan.template import append, draft
+from sojourn.project.project import Project
+from sojourn.spec.launch import Launch, make_launch, read_launch
 
 TORCH = "import torch\n"
 RANKS = "from torch.nn.parallel import DistributedDataParallel\n"

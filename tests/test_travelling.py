@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.project import Project
-from sojourn.travelling import does_not_travel
+from sojourn.project.project import Project
+from sojourn.project.travelling import does_not_travel
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ for name in {PACKAGES!r}:
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:
-            of_an_extra = {{"blocks.aws": "prefect_aws", "sojourn.providers.ec2.reaper": "boto3"}}
+            of_an_extra = {{"blocks.aws": "prefect_aws", "sojourn.clouds.aws.reaper_function": "boto3"}}
             assert of_an_extra.get(module.name) == error.name, error
 """
 

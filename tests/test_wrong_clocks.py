@@ -10,21 +10,21 @@ import pytest
 from clouds.aws_cloud import AwsCloud
 
 from cli.progress import SilentListener
-from sojourn import blobs
 from sojourn.errors import SpecError, TransientError
-from sojourn.journey import Journey
-from sojourn.ledger import Ledger
-from sojourn.mailbox import Mailbox, purge_mark
 from sojourn.names import LeaseName
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project.project import Project
 from sojourn.providers.local import LocalProvider
-from sojourn.purging import Mark, purging
-from sojourn.reap import reap
-from sojourn.records import Lease, Lookalike, Machine
-from sojourn.runs import list_runs
-from sojourn.spec import make_launch
-from sojourn.storage import Store
+from sojourn.renting import Lease, Lookalike, Machine
+from sojourn.run.journey import Journey
+from sojourn.run.reap import reap
+from sojourn.run.runs import list_runs
+from sojourn.spec.launch import make_launch
+from sojourn.store import blobs
+from sojourn.store.ledger import Ledger
+from sojourn.store.mailbox import Mailbox, purge_mark
+from sojourn.store.purge_mark import Mark, purging
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 
 DAY = 86_400.0

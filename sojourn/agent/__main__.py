@@ -22,11 +22,11 @@ def main(program: str, words: list[str]) -> int:
     """Carry out one mode; its exit code."""
     mode, rest = (words[0], words[1:]) if words else ("", [])
     if mode == "rank":
-        from sojourn.agent.rank import Rank
+        from sojourn.agent.script.rank import Rank
 
         return Rank(_options(rest[:2], ["record"])["record"], rest[3:]).run()
     if mode == "execute":
-        from sojourn.agent.execute import execute
+        from sojourn.agent.script.execute import execute
 
         return execute(rest[0])
     if mode == "run":
@@ -35,11 +35,11 @@ def main(program: str, words: list[str]) -> int:
         given = {"address": "127.0.0.1", **_options(rest, ["boot", "node", "scratch", "address"])}
         return run(program, given["boot"], int(given["node"]), given["scratch"], given["address"])
     if mode == "supervise":
-        from sojourn.agent.supervisor import supervise
+        from sojourn.agent.host.supervisor import supervise
 
         return supervise(program, rest[0], **_options(rest[1:], ["agent", "isolation"]))
     if mode == "init":
-        from sojourn.agent.namespace import init
+        from sojourn.agent.host.namespace import init
 
         return init(rest)
     return _refuse(f"there is no mode {mode!r}")

@@ -20,36 +20,37 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sojourn.agent import files, hold, host
+from sojourn.agent import files
 from sojourn.agent.claim import claim
-from sojourn.agent.clock import HOST, Clock, Deadline, Grace
-from sojourn.agent.commit import Committer
-from sojourn.agent.diagnosis import diagnosis
-from sojourn.agent.environment import Environment, with_python
 from sojourn.agent.errors import Exists, Refused, Stop, say
-from sojourn.agent.execs import Execs
-from sojourn.agent.fetch import Fetcher
 from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
+from sojourn.agent.host import hold, host
+from sojourn.agent.host.clock import HOST, Clock, Deadline, Grace
+from sojourn.agent.host.diagnosis import diagnosis
+from sojourn.agent.host.processes import MARK_DIRECTORY, adopt_orphans
 from sojourn.agent.interrupts import Interrupts
-from sojourn.agent.kept import keep
-from sojourn.agent.launch import HOMES, command_line, environment, own_secrets
-from sojourn.agent.log import Log
 from sojourn.agent.mailbox import Place, dump, parse
-from sojourn.agent.mask import Mask
-from sojourn.agent.outside import Outside
-from sojourn.agent.packages import search_path, serve
-from sojourn.agent.packs import Packs
 from sojourn.agent.paths import TREE, inside
-from sojourn.agent.processes import MARK_DIRECTORY, adopt_orphans
-from sojourn.agent.scalars import Scalars
-from sojourn.agent.script import Script
-from sojourn.agent.store import NO_FILE, Store
-from sojourn.agent.stores import open_store
+from sojourn.agent.results.commit import Committer
+from sojourn.agent.results.fetch import Fetcher
+from sojourn.agent.results.kept import keep
+from sojourn.agent.results.outside import Outside
+from sojourn.agent.results.packs import Packs
+from sojourn.agent.script.environment import Environment, with_python
+from sojourn.agent.script.execs import Execs
+from sojourn.agent.script.launch import HOMES, command_line, environment, own_secrets
+from sojourn.agent.script.log import Log
+from sojourn.agent.script.mask import Mask
+from sojourn.agent.script.packages import search_path, serve
+from sojourn.agent.script.scalars import Scalars
+from sojourn.agent.script.script import Script
+from sojourn.agent.stores.store import NO_FILE, Store
+from sojourn.agent.stores.stores import open_store
 from sojourn.agent.work import Work
 
 if TYPE_CHECKING:
-    from sojourn.agent.imds import Imds
+    from sojourn.agent.clouds.imds import Imds
 
 VERSION = "1"
 NEEDED = ("deadline_at", "grace_s", "nodes", "bundle", "inputs", "command", "secrets")  # of an order, to begin with
@@ -71,7 +72,9 @@ def run(program: str, boot: str, node: int, scratch: str, address: str) -> int:
     store = open_store(told["store"], told.get("store_region"))
     metadata = None
     if told.get("metadata") == "ec2":
-        from sojourn.agent.imds import Imds  # which loads HTTP: elsewhere a third of what an agent takes to start
+        from sojourn.agent.clouds.imds import (
+            Imds,  # which loads HTTP: elsewhere a third of what an agent takes to start
+        )
 
         metadata = Imds()
         try:
@@ -252,7 +255,7 @@ class Agent:
         """What the script's environment holds and nothing else does."""
         if not order["secrets"] or self._metadata is None:
             return own_secrets(order["secrets"])
-        from sojourn.agent import parameters
+        from sojourn.agent.clouds import parameters
 
         kept = self._boot.get("secrets") or {"paths": {}, "region": self._boot["store_region"]}
         return parameters.read(order["secrets"], kept["paths"], kept["region"], self._interrupts.check)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 from typing import Iterator
 
-from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import Exists, Refused, say
 from sojourn.agent.files import Json
+from sojourn.agent.host.clock import HOST, Clock
 from sojourn.agent.mailbox import attempt_prefix
-from sojourn.agent.store import Store
+from sojourn.agent.stores.store import Store
 
 PAUSE_S = 2.0
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 
-from sojourn.agent.clock import HOST, Clock
 from sojourn.agent.errors import say
 from sojourn.agent.files import Json
+from sojourn.agent.host.clock import HOST, Clock
 from sojourn.agent.mailbox import Place, dump
-from sojourn.agent.store import Store
+from sojourn.agent.stores.store import Store
 
 BEAT_S = 2.0  # where a beat costs a request, some of the store's own steps
 PACES = 3

@@ -10,14 +10,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from sojourn.agent.clock import Deadline
 from sojourn.agent.errors import Stop, say
+from sojourn.agent.host.clock import Deadline
+from sojourn.agent.host.processes import signal_name
 from sojourn.agent.mailbox import Place, parse
-from sojourn.agent.processes import signal_name
-from sojourn.agent.store import Store
+from sojourn.agent.stores.store import Store
 
 if TYPE_CHECKING:
-    from sojourn.agent.imds import Imds
+    from sojourn.agent.clouds.imds import Imds
 
 STOP_POLL_S = 0.5
 PEER_POLL_S = 1.0

@@ -1,4 +1,4 @@
-"""Where a machine's objects and those of its peers lie in the store; `sojourn/mailbox.py` is the other side."""
+"""Where a machine's objects and those of its peers lie in the store; `sojourn/store/mailbox.py` is the other side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
-from sojourn.agent.store import Store
+from sojourn.agent.stores.store import Store
 
 
 class Place:

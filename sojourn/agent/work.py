@@ -6,18 +6,18 @@ import itertools
 import os
 import re
 
-from sojourn.agent.clock import Grace
-from sojourn.agent.commit import Committer
 from sojourn.agent.errors import say
-from sojourn.agent.execs import Execs
 from sojourn.agent.files import Json
+from sojourn.agent.host.clock import Grace
+from sojourn.agent.host.procfs import words_of
 from sojourn.agent.interrupts import Interrupts
-from sojourn.agent.log import Log
-from sojourn.agent.mask import Mask
-from sojourn.agent.outside import Outside
-from sojourn.agent.procfs import words_of
-from sojourn.agent.scalars import Scalars
-from sojourn.agent.script import Script
+from sojourn.agent.results.commit import Committer
+from sojourn.agent.results.outside import Outside
+from sojourn.agent.script.execs import Execs
+from sojourn.agent.script.log import Log
+from sojourn.agent.script.mask import Mask
+from sojourn.agent.script.scalars import Scalars
+from sojourn.agent.script.script import Script
 
 PEER_GRACE_S = 2.0
 SIGNAL_GRACE_S = 20.0

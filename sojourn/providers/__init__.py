@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sojourn.errors import SpecError, nearest
-from sojourn.records import Boot, Capability, Lease, Lookalike, Need, Offer, Offers
+from sojourn.renting import Boot, Capability, Lease, Lookalike, Need, Offer, Offers
 
 Request = dict[str, Any]
 NAMES = ("local", "aws")
@@ -87,8 +87,8 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
     if name not in NAMES:
         raise SpecError(f"where: there is no provider {name!r}, {nearest(name, NAMES)}", hint="try: --where local")
     if name == "aws":
-        from sojourn.providers.ec2.clients import Clients
-        from sojourn.providers.ec2.lease import Ec2Provider
+        from sojourn.clouds.aws.clients import Clients
+        from sojourn.providers.ec2.provider import Ec2Provider
 
         named = None if regions is None else list(regions)
         return Ec2Provider(Clients.shared(named), named)
@@ -99,8 +99,8 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
 
 def configured(home: Path, regions: Iterable[str] | None = None) -> list[Provider]:
     """This host, and every cloud for which it has credentials: each region by itself, so that none hides another."""
-    from sojourn.providers.ec2.clients import SOMEWHERE, Clients
-    from sojourn.providers.ec2.lease import Ec2Provider
+    from sojourn.clouds.aws.clients import SOMEWHERE, Clients
+    from sojourn.providers.ec2.provider import Ec2Provider
 
     named = None if regions is None else list(regions)
     clients = Clients(regions=[*(named or ()), SOMEWHERE])  # a region that nobody configured must not hide a machine

@@ -21,24 +21,26 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from sojourn import catalogue, folders
-from sojourn.agent import files, host, processes
-from sojourn.agent.kept import keep
-from sojourn.agent.namespace import namespace
+from sojourn.agent import files
+from sojourn.agent.host import host, processes
+from sojourn.agent.host.namespace import namespace
+from sojourn.agent.host.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
+from sojourn.agent.host.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.agent.pack import pack
-from sojourn.agent.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Process
-from sojourn.agent.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
+from sojourn.agent.results.kept import keep
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
-from sojourn.providers import Request
-from sojourn.records import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
+from sojourn.providers import catalogue
+from sojourn.providers.contract import Request
+from sojourn.renting import Boot, Capability, GpuNeed, Lease, Lookalike, Machine, Need, Offer, Offers
+from sojourn.secrets.surroundings import of_machine
 from sojourn.sharing import Shared
 from sojourn.shorthand import counted
-from sojourn.surroundings import of_machine
+from sojourn.store import folders
 from sojourn.waiting import SystemClock
 
 # What a machine asks for keys where its store is in a cloud and the environment has none.
-KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.providers.ec2.keys"]
+KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.clouds.aws.credential_process"]
 REQUEST = "request.json"
 MACHINE = "this-host"
 RELEASE_WAIT_S = 2.0

@@ -19,13 +19,15 @@ from typing import Any
 import pytest
 from s3_world import S3World, s3_service
 
+from sojourn.agent.host.processes import MARK, MARK_DIRECTORY
 from sojourn.agent.pack import pack
 from sojourn.agent.paths import TREE
-from sojourn.agent.processes import MARK, MARK_DIRECTORY
-from sojourn.mailbox import Mailbox, blobs
 from sojourn.names import LeaseName
-from sojourn.records import Boot, Bundle, Command, Exit, FileEntry, Order, Stop
-from sojourn.storage import Store
+from sojourn.protocol import Bundle, Command, Exit, Order, Stop
+from sojourn.records import FileEntry
+from sojourn.renting import Boot
+from sojourn.store.mailbox import Mailbox, blobs
+from sojourn.store.storage import Store
 
 RUN = "calm-heron-7f3a"
 PLACE = "0123456789abcdef0123456789abcdef"

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sojourn.agent.commit import Committer
 from sojourn.agent.mailbox import Place
-from sojourn.agent.mask import Mask
-from sojourn.agent.store import MIB, Check, FileStore
+from sojourn.agent.results.commit import Committer
+from sojourn.agent.script.mask import Mask
+from sojourn.agent.stores.store import MIB, Check, FileStore
 from sojourn.names import LeaseName
-from sojourn.records import FileEntry, Manifest
+from sojourn.protocol import Manifest
+from sojourn.records import FileEntry
 
 LEASE = LeaseName("calm-heron-7f3a", 1)
 PLACE = "0123456789abcdef0123456789abcdef"

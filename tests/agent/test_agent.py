@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.agent.launch import command_line
+from sojourn.agent.script.launch import command_line
+from sojourn.protocol import Bundle
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Bundle, FileEntry, Need
+from sojourn.records import FileEntry
+from sojourn.renting import Need
 from tests.agent.conftest import LEASE, RUN, Lab, old_python, wait_for
 
 pytestmark = pytest.mark.local

@@ -16,7 +16,8 @@ import pytest
 from uv import find_uv_bin
 from wheels import make_wheel
 
-from sojourn.records import FileEntry, LocalPackage, Network, Setup
+from sojourn.protocol import LocalPackage, Setup
+from sojourn.records import FileEntry, Network
 from tests.agent.conftest import Lab, old_python, wait_for
 
 pytestmark = pytest.mark.local

@@ -85,7 +85,7 @@ def test_files_that_are_saved_together_come_from_one_save(tmp_path: Path) -> Non
 def test_a_file_that_is_written_in_place_all_the_time_is_read_while_nobody_has_it_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sojourn.agent.checkpoints.BUSY_S", 1.0)
+    monkeypatch.setattr("sojourn.agent.results.checkpoints.BUSY_S", 1.0)
     loop = """
     for step in range(10_000):
         in_place("last.pt", step, 200_000)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from node_world import Node, sha256
 
-from sojourn.agent import checkpoints
-from sojourn.agent.checkpoint_files import half, members
-from sojourn.agent.patterns import Patterns
-from sojourn.planning import CHECKPOINTS
+from sojourn.agent.results import checkpoints
+from sojourn.agent.results.checkpoint_files import half, members
+from sojourn.agent.results.patterns import Patterns
+from sojourn.plan.planning import CHECKPOINTS
 
 # The very lists that these libraries leave, looked at on a disk (transformers 5, accelerate 1, Lightning 2, torch 2,
 # orbax) or in their sources (DeepSpeed, TensorFlow, Keras, NeMo, Megatron).

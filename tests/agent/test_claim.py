@@ -10,8 +10,8 @@ import pytest
 from sojourn.agent.claim import claim
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
-from sojourn.agent.store import Store
-from sojourn.agent.stores import open_store
+from sojourn.agent.stores.store import Store
+from sojourn.agent.stores.stores import open_store
 
 
 def boot(nodes: int) -> Json:

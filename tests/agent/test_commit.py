@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from node_world import PLACE, RUN, Node, sha256
 
-from sojourn.agent.store import MIB
+from sojourn.agent.stores.store import MIB
 
 
 def test_the_newest_two_checkpoints_stay_and_older_ones_leave_nothing(tmp_path: Path) -> None:

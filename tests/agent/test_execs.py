@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from sojourn.agent.execs import POLL_S, Execs
 from sojourn.agent.mailbox import Place
 from sojourn.agent.pack import pack
-from sojourn.agent.store import FileStore
-from sojourn.records import ExecAnswer, ExecRequest
+from sojourn.agent.script.execs import POLL_S, Execs
+from sojourn.agent.stores.store import FileStore
+from sojourn.protocol import ExecAnswer, ExecRequest
 from tests.agent.conftest import Lab, old_python, wait_for
 
 pytestmark = pytest.mark.local

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import pytest
 from s3_world import S3World
 
-from sojourn.agent.clock import Deadline, Grace
 from sojourn.agent.errors import Stop
+from sojourn.agent.host.clock import Deadline, Grace
 from sojourn.agent.interrupts import Interrupts
 from sojourn.agent.mailbox import Place
-from sojourn.agent.s3 import S3Store
-from sojourn.checkpoint import newest
-from sojourn.storage import Store
+from sojourn.agent.stores.s3 import S3Store
+from sojourn.plan.checkpoint import newest
+from sojourn.store.storage import Store
 from tests.agent.conftest import Lab, mailbox, wait_for
 
 SCRIPT = """

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sojourn.agent.errors import Refused
-from sojourn.agent.fetch import LARGE, Fetcher
-from sojourn.agent.stores import open_store
+from sojourn.agent.results.fetch import LARGE, Fetcher
+from sojourn.agent.stores.stores import open_store
 
 SIZES = [0, 1, LARGE, LARGE + 12_345]  # from LARGE on it is hashed beside the reading
 

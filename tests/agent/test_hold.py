@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from sojourn.records import Exit
+from sojourn.protocol import Exit
 from tests.agent.conftest import Lab, wait_for
 
 pytestmark = pytest.mark.local

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from sojourn.agent import imds
-from sojourn.agent.credentials import Identity
-from sojourn.agent.imds import ROLE, Imds
-from sojourn.agent.processes import KEYS
-from sojourn.agent.sigv4 import Credentials
+from sojourn.agent.clouds import imds
+from sojourn.agent.clouds.credentials import Identity
+from sojourn.agent.clouds.imds import ROLE, Imds
+from sojourn.agent.clouds.sigv4 import Credentials
+from sojourn.agent.host.processes import KEYS
 
 META = "/latest/meta-data/"
 

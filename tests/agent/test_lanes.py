@@ -12,8 +12,8 @@ import pytest
 from node_world import Node
 from small_disk import small_disk
 
-from sojourn.agent import commit
-from sojourn.agent.store import MIB, FileStore
+from sojourn.agent.results import commit
+from sojourn.agent.stores.store import MIB, FileStore
 from tests.agent.conftest import wait_for
 
 FAR = 4 * MIB  # bytes a second

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sojourn.agent.mask import BATCH, Mask, is_ordinary
+from sojourn.agent.script.mask import BATCH, Mask, is_ordinary
 
 BODY = base64.b64encode(random.Random(1).randbytes(2300)).decode()
 PEM = "\n".join(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sojourn.agent import outside
-from sojourn.agent.outside import Outside, changed
 from sojourn.agent.paths import TREE
+from sojourn.agent.results import outside
+from sojourn.agent.results.outside import Outside, changed
 
 
 def write(path: Path, text: str = "x") -> None:

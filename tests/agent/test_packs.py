@@ -13,13 +13,13 @@ import pytest
 from s3_of_files import files_as_s3
 
 from sojourn.agent.errors import StoreError
-from sojourn.agent.log import Log
-from sojourn.agent.mask import Mask
-from sojourn.agent.packs import Packs
-from sojourn.agent.store import FileStore
-from sojourn.mailbox import Mailbox
-from sojourn.pieces import Pieces
-from sojourn.storage import Store
+from sojourn.agent.results.packs import Packs
+from sojourn.agent.script.log import Log
+from sojourn.agent.script.mask import Mask
+from sojourn.agent.stores.store import FileStore
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.pieces import Pieces
+from sojourn.store.storage import Store
 
 NODE = "machine/p/quiet-heron-7f3a/1/0"
 

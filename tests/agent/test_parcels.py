@@ -13,17 +13,17 @@ import pytest
 from s3_of_files import FilesAsS3, files_as_s3
 
 from sojourn.agent.errors import StoreError
-from sojourn.agent.fetch import Fetcher
-from sojourn.agent.keep import MANY, SMALL, Keeper
 from sojourn.agent.mailbox import Place
-from sojourn.agent.manifests import Manifests
-from sojourn.agent.store import FileStore
-from sojourn.agent.tree import scan
-from sojourn.collect import LOST, STRANGE, collect, fetch
+from sojourn.agent.results.fetch import Fetcher
+from sojourn.agent.results.keep import MANY, SMALL, Keeper
+from sojourn.agent.results.manifests import Manifests
+from sojourn.agent.results.tree import scan
+from sojourn.agent.stores.store import FileStore
 from sojourn.errors import SojournError
-from sojourn.mailbox import Mailbox
 from sojourn.records import FileEntry
-from sojourn.storage import Store
+from sojourn.results.collect import LOST, STRANGE, collect, fetch
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 RUN, FOLDER = "quiet-heron-7f3a", "machine/p/quiet-heron-7f3a/1/0"
 BOOT = {"project": "p", "run": RUN, "attempt": 1, "lease": "l"}

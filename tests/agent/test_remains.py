@@ -148,7 +148,7 @@ def test_a_folder_that_can_be_listed_and_not_entered_is_named_as_closed() -> Non
         (Path(folder) / "half/x.pt").touch()
         (Path(folder) / "half").chmod(0o744)
         code = (
-            "import os, sys\nfrom sojourn.agent.tree import scan\nos.setuid(65534)\naside = {}\n"
+            "import os, sys\nfrom sojourn.agent.results.tree import scan\nos.setuid(65534)\naside = {}\n"
             "scan(sys.argv[1], [], {}, aside)\nprint(aside)"
         )
         said = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)

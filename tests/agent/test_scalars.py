@@ -17,15 +17,15 @@ import pytest
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from sojourn.agent import scalars as module
 from sojourn.agent.mailbox import Place
-from sojourn.agent.scalars import Scalars
-from sojourn.agent.store import FileStore
-from sojourn.agent.tfevents import NoEventsError, Scalar, crc32c, read
+from sojourn.agent.script import scalars as module
+from sojourn.agent.script.scalars import Scalars
+from sojourn.agent.script.tfevents import NoEventsError, Scalar, crc32c, read
+from sojourn.agent.stores.store import FileStore
 from sojourn.errors import SojournError
-from sojourn.mailbox import Mailbox
-from sojourn.records import Scalar as Record
-from sojourn.storage import Store
+from sojourn.protocol import Scalar as Record
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 MIB = 1 << 20
 

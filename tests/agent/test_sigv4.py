@@ -11,7 +11,7 @@ import pytest
 from botocore import auth, awsrequest
 from botocore.credentials import Credentials as Theirs
 
-from sojourn.agent.sigv4 import EMPTY, Credentials, Scope, encoded, query_string, signed
+from sojourn.agent.clouds.sigv4 import EMPTY, Credentials, Scope, encoded, query_string, signed
 
 NOW = calendar.timegm((2026, 11, 21, 12, 0, 0))
 

@@ -13,12 +13,12 @@ from typing import BinaryIO
 import pytest
 from s3_world import S3World
 
-from sojourn.agent import multipart, ranges
 from sojourn.agent.errors import Exists, Late, Refused, StoreError
-from sojourn.agent.processes import KEYS
-from sojourn.agent.s3 import S3Store
-from sojourn.agent.store import FileStore, Store
-from sojourn.agent.stores import Elsewhere, open_store
+from sojourn.agent.host.processes import KEYS
+from sojourn.agent.stores import multipart, ranges
+from sojourn.agent.stores.s3 import S3Store
+from sojourn.agent.stores.store import FileStore, Store
+from sojourn.agent.stores.stores import Elsewhere, open_store
 
 MIB = 1 << 20
 PART = 5 * MIB  # the smallest that S3 takes

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from sojourn.agent import clock, files, processes, supervisor
+from sojourn.agent import files
+from sojourn.agent.host import clock, processes, supervisor
 from sojourn.agent.pack import pack
 from tests.agent.conftest import old_python
 
@@ -276,7 +277,7 @@ supervisor.supervise("program", sys.argv[1], sys.argv[3], sys.argv[5])
 def test_a_fault_of_its_own_leaves_no_agent_without_a_watcher(box: Box) -> None:
     faulty = """
 import sys
-from sojourn.agent import supervisor
+from sojourn.agent.host import supervisor
 supervisor.Supervisor.released = lambda self: 1 // 0 if self.child else False
 supervisor.supervise("program", sys.argv[1], sys.argv[3], sys.argv[5])
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from node_world import Node
 
-from sojourn.agent.mask import Mask
+from sojourn.agent.script.mask import Mask
 
 SECRET = "hunter2-Hunter2"
 METRICS = json.dumps({"loss": 0.5, "model": SECRET})

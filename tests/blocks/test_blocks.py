@@ -19,7 +19,7 @@ import blocks
 from blocks import AwsProvider, LocalProvider, Store
 from blocks.provider import load_provider
 from sojourn.errors import SpecError
-from sojourn.spec import Launch
+from sojourn.spec.launch import Launch
 
 BLOCKS = [getattr(blocks, name) for name in blocks.__all__]
 

@@ -12,8 +12,8 @@ import pytest
 
 from cli.faults import told
 from sojourn.errors import SpecError
-from sojourn.faults import KEPT
-from sojourn.runs import provide_home
+from sojourn.run.faults import KEPT
+from sojourn.run.runs import provide_home
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from cli.statusline import clock, status_line
-from sojourn.following import Status
+from sojourn.watch.follower import Status
 
 
 def status(**more: Any) -> Status:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from sojourn.providers.contract import Provider, Request
 
 from sojourn.errors import SojournError, SpecError
 from sojourn.names import LeaseName
-from sojourn.providers import Provider, Request
-from sojourn.records import Boot, Lease, Need, Offer
+from sojourn.renting import Boot, Lease, Need, Offer
 
 SECRET = "hunter2-is-nobodys-business"
 SDKS = ("prefect", "boto3", "botocore", "google", "googleapiclient", "kubernetes", "azure", "dvc", "torch", "requests")

@@ -15,14 +15,15 @@ from urllib.parse import urlsplit
 
 from cli_world import BIN, World
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+from sojourn.clouds.account import differences
+from sojourn.clouds.aws.setup.pieces import pieces
 
-from sojourn.dvc_repo import s3_remotes
-from sojourn.project import Project
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import Names
-from sojourn.providers.ec2.policies import orchestrator
-from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.storage import Store
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.foundation import Names
+from sojourn.clouds.aws.policies import orchestrator
+from sojourn.project.dvc.repo import s3_remotes
+from sojourn.project.project import Project
+from sojourn.store.storage import Store
 
 PROJECT = "digits"
 DATA = "acme-data"  # the bucket of the project's DVC remote

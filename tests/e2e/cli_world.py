@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sojourn.ledger import Entry
-from sojourn.mailbox import Mailbox
-from sojourn.planning import Plan
-from sojourn.runs import all_mailboxes, entries_of
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.run.runs import all_mailboxes, entries_of
+from sojourn.store.ledger import Entry
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 T = TypeVar("T")
 BIN = Path(sys.executable).parent

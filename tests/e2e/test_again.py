@@ -10,11 +10,11 @@ import pytest
 from cli_world import World
 
 from cli.progress import QuietListener
-from sojourn.journey import Journey, walk
-from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
 from sojourn.providers.local import LocalProvider
-from sojourn.runs import find_run, plan_of
+from sojourn.run.journey import Journey, walk
+from sojourn.run.runs import find_run, plan_of
+from sojourn.store.mailbox import Mailbox
 
 pytestmark = pytest.mark.local
 

@@ -7,7 +7,7 @@ import pytest
 from amazon_world import PROJECT, QUICK, AmazonWorld
 from clouds.aws_cloud import ACCOUNT, REGION
 
-from sojourn.storage import Store
+from sojourn.store.storage import Store
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -8,8 +8,8 @@ import pytest
 from amazon_world import PROJECT, QUICK, AmazonWorld
 from clouds.aws_cloud import ACCOUNT, REGION
 
-from sojourn.mailbox import Mailbox
-from sojourn.runs import all_mailboxes
+from sojourn.run.runs import all_mailboxes
+from sojourn.store.mailbox import Mailbox
 
 BUCKET = f"sojourn-{ACCOUNT}-{REGION}"
 LEARNS = """
@@ -22,9 +22,9 @@ LOOKS_AROUND = """
     import errno, json, os, pathlib, sys
     print("began at", pathlib.Path("state.ckpt").read_text())
     sys.path.insert(0, "/opt/sojourn/agent.pyz")
-    from sojourn.agent import parameters
+    from sojourn.agent.clouds import parameters
     from sojourn.agent.errors import Refused
-    from sojourn.agent.s3 import S3Store
+    from sojourn.agent.stores.s3 import S3Store
 
     boot = json.load(open("/opt/sojourn/boot.json"))
     store, other = S3Store({url!r}, {region!r}), {other!r}

@@ -13,17 +13,18 @@ from cli_world import World
 from wheels import make_wheel
 
 from cli.progress import SilentListener
-from sojourn import plan_text
-from sojourn.journey import Journey, walk
-from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
-from sojourn.planning import Plan, make_plan
-from sojourn.project import Project
+from sojourn.plan import text as plan_text
+from sojourn.plan.planning import Plan, make_plan
+from sojourn.project.project import Project
+from sojourn.protocol import Order
 from sojourn.providers.local import LocalProvider
-from sojourn.purge import Purged, purge
-from sojourn.records import Capability, Need, Offers, Order
-from sojourn.report import Report
-from sojourn.spec import make_launch
+from sojourn.renting import Capability, Need, Offers
+from sojourn.results.report import Report
+from sojourn.run.journey import Journey, walk
+from sojourn.run.purge import Purged, purge
+from sojourn.spec.launch import make_launch
+from sojourn.store.mailbox import Mailbox
 
 pytestmark = pytest.mark.local
 

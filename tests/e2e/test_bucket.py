@@ -12,7 +12,7 @@ from clouds.aws_cloud import AwsCloud
 from dvc_project import Project, dvc
 
 from sojourn.errors import ExitCode
-from sojourn.storage import Store
+from sojourn.store.storage import Store
 
 pytestmark = pytest.mark.local
 

@@ -13,18 +13,18 @@ from pathlib import Path
 
 import pytest
 from cli_world import Cli, World
+from sojourn.providers.contract import Request
 from wheels import make_wheel
 
 from cli.progress import SilentListener
 from cli.world import prepare_plan
 from sojourn.errors import ExitCode, SupersededError
-from sojourn.journey import Journey, walk
-from sojourn.mailbox import Mailbox
-from sojourn.planning import Plan
-from sojourn.providers import Request
+from sojourn.plan.planning import Plan
+from sojourn.protocol import Order
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Order
-from sojourn.report import Report
+from sojourn.results.report import Report
+from sojourn.run.journey import Journey, walk
+from sojourn.store.mailbox import Mailbox
 
 pytestmark = pytest.mark.local
 

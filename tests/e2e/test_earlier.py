@@ -6,7 +6,7 @@ import json
 
 from cli_world import World
 
-from sojourn.mailbox import purge_mark
+from sojourn.store.mailbox import purge_mark
 
 
 def test_a_run_that_an_earlier_version_planned_is_continued_read_and_removed_where_it_lies(world: World) -> None:

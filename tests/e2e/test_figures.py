@@ -10,10 +10,10 @@ import pytest
 from cli_world import World
 from dvc_project import Project
 
-from sojourn.planning import format_bytes
-from sojourn.publish import Inputs
-from sojourn.records import Bundle
-from sojourn.runs import find_run
+from sojourn.protocol import Bundle
+from sojourn.results.publish import Inputs
+from sojourn.run.runs import find_run
+from sojourn.shorthand import format_bytes
 
 pytestmark = pytest.mark.local
 

@@ -14,8 +14,8 @@ import pytest
 from cli_world import World
 
 from cli import main
-from sojourn.known_stores import remember, remembered, unread_stores
-from sojourn.storage import Store
+from sojourn.store.known_stores import remember, remembered, unread_stores
+from sojourn.store.storage import Store
 
 BAD_INPUT = 2
 Done = subprocess.CompletedProcess[str]

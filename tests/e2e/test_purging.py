@@ -8,7 +8,7 @@ import time
 import pytest
 from cli_world import World
 
-from sojourn.mailbox import purge_mark
+from sojourn.store.mailbox import purge_mark
 
 pytestmark = pytest.mark.local
 

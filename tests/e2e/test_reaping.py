@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from cli_world import World
 
-from sojourn.closed_runs import mark_open
-from sojourn.ledger import Ledger
-from sojourn.planning import Plan
+from sojourn.plan.planning import Plan
+from sojourn.run.closed_runs import mark_open
+from sojourn.store.ledger import Ledger
 from sojourn.waiting import SystemClock
 
 pytestmark = pytest.mark.local

@@ -8,7 +8,7 @@ import pytest
 from cli_world import World
 from dvc_project import dvc, git
 
-from sojourn.runs import find_run
+from sojourn.run.runs import find_run
 
 pytestmark = pytest.mark.local
 

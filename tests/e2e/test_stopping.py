@@ -14,8 +14,8 @@ import pytest
 from cli_world import SOJOURN, Cli, World
 
 from sojourn.errors import ExitCode
-from sojourn.runs import all_mailboxes, entries_of
-from sojourn.storage import Store
+from sojourn.run.runs import all_mailboxes, entries_of
+from sojourn.store.storage import Store
 
 pytestmark = pytest.mark.local
 

@@ -21,7 +21,7 @@ import pytest
 from cli_world import SOJOURN, World
 
 from sojourn.errors import ExitCode
-from sojourn.following import Status
+from sojourn.watch.follower import Status
 
 pytestmark = pytest.mark.local
 DOCS = Path(__file__).parent.parent.parent / "docs" / "events.md"

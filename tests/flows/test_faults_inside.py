@@ -70,7 +70,7 @@ def the_file(world: World, text: str) -> str:
     return file.read_text(encoding="utf-8")
 
 
-BEFORE_THE_ORDER = ["sojourn.providers.local:LocalProvider.create", "sojourn.journey:Journey._order"]
+BEFORE_THE_ORDER = ["sojourn.providers.local:LocalProvider.create", "sojourn.run.journey:Journey._order"]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_fault_in_a_recorded_run_is_kept_told_and_leaves_no_machine(world: Wor
 
 
 def test_a_fault_after_the_script_s_end_gives_the_machine_back_and_another_goes_on(world: World) -> None:
-    done = train(world, "sojourn.journey:collect", "--no-prefect")
+    done = train(world, "sojourn.run.journey:collect", "--no-prefect")
     assert done.returncode == 3 and "a fault of Sojourn itself, in sojourn train: KeyError" in done.stderr
     the_file(world, done.stderr)
     assert not world.machines() and world.kinds()[-3:] == ["outcome", "release", "handover"]
@@ -102,14 +102,14 @@ def test_a_fault_after_the_script_s_end_gives_the_machine_back_and_another_goes_
 
 
 def test_a_fault_in_what_is_shown_of_a_run_ends_no_run(world: World) -> None:
-    done = train(world, "sojourn.following:Follower.look", "--no-prefect")
+    done = train(world, "sojourn.watch.follower:Follower.look", "--no-prefect")
     assert done.returncode == 0 and (world.project / "model.txt").exists(), done.stderr
     assert (done.stdout + done.stderr).count("the run goes on, and is not shown any more") == 1
     the_file(world, done.stdout + done.stderr)
 
 
 def test_a_fault_while_results_are_placed_is_kept_and_told(world: World) -> None:
-    done = train(world, "sojourn.publish:bring_home", "--no-prefect")
+    done = train(world, "sojourn.results.publish:bring_home", "--no-prefect")
     assert done.returncode == 0 and "the results are in the store and not in place: a fault of Sojourn" in done.stdout
     the_file(world, done.stdout)
     done = world.sojourn("pull", "last", "--apply")

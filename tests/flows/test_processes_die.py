@@ -86,7 +86,7 @@ def test_a_killed_command_leaves_its_script_running_and_the_reaper_closes_it(
 TIMED = """
 import sys
 from flows.train import train
-from sojourn.spec import Launch
+from sojourn.spec.launch import Launch
 train.with_options(timeout_seconds=40)(Launch(command=("python", "train.py")), sys.argv[1])
 """
 
@@ -113,7 +113,7 @@ def test_a_flow_that_times_out_hands_its_run_over(world: World, server: Server) 
 BY_A_BLOCK = """
 import sys
 from flows.train import train
-from sojourn.spec import Launch
+from sojourn.spec.launch import Launch
 train(Launch(command=("python", "train.py")), sys.argv[1], provider="going")
 """
 SAVE_IT = """

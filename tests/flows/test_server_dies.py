@@ -122,7 +122,7 @@ SETTLING = """
 import sys
 from prefect.client.orchestration import get_client
 from prefect.states import Running
-from sojourn.storage import Store
+from sojourn.store.storage import Store
 from tasks.mend import mend
 
 flow_run, store, ended_at = sys.argv[1], Store(sys.argv[2]), float(sys.argv[3])

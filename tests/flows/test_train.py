@@ -173,7 +173,7 @@ def test_the_flow_runs_from_a_script_of_the_users(world: World, server: Server) 
         """
         import sys
         from flows.train import train
-        from sojourn.spec import Launch
+        from sojourn.spec.launch import Launch
         from sojourn.errors import TrainingError
         report = train(Launch(command=("python", "train.py")), sys.argv[1])
         print("REPORT", report.state, report.run)

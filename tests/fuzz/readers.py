@@ -21,52 +21,54 @@ from typing import Any
 from rich.console import Console
 
 from cli import console
-from sojourn import checkpoint, current, environment, leaving, metric_files, params, plan_text, target
-from sojourn.agent import credentials, files, imds, scalars, tfevents
+from sojourn.agent import files
+from sojourn.agent.clouds import credentials, imds
 from sojourn.agent.errors import Late, Refused, Stop
-from sojourn.collect import Collected, collect
+from sojourn.agent.script import scalars, tfevents
 from sojourn.decoding import decode, decode_object
+from sojourn.environment import current, environment, target
+from sojourn.environment.local_packages import describe
 from sojourn.errors import SojournError
-from sojourn.following import Follower
-from sojourn.known_stores import remembered
-from sojourn.lease import State, fold
-from sojourn.ledger import Beat, Entry
-from sojourn.local_packages import describe
-from sojourn.mailbox import Mailbox, closed_pages
-from sojourn.patterns import LogReader
-from sojourn.placing import Placings
-from sojourn.planning import Plan
-from sojourn.publish import Inputs
-from sojourn.purge import purge
-from sojourn.purging import Mark
-from sojourn.reap import reap
-from sojourn.records import (
-    Boot,
+from sojourn.lease import retained
+from sojourn.lease.state import State, fold
+from sojourn.plan import checkpoint
+from sojourn.plan import text as plan_text
+from sojourn.plan.planning import Plan
+from sojourn.project import metric_files
+from sojourn.project.placing import Placings
+from sojourn.protocol import (
     Bundle,
     Checkpoint,
     ExecAnswer,
     ExecRequest,
     Exit,
     Hello,
-    Lease,
-    Lookalike,
-    Machine,
     MachineBeat,
     Manifest,
     Order,
     Outcome,
-    Receipt,
-    Record,
     Scalars,
 )  # fmt: skip
-from sojourn.records import (
-    Stop as StopRequest,
-)
-from sojourn.report import Report
-from sojourn.runs import entries_of, find_run, list_runs, past_runs, records_of, where_it_stands
-from sojourn.spec import read_launch
-from sojourn.storage import Store
+from sojourn.protocol import Stop as StopRequest
+from sojourn.receipts import Receipt  # fmt: skip
+from sojourn.records import Record  # fmt: skip
+from sojourn.renting import Boot, Lease, Lookalike, Machine  # fmt: skip
+from sojourn.results.collect import Collected, collect
+from sojourn.results.publish import Inputs
+from sojourn.results.report import Report
+from sojourn.run.purge import purge
+from sojourn.run.reap import reap
+from sojourn.run.runs import entries_of, find_run, list_runs, past_runs, records_of, where_it_stands
+from sojourn.spec import params
+from sojourn.spec.launch import read_launch
+from sojourn.spec.metric_patterns import LogReader
+from sojourn.store.known_stores import remembered
+from sojourn.store.ledger import Beat, Entry
+from sojourn.store.mailbox import Mailbox, closed_pages
+from sojourn.store.purge_mark import Mark
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
+from sojourn.watch.follower import Follower
 from tasks import artifacts
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -467,7 +469,7 @@ class _Run:
         findings = list(reap([self.store], [cloud], lambda *_: None, now=NOW, dry_run=False))
         assert cloud.released, [finding.reason for finding in findings]
         purge(self.store, self.folder, now=NOW, older_than_s=0, remove=False)
-        for ask in (records_of, entries_of, checkpoint.newest, leaving.count_left, self._collected):
+        for ask in (records_of, entries_of, checkpoint.newest, retained.count_left, self._collected):
             try:
                 ask(self.damaged)
             except SojournError as error:

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import pytest
 
+from sojourn.clouds.aws.clients import Clients
 from sojourn.names import LeaseName, mint_run_id
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.records import Boot, Lease
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.renting import Boot, Lease
 
 T = TypeVar("T")
 PROJECT = "sojourn-live"

@@ -13,7 +13,7 @@ import socket
 import time
 from typing import Any
 
-from sojourn.records import Need
+from sojourn.renting import Need
 from tests.live.account import CAP, MACHINE, ONLY_WHEN_ASKED, PROJECT, STAND_IN, Account, account, boot_for, wait
 
 __all__ = ["account"]  # the fixture of every test here

@@ -9,15 +9,15 @@ from typing import Any
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
 
 from cli.progress import SilentListener
-from sojourn.journey import Journey
-from sojourn.ledger import Entry, Kind
-from sojourn.mailbox import Mailbox
 from sojourn.names import LeaseName
-from sojourn.planning import Plan
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.reap import Finding, kept_stores, reap
-from sojourn.records import Boot, Offer
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.renting import Boot, Offer
+from sojourn.run.journey import Journey
+from sojourn.run.reap import Finding, kept_stores, reap
+from sojourn.store.ledger import Entry, Kind
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 from sojourn.waiting import SystemClock
 from tests.providers.ec2_world import AGENT, clients, set_up
 

@@ -9,7 +9,7 @@ import pytest
 from clouds.aws_cloud import AwsCloud
 from truth.shapes import problems
 
-from sojourn.providers.ec2.clients import Clients
+from sojourn.clouds.aws.clients import Clients
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import AwsCloud
+from sojourn.clouds.account import Check, differences
+from sojourn.clouds.aws.setup.pieces import pieces
 
-from sojourn.doctor import Check
-from sojourn.providers.ec2 import checkup
-from sojourn.providers.ec2.clients import Caller, Clients
-from sojourn.providers.ec2.foundation import Foundation, find
-from sojourn.providers.ec2.setup import differences, pieces
+from sojourn.clouds.aws import checkup
+from sojourn.clouds.aws.clients import Caller, Clients
+from sojourn.clouds.aws.foundation import Foundation, find
 
 
 def make(clients: Clients) -> None:

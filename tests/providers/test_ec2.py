@@ -14,13 +14,13 @@ import pytest
 pytest.register_assert_rewrite("tests.contract.provider", "tests.providers.ec2_world")
 
 from clouds.aws_cloud import REGION, AwsCloud  # noqa: E402
+from sojourn.providers.contract import Provider, Request  # noqa: E402
 
+from sojourn.clouds.aws.clients import Clients  # noqa: E402
 from sojourn.errors import AccessError, CapacityError, QuotaError, SojournError, SpecError, TransientError  # noqa: E402
 from sojourn.names import LeaseName  # noqa: E402
-from sojourn.providers import Provider, Request  # noqa: E402
-from sojourn.providers.ec2.clients import Clients  # noqa: E402
-from sojourn.providers.ec2.lease import Ec2Provider  # noqa: E402
-from sojourn.records import Boot, Offer  # noqa: E402
+from sojourn.providers.ec2.provider import Ec2Provider  # noqa: E402
+from sojourn.renting import Boot, Offer  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
 from tests.providers.ec2_world import Ec2World, set_up  # noqa: E402
 
@@ -88,7 +88,7 @@ def one_timer_for_all(request: Request) -> Request:
 
 
 class TestContract(Amazon, ProviderContract):
-    module = "sojourn.providers.ec2.lease"
+    module = "sojourn.providers.ec2.provider"
     golden = Path(__file__).with_name("golden") / "ec2_request.json"
 
     def test_a_stale_create_after_release_starts_nothing(

@@ -12,11 +12,11 @@ import pytest
 
 from sojourn.agent import bootstrap
 from sojourn.agent.pack import Archive, pack
-from sojourn.agent.s3 import S3Store
+from sojourn.agent.stores.s3 import S3Store
 from sojourn.errors import SpecError
 from sojourn.names import LeaseName
 from sojourn.providers.ec2.boot import LIMIT, user_data
-from sojourn.records import Boot
+from sojourn.renting import Boot
 
 AGENT = Archive(b"the agent", "0" * 64)
 
@@ -73,7 +73,7 @@ def test_its_signature_is_amazons() -> None:
 
     keys = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "secret/key", "Token": "a+token=="}
     path = "/control/digits/agent/a%20b.pyz"
-    host = "acme-sojourn.s3.eu-west-1.amazonaws.com"
+    host = "acme-sojourn.clouds.aws.bucket.eu-west-1.amazonaws.com"
     request = AWSRequest("GET", f"https://{host}{path}")
     S3SigV4Auth(Credentials(*keys.values()), "s3", "eu-west-1").add_auth(request)
     now = datetime.datetime.strptime(request.context["timestamp"], "%Y%m%dT%H%M%SZ")

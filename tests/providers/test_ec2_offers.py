@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import AwsCloud
+from sojourn.clouds.account import differences
+from sojourn.clouds.aws.setup.pieces import pieces
 
-from sojourn.catalogue import known
+from sojourn.clouds.aws.clients import Clients
 from sojourn.errors import AccessError, QuotaError, SpecError
-from sojourn.providers.ec2.clients import Clients
+from sojourn.providers.catalogue import known
 from sojourn.providers.ec2.images import Image
 from sojourn.providers.ec2.offers import OFFERS, list_offers
-from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.records import Need, Offer, Offers
+from sojourn.renting import Need, Offer, Offers
 from sojourn.shorthand import parse_gpu, parse_size
 
 G_ON_DEMAND, G_SPOT = "L-DB2E81BA", "L-3819A6DF"

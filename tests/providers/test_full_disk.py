@@ -20,13 +20,13 @@ from small_disk import fill, small_disk  # noqa: E402
 from cli.progress import SilentListener  # noqa: E402
 from sojourn.agent.pack import pack  # noqa: E402
 from sojourn.errors import FullError, TransientError  # noqa: E402
-from sojourn.journey import Journey  # noqa: E402
-from sojourn.mailbox import Mailbox  # noqa: E402
-from sojourn.planning import Plan  # noqa: E402
+from sojourn.plan.planning import Plan  # noqa: E402
 from sojourn.providers.local import LocalProvider  # noqa: E402
-from sojourn.purging import purging  # noqa: E402
-from sojourn.records import Boot, Lease, Machine  # noqa: E402
-from sojourn.storage import Store  # noqa: E402
+from sojourn.renting import Boot, Lease, Machine  # noqa: E402
+from sojourn.run.journey import Journey  # noqa: E402
+from sojourn.store.mailbox import Mailbox  # noqa: E402
+from sojourn.store.purge_mark import purging  # noqa: E402
+from sojourn.store.storage import Store  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase  # noqa: E402
 from tests.providers.local_world import LocalWorld, state_of  # noqa: E402
 

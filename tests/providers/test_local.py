@@ -16,11 +16,12 @@ import pytest
 
 pytest.register_assert_rewrite("tests.contract.provider", "tests.providers.local_world")
 
+from sojourn.providers.contract import Request  # noqa: E402
+
 from sojourn.agent.pack import pack  # noqa: E402
 from sojourn.errors import CapacityError, SpecError  # noqa: E402
-from sojourn.providers import Request  # noqa: E402
 from sojourn.providers.local import Isolation, LocalProvider  # noqa: E402
-from sojourn.records import Boot, GpuNeed, Need  # noqa: E402
+from sojourn.renting import Boot, GpuNeed, Need  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
 from tests.providers.local_world import STANDIN, LocalWorld, state_of  # noqa: E402
 
@@ -439,7 +440,7 @@ def test_an_ordinary_user_gets_a_namespace_where_the_host_allows_it() -> None:
     nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     unshare = ["unshare", "--user", "--map-current-user", "--pid", "--fork", "--kill-child", "--mount-proc"]
     allowed = subprocess.run([*nobody, *unshare, "true"], capture_output=True).returncode == 0
-    code = "from sojourn.agent.namespace import namespace; print(*namespace(None))"
+    code = "from sojourn.agent.host.namespace import namespace; print(*namespace(None))"
     answer = subprocess.run([*nobody, sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.split() == (unshare if allowed else [])
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from clouds.aws_cloud import AwsCloud
 
+from sojourn.clouds.aws import expiry
+from sojourn.clouds.aws.clients import Clients
 from sojourn.errors import AccessError, SojournError, SpecError, TransientError
-from sojourn.providers.ec2 import login
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.records import Need
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.renting import Need
 
 NOW = 2_000_000_000.0
 
@@ -80,16 +80,16 @@ def test_a_login_of_a_person_ends_with_its_token_unless_that_is_renewed(alone: P
 
 
 def test_credentials_that_end_before_the_run_are_a_line_of_the_plan() -> None:
-    (line,) = login.remarks(NOW + 3600, NOW + 7260, NOW)
+    (line,) = expiry.remarks(NOW + 3600, NOW + 7260, NOW)
     assert line.startswith("your credentials end at ") and "sojourn attach" in line
-    assert login.remarks(NOW + 7260, NOW + 7260, NOW) == login.remarks(None, NOW + 7260, NOW) == ()
-    assert login.remarks(NOW + 60, NOW + 30, NOW) == (), "a run that is over by then"
+    assert expiry.remarks(NOW + 7260, NOW + 7260, NOW) == expiry.remarks(None, NOW + 7260, NOW) == ()
+    assert expiry.remarks(NOW + 60, NOW + 30, NOW) == (), "a run that is over by then"
 
 
 @pytest.mark.parametrize(("left", "said"), [(90, "end in 1m 30s"), (-5, "have ended")])
 def test_credentials_that_end_before_anything_could_be_rented_are_refused(left: float, said: str) -> None:
     with pytest.raises(SpecError, match=f"these credentials {said}") as caught:
-        login.remarks(NOW + left, NOW + 7260, NOW)
+        expiry.remarks(NOW + left, NOW + 7260, NOW)
     assert "aws sso login" in str(caught.value.hint)
 
 
@@ -231,7 +231,7 @@ def test_a_login_that_has_ended_or_cannot_be_read_is_told_with_its_command(alone
     file = alone / "sso/cache" / f"{hashlib.sha1(b'acme').hexdigest()}.json"
     file.write_text(json.dumps(token) if ended else "junk")
     # botocore looks for its home when it is imported, so this is asked in a process of its own.
-    code = "from sojourn.providers.ec2.clients import Clients; Clients().account"
+    code = "from sojourn.clouds.aws.clients import Clients; Clients().account"
     environment = {**os.environ, "AWS_PROFILE": "work"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert "AccessError: aws: could not" in done.stderr and said in done.stderr, done.stderr

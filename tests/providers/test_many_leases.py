@@ -14,7 +14,7 @@ from sojourn.providers.ec2.inventory import APART, NAMED_AT_ONCE
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sojourn.reap.GONE_EVERY_S", 0.01)
+    monkeypatch.setattr("sojourn.run.reap.GONE_EVERY_S", 0.01)
     monkeypatch.setattr("simulation.amazon.ENDING_S", (0.0, 0.0))
 
 
@@ -60,7 +60,7 @@ def test_what_is_over_is_ended_a_hundred_machines_by_a_call(tmp_path: Path) -> N
 def test_one_that_cannot_be_ended_keeps_no_other_of_its_call_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, status: int, most: int
 ) -> None:
-    monkeypatch.setattr("sojourn.reap.GONE_LIMIT_S", 0.0)
+    monkeypatch.setattr("sojourn.run.reap.GONE_LIMIT_S", 0.0)
     fleet = Fleet(tmp_path, 60, "on-demand", over=50)
     (stubborn,) = [one for one in fleet.amazon.amazon.instances.values() if one.lease == fleet.names[17]]
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sojourn.agent import processes
-from sojourn.agent.processes import Process
-from sojourn.agent.script import Script
+from sojourn.agent.host import processes
+from sojourn.agent.host.processes import Process
+from sojourn.agent.script.script import Script
 from sojourn.names import LeaseName
 from sojourn.providers.local import LocalProvider
 

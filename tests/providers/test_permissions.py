@@ -17,25 +17,29 @@ from typing import Any
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, AwsCloud
+from sojourn.clouds.account import differences
+from sojourn.clouds.aws.setup.pieces import pieces
 
-from sojourn import checkpoint
-from sojourn.agent import parameters
-from sojourn.agent.credentials import Identity
+from sojourn.agent.clouds import parameters
+from sojourn.agent.clouds.credentials import Identity
 from sojourn.agent.errors import Refused
-from sojourn.agent.fetch import Fetcher
-from sojourn.agent.s3 import S3Store
+from sojourn.agent.results.fetch import Fetcher
+from sojourn.agent.stores.s3 import S3Store
+from sojourn.clouds.aws import checkup, policies
+from sojourn.clouds.aws.bucket import Bucket
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.foundation import Foundation, Names, find
+from sojourn.clouds.aws.secrets import Secrets
 from sojourn.errors import AccessError
-from sojourn.mailbox import Mailbox, blobs
 from sojourn.names import LeaseName, mint_place
-from sojourn.providers.ec2 import checkup, policies, survey, ways
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import Foundation, Names, find
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.providers.ec2.secrets import Secrets
-from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.records import Boot, Checkpoint, FileEntry, Market, Need, Stop
-from sojourn.s3 import Bucket
-from sojourn.storage import Store
+from sojourn.plan import checkpoint
+from sojourn.protocol import Checkpoint, Stop
+from sojourn.providers.ec2 import gateway, survey
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.records import FileEntry
+from sojourn.renting import Boot, Market, Need
+from sojourn.store.mailbox import Mailbox, blobs
+from sojourn.store.storage import Store
 
 NAMES = Names(ACCOUNT, "us-east-1", "digits")
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
@@ -134,8 +138,8 @@ def test_where_the_bucket_of_a_remote_below_a_prefix_lies_is_known_with_exactly_
 ) -> None:
     need = Need(machine="t3.micro", project="digits", network="none", data=(f"{REMOTE}/files",))
     assert survey._data(need, orchestrator) == {"s3://acme-data": "us-east-1"}
-    assert ways.are_enough(need, "us-east-1", {"s3://acme-data": "us-east-1"})
-    assert not ways.are_enough(need, "us-east-1", {}), "a bucket that may be anywhere is not near"
+    assert gateway.are_enough(need, "us-east-1", {"s3://acme-data": "us-east-1"})
+    assert not gateway.are_enough(need, "us-east-1", {}), "a bucket that may be anywhere is not near"
 
 
 def lease(clients: Clients, foundation: Foundation, market: Market) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from clouds.aws.iam.rules import Request, actions, allowed
 
+from sojourn.clouds.aws import policies
+from sojourn.clouds.aws.foundation import Names
 from sojourn.errors import SpecError
-from sojourn.providers.ec2 import policies
-from sojourn.providers.ec2.foundation import Names
 
 NAMES = Names("123456789012", "eu-west-1", "digits")
 REMOTES = ["s3://acme-data/dvc", "s3://whole-bucket"]

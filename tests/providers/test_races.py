@@ -15,15 +15,17 @@ from clouds.aws_cloud import REGION, AwsCloud
 
 pytest.register_assert_rewrite("tests.providers.account_world")
 
+from sojourn.providers.contract import Request  # noqa: E402
+
 from sojourn.errors import ExitCode, SojournError, TeardownError  # noqa: E402
-from sojourn.journey import Journey  # noqa: E402
-from sojourn.mailbox import Mailbox  # noqa: E402
 from sojourn.names import LeaseName  # noqa: E402
-from sojourn.providers import Request  # noqa: E402
-from sojourn.providers.ec2.lease import Ec2Provider  # noqa: E402
-from sojourn.records import Receipt, Stop  # noqa: E402
-from sojourn.runs import entries_of  # noqa: E402
-from sojourn.storage import Store  # noqa: E402
+from sojourn.protocol import Stop  # noqa: E402
+from sojourn.providers.ec2.provider import Ec2Provider  # noqa: E402
+from sojourn.receipts import Receipt  # noqa: E402
+from sojourn.run.journey import Journey  # noqa: E402
+from sojourn.run.runs import entries_of  # noqa: E402
+from sojourn.store.mailbox import Mailbox  # noqa: E402
+from sojourn.store.storage import Store  # noqa: E402
 from tests.providers.account_world import Account, Fast  # noqa: E402
 from tests.providers.ec2_world import AGENT, clients  # noqa: E402
 

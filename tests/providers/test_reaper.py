@@ -14,17 +14,18 @@ from typing import Any
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import AwsCloud
+from sojourn.clouds.account import differences
+from sojourn.clouds.aws.setup.pieces import pieces
 
+from sojourn.clouds.aws import policies, reaper_function
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.foundation import Names
+from sojourn.clouds.aws.setup.reaper import archive
 from sojourn.names import LeaseName
-from sojourn.providers.ec2 import policies, reaper
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import Names
-from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.providers.ec2.setup.reaper import archive
 
 LEASE = str(LeaseName("calm-panda-a2e3", 1))
 OTHER = str(LeaseName("witty-wren-00ff", 1))
-LATE = str(int(time.time()) - reaper.GRACE_S - 60)
+LATE = str(int(time.time()) - reaper_function.GRACE_S - 60)
 
 
 def rent(aws: AwsCloud, token: str | None = None, market: str | None = None, **tags: str) -> str:
@@ -42,7 +43,7 @@ def rent(aws: AwsCloud, token: str | None = None, market: str | None = None, **t
 
 
 def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> None:
-    soon = str(int(time.time()) - reaper.GRACE_S + 300)
+    soon = str(int(time.time()) - reaper_function.GRACE_S + 300)
     overdue, copied = rent(aws, lease=LEASE, deadline=LATE), rent(aws, "a-copy", lease=LEASE, deadline=LATE)
     spared = [
         rent(aws, lease=OTHER, deadline=soon),
@@ -51,7 +52,7 @@ def test_what_outlived_its_deadline_is_ended_and_nothing_else(aws: AwsCloud) -> 
         rent(aws, deadline=LATE),
         rent(aws),
     ]
-    answers = reaper.handler({}, None)
+    answers = reaper_function.handler({}, None)
     assert answers.pop(copied)["left"] == "it carries our tags, but was not made by us"
     assert {one: answer["done"] for one, answer in answers.items()} == {overdue: "terminated"}
     assert sorted(aws.running()) == sorted([*spared, copied])
@@ -63,20 +64,20 @@ def test_many_are_ended_by_one_call_and_one_that_cannot_be_keeps_no_other_alive(
         "ec2", "TerminateInstances", "error", body=overdue[4], count=None, code="OperationNotPermitted", status=400
     )
     with pytest.raises(RuntimeError, match="OperationNotPermitted") as raised:
-        reaper.handler()
+        reaper_function.handler()
     answers = json.loads(str(raised.value))
     assert [name for name in overdue if "error" in answers[name]] == [overdue[4]] == aws.running()
     aws.clear_faults()
     aws.timing(shutdown_s=60.0)
     more = [rent(aws, lease=str(LeaseName("witty-wren-00ff", 1, offer)), deadline=LATE) for offer in range(5)]
     before = len(aws.calls("ec2", "TerminateInstances"))
-    assert {one["done"] for one in reaper.handler().values()} == {"terminated"} and more
+    assert {one["done"] for one in reaper_function.handler().values()} == {"terminated"} and more
     assert len(aws.calls("ec2", "TerminateInstances")) == before + 1 and not aws.running()
 
 
 def test_a_spot_machine_goes_by_its_tags_for_it_may_not_show_its_token(aws: AwsCloud) -> None:
     overdue = rent(aws, "another", market="spot", lease=LEASE, deadline=LATE)
-    assert reaper.handler()[overdue]["done"] == "terminated"
+    assert reaper_function.handler()[overdue]["done"] == "terminated"
 
 
 def group(aws: AwsCloud, name: str, deadline: str, lease: str = "") -> None:
@@ -97,18 +98,18 @@ def test_a_placement_group_goes_after_its_machines(aws: AwsCloud) -> None:
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     machine = {"ImageId": image, "InstanceType": "c6i.large", "MinCount": 1, "MaxCount": 1}
     made = ec2.run_instances(**machine, Placement={"GroupName": LEASE})["Instances"][0]["InstanceId"]
-    assert reaper.handler()[LEASE]["left"] == "in use"
+    assert reaper_function.handler()[LEASE]["left"] == "in use"
     ec2.terminate_instances(InstanceIds=[made])
     aws.wait_for(made, "terminated")
-    assert reaper.handler()[LEASE]["done"] == "deleted"
+    assert reaper_function.handler()[LEASE]["done"] == "deleted"
     assert groups(aws) == [OTHER, "somebodys"]
 
 
 @pytest.mark.parametrize(("run", "attempt", "offer"), [("calm-panda-a2e3", 1, 0), ("witty-wren-00ff", 12, 34)])
 def test_it_knows_our_names_as_we_give_them(run: str, attempt: int, offer: int) -> None:
     name = str(LeaseName(run, attempt, offer))
-    assert reaper.is_ours(name)
-    assert not reaper.is_ours(name[:-1] + ("0" if name[-1] != "0" else "1"))
+    assert reaper_function.is_ours(name)
+    assert not reaper_function.is_ours(name[:-1] + ("0" if name[-1] != "0" else "1"))
 
 
 def test_one_that_cannot_be_ended_keeps_no_other_alive_and_is_an_error(aws: AwsCloud) -> None:
@@ -116,7 +117,7 @@ def test_one_that_cannot_be_ended_keeps_no_other_alive_and_is_an_error(aws: AwsC
     refusal = {"code": "UnauthorizedOperation", "status": 403}
     aws.fault("ec2", "TerminateInstances", "error", body=stubborn, count=None, **refusal)
     with pytest.raises(RuntimeError, match="UnauthorizedOperation"):
-        reaper.handler()
+        reaper_function.handler()
     assert len(aws.running()) == 1
 
 
@@ -136,7 +137,7 @@ def test_it_is_set_up_once_and_its_code_follows_ours(
     assert target["Arn"] == "arn:aws:lambda:us-east-1:123456789012:function:sojourn-reaper"
 
     (tmp_path / "reaper.py").write_text("# a newer one\n")
-    monkeypatch.setattr("sojourn.providers.ec2.setup.reaper.SOURCE", tmp_path / "reaper.py")
+    monkeypatch.setattr("sojourn.clouds.aws.setup.reaper.SOURCE", tmp_path / "reaper.py")
     assert changes() == ["function sojourn-reaper in us-east-1"]
     make()
     assert changes() == []
@@ -173,8 +174,8 @@ def test_its_role_is_enough_for_it_and_ends_nobody_else_s(
 
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it would keep the keys of an earlier test
     aws.enforce()
-    assert list(reaper.handler()) == [overdue, LEASE] and groups(aws) == []
-    refused = reaper.end(boto3.client("ec2"), theirs)
+    assert list(reaper_function.handler()) == [overdue, LEASE] and groups(aws) == []
+    refused = reaper_function.end(boto3.client("ec2"), theirs)
     assert "UnauthorizedOperation" in refused["error"]
     assert aws.running() == [theirs]
     assert {action for _, action in aws.used()} == actions(

@@ -7,20 +7,21 @@ from pathlib import Path
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
+from sojourn.clouds.account import Removal, differences
+from sojourn.clouds.aws.setup.pieces import pieces
 from typer.testing import CliRunner
 
 from cli.main import app
+from sojourn.clouds.aws import administrator
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.foundation import Names
+from sojourn.clouds.aws.secrets import Secrets
+from sojourn.clouds.aws.setup.removal import removal
 from sojourn.errors import AccessError, SpecError, TeardownError
-from sojourn.known_stores import remember, remembered
 from sojourn.names import LeaseName
-from sojourn.providers.ec2 import administrator
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import Names
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.providers.ec2.secrets import Secrets
-from sojourn.providers.ec2.setup import differences, pieces
-from sojourn.providers.ec2.setup.removal import Removal, removal
-from sojourn.storage import Store
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.store.known_stores import remember, remembered
+from sojourn.store.storage import Store
 
 NAMES = Names(ACCOUNT, REGION, "digits")
 LEASE = str(LeaseName("calm-panda-a2e3", 1))

@@ -10,10 +10,10 @@ from clouds.aws_cloud import AwsCloud
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.foundation import Names
+from sojourn.clouds.aws.secrets import Secrets
 from sojourn.errors import SpecError
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import Names
-from sojourn.providers.ec2.secrets import Secrets
 
 VALUE = "correct horse\nbattery 'staple' ✓"
 

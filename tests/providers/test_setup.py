@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import ACCOUNT, AwsCloud
+from sojourn.clouds.account import differences
+from sojourn.clouds.aws.setup.pieces import pieces
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from sojourn.clouds.aws import administrator, checkup
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.foundation import GROUP, Names, find, find_ground
+from sojourn.clouds.aws.policies import allow, document, printed
 from sojourn.errors import AccessError, SpecError
-from sojourn.providers.ec2 import administrator, checkup
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.foundation import GROUP, Names, find, find_ground
-from sojourn.providers.ec2.policies import allow, document, printed
-from sojourn.providers.ec2.setup import differences, pieces
 
 BUCKET = f"sojourn-{ACCOUNT}-us-east-1"
 

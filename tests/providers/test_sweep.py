@@ -18,9 +18,10 @@ pytest.register_assert_rewrite("tests.providers.account_world")
 
 from cli.main import app  # noqa: E402
 from sojourn.errors import TeardownError  # noqa: E402
-from sojourn.reap import STRANGER_GRACE_S, raise_for_failed  # noqa: E402
-from sojourn.records import Outcome, Receipt  # noqa: E402
-from sojourn.report import Report  # noqa: E402
+from sojourn.protocol import Outcome  # noqa: E402
+from sojourn.receipts import Receipt  # noqa: E402
+from sojourn.results.report import Report  # noqa: E402
+from sojourn.run.reap import STRANGER_GRACE_S, raise_for_failed  # noqa: E402
 from tests.providers.account_world import FAR, Account  # noqa: E402
 
 SUCCEEDED = Outcome(state="succeeded", message="the script ended with exit code 0", exit_code=0, ended_at=1.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sojourn.providers.ec2 import answers
+from sojourn.providers.ec2 import responses
 from sojourn.providers.local import LocalProvider
 
 END = 1_700_000_010  # deadline and grace
@@ -24,7 +24,7 @@ def test_a_machine_that_a_sweep_ended_is_not_put_down_to_its_timer(after: int, b
         "StateTransitionReason": f"User initiated ({moment} GMT)",
         "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
     }  # fmt: skip
-    assert answers.machine("one", instance).ended_by == by
+    assert responses.machine("one", instance).ended_by == by
 
 
 def test_where_the_kernel_holds_no_processes_together_the_plan_says_so(tmp_path: Path) -> None:

@@ -7,14 +7,15 @@ import os
 import subprocess
 from pathlib import Path
 
-from sojourn.collect import Collected, collect
-from sojourn.mailbox import Mailbox
-from sojourn.placing import Placings
-from sojourn.planning import Plan
-from sojourn.project import Project
-from sojourn.publish import Published, place_files, to_directory
-from sojourn.records import Bundle, FileEntry, Manifest
-from sojourn.storage import Store
+from sojourn.plan.planning import Plan
+from sojourn.project.placing import Placings
+from sojourn.project.project import Project
+from sojourn.protocol import Bundle, Manifest
+from sojourn.records import FileEntry
+from sojourn.results.collect import Collected, collect
+from sojourn.results.publish import Published, place_files, to_directory
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 RUN = "calm-panda-a2e3"
 

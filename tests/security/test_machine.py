@@ -14,12 +14,13 @@ import pytest
 from security.hostile import RUN, Home
 
 from sojourn import places
-from sojourn.bundle import fetch_file, unpack
-from sojourn.checkpoint import check_stored
-from sojourn.collect import STRANGE, collect
 from sojourn.errors import SojournError, SpecError, UnreadableError
 from sojourn.places import OUTWARD, REPOSITORY, TOO_LONG, UNSHOWN, PlaceError, TakenError
-from sojourn.records import Bundle, Checkpoint, FileEntry, Link, Manifest, Remainder
+from sojourn.plan.checkpoint import check_stored
+from sojourn.project.bundle import fetch_file, unpack
+from sojourn.protocol import Bundle, Checkpoint, Manifest, Remainder
+from sojourn.records import FileEntry, Link
+from sojourn.results.collect import STRANGE, collect
 
 OUT = [
     "../elsewhere/a", "a/../../elsewhere/a", "/tmp/a", "//tmp/a", "", ".", "..", "a/", "a//b", "./a", "a/./b", "a/..",

@@ -9,9 +9,9 @@ import pytest
 from cli_world import World
 from security.hostile import Home
 
-from sojourn.collect import collect
-from sojourn.mailbox import Mailbox
-from sojourn.records import Exit, Hello
+from sojourn.protocol import Exit, Hello
+from sojourn.results.collect import collect
+from sojourn.store.mailbox import Mailbox
 
 FORGES = """
     import glob, hashlib, json, os, sys, time

@@ -16,15 +16,15 @@ from made_once import made_once
 
 from cli import main
 from cli.progress import SilentListener
-from sojourn import planned
-from sojourn.closed_runs import mark_open
 from sojourn.errors import SpecError, UnreadableError
-from sojourn.journey import Journey, bring_home
-from sojourn.mailbox import Mailbox
-from sojourn.planning import Plan
+from sojourn.plan.planning import Plan
 from sojourn.providers.local import LocalProvider
-from sojourn.runs import all_mailboxes, plan_of
-from sojourn.storage import Store
+from sojourn.run import planned
+from sojourn.run.closed_runs import mark_open
+from sojourn.run.journey import Journey, bring_home
+from sojourn.run.runs import all_mailboxes, plan_of
+from sojourn.store.mailbox import Mailbox
+from sojourn.store.storage import Store
 
 
 class Done(NamedTuple):

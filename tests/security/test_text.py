@@ -19,17 +19,19 @@ from cli import console
 from cli.live import LiveListener
 from cli.raw import to_stream
 from cli.statusline import status_line
-from sojourn import harmless, metric_files
-from sojourn.drawing import chart
+from sojourn import harmless
 from sojourn.errors import TrainingError
-from sojourn.following import Status
-from sojourn.ledger import Entry
-from sojourn.metrics import Metrics, Point, Series
 from sojourn.omissions import Omission
-from sojourn.publish import Published
-from sojourn.records import Attempt, Exit, Outcome, Receipt, Resource
-from sojourn.report import Report
-from sojourn.runs import RunLine
+from sojourn.project import metric_files
+from sojourn.protocol import Exit, Outcome
+from sojourn.receipts import Attempt, Receipt, Resource
+from sojourn.results.publish import Published
+from sojourn.results.report import Report
+from sojourn.run.runs import RunLine
+from sojourn.store.ledger import Entry
+from sojourn.watch.charts import chart
+from sojourn.watch.follower import Status
+from sojourn.watch.metrics import Metrics, Point, Series
 from tasks.artifacts import findings_page, receipt_page, report_page
 
 ORDERS = {
@@ -181,7 +183,7 @@ def test_a_page_holds_no_image_link_or_html_of_a_run_s(evil: str) -> None:
 
 
 def _findings(evil: str) -> list[Any]:
-    from sojourn.reap import Finding
+    from sojourn.run.reap import Finding
 
     return [Finding(name=evil, run=evil, action="failed", reason=evil)]
 

@@ -24,11 +24,12 @@ from strangers import KEYS, OTHER_USER, Ours, StandIn, free_port
 
 from cli import listeners, server
 from cli.listeners import listener
-from sojourn import runs, surroundings
-from sojourn.agent import processes
+from sojourn.agent.host import processes
 from sojourn.errors import TransientError
-from sojourn.known_stores import remember
-from sojourn.storage import Store
+from sojourn.run import runs
+from sojourn.secrets import surroundings
+from sojourn.store.known_stores import remember
+from sojourn.store.storage import Store
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
 

@@ -309,7 +309,7 @@ def _matches(instance: Instance, now: float, wanted: dict[str, Any]) -> bool:
 
 
 class Clients:
-    """Stands for `sojourn.providers.ec2.clients.Clients` in one process."""
+    """Stands for `sojourn.clouds.aws.clients.Clients` in one process."""
 
     region = "us-east-1"
     account = "123456789012"

@@ -26,7 +26,7 @@ class RealTime(World):
 
 
 class CountedAmazon:
-    """Stands for `sojourn.providers.ec2.clients.Clients`; of one account, with no process of the simulation."""
+    """Stands for `sojourn.clouds.aws.clients.Clients`; of one account, with no process of the simulation."""
 
     region = "us-east-1"
     account = "123456789012"

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from sojourn.providers.contract import Request
+
 from simulation.faults import Faults, When
 from simulation.world import Process, World
 from sojourn.errors import SpecError, TransientError
 from sojourn.names import LeaseName
-from sojourn.providers import Request
 from sojourn.providers.local import LocalProvider
-from sojourn.records import Boot, Capability, Lease, Lookalike, Machine, Need, Offer, Offers
+from sojourn.renting import Boot, Capability, Lease, Lookalike, Machine, Need, Offer, Offers
 
 T = TypeVar("T")
 LATENCY_S = 0.05

@@ -22,10 +22,10 @@ from simulation.store import Disk, MachineStore
 from simulation.world import World
 from sojourn.agent.agent import Agent
 from sojourn.agent.claim import claim
-from sojourn.agent.commit import Committer
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
-from sojourn.agent.mask import Mask
+from sojourn.agent.results.commit import Committer
+from sojourn.agent.script.mask import Mask
 from sojourn.agent.work import Work
 
 STARTING_S = (3.0, 30.0)  # from power to the agent's first word

@@ -1,6 +1,6 @@
 """A script that makes progress by the second, and writes a checkpoint of it from time to time.
 
-It stands for `sojourn.agent.script.Script` and the processes below it. Its file is a real one,
+It stands for `sojourn.agent.script.script.Script` and the processes below it. Its file is a real one,
 written in place and piece by piece, so that whoever looks at the wrong moment reads half of it.
 """
 

@@ -1,7 +1,7 @@
 """A bucket: what lies in it, and the two ways to it that the product has.
 
-The control side comes by `sojourn.storage.Store`, the real one over a wire that answers
-like obstore; machines by the few verbs of `sojourn.agent.store.Store`.
+The control side comes by `sojourn.store.storage.Store`, the real one over a wire that answers
+like obstore; machines by the few verbs of `sojourn.agent.stores.store.Store`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import obstore.exceptions
 from simulation.faults import Faults, When
 from simulation.world import Process
 from sojourn.agent.errors import Exists, StoreError
-from sojourn.agent.s3 import FETCH_S
-from sojourn.storage import Store
+from sojourn.agent.stores.s3 import FETCH_S
+from sojourn.store.storage import Store
 
 T = TypeVar("T")
 LATENCY_S = 0.05
@@ -64,7 +64,7 @@ class BucketStore(Store):
 
 
 class Wire:
-    """What obstore's stores offer, as far as `sojourn.storage` asks for it."""
+    """What obstore's stores offer, as far as `sojourn.store.storage` asks for it."""
 
     def __init__(self, disk: Disk, process: Process, faults: Faults) -> None:
         self._disk = disk
@@ -148,7 +148,7 @@ def kind_of(key: str) -> str:
 
 
 class MachineStore:
-    """A machine's store (`sojourn.agent.store.Store`), which it may lose contact with."""
+    """A machine's store (`sojourn.agent.stores.store.Store`), which it may lose contact with."""
 
     patience_s = 1800.0
     pace_s = 1.0

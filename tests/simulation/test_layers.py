@@ -13,7 +13,7 @@ from simulation.script import Job
 from simulation.trial import REAP_EVERY_S, Setting, Trial
 from simulation.verdict import CLOUD_S, TIMER_S, ours, overshoot
 from simulation.world import START
-from sojourn.lease import MARGIN_S
+from sojourn.lease.state import MARGIN_S
 
 ALONE = Setting(job=Job(10_000.0), reaper=False, timers=False, machine_timers=False)
 FROZEN = {number: Mishap("freezes", 60.0) for number in range(3)}

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sojourn.providers.contract import Provider
 
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
 from simulation.faults import Fault, Faults, Outage
@@ -17,9 +18,8 @@ from simulation.trial import AGENT, Refusal, Setting, Trial
 from simulation.verdict import entries, ours, resumed, written
 from simulation.world import START, Process
 from sojourn.agent.pack import Archive
-from sojourn.lease import fold
-from sojourn.providers import Provider
-from sojourn.providers.ec2.lease import Ec2Provider
+from sojourn.lease.state import fold
+from sojourn.providers.ec2.provider import Ec2Provider
 
 # Its first machine is taken back, and it goes on with another; there is time for that also at the next sweep.
 LOSING = Setting(job=Job(200.0), mishaps={0: Mishap("is taken back", 60)}, deadline_s=1500.0)

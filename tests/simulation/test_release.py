@@ -11,7 +11,7 @@ from simulation.script import Job
 from simulation.trial import Setting, Trial
 from simulation.verdict import NORMAL_S, ours
 from simulation.world import START
-from sojourn.lease import MARGIN_S
+from sojourn.lease.state import MARGIN_S
 
 
 @pytest.mark.parametrize("where", ["local", "aws"])

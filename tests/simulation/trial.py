@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sojourn.providers.contract import Provider
+
 from simulation import amazon, local
 from simulation.amazon import Amazon
 from simulation.faults import Faults
@@ -27,15 +29,15 @@ from simulation.store import BucketStore, Disk
 from simulation.world import START, Process, World
 from sojourn.agent.pack import Archive
 from sojourn.errors import SojournError, SpecError, SupersededError, UnreadableError
-from sojourn.journey import Journey, walk
-from sojourn.mailbox import Mailbox
 from sojourn.names import mint_run_id
-from sojourn.planning import Plan
-from sojourn.providers import Provider
-from sojourn.providers.ec2.lease import Ec2Provider
-from sojourn.publish import Inputs
-from sojourn.reap import reap
-from sojourn.records import Boot, Bundle, Stop
+from sojourn.plan.planning import Plan
+from sojourn.protocol import Bundle, Stop
+from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.renting import Boot
+from sojourn.results.publish import Inputs
+from sojourn.run.journey import Journey, walk
+from sojourn.run.reap import reap
+from sojourn.store.mailbox import Mailbox
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "plan.json"
 STORE = "s3://simulated"

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from simulation.amazon import SHOWN_AFTER_S
 from simulation.script import progress_in
 from simulation.world import START
-from sojourn.lease import MARGIN_S, RESUME_LEAST_S, fold
-from sojourn.ledger import Entry
+from sojourn.lease.state import MARGIN_S, RESUME_LEAST_S, fold
 from sojourn.names import run_folder
-from sojourn.records import Receipt
+from sojourn.receipts import Receipt
+from sojourn.store.ledger import Entry
 
 if TYPE_CHECKING:
     from simulation.trial import Trial

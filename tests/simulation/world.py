@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from sojourn.agent.clock import LEAVE_LIMIT_S, Halt
+from sojourn.agent.host.clock import LEAVE_LIMIT_S, Halt
 
 T = TypeVar("T")
 START = 1_900_000_000.0
@@ -211,7 +211,7 @@ class VirtualClock:
 
 
 class MachineClock(VirtualClock):
-    """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.clock`)."""
+    """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.host.clock`)."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(max(seconds, TICK_S))

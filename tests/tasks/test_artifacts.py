@@ -10,12 +10,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from sojourn.following import Status
-from sojourn.metrics import Metrics
-from sojourn.publish import Published
-from sojourn.reap import Finding
-from sojourn.records import Outcome, Receipt, Resource
-from sojourn.report import Comparison, Report
+from sojourn.protocol import Outcome
+from sojourn.receipts import Receipt, Resource
+from sojourn.results.publish import Published
+from sojourn.results.report import Comparison, Report
+from sojourn.run.reap import Finding
+from sojourn.watch.follower import Status
+from sojourn.watch.metrics import Metrics
 from tasks.artifacts import findings_page, how_far, receipt_page, report_page
 
 

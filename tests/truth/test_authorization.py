@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sojourn.providers.ec2 import administrator, policies
-from sojourn.providers.ec2.foundation import Names
+from sojourn.clouds.aws import administrator, policies
+from sojourn.clouds.aws.foundation import Names
 
 iam_data = pytest.importorskip("policy_sentry.shared.iam_data", reason="policy_sentry is of the extra `dev`")
 

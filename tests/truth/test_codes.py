@@ -7,7 +7,7 @@ from functools import cache
 import botocore.session
 import pytest
 
-from sojourn.providers.ec2.codes import CODES, HINTS, Code
+from sojourn.clouds.aws.codes import CODES, HINTS, Code
 
 PAGES = ("ec2", "s3-errors", "common", "karpenter", "unknown")
 

@@ -14,8 +14,8 @@ from truth.shapes import problems
 
 from sojourn.agent.pack import Archive
 from sojourn.names import LeaseName
-from sojourn.providers.ec2 import calls
-from sojourn.records import Boot, Offer
+from sojourn.providers.ec2 import request as calls
+from sojourn.renting import Boot, Offer
 
 AGENT = Archive(b"not looked at", "0" * 64)
 NAME = LeaseName("sincere-bunting-ffff", 99, 11)  # as long as one can be

@@ -9,7 +9,7 @@ from typing import Any
 import boto3
 import pytest
 
-from sojourn.providers.ec2.clients import Clients
+from sojourn.clouds.aws.clients import Clients
 from sojourn.providers.ec2.prices import spot
 
 

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from sojourn.agent.pack import SOURCES, Archive
 from sojourn.errors import SpecError
-from sojourn.mailbox import agent_key
-from sojourn.records import Boot
+from sojourn.renting import Boot
+from sojourn.store.mailbox import agent_key
 
 LIMIT = 16 * 1024
 BOOTSTRAP = SOURCES / "bootstrap.py"

@@ -11,9 +11,9 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.errors import translated
 from sojourn.errors import SojournError, SpecError, nearest
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import translated
 
 GIB = 2**30
 _BY_FILTER = re.compile(r"(?P<user>[^@:]+)@(?P<owner>[^@:]+):(?P<architecture>[^@:]+):(?P<name>.+)")

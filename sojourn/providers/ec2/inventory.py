@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.errors import code_of, translated
+from sojourn.clouds.aws.foundation import SCHEDULE_GROUP
 from sojourn.errors import SpecError
 from sojourn.names import LeaseName
-from sojourn.providers.ec2 import answers, calls, cluster
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import code_of, translated
-from sojourn.providers.ec2.foundation import SCHEDULE_GROUP
-from sojourn.records import Lease, Lookalike, Machine, Part
-from sojourn.storage import batched
+from sojourn.providers.ec2 import placement, request, responses
+from sojourn.renting import Lease, Lookalike, Machine, Part
+from sojourn.store.storage import batched
 from sojourn.waiting import Clock
 
 Instance = dict[str, Any]
@@ -33,7 +33,7 @@ Filters = list[dict[str, Any]]
 NAMED_AT_ONCE = 200  # values of a filter; of more Amazon says FilterLimitExceeded
 APART = 10  # leases whose schedules are asked for by the lease's name; of more all are listed, a hundred by a page
 INSTANCES_BY_PAGE, VOLUMES_BY_PAGE = 1000, 500
-TAGGED: Filters = [{"Name": "tag-key", "Values": [f"{calls.TAG}lease"]}]
+TAGGED: Filters = [{"Name": "tag-key", "Values": [f"{request.TAG}lease"]}]
 STANDING = {
     "Name": "instance-state-name",
     "Values": ["pending", "running", "shutting-down", "stopping", "stopped"],
@@ -48,7 +48,7 @@ class _Shown:
     instances: list[Instance] = field(default_factory=list)
     schedules: list[Schedule] = field(default_factory=list)  # as a list shows them, or whole, with what they end
     volumes: list[dict[str, Any]] = field(default_factory=list)
-    groups: list[cluster.Group] = field(default_factory=list)
+    groups: list[placement.Group] = field(default_factory=list)
     copies: list[Instance] = field(default_factory=list)  # which carry its tags, and are not of it
 
     @property
@@ -82,7 +82,7 @@ class _Shown:
         A copy is younger than its model, and a lease has no more machines than it was made with. So where not all of
         its timers were armed, or some are gone by now, the oldest spot machines are of it by their tags.
         """
-        armed, shown = answers.armed(self.schedules), len(self.instances) - len(self.tokenless)
+        armed, shown = responses.armed(self.schedules), len(self.instances) - len(self.tokenless)
         oldest = sorted(filter(_is_spot, self.tokenless), key=lambda one: (one["LaunchTime"], one["InstanceId"]))
         ours = {one["InstanceId"] for one in oldest[: max(0, _nodes(oldest[0]) - shown)]} if oldest else set()
         if oldest and len(armed) >= _nodes(oldest[0]):
@@ -126,7 +126,7 @@ class Inventory:
         lists: list[Callable[[], Any]] = [
             lambda: list(self._instances(region, TAGGED)),
             lambda: self._volumes(TAGGED, region),
-            lambda: cluster.find(self.clients, region, TAGGED),
+            lambda: placement.find(self.clients, region, TAGGED),
             lambda: self._schedules(region),
         ]
         instances, volumes, groups, schedules = self.clock.together(lists)
@@ -164,7 +164,7 @@ class Inventory:
         for filters in _named(found):
             for volume in self._volumes(filters, region):
                 found[_tags(volume)["lease"]].volumes.append(volume)
-            for group in cluster.find(self.clients, region, filters):
+            for group in placement.find(self.clients, region, filters):
                 if group["GroupName"] == _tags(group)["lease"]:
                     found[group["GroupName"]].groups.append(group)
         self._drop_foreign_volumes(over, region)
@@ -203,7 +203,7 @@ class Inventory:
 
     def _is_young(self, schedule: Schedule) -> bool:
         """Whether its machine may not be shown yet, by the clock that dated the schedule."""
-        return answers.is_young(schedule, self.clients.now() or self.clock.now())
+        return responses.is_young(schedule, self.clients.now() or self.clock.now())
 
     def _each(self, ask: Callable[[str, str], Any], region: str, names: Iterable[str]) -> list[Any]:
         return self.clock.together([partial(ask, region, name) for name in names])
@@ -233,20 +233,20 @@ class Inventory:
         if shown.is_over:
             volumes = sorted(shown.volumes, key=lambda one: str(one["VolumeId"]))
             parts = [
-                *answers.volume_parts(name, volumes),
-                *map(answers.schedule_part, shown.schedules),
-                *map(answers.group_part, shown.groups),
+                *responses.volume_parts(name, volumes),
+                *map(responses.schedule_part, shown.schedules),
+                *map(responses.group_part, shown.groups),
             ]
             young = list(filter(self._is_young, shown.schedules))
-            unseen = sorted(answers.armed(young) - {one["InstanceId"] for one in instances})
+            unseen = sorted(responses.armed(young) - {one["InstanceId"] for one in instances})
         if not instances and not parts:
             return None
         tagged = [*instances, *shown.groups, *shown.volumes]
         tags = _tags(tagged[0]) if tagged else {}
         parsed = LeaseName.parse(name)
         assert parsed is not None
-        numbers = answers.numbered(instances, unseen)
-        machines = [answers.machine(parsed.machine(numbers[one["InstanceId"]]), one) for one in instances]
+        numbers = responses.numbered(instances, unseen)
+        machines = [responses.machine(parsed.machine(numbers[one["InstanceId"]]), one) for one in instances]
         machines += [Machine(name=parsed.machine(numbers[one]), state="starting", identity=one) for one in unseen]
         return Lease(
             name=name,
@@ -307,13 +307,13 @@ def _paged(client: Any, action: str, size: int, **what: Any) -> Iterator[dict[st
 def _named(names: Iterable[str]) -> Iterator[Filters]:
     """Filters for these leases, as many values in each as Amazon takes."""
     for some in batched(names, NAMED_AT_ONCE):
-        yield [{"Name": f"tag:{calls.TAG}lease", "Values": some}]
+        yield [{"Name": f"tag:{request.TAG}lease", "Values": some}]
 
 
 def _by_lease(
     instances: Iterable[Instance] = (),
     volumes: Iterable[dict[str, Any]] = (),
-    groups: Iterable[cluster.Group] = (),
+    groups: Iterable[placement.Group] = (),
     schedules: Iterable[Schedule] = (),
 ) -> dict[str, _Shown]:
     """What lists show, by the leases whose names it carries."""
@@ -356,7 +356,7 @@ def is_lease(word: str) -> bool:
 
 
 def _tags(one: dict[str, Any]) -> dict[str, str]:
-    return answers.read_tags(one.get("Tags", []))
+    return responses.read_tags(one.get("Tags", []))
 
 
 def _nodes(instance: Instance) -> int:

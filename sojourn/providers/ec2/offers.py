@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from sojourn import catalogue
-from sojourn.catalogue import MachineType
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.errors import translated
 from sojourn.errors import QuotaError, SojournError, SpecError, nearest
+from sojourn.providers import catalogue
+from sojourn.providers.catalogue import MachineType
 from sojourn.providers.ec2 import images
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import translated
 from sojourn.providers.ec2.places import PROVIDER, Place, look
 from sojourn.providers.ec2.survey import survey
-from sojourn.records import Need, Offer, Offers
+from sojourn.renting import Need, Offer, Offers
 
 TYPES = 4  # at most, and none beyond so many times the cheapest
 SPREAD = 2.5

@@ -10,13 +10,13 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sojourn.catalogue import GB, MachineType
 from sojourn.errors import QuotaError, SojournError, SpecError
-from sojourn.providers.ec2 import cluster, prices, quotas, ways
+from sojourn.providers.catalogue import GB, MachineType
+from sojourn.providers.ec2 import gateway, placement, prices, quotas
 from sojourn.providers.ec2.images import GIB, Image
 from sojourn.providers.ec2.quotas import Limit
 from sojourn.providers.ec2.survey import Region, markets
-from sojourn.records import Market, Need, Offer
+from sojourn.renting import Market, Need, Offer
 
 PROVIDER = "aws"
 ROOM_GIB = 50  # beside what the image takes, unless the need says how large the disk is
@@ -110,8 +110,8 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
     assert isinstance(region.ours, dict)
     machine, image = kind.machine, kind.image
     disk, limit = _disk_gib(need, image), _limit(region, kind)
-    near = cluster.is_wanted(need)
-    public = not (region.subnets[zone].inward and ways.are_enough(need, region.name, region.data))
+    near = placement.is_wanted(need)
+    public = not (region.subnets[zone].inward and gateway.are_enough(need, region.name, region.data))
     return Offer(
         provider=PROVIDER,
         machine=machine.name,
@@ -127,7 +127,7 @@ def _offer(need: Need, region: Region, kind: _Kind, zone: str, price: float, not
         architecture=machine.architecture,
         python=image.python,
         transfer=max((prices.transfer(home, region.name) for home in region.data.values()), default=0.0),
-        makes=(cluster.KIND,) if near else (),
+        makes=(placement.KIND,) if near else (),
         quota=f"{machine.cpus * need.nodes} of {limit.left} vCPUs" if limit else None,
         details={
             "image": image.id,

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import translated
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.errors import translated
 
 HOME = "us-east-1"  # of the catalogue's figures, and one of the few regions with a price list
 CLOCKS_OFF = timedelta(minutes=15)  # by more Amazon refuses the signature

@@ -9,11 +9,11 @@ import re
 from collections import Counter
 from typing import Any, NamedTuple
 
-from sojourn.catalogue import known
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.errors import code_of, translated
 from sojourn.errors import SojournError
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import code_of, translated
-from sojourn.records import Market
+from sojourn.providers.catalogue import known
+from sojourn.renting import Market
 
 # Types of a family, the code of its quota on demand and on spot. Of other families no quota is known here.
 _FAMILIES = (

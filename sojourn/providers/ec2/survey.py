@@ -13,15 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from sojourn.catalogue import MachineType
+from sojourn.clouds.aws import foundation
+from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.errors import region_in, translated
+from sojourn.clouds.aws.foundation import Foundation, Ground
 from sojourn.errors import AccessError, SojournError, SpecError
-from sojourn.providers.ec2 import cluster, foundation, images, prices, quotas, ways
-from sojourn.providers.ec2.clients import Clients
-from sojourn.providers.ec2.errors import region_in, translated
-from sojourn.providers.ec2.foundation import Foundation, Ground
+from sojourn.providers.catalogue import MachineType
+from sojourn.providers.ec2 import gateway, images, placement, prices, quotas
 from sojourn.providers.ec2.images import Image
 from sojourn.providers.ec2.quotas import Limit
-from sojourn.records import Market, Need
+from sojourn.renting import Market, Need
 
 MARKETS: tuple[Market, ...] = ("spot", "on-demand")
 WORKERS = 8
@@ -90,7 +91,7 @@ def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) ->
         zones = pool.submit(_zones, clients, region, names)
         subnets = pool.submit(_subnets, clients, region, need)
         ground = pool.submit(_ground, need, clients, region)
-        apart = pool.submit(cluster.unfit, clients, region, names) if cluster.is_wanted(need) else None
+        apart = pool.submit(placement.unfit, clients, region, names) if placement.is_wanted(need) else None
         resolved = {kind: pool.submit(_or_why_not, images.resolve, clients, region, *kind) for kind in kinds}
         spot = pool.submit(optional, "spot prices are guesses", lambda: _spot(need, clients, region, names), None)
         limits = pool.submit(optional, "quotas are unknown", lambda: _limits(need, clients, region, names), {})
@@ -167,7 +168,7 @@ def _subnets(clients: Clients, region: str, need: Need) -> dict[str, Subnet]:
         found = clients.client("ec2", region).describe_subnets(Filters=filters)["Subnets"]
     inward: frozenset[str] = frozenset()
     with suppress(AccessError):  # then they have addresses, as without the wish
-        inward = ways.inward(clients, region, found) if need.network == "none" else inward
+        inward = gateway.inward(clients, region, found) if need.network == "none" else inward
     return {
         one["AvailabilityZone"]: Subnet(one["SubnetId"], one["AvailableIpAddressCount"], one["SubnetId"] in inward)
         for one in found
