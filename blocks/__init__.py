@@ -4,26 +4,21 @@ Register them with `prefect block register -m blocks`. A block is read when a ru
 and never after: what it says goes into the plan, so that ending a run needs no block.
 """
 
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from blocks.provider import LocalProvider
+from blocks.local import LocalProvider
+from blocks.registry import KINDS
 from blocks.store import Store
 
-if TYPE_CHECKING:
-    from blocks.aws import AwsProvider
-
+_BY_NAME = {kind.name: kind for kind in KINDS.values() if kind.installed}
 __all__ = ["LocalProvider", "Store"]
-if find_spec("prefect_aws"):
-    __all__ += ["AwsProvider"]
+__all__ += [name for name in _BY_NAME if name not in __all__]
 
 
 def __getattr__(name: str) -> Any:
-    # Its import takes as long as Prefect's own, and most runs have no use for it.
-    if name == "AwsProvider" and name in __all__:
-        from blocks.aws import AwsProvider
-
-        return AwsProvider
+    # A cloud's takes as long to import as Prefect itself, and most runs have no use for it.
+    if name in _BY_NAME:
+        return _BY_NAME[name].load()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from prefect_aws import AwsCredentials
 from pydantic import Field, ValidationError, field_validator
 
-from blocks.provider import ProviderBlock
+from blocks.base import ProviderBlock
 from sojourn.spec.launch import Launch
 
 # Each way to name credentials goes before the others; one that is left over would win or be mixed in.
@@ -64,9 +64,9 @@ class AwsProvider(ProviderBlock):
         description="Size of each machine's disk; as large as its image asks for if absent.",
         examples=["130GB"],
     )
-    image: str | None = Field(
+    boot_image: str | None = Field(
         default=None,
-        title="Image",
+        title="Boot image",
         description="What machines boot: ubuntu, nvidia, an AMI, or user@owner:arch:name; by the machine if absent.",
         examples=["nvidia", "ami-0123456789abcdef0"],
     )
@@ -89,7 +89,7 @@ class AwsProvider(ProviderBlock):
         examples=[5.0],
     )
 
-    @field_validator("gpu", "disk", "image", "market", "regions", "budget")
+    @field_validator("gpu", "disk", "boot_image", "market", "regions", "budget")
     @classmethod
     def _as_a_run_would_ask(cls, value: Any, info: Any) -> Any:
         try:
@@ -122,7 +122,7 @@ class AwsProvider(ProviderBlock):
         says_which = asked & {"machine", "gpu", "cpus", "memory"} or self.machine
         answers = {
             name: value
-            for name in ("gpu", "disk", "image", "market", "regions", "budget")
+            for name in ("gpu", "disk", "boot_image", "market", "regions", "budget")
             if name not in asked and (value := getattr(self, name)) is not None and not (name == "gpu" and says_which)
         }
         return Launch.model_validate({**said.model_dump(exclude_unset=True), **answers})

@@ -32,12 +32,11 @@ def attach(
 
     Example: sojourn attach last
     """
-    from sojourn.providers.registry import open_provider
-
     from cli.interrupts import interruptible
     from cli.train import finish
     from cli.view import View
     from cli.world import named_run, stores_for
+    from sojourn.providers.registry import open_provider
     from sojourn.results.report import Report
     from sojourn.run.journey import Journey, walk
     from sojourn.run.planned import is_ours

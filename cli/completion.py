@@ -53,9 +53,8 @@ def providers() -> list[str]:
 @_silent
 def machines() -> list[str]:
     """This host, and what is known of the clouds without asking them."""
-    from sojourn.providers.registry import NAMES
-
     from sojourn.providers.catalogue import known
     from sojourn.providers.local import MACHINE
+    from sojourn.providers.registry import NAMES
 
     return [MACHINE, *(machine for name in NAMES for machine in known(name))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import completion, options
+from sojourn.clouds.registry import CLOUDS, open_account
 
 if TYPE_CHECKING:
     from sojourn.clouds.account import Check
@@ -18,9 +19,10 @@ MARKS = {"good": "[green]✓[/]", "weak": "[yellow]![/]", "missing": "[red]✗[/
 
 
 Where = Annotated[
-    str | None, typer.Option(help="Look at this cloud account too: aws.", autocompletion=completion.providers)
+    str | None,
+    typer.Option(help=f"Look at this cloud account too: {', '.join(CLOUDS)}.", autocompletion=completion.providers),
 ]
-Region = Annotated[str | None, typer.Option(help="With --where aws: the region to look at. Yours if absent.")]
+Region = Annotated[str | None, typer.Option(help="With a cloud: the region to look at. Yours if absent.")]
 
 
 def doctor(
@@ -50,18 +52,17 @@ def doctor(
 
 
 def _checks(project: Path, where: str | None, region: str | None, store: str | None) -> Iterator[Check]:
-    from sojourn.clouds.account import Check
-    from sojourn.providers.registry import open_provider
-
     from cli.server import describe_server
     from cli.world import prepare_plan, store_url
+    from sojourn.clouds.account import Check
+    from sojourn.providers.registry import open_provider
     from sojourn.run.doctor import examine_host, examine_project
     from sojourn.run.runs import data_home
 
     home = data_home()
     yield from examine_host(home, store_url(store, project), open_provider("local", home))
-    if (where or _asked(project)) == "aws":
-        yield from _amazon(project, region)
+    if (cloud := where or _asked(project)) in CLOUDS:
+        yield from _account(str(cloud), project, region)
     yield from examine_project(project, lambda: prepare_plan(project, {}, store, accept_size=False))
     state, found, mend = describe_server()
     yield Check(what="prefect", state=state, found=found, mend=mend)
@@ -78,19 +79,19 @@ def _asked(project: Path) -> object:
         return None
 
 
-def _amazon(project: Path, region: str | None) -> Iterator[Check]:
+def _account(cloud: str, project: Path, region: str | None) -> Iterator[Check]:
     from cli.world import name_of
-    from sojourn.clouds.aws.checkup import examine
-    from sojourn.clouds.aws.clients import Clients
     from sojourn.errors import SojournError
     from sojourn.names import project_name
     from sojourn.project.project import Project
+    from sojourn.run.doctor import probe
+    from sojourn.store.storage import Store
 
     try:
         name = name_of(Project.at(project))
     except SojournError:  # what is wrong with the project is told after the account
         name = project_name(project.resolve().name)
-    yield from examine(Clients(region), name)
+    yield from open_account(cloud, region).examine(name, lambda url: probe(Store(url)))
 
 
 def _show(check: Check) -> None:

@@ -12,11 +12,10 @@ def init(project: options.Directory = Path(".")) -> None:
 
     Example: sojourn init
     """
-    from sojourn.providers.registry import open_provider
-
     from cli.console import out
     from sojourn.plan.template import append, draft
     from sojourn.project.project import Project
+    from sojourn.providers.registry import open_provider
     from sojourn.renting import Need
     from sojourn.run.runs import data_home
     from sojourn.spec.params import PARAMS

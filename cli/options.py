@@ -57,7 +57,7 @@ _LAUNCH: dict[str, Any] = {
     "cpus": _option("CPUs of each machine, at least."),
     "memory": _option("Main memory of each machine, at least, like 64GB."),
     "disk": _option("Disk of each machine, like 130GB."),
-    "image": _option("What the machine boots: ubuntu, nvidia, ami-…, or user@owner:arch:name."),
+    "boot_image": _option("What the machine boots: ubuntu, nvidia, ami-…, or user@owner:arch:name."),
     "market": _option("any, spot or on-demand."),
     "regions": _options("--region", "A region to look for machines in."),
     "network": _option("internet, or none."),
@@ -93,7 +93,7 @@ _PANELS = {
 }
 _OUTPUT = "Output"
 _METAVARS = {
-    "NAME": ("stage", "where", "machine", "image", "market", "regions", "network", "secrets", "extras", "groups"),
+    "NAME": ("stage", "where", "machine", "boot_image", "market", "regions", "network", "secrets", "extras", "groups"),
     "GPU": ("gpu",),
     "N": ("nodes", "cpus", "processes"),
     "SIZE": ("memory", "disk", "bring", "keep"),

@@ -22,13 +22,12 @@ def pull(
 
     Example: sojourn pull last --to results
     """
-    from sojourn.providers.registry import open_provider
-
     from cli.console import out, show_warning
     from cli.progress import open_listener
     from cli.world import named_run, open_stores
     from sojourn.errors import SojournError, SpecError
     from sojourn.omissions import printable
+    from sojourn.providers.registry import open_provider
     from sojourn.results.publish import to_directory
     from sojourn.results.remainder import refused
     from sojourn.run.journey import Journey

@@ -14,10 +14,9 @@ import typer
 from cli import options
 
 if TYPE_CHECKING:
-    from sojourn.providers.contract import Provider
-
     from cli.server import Address
     from sojourn.plan.planning import Plan
+    from sojourn.providers.contract import Provider
     from sojourn.run.journey import Journey
     from sojourn.run.reap import Finding
     from sojourn.store.mailbox import Mailbox
@@ -44,12 +43,11 @@ def reap(
 
     Example: sojourn reap --dry-run
     """
-    from sojourn.providers.registry import configured
-
     from cli.console import out
     from cli.world import trusted_stores
     from sojourn.errors import SpecError
     from sojourn.harmless import line
+    from sojourn.providers.registry import configured
     from sojourn.run.reap import forget_stores, kept_stores, raise_for_failed
     from sojourn.run.runs import data_home
     from sojourn.store.known_stores import each_once, known_store
@@ -122,9 +120,8 @@ def _mended(store: Store, server: Address, dry_run: bool, found: list[Finding]) 
 
 def _journeys() -> Callable[[Plan, Mailbox], Journey]:
     """Runs in the hands of this sweep; those that were in the same regions share a provider."""
-    from sojourn.providers.registry import open_provider
-
     from cli.progress import SilentListener
+    from sojourn.providers.registry import open_provider
     from sojourn.run.journey import Journey
     from sojourn.run.runs import data_home
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import options
+from sojourn.clouds.registry import CLOUDS
 
 if TYPE_CHECKING:
-    from sojourn.clouds.aws.secrets import Secrets
+    from sojourn.clouds.account import Secrets
 
+CLOUD = next(iter(CLOUDS))  # the one that keeps secrets so far
 app = typer.Typer(no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The environment variable that the script will see.")]
@@ -30,7 +32,7 @@ def secret() -> None:
 
 @app.command("set")
 def set_(name: Name, project: options.Directory = Path("."), region: Region = None) -> None:
-    """Keep a secret in your Amazon account: its value is asked for, or read from standard input.
+    """Keep a secret in your cloud account: its value is asked for, or read from standard input.
 
     Example: sojourn secret set WANDB_API_KEY
     """
@@ -42,7 +44,7 @@ def set_(name: Name, project: options.Directory = Path("."), region: Region = No
     secrets.set(name, value)
     if is_ordinary(value):
         show_warning(f"{name} is not hidden in a run's log, as {TOO_USUAL}")
-    out.print(f"Kept. A run gets it by name: sojourn train --where aws --secret {name} …", markup=False)
+    out.print(f"Kept. A run gets it by name: sojourn train --where {CLOUD} --secret {name} …", markup=False)
 
 
 @app.command("list")
@@ -81,11 +83,10 @@ def remove(name: Name, project: options.Directory = Path("."), region: Region = 
 
 def _secrets(project: Path, region: str | None) -> Secrets:
     from cli.world import name_of
-    from sojourn.clouds.aws.clients import Clients
-    from sojourn.clouds.aws.secrets import Secrets
+    from sojourn.clouds.registry import open_account
     from sojourn.project.project import Project
 
-    return Secrets(Clients(region), name_of(Project.at(project)))
+    return open_account(CLOUD, region).secrets(name_of(Project.at(project)))
 
 
 def _value(name: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from cli import options
+from sojourn.clouds.registry import CLOUDS, Cloud, open_account
 
 if TYPE_CHECKING:
-    from sojourn.clouds.account import Change, Removal
+    from sojourn.clouds.account import Account, Asked, Change, Removal, Rents
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -22,12 +24,12 @@ Regions = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Make it without asking.")]
 Print = Annotated[bool, typer.Option("--print", help="Make nothing, print names and policies for an administrator.")]
-Account = Annotated[str | None, typer.Option(help="With --print: the account's number, so that nobody is asked.")]
+Number = Annotated[str | None, typer.Option(help="With --print: the account's number, so that nobody is asked.")]
 Reaper = Annotated[
     bool, typer.Option("--reaper", help="Also a function in the account that ends what outlived its deadline.")
 ]
 Store = Annotated[
-    str | None, typer.Option("--store", metavar="URL", help="An s3:// of your own that machines may use too.")
+    str | None, typer.Option("--store", metavar="URL", help="A bucket of your own that machines may use too.")
 ]
 Remove = Annotated[bool, typer.Option("--remove", help="Take away what it made, while nothing of ours runs.")]
 Results = Annotated[
@@ -44,56 +46,72 @@ def setup() -> None:
     """
 
 
-@app.command("aws")
-def aws(
-    running: typer.Context,
-    project: options.Directory = Path("."),
-    region: Regions = None,
-    keep_days: Days = None,
-    reaper: Reaper = False,
-    store: Store = None,
-    yes: Yes = False,
-    print_: Print = False,
-    account: Account = None,
-    remove: Remove = False,
-    delete_results: Results = False,
-) -> None:
-    """Show what this project needs in your Amazon account, ask, and make it. A second time changes nothing.
+def _command(name: str, cloud: Cloud) -> Callable[..., None]:
+    def set_up(
+        running: typer.Context,
+        project: options.Directory = Path("."),
+        region: Regions = None,
+        keep_days: Days = None,
+        reaper: Reaper = False,
+        store: Store = None,
+        yes: Yes = False,
+        print_: Print = False,
+        account: Number = None,
+        remove: Remove = False,
+        delete_results: Results = False,
+    ) -> None:
+        from cli.world import name_of, store_url
+        from sojourn.clouds.account import Asked
+        from sojourn.errors import SpecError
+        from sojourn.project.dvc.repo import remotes_on
+        from sojourn.project.project import Project
 
-    Example: sojourn setup aws --region us-east-1
+        if delete_results and not remove:
+            hint = f"sojourn setup {name} --remove --delete-results"
+            raise SpecError("--delete-results goes with --remove alone", hint=hint)
+        here, regions = Project.at(project), region or []
+        asked = Asked(
+            name_of(here),
+            tuple(regions[1:]),
+            tuple(remotes_on(cloud.scheme, here.dvc)),
+            keep_days,
+            reaper,
+            store_url(store, here.directory),
+            account,
+        )
+        opened = open_account(name, regions[0] if regions else None)
+        if print_:
+            typer.echo(json.dumps(opened.policies(asked), indent=2))
+        else:
+            _set_up(running, name, opened, asked, remove, delete_results, yes)
+
+    does = f"Show what this project needs in your {cloud.title} account, ask, and make it."
+    set_up.__doc__ = f"""{does} A second time changes nothing.
+
+    Example: sojourn setup {name} {cloud.example}
     """
-    from sojourn.clouds.account import differences
-    from sojourn.clouds.aws.setup.pieces import pieces
+    return set_up
 
+
+for _name, _cloud in CLOUDS.items():
+    app.command(_name)(_command(_name, _cloud))
+
+
+def _set_up(
+    running: typer.Context, name: str, account: Account, asked: Asked, remove: bool, results: bool, yes: bool
+) -> None:
     from cli.console import out
-    from cli.world import name_of, store_url
-    from sojourn.clouds.aws import administrator
-    from sojourn.clouds.aws.clients import Clients
-    from sojourn.clouds.aws.foundation import Names
-    from sojourn.clouds.aws.policies import printed
-    from sojourn.clouds.aws.setup.removal import removal
-    from sojourn.errors import SpecError
-    from sojourn.project.dvc.repo import s3_remotes
-    from sojourn.project.project import Project
-    from sojourn.providers.ec2.provider import Ec2Provider
+    from sojourn.clouds.account import differences
+    from sojourn.providers.registry import open_provider
+    from sojourn.run.runs import data_home
 
-    if delete_results and not remove:
-        raise SpecError("--delete-results goes with --remove alone", hint="sojourn setup aws --remove --delete-results")
-    here = Project.at(project)
-    name, remotes, own = name_of(here), s3_remotes(here.dvc), store_url(store, here.directory)
-    regions = region or []
-    clients = Clients(regions[0] if regions else None)
-    if print_:
-        names = Names(account or clients.account, clients.region, name, own)
-        typer.echo(json.dumps({**printed(names, remotes), "who_sets_up": administrator.policy(names)}, indent=2))
-        return
-    out.print(f"account {clients.account}, region {clients.region}, project {name}", markup=False)
+    out.print(f"{account.describe()}, project {asked.project}", markup=False)
     if remove:
-        _remove(running, removal(Ec2Provider(clients), name, regions[1:], delete_results), yes)
+        rents = cast("Rents", open_provider(name, data_home()))
+        _remove(running, account.removal(asked, rents, results), yes)
         return
-    needed = pieces(clients, name, regions[1:], remotes, keep_days, reaper, own)
-    cost = "The function costs about a cent a month, the rest nothing" if reaper else "None of it costs anything"
-    _make(running, list(differences(needed)), len(needed), cost, yes)
+    needed = account.pieces(asked)
+    _make(running, list(differences(needed)), len(needed), account.costs(asked), yes)
 
 
 def _make(running: typer.Context, changes: list[Change], needed: int, cost: str, yes: bool) -> None:

@@ -55,9 +55,8 @@ def without_prefect(make_plan: Callable[[], Plan], view: View) -> Report:
 
 
 def _walk(plan: Plan, view: View) -> Report:
-    from sojourn.providers.registry import open_provider
-
     from cli.interrupts import interruptible
+    from sojourn.providers.registry import open_provider
     from sojourn.run.journey import Journey, walk
     from sojourn.run.runs import data_home
     from sojourn.store.known_stores import known_store

@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sojourn.providers.registry import open_provider
-
 from cli.console import show_warning
 from sojourn.errors import AccessError, SojournError, SpecError
 from sojourn.names import is_project_name, mint_run_id, project_name
 from sojourn.plan.planning import Plan, make_plan
 from sojourn.project.project import Project
 from sojourn.providers import catalogue
+from sojourn.providers.registry import open_provider
 from sojourn.run.runs import data_home, default_store, find_run, past_runs, plan_of, store_for, usual_seconds
 from sojourn.spec.launch import Launch, read_launch, resuming
 from sojourn.spec.params import read_section

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sojourn.providers.registry import open_provider
-
-from blocks.provider import load_provider
+from blocks.registry import load_provider
 from deployments.timetable import Timed
 from flows.train import train
 from sojourn.errors import SojournError
 from sojourn.names import mint_run_id
 from sojourn.plan.planning import make_plan
 from sojourn.project.project import Project
+from sojourn.providers.registry import open_provider
 from sojourn.run.runs import checkouts, store_for
 from sojourn.spec.launch import Launch, read_launch
 from sojourn.store.storage import Store

@@ -1,10 +1,10 @@
 """The sweep: what outlived its run is ended, what nobody waits for comes home, Prefect is put right."""
 
 from prefect import flow
-from sojourn.providers.registry import configured
 
-from blocks.provider import load_provider
+from blocks.registry import load_provider
 from blocks.store import Store
+from sojourn.providers.registry import configured
 from sojourn.run.reap import Finding, raise_for_failed
 from sojourn.run.runs import data_home
 from sojourn.store.known_stores import known_store

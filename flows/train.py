@@ -7,7 +7,9 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 from pydantic.json_schema import SkipJsonSchema
 
-from blocks.provider import LocalProvider, ProviderBlock, load_provider
+from blocks.base import ProviderBlock
+from blocks.local import LocalProvider
+from blocks.registry import load_provider
 from sojourn.results.report import Report
 from sojourn.shorthand import Duration
 from sojourn.spec.launch import Launch
@@ -16,7 +18,7 @@ from tasks.plan import plan, run_id
 from tasks.run import collect, publish
 from tasks.run import train as follow
 from tasks.session import guarded
-from tasks.source import build, bundle, push, upstream
+from tasks.source import bundle, data, environment, upstream
 from tasks.step import over
 from tasks.timetable import too_late
 
@@ -47,7 +49,7 @@ def train(
     with guarded(journey), journey.held():
         with journey.leased():
             upstream(journey)
-            sent = [bundle.submit(journey), push.submit(journey), build.submit(journey)]
+            sent = [bundle.submit(journey), data.submit(journey), environment.submit(journey)]
             for one in sent:
                 one.result()
             provision(journey, wait_for=sent)

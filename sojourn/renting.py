@@ -32,7 +32,7 @@ class Need(Record):
     cpus: int | None = Field(default=None, description="At least")
     memory: int | None = Field(default=None, description="At least")
     disk: int | None = None
-    image: str | None = None
+    boot_image: str | None = None
     market: Market | None = None
     regions: tuple[str, ...] = ()
     network: Network = "internet"
@@ -104,7 +104,7 @@ class Boot(Record):
     nodes: int
     deadline_at: float
     grace_s: float = Field(description="After the deadline: to stop, commit and go")
-    metadata: Literal["ec2"] | None = Field(default=None, description="Whose service on the machine tells of its end")
+    metadata: str | None = Field(default=None, description="The kind of machine, as its agent knows it")
     life_s: float = Field(
         default=2 * 86400.0, description="The longest that a machine may live, whatever its clock says"
     )

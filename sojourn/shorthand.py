@@ -236,3 +236,13 @@ _TEXT_OR_LIST = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", 
 CommandText = Annotated[tuple[str, ...] | str, BeforeValidator(_command), _TEXT_OR_LIST]
 Words = Annotated[tuple[str, ...], BeforeValidator(_arguments), _TEXT_OR_LIST]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+
+
+def format_bytes(size: float) -> str:
+    """`84 KB`, `1.9 GB`: powers of ten, as disks and clouds count."""
+    size = min(size, 1e24)  # a record may hold any whole number
+    for unit in ("B", "KB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

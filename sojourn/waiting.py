@@ -14,6 +14,7 @@ from sojourn.errors import TransientError
 
 T = TypeVar("T")
 MOST_AT_ONCE = 64  # a cloud answers each question in some 30 ms
+CLOCK_LIMIT_S = 60.0  # a host whose clock is further off its store's or its cloud's plans nothing
 LEAVE_LIMIT_S = 5.0  # for a call in the background to come back, once it is not wanted any more
 
 

@@ -12,11 +12,11 @@ from uuid import UUID
 
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import get_client
-from sojourn.providers.registry import open_provider
 
-from blocks.provider import ProviderBlock
+from blocks.base import ProviderBlock
 from sojourn.names import mint_run_id
 from sojourn.plan.planning import Plan, make_plan
+from sojourn.providers.registry import open_provider
 from sojourn.run import planned
 from sojourn.run.journey import Journey
 from sojourn.run.runs import data_home, store_for

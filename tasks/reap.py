@@ -11,11 +11,11 @@ from pathlib import Path
 
 from prefect import get_run_logger
 from prefect.client.orchestration import get_client
-from sojourn.providers.contract import Provider
-from sojourn.providers.registry import open_provider
 
 from sojourn.errors import SojournError
 from sojourn.plan.planning import Plan
+from sojourn.providers.contract import Provider
+from sojourn.providers.registry import open_provider
 from sojourn.run.journey import Journey
 from sojourn.run.reap import Finding, forget_stores, kept_stores
 from sojourn.run.reap import reap as find

@@ -20,12 +20,12 @@ def bundle(journey: Journey) -> None:
 
 
 @step("data")
-def push(journey: Journey) -> None:
+def data(journey: Journey) -> None:
     """Send the data that the remote lacks."""
-    journey.push()
+    journey.data()
 
 
 @step("environment")
-def build(journey: Journey) -> None:
+def environment(journey: Journey) -> None:
     """Make the environment, unless it stands."""
-    journey.build()
+    journey.environment()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cli_world import World
 
+from sojourn.agent.clouds import machine as kinds
 from sojourn.agent.errors import Stop, StoreError
 from sojourn.agent.host.clock import Deadline
 from sojourn.agent.interrupts import Interrupts
@@ -208,7 +209,7 @@ def test_a_stop_that_cannot_be_read_ends_no_script_and_a_later_one_does(tmp_path
     mailbox = Mailbox(store, "digits", RUN)
     store.put(f"control/digits/{RUN}/stop.json", body)
     there = FileStore(store.url)
-    interrupts = Interrupts(there, place_of(there), Deadline(time.time() + 600))
+    interrupts = Interrupts(there, place_of(there), Deadline(time.time() + 600), kinds.Machine())
     interrupts.check()
     assert mailbox.stop_request() is None
     mailbox.request_stop(StopRequest(reason="by hand", at=time.time()))

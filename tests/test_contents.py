@@ -649,7 +649,8 @@ def test_what_its_user_cannot_read_is_named(look: str) -> None:
         (tree / "data/closed.bin").chmod(0)
         (tree / "data/locked").chmod(0)
         code = (
-            "import os, pathlib, sys\nfrom sojourn.project.bundle import survey\nfrom sojourn.project.inputs import InputTree\n"
+            "import os, pathlib, sys\nfrom sojourn.project.bundle import survey\n"
+            "from sojourn.project.inputs import InputTree\n"
             "from sojourn.project.project import Project\nfrom sojourn.errors import SpecError\n"
             f"os.seteuid(65534)\nproject = Project(pathlib.Path({str(tree)!r}))\n"
             f"try:\n    {look}\n"

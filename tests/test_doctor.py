@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from small_disk import fill, small_disk
-from sojourn.clouds.account import Check
 
+from sojourn.clouds.account import Check
 from sojourn.errors import SojournError, SpecError
 from sojourn.plan.planning import Plan
 from sojourn.project.project import Project

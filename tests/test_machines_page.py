@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from clouds.aws_cloud import AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
 
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.providers.catalogue import candidates
 from sojourn.renting import Need
 from sojourn.spec.launch import read_launch

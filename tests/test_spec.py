@@ -230,7 +230,7 @@ def test_a_file_without_a_launch_section_asks_for_nothing(tmp_path: Path, text: 
         ("launch: [a, b]\n", "params.yaml: launch: ['a', 'b'] is not a mapping"),
         ("launch:\n  nodes: [\n", "params.yaml: not valid YAML: expected the node content, but found '<stream end>' "
          "in line 3, column 1"),
-        ("launch:\n  1: x\n", "params.yaml: launch: unknown key '1', known: bring, budget, checkpoint"),
+        ("launch:\n  1: x\n", "params.yaml: launch: unknown key '1', known: boot_image, bring, budget"),
     ],
 )  # fmt: skip
 def test_a_broken_file_is_named_with_the_line(tmp_path: Path, text: str, message: str) -> None:

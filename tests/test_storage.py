@@ -190,7 +190,7 @@ def test_the_store_of_a_user_is_closed_to_others(files: Store) -> None:
     ("url", "message", "hint"),
     [
         ("s3://[x", "is no URL", "s3://bucket/prefix"),
-        ("nonsense", "is not a store URL, known: az, file, gs, s3", "s3://bucket/prefix"),
+        ("nonsense", "is not a store URL, known: file, s3", "s3://bucket/prefix"),
         ("/srv/runs", "is not a store URL", "file:///srv/runs"),
         ("S4://bucket", "did you mean 's3'", "s3://bucket/prefix"),
         ("s3://", "names no bucket", "s3://bucket/prefix"),

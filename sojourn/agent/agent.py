@@ -18,10 +18,11 @@ import platform
 import posixpath
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from sojourn.agent import files
 from sojourn.agent.claim import claim
+from sojourn.agent.clouds.machine import Machine
+from sojourn.agent.clouds.registry import open_machine
 from sojourn.agent.errors import Exists, Refused, Stop, say
 from sojourn.agent.files import Json
 from sojourn.agent.heart import Heart
@@ -39,7 +40,7 @@ from sojourn.agent.results.outside import Outside
 from sojourn.agent.results.packs import Packs
 from sojourn.agent.script.environment import Environment, with_python
 from sojourn.agent.script.execs import Execs
-from sojourn.agent.script.launch import HOMES, command_line, environment, own_secrets
+from sojourn.agent.script.launch import HOMES, command_line, environment
 from sojourn.agent.script.log import Log
 from sojourn.agent.script.mask import Mask
 from sojourn.agent.script.packages import search_path, serve
@@ -48,9 +49,6 @@ from sojourn.agent.script.script import Script
 from sojourn.agent.stores.store import NO_FILE, Store
 from sojourn.agent.stores.stores import open_store
 from sojourn.agent.work import Work
-
-if TYPE_CHECKING:
-    from sojourn.agent.clouds.imds import Imds
 
 VERSION = "1"
 NEEDED = ("deadline_at", "grace_s", "nodes", "bundle", "inputs", "command", "secrets")  # of an order, to begin with
@@ -70,27 +68,19 @@ def run(program: str, boot: str, node: int, scratch: str, address: str) -> int:
         say(f"{boot} cannot be read")
         return 2
     store = open_store(told["store"], told.get("store_region"))
-    metadata = None
-    if told.get("metadata") == "ec2":
-        from sojourn.agent.clouds.imds import (
-            Imds,  # which loads HTTP: elsewhere a third of what an agent takes to start
-        )
-
-        metadata = Imds()
-        try:
-            told["identity"] = metadata.instance_id()
+    try:
+        machine = open_machine(told.get("metadata"))
+        told["identity"] = machine.identity()
+        if told["identity"] is not None:
             node = claim(store, told, node, told["identity"])
-        except (OSError, Refused) as error:
-            say(str(error))
-            return 2
-    return Agent(program, told, node, scratch, address, store, metadata).run()
+    except (OSError, Refused) as error:
+        say(str(error))
+        return 2
+    return Agent(program, told, node, scratch, address, store, machine).run()
 
 
 class Agent:
-    """One machine's part of one attempt, from hello to exit.
-
-    `metadata` is the service of the cloud that may take a rented machine back.
-    """
+    """One machine's part of one attempt, from hello to exit."""
 
     def __init__(
         self,
@@ -100,7 +90,7 @@ class Agent:
         scratch: str,
         address: str,
         store: Store,
-        metadata: Imds | None = None,
+        machine: Machine,
         clock: Clock = HOST,
     ) -> None:
         self._program = program
@@ -116,8 +106,8 @@ class Agent:
         self._hold_s = 0.0
         self._path = os.defpath  # where the script's programs are found
         self._fetcher: Fetcher | None = None
-        self._metadata = metadata
-        self._interrupts = Interrupts(self._store, self._place, self._deadline, self._metadata)
+        self._machine = machine
+        self._interrupts = Interrupts(self._store, self._place, self._deadline, machine)
         self._heart = Heart(self._store, self._place, self._progress, clock)
         self._exit: Json = {"node": node, "reason": "refused", "message": None}
         self._umask = 0o022
@@ -217,7 +207,7 @@ class Agent:
 
     def _start(self, order: Json) -> Work:
         cwd = os.path.normpath(os.path.join(self._root, order["bundle"]["directory"]))
-        secrets = self._secrets(order)
+        secrets = self._machine.secrets(order["secrets"], self._boot, self._interrupts.check)
         env = environment(order, self._place, self._root, secrets)
         self._heart.phase = "fetching"
         self._fetcher = Fetcher(
@@ -240,7 +230,7 @@ class Agent:
         keeper = [sys.executable, "-I", "-S", self._program, "rank", "--record", records, "--"]
         self._path = env["PATH"]
         argv = command_line(order, self._place.rank, keeper, self._scratch)
-        outside = Outside(self._scratch, self._metadata is not None, self._clock)
+        outside = Outside(self._scratch, self._machine.whole, self._clock)
         script = Script(argv, cwd, env, log.pipe, records, self._umask)
         executor = [sys.executable, "-I", "-S", self._program, "execute"]
         execs = Execs(self._store, self._place, executor, script, env, self._scratch, secrets.values())
@@ -250,15 +240,6 @@ class Agent:
         self._heart.leaving = lambda: committer.leaving
         say(f"started {argv[0]!r} as node rank {self._place.rank}")
         return work
-
-    def _secrets(self, order: Json) -> dict[str, str]:
-        """What the script's environment holds and nothing else does."""
-        if not order["secrets"] or self._metadata is None:
-            return own_secrets(order["secrets"])
-        from sojourn.agent.clouds import parameters
-
-        kept = self._boot.get("secrets") or {"paths": {}, "region": self._boot["store_region"]}
-        return parameters.read(order["secrets"], kept["paths"], kept["region"], self._interrupts.check)
 
     def _prepare(self, setup: Json | None, path: str) -> dict[str, str]:
         """Make the environment that the order sends; the search path with it, and what else it takes."""
@@ -313,7 +294,7 @@ class Agent:
 
     def _diagnose(self, work: Work) -> None:
         """Leave word of what this machine looks like, where nobody could look at it later."""
-        if self._metadata is None:
+        if not self._machine.whole:
             return
         found = diagnosis(work.script.pids(), self._path, min(DIAGNOSIS_S, 0.1 * self._grace.seconds))
         try:

@@ -7,17 +7,14 @@ import os
 import select
 import signal
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sojourn.agent.clouds.machine import Machine
 from sojourn.agent.errors import Stop, say
 from sojourn.agent.host.clock import Deadline
 from sojourn.agent.host.processes import signal_name
 from sojourn.agent.mailbox import Place, parse
 from sojourn.agent.stores.store import Store
-
-if TYPE_CHECKING:
-    from sojourn.agent.clouds.imds import Imds
 
 STOP_POLL_S = 0.5
 PEER_POLL_S = 1.0
@@ -27,11 +24,11 @@ NOTICE_POLL_S = 5.0  # as Amazon advises
 class Interrupts:
     """Asked as often as one likes; the store is looked at only when that is due again."""
 
-    def __init__(self, store: Store, place: Place, deadline: Deadline, metadata: Imds | None = None) -> None:
+    def __init__(self, store: Store, place: Place, deadline: Deadline, machine: Machine) -> None:
         self._store = store
         self._place = place
         self._deadline = deadline
-        self._metadata = metadata  # of a rented machine, which its cloud may take back
+        self._machine = machine
         self._signal: str | None = None
         self._doubted = False
         self._next_look = {"stop": 0.0, "peer": 0.0, "notice": 0.0}
@@ -54,7 +51,7 @@ class Interrupts:
     @property
     def shut_down(self) -> bool:
         """Whether the system is being shut down under us, which may have asked the script to end too."""
-        return self._signal is not None and self._metadata is not None
+        return self._signal is not None and self._machine.asked_to_end == "preempted"
 
     def check(self) -> None:
         """Raises Stop when there is a reason to."""
@@ -76,21 +73,15 @@ class Interrupts:
     def check_signal(self) -> None:
         """Raises Stop when we were asked to end."""
         if self._signal:
-            # Nobody asks a rented machine's agent to end but the system that is being shut down under it.
-            reason = "preempted" if self._metadata else "stopped"
-            raise Stop(reason, f"the machine was asked to end by {self._signal}")
+            raise Stop(self._machine.asked_to_end, f"the machine was asked to end by {self._signal}")
 
     def _check_notice(self) -> None:
-        if self._metadata is None or not self._due("notice", NOTICE_POLL_S):
+        if not self._due("notice", NOTICE_POLL_S):
             return
-        import calendar
-
         with contextlib.suppress(OSError):  # no notice can be had: the machine will end without one
-            found = self._metadata.interruption()
-            if found is not None:
-                at = found["time"]
-                ends_at = calendar.timegm(time.strptime(at, "%Y-%m-%dT%H:%M:%SZ"))
-                raise Stop("preempted", f"the cloud takes the machine back at {at}", float(ends_at))
+            notice = self._machine.notice()
+            if notice is not None:
+                raise Stop("preempted", f"the cloud takes the machine back at {notice.at}", notice.ends_at)
 
     def check_peers(self) -> None:
         """Raises Stop when another node has ended without success."""

@@ -58,7 +58,7 @@ class Archive:
 
 
 def pack() -> Archive:
-    """The archive of the modules beside this one."""
+    """Return the archive of the modules beside and below this one."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, path in sorted(_members().items()):
@@ -68,9 +68,12 @@ def pack() -> Archive:
 
 
 def _members() -> dict[str, Path]:
-    modules = {f"sojourn/agent/{path.name}": path for path in SOURCES.glob("*.py") if path.name not in STAYS_HERE}
+    package = SOURCES.parent
+    modules = {f"sojourn/{path.relative_to(package).as_posix()}": path for path in SOURCES.rglob("*.py")}
+    for name in STAYS_HERE:
+        del modules[f"sojourn/agent/{name}"]
     door = modules.pop("sojourn/agent/__main__.py")
-    return {"__main__.py": door, "sojourn/__init__.py": SOURCES.parent / "__init__.py", **modules}
+    return {"__main__.py": door, "sojourn/__init__.py": package / "__init__.py", **modules}
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

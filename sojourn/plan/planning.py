@@ -333,16 +333,6 @@ def _budget(launch: Launch, read: int, resumes: int) -> Budget:
     return Budget(launch.budget, launch.nodes, launch.grace, read, attempts=1 + resumes)
 
 
-def format_bytes(size: float) -> str:
-    """`84 KB`, `1.9 GB`: powers of ten, as disks and clouds count."""
-    size = min(size, 1e24)  # a record may hold any whole number
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
-
-
 def _command_work(launch: Launch, project: Project) -> _Work:
     assert launch.command is not None
     started = command.read(launch.command, launch.processes, launch.nodes)

@@ -57,7 +57,7 @@ class MachineType(Record):
 @cache
 def known(provider: str) -> dict[str, MachineType]:
     """The provider's types by name."""
-    with (files("sojourn") / "machines.csv").open(encoding="utf-8") as lines:
+    with (files("sojourn.providers") / "machines.csv").open(encoding="utf-8") as lines:
         return {row["type"]: _type(row) for row in csv.DictReader(lines) if row["provider"] == provider}
 
 

@@ -28,6 +28,7 @@ from sojourn.agent.host.processes import KEYS, MARK, MARK_DIRECTORY, Mark, Proce
 from sojourn.agent.host.supervisor import BOOT, ENDED, LOCK, RELEASE, STATE, WORK
 from sojourn.agent.pack import pack
 from sojourn.agent.results.kept import keep
+from sojourn.clouds import registry as clouds
 from sojourn.errors import AccessError, CapacityError, SojournError, SpecError, TransientError, nearest
 from sojourn.names import LeaseName
 from sojourn.providers import catalogue
@@ -39,8 +40,6 @@ from sojourn.shorthand import counted
 from sojourn.store import folders
 from sojourn.waiting import SystemClock
 
-# What a machine asks for keys where its store is in a cloud and the environment has none.
-KEYS_COMMAND = [sys.executable, "-I", "-m", "sojourn.clouds.aws.credential_process"]
 REQUEST = "request.json"
 MACHINE = "this-host"
 RELEASE_WAIT_S = 2.0
@@ -52,7 +51,7 @@ UNREADABLE = "nobody knows whom: what its supervisor wrote cannot be read"
 KEEP_S = 30 * 86400.0
 GPUS_LIMIT_S = 2.0
 _TABLE: Shared[list[Mark]] = Shared(SystemClock(), good_for_s=0.5)
-_NOT_CHOSEN = {"disk", "image", "market", "regions", "network"}
+_NOT_CHOSEN = {"disk", "boot_image", "market", "regions", "network"}
 _LEAVE_OUT = "leave it out to run here, or say who rents it: --where aws"
 _ELSEWHERE = "leave it out, or rent a machine that has it: --where aws"
 
@@ -69,6 +68,16 @@ _ERRORS: dict[int | None, type[SojournError]] = {
     errno.EMFILE: CapacityError,
     errno.ENFILE: CapacityError,
 }
+
+
+def open_provider(home: Path, _: object = None) -> LocalProvider:
+    """Open this host as a provider; it has no regions."""
+    return LocalProvider(home)
+
+
+def configured(home: Path, _: object = None) -> list[LocalProvider]:
+    """Return this host, which is always there."""
+    return [LocalProvider(home)]
 
 
 class LocalProvider:
@@ -272,7 +281,7 @@ class LocalProvider:
             # supervisor belongs to process 1, in a session without a terminal.
             subprocess.run(
                 ["/bin/sh", "-c", '"$@" &', "sh", *command],
-                env={**kept, MARK: name, MARK_DIRECTORY: str(node), KEYS: json.dumps(KEYS_COMMAND)},
+                env={**kept, MARK: name, MARK_DIRECTORY: str(node), KEYS: json.dumps(clouds.keys_commands())},
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=log,

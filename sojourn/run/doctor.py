@@ -16,18 +16,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal
 
 from packaging.requirements import Requirement
 
 from sojourn import programs
 from sojourn.agent.host.namespace import namespace
+from sojourn.clouds.account import Check
 from sojourn.environment.sources import choose, shown
 from sojourn.errors import SojournError, first_line
 from sojourn.plan.planning import Plan
 from sojourn.project.project import Project
 from sojourn.providers.contract import Provider
-from sojourn.records import Record
 from sojourn.renting import Need
 from sojourn.shorthand import counted, format_bytes
 from sojourn.spec.dependencies import Dependencies
@@ -41,15 +40,6 @@ ASK_LIMIT_S = 20.0
 
 
 PROBE = 4096  # bytes; a name alone would fit on a full disk
-
-
-class Check(Record):
-    """One thing looked at."""
-
-    what: str
-    state: Literal["good", "weak", "missing"]
-    found: str
-    mend: str | None = None
 
 
 def examine_host(home: Path, store: str, provider: Provider) -> Iterator[Check]:

@@ -57,10 +57,9 @@ from sojourn.store.known_stores import remember
 from sojourn.store.ledger import Ledger
 from sojourn.store.mailbox import Mailbox
 from sojourn.store.purge_mark import wait_until_purged
-from sojourn.waiting import Clock, SystemClock
+from sojourn.waiting import CLOCK_LIMIT_S, Clock, SystemClock
 from sojourn.watch.follower import Audience, Follower
 
-CLOCK_LIMIT_S = 60.0
 CATCH_UP_S = 2.0  # for the end of the log, while the machines that wrote it still stand
 T = TypeVar("T")
 
@@ -173,7 +172,7 @@ class Journey:
             sent = f"{format_bytes(packed.uploaded)} sent{of_git}" if packed.uploaded else "nothing to send"
             say(f"{size}, {sent}")
 
-    def push(self) -> None:
+    def data(self) -> None:
         """Send the data that the DVC remote or the store lacks, and write the manifest of inputs."""
         if self.mailbox.read("inputs", Inputs) is not None or self._over:
             return
@@ -186,7 +185,7 @@ class Journey:
             told = [f"{format_bytes(size)} {how}" for size, how in moved if size] or ["nothing to move"]
             say(", ".join([counted(len(found.files), "file"), *(told if found.files else ())]))
 
-    def build(self) -> None:
+    def environment(self) -> None:
         """Make the environment, or send what machines make it from, unless that is done."""
         if self._over or self._setups is not None:
             return
@@ -665,7 +664,7 @@ def walk(journey: Journey, take_over: bool = False) -> Report:
     with journey.held(take_over=take_over):
         with journey.leased():
             journey.upstream()
-            journey.clock.together([journey.bundle, journey.push, journey.build])
+            journey.clock.together([journey.bundle, journey.data, journey.environment])
             journey.provision()
             journey.train()
             journey.collect()

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 from sojourn.agent.script.launch import PASSED, PASSED_PREFIXES
 from sojourn.agent.script.mask import is_ordinary
+from sojourn.clouds.registry import CLOUDS
 from sojourn.errors import SpecError
 from sojourn.secrets.secret_files import holds
 from sojourn.spec.launch import Launch
@@ -28,7 +29,7 @@ _SYSTEM = frozenset(
 )
 _PREFIXES = (*PASSED_PREFIXES, "XDG_")
 _LOGINS_OF_CLIENTS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS")
-_CLOUD = ("AWS_*", "BOTO_*")
+_CLOUD = tuple(name for cloud in CLOUDS.values() for name in cloud.variables)
 
 
 def of_server(surroundings: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -15,7 +15,7 @@ GROUPS = {
     "What to run": ("command", "stage", "environment", "extras", "groups", "variables", "secrets"),
     "Machines": (
         "where", "gpu", "machine", "nodes", "processes",
-        "cpus", "memory", "disk", "image", "market", "regions", "network", "cluster",
+        "cpus", "memory", "disk", "boot_image", "market", "regions", "network", "cluster",
     ),
     "Limits": ("deadline", "budget", "wait", "grace", "hold_on_failure", "resumes"),
     "Data and results": (

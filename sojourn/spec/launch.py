@@ -82,7 +82,7 @@ class Launch(BaseModel):
     disk: Size | None = Field(
         default=None, description="Disk of each machine, like 130GB; as large as its image asks for if absent."
     )
-    image: str | None = Field(
+    boot_image: str | None = Field(
         default=None,
         description="What the machine boots: ubuntu, nvidia (with driver and CUDA), ami-…, or user@owner:arch:name; "
         "nvidia for machines with GPUs and ubuntu for others if absent.",
@@ -209,7 +209,7 @@ class Launch(BaseModel):
             cpus=self.cpus,
             memory=int(self.memory) if self.memory else None,
             disk=int(self.disk) if self.disk else None,
-            image=self.image,
+            boot_image=self.boot_image,
             market=None if self.market == "any" else self.market,
             regions=self.regions,
             network=self.network,

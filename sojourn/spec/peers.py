@@ -17,7 +17,7 @@ _OURS = {
     "cpus": "cpu vcpu vcpus num_cpus cpus_per_task",
     "memory": "mem ram memory_gb memmb mem_gb",
     "disk": "disk_size disk_size_gb volume_size boot_disk_size_gb disk_gb storage_size",
-    "image": "image_id image_uri ami os_image docker container",
+    "boot_image": "image image_id image_uri ami os_image docker container",
     "market": "spot use_spot spot_policy use_spot_instances preemptible capacity_type strategy",
     "regions": "region zone zones location locations availability_zone",
     "wait": "max_wait max_wait_duration capacity_timeout retry_until_up",

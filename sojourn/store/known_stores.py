@@ -100,10 +100,9 @@ def forget(home: Path, url: str) -> None:
 
 
 def forget_bucket(home: Path, bucket: str) -> None:
-    """Look no more into a bucket that was removed, under whatever prefix."""
-    whole = f"s3://{bucket}"
+    """Look no more into a bucket that was removed, like `s3://acme-runs`, under whatever prefix."""
     for url in remembered(home):
-        if url == whole or url.startswith(f"{whole}/"):
+        if url == bucket or url.startswith(f"{bucket}/"):
             forget(home, url)
 
 

@@ -1,7 +1,8 @@
 """The numbered pieces that a machine writes of its log and of its numbers, read one by one or many at once.
 
-Who keeps up with a machine asks for the next piece; who comes late finds most of them in packs
-(`sojourn/agent/results/packs.py`). Pieces stay where they are, so a pack that is gone or cannot be read costs requests alone.
+Who keeps up with a machine asks for the next piece; who comes late finds most of them in
+packs (`sojourn/agent/results/packs.py`). Pieces stay where they are, so a pack that is gone or cannot
+be read costs requests alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the store of a run refuses, told from what obstore says: a file system in its errno, a cloud in its words.
 
-S3 has its own table, by Amazon's codes: `sojourn.clouds.aws.bucket`.
+A cloud whose answers are more than words brings its own table (`sojourn.clouds`).
 """
 
 from __future__ import annotations

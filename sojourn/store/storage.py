@@ -1,7 +1,7 @@
 """One small interface over every object store: put, create-only put, get, list, delete.
 
-obstore speaks files, S3, GCS and Azure with the same calls; what differs stays here and,
-for S3, in `sojourn.clouds.aws.bucket`.
+obstore speaks files and every cloud's buckets with the same calls; what differs stays here and
+with the bucket of each cloud (`sojourn.clouds`).
 On files a create is a hard link (exactly one winner), and obstore syncs nothing. So records
 are written by `sojourn.store.folders`, which also lists: each is on the disk before it has its
 name, and all that was sent before it, which it may name, before that. Keys that end in
@@ -30,6 +30,7 @@ import obstore
 import obstore.exceptions
 import obstore.store
 
+from sojourn.clouds import registry as clouds
 from sojourn.decoding import decode
 from sojourn.errors import AccessError, SojournError, SpecError, TransientError, UnreadableError, nearest
 from sojourn.store import folders, identity
@@ -38,10 +39,10 @@ from sojourn.store.refusals import cloud_refusal, file_refusal, place_refusal
 from sojourn.waiting import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from sojourn.clouds.aws.bucket import Bucket
+    from sojourn.clouds.account import Bucket
 
 T = TypeVar("T")
-SCHEMES = ("file", "s3", "gs", "az")
+SCHEMES = ("file", *clouds.SCHEMES)
 RECORD_LIMIT = 64 << 20  # bytes; the largest real record is a manifest of 100,000 files, a third of it
 PATIENCE_S = 60.0  # a store in a cloud may fail in passing for so long
 AWAY_S = 10.0  # for a directory that is put back
@@ -321,8 +322,6 @@ class Store:
         if self.root is not None:
             self._ask(f"list {prefix}", lambda: None)
             yield from folders.sizes(self.root, prefix)
-        elif not self.url.startswith("s3://"):
-            yield from self.sizes(prefix).items()
         else:
             last: str | None = None
             while page := self._ask(f"list {prefix}", partial(self._page, prefix, last)):
@@ -383,6 +382,7 @@ class Store:
 
     @cached_property
     def _bucket(self) -> Bucket | None:
+        return clouds.open_bucket(self.url)
         if not self.url.startswith("s3://"):
             return None
         from sojourn.clouds.aws.bucket import Bucket

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from s3_world import S3World
 
+from sojourn.agent.clouds.machine import Machine
 from sojourn.agent.errors import Stop
 from sojourn.agent.host.clock import Deadline, Grace
 from sojourn.agent.interrupts import Interrupts
@@ -143,7 +144,7 @@ def interrupts(far: Lab, world: S3World, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(S3Store, "patience_s", 1.0)
     store = S3Store(far.store.url)
     place = Place(store, far.born().model_dump(), 0)
-    yield Interrupts(store, place, Deadline(time.time() + 60)), store
+    yield Interrupts(store, place, Deadline(time.time() + 60), Machine()), store
     signal.set_wakeup_fd(-1)
     store.close()
 

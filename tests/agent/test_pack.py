@@ -22,7 +22,7 @@ AGENT = Path(__file__).parents[2] / "sojourn" / "agent"
 def test_it_holds_every_module_but_the_packer_and_what_fetches_it() -> None:
     with zipfile.ZipFile(io.BytesIO(pack().body)) as archive:
         packed = set(archive.namelist())
-    modules = {f"sojourn/agent/{path.name}" for path in AGENT.glob("*.py")}
+    modules = {f"sojourn/agent/{path.relative_to(AGENT).as_posix()}" for path in AGENT.rglob("*.py")}
     assert packed == modules - {f"sojourn/agent/{name}" for name in ("pack.py", "bootstrap.py", "__main__.py")} | {
         "__main__.py",
         "sojourn/__init__.py",

@@ -422,7 +422,7 @@ def test_keys_that_ended_before_their_time_are_fetched_anew_once(world: S3World,
     program = f"n=$(($(cat {count} 2>/dev/null || echo 0) + 1)); echo $n > {count}; " + (
         'printf \'{"Version": 1, "AccessKeyId": "ASIA%s", "SecretAccessKey": "s", "SessionToken": "t"}\' $n'
     )
-    keys = {**world.environment, KEYS: json.dumps(["sh", "-c", program])}
+    keys = {**world.environment, KEYS: json.dumps({"s3": ["sh", "-c", program]})}
     store = S3Store(f"s3://{world.bucket()}", environ={k: v for k, v in keys.items() if "ACCESS_KEY" not in k})
     store.put("a", b"1")
     world.reset()
@@ -445,7 +445,7 @@ def test_a_head_that_is_refused_without_a_word_is_asked_again_with_new_keys(worl
         f'printf \'{{"Version": 1, "AccessKeyId": "ASIA%s", "SecretAccessKey": "s", "SessionToken": "t"}}\' '
         f"$(wc -l < {tmp_path / 'count'})"
     )
-    keys = {**world.environment, KEYS: json.dumps(["sh", "-c", program])}
+    keys = {**world.environment, KEYS: json.dumps({"s3": ["sh", "-c", program]})}
     store = S3Store(f"s3://{world.bucket()}", environ={k: v for k, v in keys.items() if "ACCESS_KEY" not in k})
     store.put("a", b"1")
     world.fault("HEAD", "/a", "refuse-400")

@@ -17,7 +17,7 @@ from prefect_server import Server
 
 import blocks
 from blocks import AwsProvider, LocalProvider, Store
-from blocks.provider import load_provider
+from blocks.registry import load_provider
 from sojourn.errors import SpecError
 from sojourn.spec.launch import Launch
 
@@ -101,9 +101,9 @@ def asked(**fields: object) -> Launch:
 
 
 def test_amazon_s_block_answers_what_a_run_leaves_open_and_nothing_else() -> None:
-    block = AwsProvider(gpu="L4:4", disk="130GB", market="spot", regions=["us-east-1"], image="nvidia")
+    block = AwsProvider(gpu="L4:4", disk="130GB", market="spot", regions=["us-east-1"], boot_image="nvidia")
     plain = block.complete(asked())
-    assert (plain.where, plain.gpu, plain.disk, plain.market, plain.regions, plain.image) == (
+    assert (plain.where, plain.gpu, plain.disk, plain.market, plain.regions, plain.boot_image) == (
         "aws",
         "L4:4",
         130e9,

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from sojourn.providers.contract import Provider, Request
 
 from sojourn.errors import SojournError, SpecError
 from sojourn.names import LeaseName
+from sojourn.providers.contract import Provider, Request
 from sojourn.renting import Boot, Lease, Need, Offer
 
 SECRET = "hunter2-is-nobodys-business"

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 from cli_world import BIN, World
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
 
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.foundation import Names
 from sojourn.clouds.aws.policies import orchestrator
-from sojourn.project.dvc.repo import s3_remotes
+from sojourn.clouds.aws.setup.pieces import pieces
+from sojourn.project.dvc.repo import remotes_on
 from sojourn.project.project import Project
 from sojourn.store.storage import Store
 
@@ -52,7 +52,7 @@ class AmazonWorld(World):
         """What an administrator does by `sojourn setup aws`, in this process, and a user who may do what it prints."""
         self.own = urlsplit(store).netloc
         assert os.environ.get("AWS_ENDPOINT_URL") == self.cloud.url, "this process would speak to another account"
-        remotes = s3_remotes(Project.at(self.project).dvc)
+        remotes = remotes_on("s3", Project.at(self.project).dvc)
         for change in differences(pieces(administrators(self.cloud.url), PROJECT, remotes=remotes, store=store)):
             change.apply()
         self.users += 1

@@ -138,13 +138,13 @@ def test_a_purge_leaves_what_a_run_that_is_not_closed_has_sent(here: World) -> N
     steps = Steps()
     journey = Journey.begin(plan, mailbox, Away(here.home), here.home, steps)
     journey.bundle()
-    journey.push()
+    journey.data()
     assert "it is being prepared" in purge_all(here).kept[0].reason
-    journey.build()
+    journey.environment()
     assert purge_all(here).blobs == 0
 
     steps.said.clear()
-    journey.build()
+    journey.environment()
     assert steps.said == {}, "whoever continues the run finds it done"
 
     os.utime(here.home / "environments/wheels/ready", (0, 0))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from cli_world import Cli, World
-from sojourn.providers.contract import Request
 from wheels import make_wheel
 
 from cli.progress import SilentListener
@@ -21,6 +20,7 @@ from cli.world import prepare_plan
 from sojourn.errors import ExitCode, SupersededError
 from sojourn.plan.planning import Plan
 from sojourn.protocol import Order
+from sojourn.providers.contract import Request
 from sojourn.providers.local import LocalProvider
 from sojourn.results.report import Report
 from sojourn.run.journey import Journey, walk

@@ -48,11 +48,11 @@ from sojourn.protocol import (
     Order,
     Outcome,
     Scalars,
-)  # fmt: skip
+)
 from sojourn.protocol import Stop as StopRequest
-from sojourn.receipts import Receipt  # fmt: skip
+from sojourn.receipts import Receipt
 from sojourn.records import Record  # fmt: skip
-from sojourn.renting import Boot, Lease, Lookalike, Machine  # fmt: skip
+from sojourn.renting import Boot, Lease, Lookalike, Machine
 from sojourn.results.collect import Collected, collect
 from sojourn.results.publish import Inputs
 from sojourn.results.report import Report

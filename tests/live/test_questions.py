@@ -17,12 +17,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from sojourn.providers.contract import Request
 
 from sojourn.clouds.aws import policies
 from sojourn.clouds.aws.foundation import Names, find
 from sojourn.clouds.aws.secrets import Secrets
 from sojourn.names import LeaseName, mint_place
+from sojourn.providers.contract import Request
 from sojourn.renting import Need
 from sojourn.store.storage import Store
 from tests.live.account import MACHINE, ONLY_WHEN_ASKED, PROJECT, STAND_IN, Account, account, boot_for, wait

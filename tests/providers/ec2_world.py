@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import REGION, AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
-from sojourn.providers.contract import Request
 
 from sojourn.agent.pack import Archive
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.errors import SojournError
+from sojourn.providers.contract import Request
 from sojourn.providers.ec2.provider import Ec2Provider
 
 AGENT = Archive(b"not looked at: no machine boots here", "0" * 64)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sojourn.providers.contract import Request
 
 from sojourn.agent import files
 from sojourn.names import LeaseName
+from sojourn.providers.contract import Request
 from sojourn.providers.local import Isolation, LocalProvider
 
 STANDIN = Path(__file__).with_name("standin_agent.py")

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import AwsCloud
-from sojourn.clouds.account import Check, differences
-from sojourn.clouds.aws.setup.pieces import pieces
 
+from sojourn.clouds.account import Check, differences
 from sojourn.clouds.aws import checkup
 from sojourn.clouds.aws.clients import Caller, Clients
 from sojourn.clouds.aws.foundation import Foundation, find
+from sojourn.clouds.aws.setup.pieces import pieces
+from sojourn.run.doctor import probe
+from sojourn.store.storage import Store
 
 
 def make(clients: Clients) -> None:
@@ -23,7 +25,7 @@ def make(clients: Clients) -> None:
 
 def examined(clients: Clients) -> dict[str, list[Check]]:
     found: dict[str, list[Check]] = {}
-    for check in checkup.examine(clients, "digits"):
+    for check in checkup.examine(clients, "digits", lambda url: probe(Store(url))):
         found.setdefault(check.what, []).append(check)
     return found
 

@@ -14,11 +14,11 @@ import pytest
 pytest.register_assert_rewrite("tests.contract.provider", "tests.providers.ec2_world")
 
 from clouds.aws_cloud import REGION, AwsCloud  # noqa: E402
-from sojourn.providers.contract import Provider, Request  # noqa: E402
 
 from sojourn.clouds.aws.clients import Clients  # noqa: E402
 from sojourn.errors import AccessError, CapacityError, QuotaError, SojournError, SpecError, TransientError  # noqa: E402
 from sojourn.names import LeaseName  # noqa: E402
+from sojourn.providers.contract import Provider, Request  # noqa: E402
 from sojourn.providers.ec2.provider import Ec2Provider  # noqa: E402
 from sojourn.renting import Boot, Offer  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402

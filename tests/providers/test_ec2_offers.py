@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
 
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.errors import AccessError, QuotaError, SpecError
 from sojourn.providers.catalogue import known
 from sojourn.providers.ec2.images import Image
@@ -190,13 +190,13 @@ def test_a_machine_with_a_gpu_boots_with_its_driver_and_another_plain_ubuntu(fin
     assert "Nvidia Driver" in find(machine="g6.xlarge").fitting[0].details["image_name"]
     assert "ubuntu-noble-24.04-amd64" in find(machine="t3.micro").fitting[0].details["image_name"]
     assert "ubuntu-noble-24.04-arm64" in find(machine="t4g.micro").fitting[0].details["image_name"]
-    assert "ubuntu-noble" in find(machine="g6.xlarge", image="ubuntu").fitting[0].details["image_name"]
+    assert "ubuntu-noble" in find(machine="g6.xlarge", boot_image="ubuntu").fitting[0].details["image_name"]
 
 
 def test_an_image_is_named_by_its_id_or_by_owner_and_name(find: Find) -> None:
     plain = find(machine="t3.micro").fitting[0].details
-    assert find(machine="t3.micro", image=plain["image"]).fitting[0].details == plain
-    named = find(machine="t3.micro", image="ubuntu@099720109477:x86_64:*ubuntu-jammy-22.04*").fitting[0].details
+    assert find(machine="t3.micro", boot_image=plain["image"]).fitting[0].details == plain
+    named = find(machine="t3.micro", boot_image="ubuntu@099720109477:x86_64:*ubuntu-jammy-22.04*").fitting[0].details
     assert "jammy" in named["image_name"]
 
 
@@ -209,10 +209,26 @@ def test_an_image_is_found_by_name_where_parameters_may_not_be_read(find: Find, 
 @pytest.mark.parametrize(
     ("need", "message", "hint"),
     [
-        ({"image": "ubunut"}, "image: 'ubunut' is none, did you mean 'ubuntu'?", "user@owner:architecture:name"),
-        ({"image": "ami-0123456789abcdef0"}, "does not exist, or is not yours to use (us-east-1)", "of one region"),
-        ({"image": "me@self:x86_64:mine*"}, "image: there is no 'me@self:x86_64:mine*'", "aws ec2 describe-images"),
-        ({"image": "u@099720109477:arm64:*noble*"}, "is for arm64, and the machine is x86_64", "leave the image out"),
+        (
+            {"boot_image": "ubunut"},
+            "boot_image: 'ubunut' is none, did you mean 'ubuntu'?",
+            "user@owner:architecture:name",
+        ),
+        (
+            {"boot_image": "ami-0123456789abcdef0"},
+            "does not exist, or is not yours to use (us-east-1)",
+            "of one region",
+        ),
+        (
+            {"boot_image": "me@self:x86_64:mine*"},
+            "boot_image: there is no 'me@self:x86_64:mine*'",
+            "aws ec2 describe-images",
+        ),
+        (
+            {"boot_image": "u@099720109477:arm64:*noble*"},
+            "is for arm64, and the machine is x86_64",
+            "leave boot_image out",
+        ),
         ({"disk": "7GB"}, "disk: 7GB is smaller than the image", "--disk 9GB"),
     ],
 )

@@ -16,10 +16,9 @@ import pytest
 
 pytest.register_assert_rewrite("tests.contract.provider", "tests.providers.local_world")
 
-from sojourn.providers.contract import Request  # noqa: E402
-
 from sojourn.agent.pack import pack  # noqa: E402
 from sojourn.errors import CapacityError, SpecError  # noqa: E402
+from sojourn.providers.contract import Request  # noqa: E402
 from sojourn.providers.local import Isolation, LocalProvider  # noqa: E402
 from sojourn.renting import Boot, GpuNeed, Need  # noqa: E402
 from tests.contract.provider import NAME, ProviderCase, ProviderContract  # noqa: E402
@@ -490,7 +489,7 @@ def test_a_size_that_this_host_satisfies_is_this_host_and_any_other_is_told(
         (Need(gpu=GpuNeed(count=2)), "gpu: 2 × GPU asked for, and this host has none"),
         (Need(cpus=1024), r"cpus: this host has \d+, and 1024 are asked for"),
         (Need(memory=10**15), r"memory: this host has [\d.]+ GB, and 1,000,000.0 GB are asked for"),
-        (Need(image="ubuntu"), "image: 'ubuntu' cannot be had on this host"),
+        (Need(boot_image="ubuntu"), "boot_image: 'ubuntu' cannot be had on this host"),
         (Need(market="spot"), "market: 'spot' cannot be had on this host"),
         (Need(regions=("us-east-1",)), "regions: 'us-east-1' cannot be had on this host"),
         (Need(network="none"), "network: 'none' cannot be had on this host"),

@@ -17,19 +17,19 @@ from typing import Any
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
 
 from sojourn.agent.clouds import parameters
 from sojourn.agent.clouds.credentials import Identity
 from sojourn.agent.errors import Refused
 from sojourn.agent.results.fetch import Fetcher
 from sojourn.agent.stores.s3 import S3Store
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws import checkup, policies
 from sojourn.clouds.aws.bucket import Bucket
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.foundation import Foundation, Names, find
 from sojourn.clouds.aws.secrets import Secrets
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.errors import AccessError
 from sojourn.names import LeaseName, mint_place
 from sojourn.plan import checkpoint

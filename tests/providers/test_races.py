@@ -15,11 +15,10 @@ from clouds.aws_cloud import REGION, AwsCloud
 
 pytest.register_assert_rewrite("tests.providers.account_world")
 
-from sojourn.providers.contract import Request  # noqa: E402
-
 from sojourn.errors import ExitCode, SojournError, TeardownError  # noqa: E402
 from sojourn.names import LeaseName  # noqa: E402
 from sojourn.protocol import Stop  # noqa: E402
+from sojourn.providers.contract import Request  # noqa: E402
 from sojourn.providers.ec2.provider import Ec2Provider  # noqa: E402
 from sojourn.receipts import Receipt  # noqa: E402
 from sojourn.run.journey import Journey  # noqa: E402

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
 
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws import policies, reaper_function
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.foundation import Names
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.clouds.aws.setup.reaper import archive
 from sojourn.names import LeaseName
 

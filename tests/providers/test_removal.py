@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from clouds.aws.iam.rules import actions
 from clouds.aws_cloud import ACCOUNT, REGION, AwsCloud
-from sojourn.clouds.account import Removal, differences
-from sojourn.clouds.aws.setup.pieces import pieces
 from typer.testing import CliRunner
 
 from cli.main import app
+from sojourn.clouds.account import Removal, differences
 from sojourn.clouds.aws import administrator
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.foundation import Names
 from sojourn.clouds.aws.secrets import Secrets
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.clouds.aws.setup.removal import removal
 from sojourn.errors import AccessError, SpecError, TeardownError
 from sojourn.names import LeaseName
@@ -51,7 +51,7 @@ def missing(clients: Clients, project: str = "digits") -> list[str]:
 
 
 def planned(clients: Clients, project: str = "digits", results: bool = False) -> Removal:
-    return removal(Ec2Provider(clients, [REGION]), project, results=results)
+    return removal(clients, Ec2Provider(clients, [REGION]), project, results=results)
 
 
 def test_all_that_setup_made_goes_and_can_be_made_again(clients: Clients, aws: AwsCloud) -> None:
@@ -78,7 +78,7 @@ def test_nothing_goes_while_anything_of_ours_stands(clients: Clients, aws: AwsCl
 def test_a_region_that_an_organization_closed_keeps_nobody_from_removing(clients: Clients, aws: AwsCloud) -> None:
     make(clients)
     aws.close_region("eu-west-1")
-    found = removal(Ec2Provider(clients), "digits")
+    found = removal(clients, Ec2Provider(clients), "digits")
     assert found.staying == (
         SPOT,
         "eu-west-1: your organization closed it, so nothing was looked for there",
@@ -86,7 +86,7 @@ def test_a_region_that_an_organization_closed_keeps_nobody_from_removing(clients
     found.apply()
     assert len(missing(clients)) == 8
     with pytest.raises(AccessError, match="service control policy"):
-        removal(Ec2Provider(clients, ["eu-west-1"]), "digits")
+        removal(clients, Ec2Provider(clients, ["eu-west-1"]), "digits")
 
 
 def test_what_another_project_needs_stays(clients: Clients, aws: AwsCloud) -> None:
@@ -151,8 +151,8 @@ def test_what_setup_made_in_a_region_that_is_not_named_now_is_said_to_stay(clien
         change.apply()
     provider = Ec2Provider(clients)
     stays = "security group sojourn-machines and schedule group sojourn in eu-west-1: to remove it too: "
-    assert removal(provider, "digits").staying == (SPOT, f"{stays}--region {REGION} --region eu-west-1")
-    assert removal(provider, "digits", ["eu-west-1"]).staying == (SPOT,)
+    assert removal(clients, provider, "digits").staying == (SPOT, f"{stays}--region {REGION} --region eu-west-1")
+    assert removal(clients, provider, "digits", ["eu-west-1"]).staying == (SPOT,)
 
 
 @pytest.mark.parametrize("way", ["another piece cannot go", "somebody deleted it", "nothing stands any more"])

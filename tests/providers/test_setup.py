@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 from clouds.aws_cloud import ACCOUNT, AwsCloud
-from sojourn.clouds.account import differences
-from sojourn.clouds.aws.setup.pieces import pieces
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from sojourn.clouds.account import differences
 from sojourn.clouds.aws import administrator, checkup
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.foundation import GROUP, Names, find, find_ground
 from sojourn.clouds.aws.policies import allow, document, printed
+from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.errors import AccessError, SpecError
 
 BUCKET = f"sojourn-{ACCOUNT}-us-east-1"
@@ -79,7 +79,7 @@ def test_an_account_that_an_earlier_version_set_up_is_refused_before_anything_is
     with pytest.raises(SpecError, match="role sojourn-machine-digits has the rights of an earlier version") as caught:
         find(clients, "digits")
     assert "sojourn setup aws --region us-east-1" in str(caught.value.hint)
-    (told,) = [one for one in checkup.examine(clients, "digits") if one.state == "missing"]
+    (told,) = [one for one in checkup.examine(clients, "digits", str) if one.state == "missing"]
     assert (told.what, told.found, told.mend) == ("role", caught.value.message, caught.value.hint)
     assert changes(clients)[0].startswith("role sojourn-machine-digits: ReadByHash, ReadOrders")
     make(clients)

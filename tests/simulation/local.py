@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from sojourn.providers.contract import Request
-
 from simulation.faults import Faults, When
 from simulation.world import Process, World
 from sojourn.errors import SpecError, TransientError
 from sojourn.names import LeaseName
+from sojourn.providers.contract import Request
 from sojourn.providers.local import LocalProvider
 from sojourn.renting import Boot, Capability, Lease, Lookalike, Machine, Need, Offer, Offers
 

@@ -22,6 +22,7 @@ from simulation.store import Disk, MachineStore
 from simulation.world import World
 from sojourn.agent.agent import Agent
 from sojourn.agent.claim import claim
+from sojourn.agent.clouds import machine as kinds
 from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
 from sojourn.agent.results.commit import Committer
@@ -122,11 +123,11 @@ class SimulatedAgent(Agent):
 
     def __init__(self, machine: Machine) -> None:
         clock, boot, node = machine.process.clock, machine.boot, machine.node
-        metadata: Any = None
+        kind = kinds.Machine()
         if boot.get("metadata"):
-            metadata, boot = Metadata(machine), {**boot, "identity": machine.name}
+            kind, boot = Rented(machine), {**boot, "identity": machine.name}
             node = claim(machine.store, boot, node, machine.name, clock)  # type: ignore[arg-type]
-        super().__init__("agent", boot, node, "/", "10.0.0.1", machine.store, metadata, clock)
+        super().__init__("agent", boot, node, "/", "10.0.0.1", machine.store, kind, clock)
         self._machine = machine
 
     def last_words(self) -> str:
@@ -168,16 +169,18 @@ class SimulatedAgent(Agent):
         pass
 
 
-class Metadata:
-    """The machine's metadata service, as far as the agent asks it."""
+class Rented(kinds.Machine):
+    """A machine that its cloud may take back, and says so before."""
+
+    whole = True
+    asked_to_end = "preempted"
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
 
-    def interruption(self) -> dict[str, str] | None:
+    def notice(self) -> kinds.Notice | None:
         at = self._machine.notice()
-        moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)) if at else ""
-        return {"action": "terminate", "time": moment} if at else None
+        return kinds.Notice(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at)), at) if at else None
 
 
 class Log:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sojourn.providers.contract import Provider
 
 from simulation.exhaustive import ORCHESTRATOR, recorded, tried
 from simulation.faults import Fault, Faults, Outage
@@ -19,6 +18,7 @@ from simulation.verdict import entries, ours, resumed, written
 from simulation.world import START, Process
 from sojourn.agent.pack import Archive
 from sojourn.lease.state import fold
+from sojourn.providers.contract import Provider
 from sojourn.providers.ec2.provider import Ec2Provider
 
 # Its first machine is taken back, and it goes on with another; there is time for that also at the next sweep.

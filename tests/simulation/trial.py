@@ -17,8 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sojourn.providers.contract import Provider
-
 from simulation import amazon, local
 from simulation.amazon import Amazon
 from simulation.faults import Faults
@@ -32,6 +30,7 @@ from sojourn.errors import SojournError, SpecError, SupersededError, UnreadableE
 from sojourn.names import mint_run_id
 from sojourn.plan.planning import Plan
 from sojourn.protocol import Bundle, Stop
+from sojourn.providers.contract import Provider
 from sojourn.providers.ec2.provider import Ec2Provider
 from sojourn.renting import Boot
 from sojourn.results.publish import Inputs

@@ -1,4 +1,6 @@
-"""Writes sojourn/machines.csv anew: hardware from moto's copy of DescribeInstanceTypes, prices from Amazon's own table.
+"""Writes sojourn/providers/machines.csv anew.
+
+Hardware is from moto's copy of DescribeInstanceTypes, prices are from Amazon's own table.
 
     python tests/truth/catalogue.py zz_generated.pricing_aws.go
 
@@ -18,7 +20,7 @@ from typing import Any
 
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-FILE = Path(__file__).parents[2] / "sojourn" / "machines.csv"
+FILE = Path(__file__).parents[2] / "sojourn" / "providers" / "machines.csv"
 HEAD = "provider type cpus memory_gib gpu gpus gpu_memory_gb architecture price priced".split()
 FAMILIES = """
     t3 t4g c6i c6a c7i c7a c8i c8a m6i m6a m7i m7a m8i m8a r6a r7i r7a r8i r8a c7g c8g m7g m8g r8g

@@ -63,8 +63,13 @@ class Identity:
             token = env.get("AWS_SESSION_TOKEN", "")
             return Credentials(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], token), NEVER
         if env.get(KEYS):
-            return _printed(json.loads(env[KEYS]))
+            return _printed(json.loads(env[KEYS])["s3"])
         return self._imds.role_credentials()
+
+
+def authorities(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return the file of certificates that Amazon's own tools are told to trust."""
+    return environ.get("AWS_CA_BUNDLE") or None
 
 
 def _printed(words: list[str]) -> tuple[Credentials, float]:

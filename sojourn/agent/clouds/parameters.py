@@ -11,7 +11,7 @@ import json
 import time
 from typing import Callable, Mapping, Sequence
 
-from sojourn.agent.clouds.credentials import Identity
+from sojourn.agent.clouds.credentials import Identity, authorities
 from sojourn.agent.clouds.sigv4 import Scope, signed
 from sojourn.agent.errors import Refused, say
 from sojourn.agent.files import Json
@@ -35,7 +35,7 @@ def read(
 
     Raises Refused for one that is not kept there any more, or that cannot be had in a minute.
     """
-    pool, who = Pool(endpoint or f"https://ssm.{region}.amazonaws.com"), identity or Identity()
+    pool, who = Pool(endpoint or f"https://ssm.{region}.amazonaws.com", authorities()), identity or Identity()
     wanted = sorted({paths[name] for name in names if name in paths})
     found: dict[str, str] = {}
     for first in range(0, len(wanted), AT_ONCE):

@@ -22,7 +22,7 @@ KILL_LIMIT_S = 10.0
 # The machine's name; its directory tells apart two data directories of one user.
 MARK = "SOJOURN_MACHINE"
 MARK_DIRECTORY = "SOJOURN_MACHINE_DIR"
-KEYS = "SOJOURN_CREDENTIALS"  # a command that prints keys for a store in a cloud, as a JSON list of words
+KEYS = "SOJOURN_CREDENTIALS"  # commands that print keys, by the scheme of what they open, each a list of words
 
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import shlex
 
-from sojourn.agent.errors import Refused
 from sojourn.agent.files import Json
 from sojourn.agent.host.processes import MARK, MARK_DIRECTORY
 from sojourn.agent.mailbox import Place
@@ -48,14 +47,6 @@ def environment(order: Json, place: Place, root: str, secrets: dict[str, str]) -
 
 def _below(root: str, path: str) -> str:
     return os.path.normpath(os.path.join(root, path))
-
-
-def own_secrets(names: list[str]) -> dict[str, str]:
-    """Those that this machine's own environment holds. Raises Refused when it lacks one."""
-    for name in names:
-        if name not in os.environ:
-            raise Refused(f"the secret {name} is not set on this machine")
-    return {name: os.environ[name] for name in names}
 
 
 def passed() -> dict[str, str]:

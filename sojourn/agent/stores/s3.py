@@ -21,7 +21,7 @@ import time
 from typing import BinaryIO, Mapping, NamedTuple, cast
 from urllib.parse import unquote, urlsplit
 
-from sojourn.agent.clouds.credentials import Identity
+from sojourn.agent.clouds.credentials import Identity, authorities
 from sojourn.agent.clouds.sigv4 import EMPTY, Credentials, Query, Scope, encoded, query_string, signed
 from sojourn.agent.errors import Exists, Refused, StoreError
 from sojourn.agent.stores import multipart
@@ -81,7 +81,7 @@ class S3Store:
             self._endpoint = f"{place.scheme[3:]}://{place.netloc}"
             self._bucket, _, self._prefix = path.partition("/")
         self._identity = identity or Identity(environ)
-        self._pool = Pool(self._endpoint or self._home())
+        self._pool = Pool(self._endpoint or self._home(), authorities())
         self._unsure: set[str] = set()
         self._skew = 0.0
         self._heard = time.monotonic()
@@ -238,7 +238,7 @@ class S3Store:
             self._region = region
             if not self._endpoint:
                 self.close()
-                self._pool = Pool(self._home())
+                self._pool = Pool(self._home(), authorities())
             return True
         if ended is not None:
             self._identity.expired(ended)

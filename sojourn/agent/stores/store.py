@@ -231,7 +231,7 @@ class FileStore:
         self._seen, self._identity, self._told_by = place, found, state
 
     def _told_identity(self) -> tuple[State | None, bytes | None]:
-        """Which store it is, by what `sojourn/store/identity.py` wrote, and the state of that file, for which it is kept."""
+        """Which store it is, by what `sojourn.store.identity` wrote, and that file's state, which it is kept for."""
         try:
             told = os.stat(self._path(IDENTITY))
             state = told.st_ino, told.st_mtime_ns, told.st_size

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import http.client
-import os
 import ssl
 import threading
 from functools import lru_cache
@@ -77,9 +76,13 @@ class Answer:
 
 
 class Pool:
-    """The connections to one place, `https://host` or `http://host:port`."""
+    """The connections to one place, `https://host` or `http://host:port`.
 
-    def __init__(self, endpoint: str) -> None:
+    `authorities` is a file of the certificates that are trusted; the system's are without one.
+    """
+
+    def __init__(self, endpoint: str, authorities: str | None = None) -> None:
+        self._authorities = authorities
         place = urlsplit(endpoint)
         self.host = place.netloc
         self._secure = place.scheme == "https"
@@ -143,11 +146,11 @@ class Pool:
 
     def _new(self, timeout_s: float) -> http.client.HTTPConnection:
         if self._secure:
-            return http.client.HTTPSConnection(self.host, timeout=timeout_s, context=_trust())
+            return http.client.HTTPSConnection(self.host, timeout=timeout_s, context=_trust(self._authorities))
         return http.client.HTTPConnection(self.host, timeout=timeout_s)
 
 
 @lru_cache(maxsize=1)
-def _trust() -> ssl.SSLContext:
-    """The system's certificates, or those that Amazon's own tools are told to use."""
-    return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or None)
+def _trust(authorities: str | None) -> ssl.SSLContext:
+    """The system's certificates, or those of a file."""
+    return ssl.create_default_context(cafile=authorities or None)

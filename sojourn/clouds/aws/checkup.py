@@ -19,8 +19,6 @@ from sojourn.clouds.aws import permissions as rights
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.foundation import Foundation, Names, default_vpc, find, is_current, looks, outdated
 from sojourn.errors import AccessError, SojournError, first_line
-from sojourn.run.doctor import probe
-from sojourn.store.storage import Store
 from sojourn.waiting import CLOCK_LIMIT_S
 
 EXTRA = {"boto3": "boto3", "dvc_s3": "dvc-s3", "prefect_aws": "prefect-aws"}
@@ -28,7 +26,7 @@ SOON_S = 3600.0
 _HEADINGS = {"security group": "network", "instance profile": "profile", "schedule group": "timers"}
 
 
-def examine(clients: Clients, project: str) -> Iterator[Check]:
+def examine(clients: Clients, project: str, try_store: Callable[[str], str]) -> Iterator[Check]:
     """The account, in the order in which a newcomer would stumble over it; what follows from a failure is left out."""
     extra = packages()
     yield extra
@@ -45,7 +43,7 @@ def examine(clients: Clients, project: str) -> Iterator[Check]:
     yield from pieces
     if all(one.state == "good" for one in pieces):
         foundation = find(clients, project)
-        yield _store(foundation)
+        yield _store(foundation, try_store)
         yield from permissions(clients, foundation)
 
 
@@ -134,8 +132,8 @@ def _piece(what: str, look: Callable[[], Any], names: Names) -> Check:
     return Check(what=heading, state="good", found=what)
 
 
-def _store(foundation: Foundation) -> Check:
+def _store(foundation: Foundation, try_store: Callable[[str], str]) -> Check:
     try:
-        return Check(what="store", state="good", found=probe(Store(foundation.store)))
+        return Check(what="store", state="good", found=try_store(foundation.store))
     except SojournError as error:
         return Check(what="store", state="missing", found=error.message, mend=error.hint)

@@ -10,27 +10,15 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
-from pydantic import Field
-
+from sojourn.clouds.account import KeptSecret
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.errors import translated
 from sojourn.clouds.aws.foundation import Names, unless_absent
 from sojourn.errors import SpecError, nearest
 from sojourn.names import is_place, mint_place
-from sojourn.records import Record
 
 LIMIT = 4096  # bytes; above it SSM asks money for every parameter
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-
-
-class Kept(Record):
-    """A secret that is there; its value is Amazon's alone."""
-
-    name: str
-    changed_at: float
-    earlier: bool = Field(
-        default=False, description="Kept by an earlier version, under a name that each machine of the project could say"
-    )
 
 
 class _Parameter(NamedTuple):
@@ -74,10 +62,10 @@ class Secrets:
             self._ssm.put_parameter(Name=path, Value=value, Type="SecureString", Overwrite=True)
         self._delete(name, (one for one in found if one.path != path))
 
-    def list(self) -> list[Kept]:
+    def list(self) -> list[KeptSecret]:
         """The secrets that are there, by name."""
         newest = [found[0] for _, found in sorted(self._found().items())]
-        return [Kept(name=one.name, changed_at=one.changed_at, earlier=not one.place) for one in newest]
+        return [KeptSecret(name=one.name, changed_at=one.changed_at, earlier=not one.place) for one in newest]
 
     def paths(self, names: Iterable[str]) -> dict[str, str]:
         """Where each of these secrets is kept. Raises SpecError naming the first that a machine could not be given."""

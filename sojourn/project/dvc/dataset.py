@@ -88,7 +88,7 @@ class Survey(Record):
     push_files: int = Field(description="Files that the DVC remote lacks")
     push_bytes: int
     carried_bytes: int = Field(default=0, description="In files that go by way of the store, once")
-    buckets: tuple[str, ...] = Field(default=(), description="Those of Amazon's that machines read, as `s3://NAME`")
+    buckets: tuple[str, ...] = Field(default=(), description="Those that machines read by themselves, like `s3://NAME`")
     with_keys: bool = Field(default=False, description="Whether machines need keys of a cloud to read it")
     unknown: tuple[str, ...] = Field(default=(), description="Inputs that earlier stages have yet to make")
     unasked: tuple[str, ...] = Field(default=(), description="Why remotes do not say what they have")

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sojourn import programs
+from sojourn.clouds import registry as clouds
 from sojourn.errors import SojournError, SpecError, nearest
 from sojourn.project.dvc.refusals import but_for_absence, remote_refusal
 from sojourn.shorthand import counted
@@ -44,7 +45,7 @@ def only_files(objects: Iterable[StoredObject]) -> list[StoredObject]:
 
 @dataclass(frozen=True, eq=False)
 class Remote:
-    """A DVC remote. `endpoint` is that of a service other than Amazon's own."""
+    """A DVC remote. `endpoint` is that of a service other than the cloud's own."""
 
     name: str
     odb: Any
@@ -53,19 +54,22 @@ class Remote:
 
     def readable(self, this_host: bool) -> bool:
         """Whether a machine can read it by itself; `this_host` says that machines see this host's files."""
-        return this_host if self._local else self.odb.fs.protocol == "s3" and not self.closed
+        return this_host if self._local else self.odb.fs.protocol in clouds.SCHEMES and not self.closed
 
     @property
     def bucket(self) -> str | None:
-        """The bucket of Amazon's that machines read it from, if that is so."""
-        return f"s3://{self.odb.path.split('/')[0]}" if self.readable(False) and not self.endpoint else None
+        """The bucket of a cloud that machines read it from, if that is so."""
+        if self.endpoint or not self.readable(False):
+            return None
+        return f"{self.odb.fs.protocol}://{self.odb.path.split('/')[0]}"
 
     def url(self, md5: str) -> str:
         """Where a machine finds the object."""
         path = self.odb.oid_to_path(md5)
         if self._local:
             return Path(path).as_uri()
-        place = f"s3+{self.endpoint.rstrip('/')}/" if self.endpoint else f"{self.odb.fs.protocol}://"
+        protocol = self.odb.fs.protocol
+        place = f"{protocol}+{self.endpoint.rstrip('/')}/" if self.endpoint else f"{protocol}://"
         return place + quote(path)
 
     def download(self, md5: str, to: Path) -> None:

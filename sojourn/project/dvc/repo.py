@@ -43,8 +43,8 @@ def open_repo(root: Path, config: dict[str, Any] | None = None) -> Any:
         return Repo(str(root), config=config)
 
 
-def s3_remotes(root: Path | None) -> list[str]:
-    """The remotes of a DVC project that lie on S3, as `s3://bucket/prefix`; none without a project."""
+def remotes_on(scheme: str, root: Path | None) -> list[str]:
+    """Return the remotes of a DVC project with this scheme, like `s3://bucket/prefix`; none without a project."""
     if root is None:
         return []
     with dvc_errors():
@@ -52,7 +52,7 @@ def s3_remotes(root: Path | None) -> list[str]:
 
         remotes = {name: one.get("url", "") for name, one in Config(str(root / ".dvc"))["remote"].items()}
     urls = [_resolved(url, remotes) for url in remotes.values()]
-    return sorted(url.rstrip("/") for url in urls if url.startswith("s3://"))
+    return sorted(url.rstrip("/") for url in urls if url.startswith(f"{scheme}://"))
 
 
 def _resolved(url: str, remotes: dict[str, str]) -> str:

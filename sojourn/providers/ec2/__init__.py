@@ -1,1 +1,0 @@
-"""Machines of Amazon EC2."""

@@ -55,8 +55,8 @@ def resolve(clients: Clients, region: str, word: str, architecture: str) -> Imag
         found = _by_alias(clients, region, _alias(word, architecture), architecture, word)
     if found.architecture != architecture:
         raise SpecError(
-            f"image: {word!r} is for {found.architecture}, and the machine is {architecture}",
-            hint="leave the image out, or name a machine of its architecture",
+            f"boot_image: {word!r} is for {found.architecture}, and the machine is {architecture}",
+            hint="leave boot_image out, or name a machine of its architecture",
         )
     return found
 
@@ -64,7 +64,7 @@ def resolve(clients: Clients, region: str, word: str, architecture: str) -> Imag
 def check_word(word: str) -> None:
     """Refuse what can be no image, before anything is asked."""
     if not (word.startswith("ami-") or _BY_FILTER.fullmatch(word) or word in ("ubuntu", "nvidia")):
-        raise SpecError(f"image: {word!r} is none, {nearest(word, ['ubuntu', 'nvidia'])}", hint=f"write {_ALSO}")
+        raise SpecError(f"boot_image: {word!r} is none, {nearest(word, ['ubuntu', 'nvidia'])}", hint=f"write {_ALSO}")
 
 
 def _alias(word: str, architecture: str) -> _Alias:
@@ -105,7 +105,7 @@ def _by_id(clients: Clients, region: str, image: str) -> Image:
         found = []
     if not found:
         raise SpecError(
-            f"image: {image!r} does not exist, or is not yours to use",
+            f"boot_image: {image!r} does not exist, or is not yours to use",
             hint=f"an image's id is of one region; write {_ALSO}",
         )
     return _read(found[0])
@@ -118,7 +118,7 @@ def _newest(clients: Clients, region: str, owner: str, name: str, architecture: 
         found = clients.client("ec2", region).describe_images(Owners=[owner], Filters=filters)["Images"]
     if not found:
         raise SpecError(
-            f"image: there is no {word!r}",
+            f"boot_image: there is no {word!r}",
             hint=f"look: aws ec2 describe-images --region {region} --owners {owner} "
             f"--filters 'Name=name,Values={name}' 'Name=architecture,Values={architecture}'",
         )

@@ -29,8 +29,8 @@ def list_offers(need: Need, clients: Clients) -> Offers:
 
     Raises SpecError for what is unknown or nowhere to be had, QuotaError when the account's limits are in the way.
     """
-    if need.image:
-        images.check_word(need.image)
+    if need.boot_image:
+        images.check_word(need.boot_image)
     names = _regions(need, clients)
     types = _types(need, clients, names)
     seen = [place for region in survey(need, clients, names, types) for place in look(need, region, types)]

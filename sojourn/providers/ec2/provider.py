@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from sojourn.agent.pack import Archive, pack
 from sojourn.clouds.aws import expiry
-from sojourn.clouds.aws.clients import Clients
+from sojourn.clouds.aws.clients import SOMEWHERE, Clients
 from sojourn.clouds.aws.errors import code_of, is_organizations, translated
 from sojourn.clouds.aws.foundation import SCHEDULE_GROUP, Names, find_bucket
 from sojourn.clouds.aws.secrets import Secrets
@@ -47,6 +47,17 @@ _GONE_OR_IN_USE = set(
     InvalidPlacementGroup.Unknown InvalidPlacementGroup.InUse
     """.split()
 )
+
+
+def open_provider(_: object, regions: list[str] | None) -> Ec2Provider:
+    """Open the account of this host's credentials, in these regions or in all."""
+    return Ec2Provider(Clients(regions=regions), regions)
+
+
+def configured(_: object, regions: list[str] | None) -> list[Ec2Provider]:
+    """Open each region of the account by itself, so that none hides another; nothing without credentials."""
+    clients = Clients(regions=[*(regions or ()), SOMEWHERE])  # a region that nobody configured must not hide a machine
+    return Ec2Provider(clients, regions).apart() if clients.configured() else []
 
 
 class Ec2Provider:

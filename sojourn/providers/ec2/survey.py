@@ -76,7 +76,7 @@ def survey(need: Need, clients: Clients, regions: tuple[str, ...], types: list[M
 
 def _ask(need: Need, clients: Clients, region: str, types: list[MachineType]) -> Region:
     names = [one.name for one in types]
-    word = {one.name: need.image or ("nvidia" if one.gpus else "ubuntu") for one in types}
+    word = {one.name: need.boot_image or ("nvidia" if one.gpus else "ubuntu") for one in types}
     kinds = {(word[one.name], one.architecture) for one in types}
     remarks: list[str] = []
 

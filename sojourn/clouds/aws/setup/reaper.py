@@ -14,10 +14,9 @@ from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.errors import code_of, translated
 from sojourn.clouds.aws.foundation import REAPER, Names, unless_absent
 from sojourn.errors import SojournError, TransientError
-from sojourn.providers import ec2
 from sojourn.waiting import SystemClock, wait_for
 
-SOURCE = Path(ec2.__file__).with_name("reaper.py")
+SOURCE = Path(__file__).parent.with_name("reaper_function.py")
 EVERY = "rate(10 minutes)"
 READY_LIMIT_S = 90.0
 _CALLER = "sojourn-rule"

@@ -7,10 +7,9 @@ somebody says that they are not wanted any more.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 
-from sojourn.clouds.account import Piece
+from sojourn.clouds.account import Removal, Rents
 from sojourn.clouds.aws.clients import Clients
 from sojourn.clouds.aws.errors import translated
 from sojourn.clouds.aws.foundation import GROUP, SCHEDULE_GROUP, Names, find_schedule_group
@@ -18,41 +17,19 @@ from sojourn.clouds.aws.secrets import Secrets
 from sojourn.clouds.aws.setup.bucket import Bucket
 from sojourn.clouds.aws.setup.pieces import pieces
 from sojourn.clouds.aws.setup.roles import SpotRole
-from sojourn.errors import AccessError, SojournError, SpecError, TeardownError
-from sojourn.providers.ec2.provider import Ec2Provider
+from sojourn.errors import AccessError, SpecError
+from sojourn.waiting import SystemClock
 
 
-@dataclass(frozen=True)
-class Removal:
-    """What would go, in this order, and what stays and why."""
-
-    going: tuple[Piece, ...]
-    staying: tuple[str, ...]
-    stores: tuple[Bucket, ...] = ()  # whether they stand or not
-
-    def missing(self) -> tuple[str, ...]:
-        """The names of the buckets that do not stand now, whoever took them away."""
-        return tuple(one.title.removeprefix("bucket ") for one in self.stores if one.standing() is None)
-
-    def apply(self) -> None:
-        """Remove each; what cannot go keeps no other from going. Raises TeardownError naming it."""
-        failed = []
-        for piece in self.going:
-            try:
-                piece.remove()
-            except SojournError as error:
-                failed.append(error.message)
-        if failed:
-            raise TeardownError("; ".join(failed), hint="see what is in the way, then: sojourn setup aws --remove")
-
-
-def removal(provider: Ec2Provider, project: str, regions: Iterable[str] = (), results: bool = False) -> Removal:
+def removal(
+    clients: Clients, rents: Rents, project: str, regions: Iterable[str] = (), results: bool = False
+) -> Removal:
     """What goes with a project; with `results` also what the bucket keeps.
 
     Raises SpecError while machines stand, or anything else that a run rented.
     """
-    _check_idle(provider)
-    clients, named = provider.clients, list(regions)
+    _check_idle(rents)
+    named = list(regions)
     needed = pieces(clients, project, named, reaper=True)
     standing = [one for one in reversed(needed) if one.standing() is not None]
     others = projects(clients) - {project}
@@ -68,20 +45,21 @@ def removal(provider: Ec2Provider, project: str, regions: Iterable[str] = (), re
         else:
             going.append(piece)
     closed = [
-        f"{region}: your organization closed it, so nothing was looked for there" for region in sorted(provider.closed)
+        f"{region}: your organization closed it, so nothing was looked for there" for region in sorted(rents.closed)
     ]
-    beside = _elsewhere(provider, [clients.region, *named])
-    stores = tuple(one for one in needed if isinstance(one, Bucket))
-    return Removal(tuple(going), (*staying, *closed, *beside, *_secrets(clients, project)), stores)
+    beside = _elsewhere(clients, rents, [clients.region, *named])
+    stores = {f"s3://{one.title.removeprefix('bucket ')}": one for one in needed if isinstance(one, Bucket)}
+    stays = (*staying, *closed, *beside, *_secrets(clients, project))
+    return Removal(tuple(going), stays, stores, again="sojourn setup aws --remove")
 
 
-def _elsewhere(provider: Ec2Provider, named: list[str]) -> list[str]:
+def _elsewhere(clients: Clients, rents: Rents, named: list[str]) -> list[str]:
     """What setup made in regions that nobody names now."""
-    regions = [one for one in provider.regions if one not in {*named, *provider.closed}]
+    regions = [one for one in rents.regions if one not in {*named, *rents.closed}]
     for region in regions:  # threads may share clients, but not make them
-        provider.clients.client("ec2", region)
-        provider.clients.client("scheduler", region)
-    found = provider.clock.together([partial(_left_in, provider.clients, region) for region in regions])
+        clients.client("ec2", region)
+        clients.client("scheduler", region)
+    found = SystemClock().together([partial(_left_in, clients, region) for region in regions])
     again = " ".join(f"--region {one}" for one in named)
     return [
         f"{' and '.join(left)} in {region}: to remove it too: {again} --region {region}"
@@ -110,9 +88,9 @@ def _secrets(clients: Clients, project: str) -> list[str]:
     return [f"secret {name}: yours; to remove it too: sojourn secret remove {name}" for name in names]
 
 
-def _check_idle(provider: Ec2Provider) -> None:
+def _check_idle(rents: Rents) -> None:
     """Raises SpecError naming what of ours, whichever project's, still stands where the provider looks."""
-    standing = [one.name for one in provider.leases()]
+    standing = [one.name for one in rents.leases()]
     if standing:
         raise SpecError(
             f"aws: {', '.join(standing)} still {'stands' if len(standing) == 1 else 'stand'}, and needs what would go",
