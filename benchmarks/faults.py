@@ -45,6 +45,7 @@ KINDS = {
 }
 KINDS |= {"away": "a machine loses its store", "taken back": "a machine is taken back"}
 KINDS |= {"/": "an object in the store loses what it held", "clock set": "somebody sets a clock"}
+KINDS |= {"screen": "a screen is slow, full or stopped", "version": "somebody runs another version"}
 KINDS |= {"refused": "no machine is had", "suspended": "an orchestrator's host sleeps"}
 
 

@@ -48,6 +48,8 @@ _Item = _Script | _Dropped | Callable[[], None]
 class Relay:
     """A listener that tells another one, in order."""
 
+    _monotonic: Callable[[], float] = staticmethod(time.monotonic)
+
     def __init__(self, other: Listener, limit: int) -> None:
         self.run = "last"
         self._other = other
@@ -62,8 +64,8 @@ class Relay:
 
     def started(self, step: str, ago: float = 0.0) -> None:
         """A step runs."""
-        begun = time.monotonic() - ago
-        self._put(lambda: self._other.started(step, time.monotonic() - begun))
+        begun = self._monotonic() - ago
+        self._put(lambda: self._other.started(step, self._monotonic() - begun))
 
     def finished(self, step: str, text: str, seconds: float, good: bool = True) -> None:
         """A step is done."""
@@ -88,11 +90,11 @@ class Relay:
     def drain(self, patience_s: float = PATIENCE_S) -> bool:
         """Wait until all is passed on; False when nobody has taken anything for this long."""
         with self._change:
-            done, until = self._done, time.monotonic() + patience_s
-            while (self._items or self._busy) and time.monotonic() < until and self._is_running():
+            done, until = self._done, self._monotonic() + patience_s
+            while (self._items or self._busy) and self._monotonic() < until and self._is_running():
                 self._change.wait(0.2)
                 if self._done != done:
-                    done, until = self._done, time.monotonic() + patience_s
+                    done, until = self._done, self._monotonic() + patience_s
             return not (self._items or self._busy)
 
     def _is_running(self) -> bool:
@@ -109,9 +111,12 @@ class Relay:
                 if self._waiting > self._limit:
                     self._drop()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="relay", daemon=True)
-                self._thread.start()
+                self._start()
             self._change.notify_all()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="relay", daemon=True)
+        self._thread.start()
 
     def _drop(self) -> None:
         """Of the script's bytes, the older half goes; what else was said stays, in its place."""

@@ -26,6 +26,7 @@ ANSWERS = "sojourn/providers/ec2/responses.py"
 INVENTORY = "sojourn/providers/ec2/inventory.py"
 SWEEP = "tests/providers/test_sweep.py"
 MANY = "tests/providers/test_many_leases.py"
+FAULTS = "tests/simulation/test_faults.py"
 RACES = "tests/providers/test_races.py"
 EC2 = "tests/providers/test_ec2.py"
 USER = "tests/security/test_user.py"
@@ -319,6 +320,55 @@ GUARDS = (
         "tags, end if made_by_us or may_be else spare\n",
         "tags, end\n",
         "tests/providers/test_reaper.py -k outlived",
+    ),
+    Guard(
+        "whoever holds machines never waits for whoever reads",
+        "cli/relay.py",
+        "        if self._process != os.getpid():  # of a fork, which has no threads\n",
+        "        if True:\n",
+        f"{FAULTS} -k does_not_read",
+    ),
+    Guard(
+        "a screen that cannot be written to ends nothing",
+        "cli/relay.py",
+        "            with suppress(Exception):  # an audience",
+        "            if True:  # an audience",
+        f"{FAULTS} -k does_not_read",
+    ),
+    Guard(
+        "what a later version writes besides is passed over",
+        "sojourn/decoding.py",
+        '        return kind.model_validate_json(body, extra="ignore")\n',
+        "        return kind.model_validate_json(body)\n",
+        f"{FAULTS} -k another_version",
+    ),
+    Guard(
+        "a line of a ledger that only a later version knows changes nothing",
+        "sojourn/ledger.py",
+        "    kind: Kind | str = Field(",
+        "    kind: Kind = Field(",
+        f"{FAULTS} -k another_version",
+    ),
+    Guard(
+        "machines that an earlier version rented show no seal",
+        "sojourn/records.py",
+        "        return seal is None or ",
+        "        return ",
+        f"{FAULTS} -k another_version",
+    ),
+    Guard(
+        "a clock that is set back moves no deadline out",
+        "sojourn/agent/clock.py",
+        "        return min(self._at - self.clock.now(), self._cut - self.clock.since_boot())\n",
+        "        return self._at - self.clock.now()\n",
+        f"{FAULTS} -k clock_is_set_ends_by",
+    ),
+    Guard(
+        "the runs of a sweep go by the store's clock",
+        "sojourn/reap.py",
+        "        journey.clock.go_by(now)\n",
+        "",
+        f"{FAULTS} -k clock_was_set_leaves",
     ),
     Guard(
         "the agent's deadline",

@@ -23,7 +23,7 @@ from simulation.world import World
 from sojourn.agent.agent import Agent
 from sojourn.agent.claim import claim
 from sojourn.agent.clouds import machine as kinds
-from sojourn.agent.errors import Refused
+from sojourn.agent.errors import Exists, Refused
 from sojourn.agent.files import Json
 from sojourn.agent.results.commit import Committer
 from sojourn.agent.script.mask import Mask
@@ -31,14 +31,16 @@ from sojourn.agent.work import Work
 
 STARTING_S = (3.0, 30.0)  # from power to the agent's first word
 FETCHING_S = (1.0, 10.0)
+PRINTS_EVERY_S, LINE = 5.0, b"step 1: loss 0.5\n" * 100
 
 
 @dataclass(frozen=True)
 class Mishap:
     """What befalls a machine, in seconds after it came up."""
 
-    # `freezes`: nothing of it works any more; `away`: there is no way to the store, for so many seconds
-    what: Literal["freezes", "agent dies", "agent hangs", "away", "is taken back"]
+    # `freezes`: nothing of it works any more; `away`: there is no way to the store, for so many seconds;
+    # `clock set`: by so many seconds
+    what: Literal["freezes", "agent dies", "agent hangs", "away", "is taken back", "clock set"]
     after: int
     seconds: int = 0
 
@@ -61,19 +63,30 @@ class Machine:
     mishaps: tuple[Mishap, ...] = ()
     notice: Callable[[], float | None] = lambda: None
     taken: Callable[[], bool] = lambda: False  # back by its cloud, where that does so
+    version: str = ""  # of the product that rented it
     frozen: bool = False
 
     def start(self) -> None:
         """Power: the timer is armed before all else."""
         self.process = self.world.process(self.name, self.skew, on_machine=True)
         self.store = MachineStore(self.disk, self.process, self.faults, self.job.upload_s)
-        if self.timer is not None:
-            end, life = self.timer
-            left = min(max(0.0, end - self.process.clock.now()), life)
-            self.world.later(left, lambda: self._end("timer"))
+        self.process.version = self.version
+        self._arm()
         for mishap in self.mishaps:
             self.world.later(mishap.after, lambda mishap=mishap: self._befall(mishap))
         self.process.start(self._run)
+
+    def _arm(self) -> None:
+        """Its timer goes by the clock and by the time since it came up, whichever says first that it is over."""
+        if self.timer is None:
+            return
+        end, life = self.timer
+        clock = self.process.clock
+        left = min(end - clock.now(), life - clock.since_boot())
+        if left <= 0:
+            self._end("timer")
+        else:
+            self.world.later(left, self._arm)
 
     def stop(self) -> None:
         """Its power is cut."""
@@ -104,6 +117,9 @@ class Machine:
             self.process.kill()
         elif mishap.what == "agent hangs":
             self.process.suspend(float("inf"))
+        elif mishap.what == "clock set":
+            self.process.clock.jump(mishap.seconds)
+            self._arm()
         elif mishap.what == "away":
             self.store.away_until = self.world.now + mishap.seconds
         elif mishap.what == "agent dies":  # whoever started the agent switches the machine off behind it
@@ -148,7 +164,8 @@ class SimulatedAgent(Agent):
             self._store, self._place, order, root, ["outputs"], until, clock, script.being_written, dated=False
         )
         self._interrupts.check()
-        parts: Any = (script, Log(), committer, Scalars(), Execs(), Mask([]))
+        log = Log(machine, self._place.key("log")) if machine.job.prints else Silence()
+        parts: Any = (script, log, committer, Scalars(), Execs(), Mask([]))
         work = Work(*parts, self._grace, self._store.patience_s, cast(Any, Outside()))
         work.start()
         script.start()
@@ -184,6 +201,35 @@ class Rented(kinds.Machine):
 
 
 class Log:
+    """A script that prints a line every few seconds."""
+
+    def __init__(self, machine: Machine, prefix: str) -> None:
+        self._machine = machine
+        self._prefix = prefix
+        self._halt: Callable[[float], None] = lambda _: None
+        self.segments = self.bytes = 0
+
+    def start(self) -> None:
+        self._halt = self._machine.process.clock.every(PRINTS_EVERY_S, self._print)
+
+    def finish(self, seconds: float) -> bool:
+        self._halt(seconds)
+        return True
+
+    def tail(self) -> bytes:
+        return LINE
+
+    def _print(self) -> None:
+        try:
+            self._machine.store.create(f"{self._prefix}/{self.segments:08d}", LINE)
+        except Exists:
+            pass
+        except OSError:
+            return
+        self.segments, self.bytes = self.segments + 1, self.bytes + len(LINE)
+
+
+class Silence:
     """A script that prints nothing."""
 
     segments = bytes = 0

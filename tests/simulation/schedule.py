@@ -17,16 +17,19 @@ from pydantic import TypeAdapter
 
 from simulation.faults import Fault, Faults, Outage
 from simulation.machine import Mishap
+from simulation.screen import Screen
 from simulation.script import Job
 from simulation.trial import REAP_EVERY_S, Refusal, Setting, Trial
+from simulation.versions import VERSIONS
 from simulation.world import Process
 
 T = TypeVar("T")
 SKEW_S = 10
 WRONG = (0, 0, 300, -300, 86_400, -86_400)  # clocks that nobody compared with another
 MACHINES = 6  # that may have a mishap, in the order in which they come up
+SCREENS: tuple[Literal["stops", "is slow", "is full"], ...] = ("stops", "is slow", "is full")
 REFUSALS = ("InsufficientInstanceCapacity", "VcpuLimitExceeded", "RequestLimitExceeded")
-MISHAPS = ("is taken back", "agent dies", "agent hangs", "freezes", "away")
+MISHAPS = ("is taken back", "agent dies", "agent hangs", "freezes", "away", "clock set")
 WAYS: dict[str, Callable[[bytes], bytes]] = {
     "is empty": lambda _: b"",
     "is zeros": lambda body: bytes(len(body)),
@@ -43,20 +46,23 @@ OUT_OF_REACH = {
 
 
 @dataclass(frozen=True)
+class Jump:
+    """Somebody sets the clock of a host."""
+
+    after: int
+    seconds: int
+
+
+@dataclass(frozen=True)
 class Adopter:
     """Somebody who attaches to a run."""
 
     after: int
     take_over: bool = False
     off: int = 0  # by which the clock there is
-
-
-@dataclass(frozen=True)
-class Jump:
-    """Somebody sets the clock of an orchestrator's host."""
-
-    after: int
-    seconds: int
+    jump: Jump | None = None
+    version: str = ""
+    screen: Screen | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class Run:
     when: Literal["before", "after"] = "before"  # its effect
     sleep: Sleep | None = None
     jump: Jump | None = None
+    version: str = ""  # of the product that plans it and rents its machines
+    screen: Screen | None = None  # of its orchestrator
     adopters: tuple[Adopter, ...] = ()
     stopped_after: int | None = None
 
@@ -108,6 +116,7 @@ class Schedule:
     timers: bool = True  # the cloud's own
     swept_at: int = 0
     sweeps_off: int = 0  # by which the clock is of the host that sweeps
+    sweeps_jump: Jump | None = None
     seed: int = 0  # of how long things take
 
     def __str__(self) -> str:
@@ -139,6 +148,7 @@ def draw(chance: random.Random, where: str) -> Schedule:
         timers=not _maybe(chance, 10),
         swept_at=chance.randint(0, int(REAP_EVERY_S)),
         sweeps_off=chance.choice(WRONG),
+        sweeps_jump=Jump(chance.randint(0, 2000), chance.choice(WRONG[2:])) if _maybe(chance, 15) else None,
         seed=chance.randint(0, 2**16),
     )
 
@@ -160,6 +170,7 @@ def _run(chance: random.Random) -> Run:
         chance.choice((0, 0, 1)),
         _maybe(chance, 50),
         chance.choice((0.0, 2.0, 30.0)),
+        _maybe(chance, 30),
     )
     return Run(
         after=chance.randint(0, 120),
@@ -173,13 +184,31 @@ def _run(chance: random.Random) -> Run:
         when=chance.choice(("before", "after")),
         sleep=Sleep(chance.randint(0, 200), chance.randint(5, 400)) if _maybe(chance, 20) else None,
         jump=Jump(chance.randint(0, 300), chance.choice(WRONG[2:])) if _maybe(chance, 15) else None,
+        version=_version(chance),
+        screen=_screen(chance),
         adopters=_several(chance, 40, 2, _adopter),
         stopped_after=chance.randint(0, 300) if _maybe(chance, 15) else None,
     )
 
 
 def _adopter(chance: random.Random) -> Adopter:
-    return Adopter(chance.randint(5, 400), _maybe(chance, 30), chance.choice(WRONG))
+    return Adopter(
+        after=chance.randint(5, 400),
+        take_over=_maybe(chance, 30),
+        off=chance.choice(WRONG),
+        jump=Jump(chance.randint(0, 300), chance.choice(WRONG[2:])) if _maybe(chance, 15) else None,
+        version=_version(chance),
+        screen=_screen(chance),
+    )
+
+
+def _version(chance: random.Random) -> str:
+    return chance.choice(VERSIONS) if _maybe(chance, 25) else ""
+
+
+def _screen(chance: random.Random) -> Screen | None:
+    what = chance.choice(SCREENS)
+    return Screen(what, chance.randint(0, 300), chance.choice((100_000, 30, 300))) if _maybe(chance, 25) else None
 
 
 def _outage(chance: random.Random, where: str) -> Outage:
@@ -201,7 +230,8 @@ def _damage(chance: random.Random) -> Damage:
 
 
 def _mishap(chance: random.Random) -> Mishap:
-    return Mishap(chance.choice(MISHAPS), chance.randint(0, 300), chance.randint(5, 600))
+    what, after, seconds = chance.choice(MISHAPS), chance.randint(0, 300), chance.randint(5, 600)
+    return Mishap(what, after, chance.choice(WRONG[2:]) if what == "clock set" else seconds)
 
 
 def play(schedule: Schedule) -> Trial:
@@ -220,6 +250,9 @@ def play(schedule: Schedule) -> Trial:
     for damage in schedule.damages:
         trial.world.later(damage.after, lambda damage=damage: _damaged(trial, damage))
     trial.reaper(phase=schedule.swept_at, skew=schedule.sweeps_off)
+    if schedule.sweeps_jump is not None:
+        seconds = schedule.sweeps_jump.seconds
+        trial.world.later(schedule.sweeps_jump.after, lambda: trial.set_sweeps_clock(seconds))
     trial.broken = trial.finish()
     return trial
 
@@ -232,9 +265,10 @@ def _begin(trial: Trial, at: int, run: Run) -> None:
         deadline_s=float(run.deadline_s),
         hold_s=float(run.hold_s),
         machine_skew=run.machine_skew,
+        version=run.version,
     )
     plan = trial.plan(f"run {at}", setting)
-    owner = trial.train(plan, f"orchestrator {at}", run.after, run.skew)
+    owner = trial.train(plan, f"orchestrator {at}", run.after, run.skew, run.screen)
     if run.sleep is not None:
         seconds = run.sleep.seconds
         trial.world.later(run.after + run.sleep.after, lambda: _suspend(trial, owner, seconds))
@@ -242,8 +276,11 @@ def _begin(trial: Trial, at: int, run: Run) -> None:
         jump = run.jump
         trial.world.later(run.after + jump.after, lambda: _jump(trial, owner, jump.seconds))
     for number, adopter in enumerate(run.adopters):
-        off = adopter.off - run.skew
-        trial.attach(plan, f"adopter {at}.{number}", run.after + adopter.after, off, adopter.take_over)
+        name, after, off = f"adopter {at}.{number}", run.after + adopter.after, adopter.off - run.skew
+        other = trial.attach(plan, name, after, off, adopter.take_over, adopter.version, adopter.screen)
+        if adopter.jump is not None:
+            jumps = adopter.jump
+            trial.world.later(after + jumps.after, lambda other=other, jumps=jumps: _jump(trial, other, jumps.seconds))
     if run.stopped_after is not None:
         trial.stop(plan, run.after + run.stopped_after, f"user {at}")
 

@@ -1,6 +1,6 @@
 """A script that makes progress by the second, and writes a checkpoint of it from time to time.
 
-It stands for `sojourn.agent.script.script.Script` and the processes below it. Its file is a real one,
+It stands for `sojourn.agent.script.script.script.Script` and the processes below it. Its file is a real one,
 written in place and piece by piece, so that whoever looks at the wrong moment reads half of it.
 """
 
@@ -27,6 +27,7 @@ class Job:
     exit_code: int = 0
     listens: bool = False  # whether it handles SIGTERM: it saves, and ends
     upload_s: float = 0.0  # how long its checkpoint is on its way to the store
+    prints: bool = False
 
 
 class Script:

@@ -1,7 +1,7 @@
 """A bucket: what lies in it, and the two ways to it that the product has.
 
 The control side comes by `sojourn.store.storage.Store`, the real one over a wire that answers
-like obstore; machines by the few verbs of `sojourn.agent.stores.store.Store`.
+like obstore; machines by the few verbs of `sojourn.agent.stores.stores.store.Store`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TypeVar
 import obstore.exceptions
 
 from simulation.faults import Faults, When
+from simulation.versions import written
 from simulation.world import Process
 from sojourn.agent.errors import Exists, StoreError
 from sojourn.agent.stores.s3 import FETCH_S
@@ -41,11 +42,18 @@ class BucketStore(Store):
 
     def __init__(self, url: str, disk: Disk, process: Process, faults: Faults) -> None:
         super().__init__(url, process.clock)
+        self._process = process
         self.chance = process.world.chance
         self.wire = Wire(disk, process, faults)
 
     def provide(self) -> None:
         pass
+
+    def put(self, key: str, body: Any) -> None:
+        super().put(key, written(self._process.version, key, body))
+
+    def create(self, key: str, body: bytes) -> None:
+        super().create(key, written(self._process.version, key, body))
 
     def _tell_time(self) -> float:
         self.put("control/time", b"")
@@ -148,7 +156,7 @@ def kind_of(key: str) -> str:
 
 
 class MachineStore:
-    """A machine's store (`sojourn.agent.stores.store.Store`), which it may lose contact with."""
+    """A machine's store (`sojourn.agent.stores.stores.store.Store`), which it may lose contact with."""
 
     patience_s = 1800.0
     pace_s = 1.0
@@ -190,9 +198,12 @@ class MachineStore:
                 self._process.sleep(2.0)
 
     def put(self, key: str, body: bytes) -> None:
+        body = written(self._process.version, key, body)
         self._ask("put", key, lambda: self._write(key, body))
 
     def create(self, key: str, body: bytes, durable: bool = False) -> None:
+        body = written(self._process.version, key, body)
+
         def effect() -> None:
             if key not in self._disk.objects:
                 self._write(key, body)

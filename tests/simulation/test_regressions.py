@@ -35,7 +35,7 @@ def test_a_run_whose_owner_died_between_its_last_two_writes_is_closed_by_the_rea
 
 
 def test_a_run_that_an_earlier_version_planned_is_continued_resumed_stopped_and_reaped_where_it_lies() -> None:
-    earlier = replace(LOSING, earlier=True)
+    earlier = replace(LOSING, version="earlier")
     trial = Trial(0, earlier)
     assert not trial.run()
     (run,) = trial.plans

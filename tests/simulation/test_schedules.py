@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from simulation.machine import Mishap
-from simulation.schedule import MISHAPS, Schedule, draw, play, seeded
+from simulation.schedule import MISHAPS, SCREENS, Schedule, draw, play, seeded
 from simulation.trial import Setting, Trial
+from simulation.versions import VERSIONS
 
 pytestmark = pytest.mark.timeout(900)  # nothing in here waits; a host that is busy with other tests is slow
 WHERE = ["local", "aws"]
@@ -56,6 +57,11 @@ def test_schedules_have_several_runs_at_once_and_every_kind_of_fault() -> None:
     assert sum(_at_once(one) > 1 for one in drawn) > 100
     mishaps = {mishap.what for one in drawn for mishap in one.mishaps.values()}
     assert mishaps == set(MISHAPS)
+    runs = [run for one in drawn for run in one.runs]
+    assert {run.version for run in runs} == {other.version for run in runs for other in run.adopters} == set(VERSIONS)
+    assert {run.screen.what for run in runs if run.screen} == set(SCREENS)
+    assert any(one.sweeps_jump for one in drawn) and any(run.jump for run in runs)
+    assert any(other.jump for run in runs for other in run.adopters)
 
 
 def _at_once(schedule: Schedule) -> int:

@@ -11,7 +11,8 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,11 +23,14 @@ from simulation.amazon import Amazon
 from simulation.faults import Faults
 from simulation.local import Host, SimulatedLocal
 from simulation.machine import Machine, Mishap, read_user_data
+from simulation.screen import Screen, SimulatedRelay
 from simulation.script import Job
 from simulation.store import BucketStore, Disk
+from simulation.versions import UNKNOWN_KIND
 from simulation.world import START, Process, World
 from sojourn.agent.pack import Archive
 from sojourn.errors import SojournError, SpecError, SupersededError, UnreadableError
+from sojourn.lease.state import State
 from sojourn.names import mint_run_id
 from sojourn.plan.planning import Plan
 from sojourn.protocol import Bundle, Stop
@@ -70,7 +74,7 @@ class Setting:
     deadline_s: float = 420.0
     grace_s: float = 60.0
     wait_s: float = 120.0
-    earlier: bool = False  # planned by a version whose runs had no place that nobody can guess
+    version: str = ""  # of the product that planned it and rents its machines (`simulation.versions`)
     hold_s: float = 0.0  # for which the machines of a script that failed are held
     reaper: bool = True
     adopts_after: float | None = None  # somebody attaches to the run, that long after the start
@@ -99,6 +103,9 @@ class Silent:
         return lambda *_, **__: None
 
 
+SILENT = Silent()
+
+
 @dataclass
 class Trial:
     """A world with one kind of cloud in it."""
@@ -117,6 +124,8 @@ class Trial:
         self.plans: dict[str, Plan] = {}
         self.settings: dict[str, Setting] = {}
         self.damaged: set[str] = set()  # runs of which an object lost what it held
+        self.sweeps_off = 0.0  # by which the clock is of the host that sweeps
+        self.sweeper: Process | None = None
         on_amazon = self.setting.where == "aws"
         self.amazon = Amazon(self.world, self.faults, self._boot, self._cut, timers=self.setting.timers)
         self.host = Host(self.world, self.faults, self._spawn, self._cut)
@@ -136,7 +145,7 @@ class Trial:
             "hold_on_failure": setting.hold_s,
         }  # fmt: skip
         content |= {
-            "run": run, "place": "" if setting.earlier else hashlib.sha256(run.encode()).hexdigest()[:32],
+            "run": run, "place": "" if setting.version == "earlier" else hashlib.sha256(run.encode()).hexdigest()[:32],
             "project": PROJECT, "created_at": now, "store": STORE,
             "store_region": "us-east-1", "deadline_at": now + setting.deadline_s, "directory": str(home()),
             "named_outputs": [], "left_out": [], "host": socket.gethostname(),
@@ -165,29 +174,56 @@ class Trial:
         if self.setting.where == "local":
             return SimulatedLocal(self.host, process)
         clients: Any = self.amazon.clients(process)
-        return Ec2Provider(clients, agent=AGENT, clock=process.clock)
+        agent = Archive(process.version.encode(), "1" * 64) if process.version else AGENT
+        return Ec2Provider(clients, agent=agent, clock=process.clock)
 
-    def train(self, plan: Plan, name: str = "orchestrator", after: float = 0.0, skew: float = 0.0) -> Process:
-        """`sojourn train`."""
+    def train(
+        self,
+        plan: Plan,
+        name: str = "orchestrator",
+        after: float = 0.0,
+        skew: float = 0.0,
+        screen: Screen | None = None,
+    ) -> Process:
+        """`sojourn train`, by the version that planned the run."""
         process = self.world.process(name, skew)
+        process.version = self.settings[plan.run].version
+        if process.version:
+            self.faults.injected.append(f"{name} is of a version: {process.version}")
 
         def body() -> None:
-            parts = self._parts(plan, process)
-            walk(Journey.begin(plan, *parts, clock=process.clock, owner=name))
+            with self._shown(process, screen) as listener:
+                parts = self._parts(plan, process, listener)
+                journey = Journey.begin(plan, *parts, clock=process.clock, owner=name)
+                if process.version == "later":
+                    _audit(journey)
+                walk(journey)
 
         self.world.later(after, lambda: process.start(lambda: self.ending(name, body)))
         return process
 
     def attach(
-        self, plan: Plan, name: str = "adopter", after: float = 0.0, skew: float = 0.0, take_over: bool = False
+        self,
+        plan: Plan,
+        name: str = "adopter",
+        after: float = 0.0,
+        skew: float = 0.0,
+        take_over: bool = False,
+        version: str = "",
+        screen: Screen | None = None,
     ) -> Process:
         """`sojourn attach`, again after a while when the owner lives."""
         process = self.world.process(name, skew)
+        process.version = version
+        if version:
+            self.faults.injected.append(f"{name} is of a version: {version}")
 
         def body() -> None:
             while self.disk.objects.get(f"control/{PROJECT}/{plan.run}/plan.json"):
                 try:
-                    walk(Journey(plan, *self._parts(plan, process), clock=process.clock, owner=name), take_over)
+                    with self._shown(process, screen) as listener:
+                        parts = self._parts(plan, process, listener)
+                        walk(Journey(plan, *parts, clock=process.clock, owner=name), take_over)
                     return
                 except SojournError as error:
                     self.world.note(f"{name}: {error}")
@@ -208,13 +244,21 @@ class Trial:
     def reaper(self, phase: float = 0.0, skew: float = 0.0) -> None:
         """`sojourn reap` every ten minutes, on a host whose clock may be off."""
         sweeps = iter(range(10_000))
+        self.sweeps_off += skew
 
         def sweep() -> None:
-            process = self.world.process(f"reaper {next(sweeps)}", skew)
+            self.sweeper = process = self.world.process(f"reaper {next(sweeps)}", self.sweeps_off)
             process.start(lambda: self._sweep(process))
             self.world.later(REAP_EVERY_S, sweep)
 
         self.world.later(phase, sweep)
+
+    def set_sweeps_clock(self, seconds: float) -> None:
+        """Somebody sets the clock of the host that sweeps, in the middle of a sweep or between two."""
+        self.faults.injected.append(f"the sweeps' clock set by {seconds} s")
+        self.sweeps_off += seconds
+        if self.sweeper is not None:
+            self.sweeper.clock.jump(seconds)
 
     def _sweep(self, process: Process) -> None:
         def journey_of(plan: Plan, mailbox: Mailbox) -> Journey:
@@ -230,9 +274,20 @@ class Trial:
             ):  # nothing of ours says it like that
                 self.world.surprises.append(f"{process.name}: {finding}")
 
-    def _parts(self, plan: Plan, process: Process) -> tuple[Mailbox, Provider, Path, Any]:
+    def _parts(self, plan: Plan, process: Process, listener: Any = SILENT) -> tuple[Mailbox, Provider, Path, Any]:
         mailbox = Mailbox(self.store(process), PROJECT, plan.run)
-        return mailbox, self.provider(process), home(), Silent()
+        return mailbox, self.provider(process), home(), listener
+
+    @contextmanager
+    def _shown(self, process: Process, screen: Screen | None) -> Iterator[Any]:
+        """Who is told what happens: nobody, or a reader behind a relay, for whom a command line waits at its end."""
+        if screen is None:
+            yield SILENT
+            return
+        self.faults.injected.append(f"{process.name}'s screen {screen.what}")
+        relay = SimulatedRelay(process, screen)
+        yield relay
+        relay.drain()
 
     def store(self, process: Process) -> BucketStore:
         return BucketStore(STORE, self.disk, process, self.faults)
@@ -287,7 +342,7 @@ class Trial:
         self.machines[identity] = Machine(
             self.world, self.disk, self.faults, identity, boot, node, timer if setting.machine_timers else None,
             of_run.job, self._folder / identity, off, notice=notice, taken=taken,
-            skew=of_run.machine_skew, mishaps=(mishap,) if mishap else (),
+            skew=of_run.machine_skew, mishaps=(mishap,) if mishap else (), version=of_run.version,
         )  # fmt: skip
         self.machines[identity].start()
 
@@ -339,6 +394,21 @@ class Trial:
         expression = "at(2099-01-01T00:00:00)"
         target = {"Input": json.dumps({"InstanceIds": ["i-0000"]})}
         self.amazon.create_schedule("us-east-1", Name="nightly", ScheduleExpression=expression, Target=target)
+
+
+def _audit(journey: Journey) -> None:
+    """What a later version may do: write a line into its ledger that nobody else knows."""
+    watch, written = journey.orchestrator.watch, False
+
+    def watched(state: State) -> None:
+        nonlocal written
+        watch(state)
+        if state.ordered_at is not None and not written:
+            written = True
+            with suppress(SojournError):
+                journey.ledger.append(UNKNOWN_KIND, why=None)  # type: ignore[arg-type]
+
+    journey.orchestrator.watch = watched
 
 
 def since(moment: float) -> str:

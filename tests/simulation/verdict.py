@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simulation.amazon import SHOWN_AFTER_S
 from simulation.script import progress_in
 from simulation.world import START
+from sojourn.decoding import decode
 from sojourn.lease.state import MARGIN_S, RESUME_LEAST_S, fold
 from sojourn.names import run_folder
 from sojourn.receipts import Receipt
@@ -178,7 +179,7 @@ def entries(trial: Trial, run: str) -> list[Entry]:
 def written(trial: Trial, run: str) -> list[tuple[float, Entry]]:
     """The ledger, each line with the true moment of its writing."""
     objects = (trial.disk.objects[key] for key in trial.disk.below(f"control/digits/{run}/ledger/"))
-    return [(at, Entry.model_validate_json(body)) for body, at in objects]
+    return [(at, decode(body, Entry, "a line of the ledger")) for body, at in objects]
 
 
 def _ledger(trial: Trial, run: str) -> Iterator[str]:
@@ -298,7 +299,7 @@ def _receipt(trial: Trial, run: str) -> Iterator[str]:
     body = trial.disk.objects.get(f"control/digits/{run}/receipt.json")
     if body is None:
         return
-    receipt = Receipt.model_validate_json(body[0])
+    receipt = decode(body[0], Receipt, "the receipt")
     if receipt.state != "closed":
         if not trial.faults.lasting:  # of what cannot be ended or asked for, an open receipt is the truth
             yield f"its receipt is {receipt.state}"

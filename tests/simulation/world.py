@@ -91,6 +91,7 @@ class Process:
         self.suspended = False
         self.asleep_until = 0.0  # while its host is suspended, nothing of it goes on
         self.done = False  # its main thread has come to its end
+        self.version = ""  # of the product that it runs (`simulation.versions`)
         self._threads: list[greenlet] = []
 
     def start(self, body: Callable[[], object]) -> None:
@@ -106,13 +107,13 @@ class Process:
         """Run `body` beside what runs already."""
         thread = greenlet(lambda: self._guarded(body), parent=self.world.hub)
         self._threads.append(thread)
-        self.world.later(0.0, lambda: self._resume(thread))
+        self.world.later(0.0, lambda: self.resume(thread))
 
     def sleep(self, seconds: float) -> None:
         """Hand over to the world until this much time has passed."""
         self.check()
         thread = getcurrent()
-        self.world.later(seconds, lambda: self._resume(thread))
+        self.world.later(seconds, lambda: self.resume(thread))
         self.world.hub.switch()
         self.check()
 
@@ -138,11 +139,12 @@ class Process:
                 thread.parent = getcurrent()
                 thread.switch()
 
-    def _resume(self, thread: greenlet) -> None:
+    def resume(self, thread: greenlet) -> None:
+        """Let a thread that waits go on, once its host is awake."""
         if thread.dead:
             return
         if self.alive and self.asleep_until > self.world.now:
-            self.world.at(self.asleep_until, lambda: self._resume(thread))
+            self.world.at(self.asleep_until, lambda: self.resume(thread))
             return
         thread.switch()
 
@@ -211,7 +213,7 @@ class VirtualClock:
 
 
 class MachineClock(VirtualClock):
-    """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.host.clock`)."""
+    """The same for an agent, whose background calls are stopped by a call (`sojourn.agent.host.host.clock`)."""
 
     def sleep(self, seconds: float) -> None:
         super().sleep(max(seconds, TICK_S))
