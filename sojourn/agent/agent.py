@@ -178,7 +178,7 @@ class Agent:
             pause = min(pause * 2, 5.0)
 
     def _await_order(self) -> Json:
-        pause = max(0.05, self._store.pace_s / 4)
+        pause = max(0.01, self._store.pace_s / 4)
         until = self._clock.monotonic() + self._boot["order_wait_s"]
         while True:
             body = self._store.find(self._place.order)

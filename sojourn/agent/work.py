@@ -22,6 +22,7 @@ from sojourn.agent.script.script import Script
 PEER_GRACE_S = 2.0
 SIGNAL_GRACE_S = 20.0
 REST_S = 1.0  # for helpers that end by themselves as soon as their program has
+SELDOM_S = 0.5
 SHOWN = 3
 HELPERS = re.compile(r"multiprocessing\.(resource_tracker|forkserver|spawn)")  # do nothing without their program
 STACKS_S = 2.0  # for what hangs to say where
@@ -76,7 +77,7 @@ class Work:
 
     def follow(self, interrupts: Interrupts) -> None:
         """Until the script has ended, or its ranks do not after one failed. Raises Stop."""
-        failed_at = None
+        failed_at, begun = None, self._clock.monotonic()
         while self.script.poll() is None:
             interrupts.check()
             interrupts.check_peers()
@@ -85,7 +86,8 @@ class Work:
             if failed_at is not None and self._clock.monotonic() - failed_at > RANKS_END_S:
                 say("a rank failed and the others do not end")
                 return
-            interrupts.sleep(0.1)
+            # Its end wakes us; what else ends a script that has run for long may be noticed a little later.
+            interrupts.sleep(min(SELDOM_S, max(0.1, (self._clock.monotonic() - begun) / 50)))
 
     def halt(self, reason: str) -> None:
         """Commit what is stable, then let the script save what it wants to, then end it."""

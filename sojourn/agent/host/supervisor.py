@@ -35,7 +35,7 @@ from sojourn.agent.host.processes import (
 from sojourn.agent.results.kept import KEPT, keep
 
 BOOT, LOCK, STATE, ENDED, WORK = "boot.json", "lock", "state.json", "ended.json", "work"
-SELDOM_S = 0.2  # between two looks at what does not wake us
+SELDOM_S = 0.5  # between two looks at what does not wake us
 RELEASE = "release.json"  # lies beside the machines of a lease: one mark ends them all
 
 

@@ -27,6 +27,7 @@ from sojourn.agent.script.script import Script
 from sojourn.agent.stores.store import Store
 
 POLL_S = 0.2  # where a look costs a request, the store's own pace
+SELDOM_S, SOON_S = 0.5, 60.0  # and so often when nobody has sent one for so long
 MOST = 8  # side by side
 ANSWER_S = 5.0  # for the last answers, before the machine goes
 
@@ -74,15 +75,16 @@ class Execs:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _run(self) -> None:
-        number = 0
+        number, heard = 0, time.monotonic()
         while True:
-            time.sleep(max(POLL_S, self._store.pace_s))
+            pause = POLL_S if time.monotonic() - heard < SOON_S else SELDOM_S
+            time.sleep(max(pause, self._store.pace_s))
             while self._open:
                 body = self._store.find(self._place.exec(number))
                 if body is None:
                     break
                 self._take(number, body)
-                number += 1
+                number, heard = number + 1, time.monotonic()
 
     def _take(self, number: int, body: bytes) -> None:
         try:

@@ -14,6 +14,8 @@ from sojourn.agent.results.packs import Packs
 from sojourn.agent.script.mask import Mask
 from sojourn.agent.stores.store import MIB, Store
 
+LOOK_S = 0.1  # between two looks for the rest, once the script is over
+
 
 class Log:
     """What the script prints, cut into create-only segments, in the order in which it came.
@@ -35,6 +37,7 @@ class Log:
         self._prefix = prefix
         self._mask = mask
         self._reading, self.pipe = os.pipe()
+        self._awaited, self._waker = os.pipe()  # says that the script is over, for a pipe may be silent for hours
         with contextlib.suppress(OSError, ImportError):
             import fcntl
 
@@ -63,6 +66,7 @@ class Log:
         """Read to the end, or to a second of silence when a stranger holds the pipe. False when bytes were lost."""
         until = time.monotonic() + max(seconds, 0.5)
         self._over = time.monotonic()
+        os.write(self._waker, b"!")
         self._reader.join(until - time.monotonic())
         whole = self._written.wait(max(0.0, until - time.monotonic()))
         self._abandoned.set()
@@ -78,7 +82,7 @@ class Log:
         while not self._abandoned.is_set():
             if not self._more(0.0):
                 self._add(self._mask.rest())
-            if self._more(0.1):
+            if self._more(LOOK_S):
                 chunk = os.read(self._reading, MIB // 4)
                 if not chunk:
                     break
@@ -92,6 +96,9 @@ class Log:
             self._changed.notify_all()
 
     def _more(self, seconds: float) -> bool:
+        """Whether there is something to read, at once or within so long; while the script runs nobody looks in vain."""
+        if self._over is None and seconds:
+            return self._reading in select.select([self._reading, self._awaited], [], [])[0]
         return bool(select.select([self._reading], [], [], seconds)[0])
 
     def _drained(self, heard: float) -> bool:
