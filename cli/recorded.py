@@ -28,6 +28,8 @@ T = TypeVar("T")
 # What the steps to come will import, the first before all else.
 MODULES = ("prefect.settings", "prefect.flow_engine", "prefect.task_engine", "flows.train")
 
+LINES_AT_LEAST_S = 5.0  # between two batches of log lines for the server
+
 _lost: list[str] = []  # the servers that went away under a run of this process
 
 
@@ -170,13 +172,22 @@ def _record(
 
 
 def _settings(server: Address) -> AbstractContextManager[object]:
-    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_FLOWS_HEARTBEAT_FREQUENCY
+    from prefect.settings import (
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_LOGGING_TO_API_BATCH_INTERVAL,
+        get_current_settings,
+    )
 
     from cli.server import connected
 
     # The run's own heartbeat is in its ledger; Prefect's would add a second to the end of each run.
     # By default each call waits a minute for a server that is gone; a person who waits for a run must not.
-    return connected(server, {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: 1})
+    more: dict[Any, Any] = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_CLIENT_MAX_RETRIES: 1}
+    # Each batch of log lines takes a server some hundredths of a second, from a script that runs beside it.
+    if "batch_interval" not in get_current_settings().logging.to_api.model_fields_set:
+        more[PREFECT_LOGGING_TO_API_BATCH_INTERVAL] = LINES_AT_LEAST_S
+    return connected(server, more)
 
 
 def _keep_prefect_quiet() -> None:

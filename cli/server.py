@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http.client import HTTPException
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -46,6 +47,18 @@ PROBE_S = 1.0
 BUSY_S = 8.0  # what a server gets that has taken the connection
 START_LIMIT_S = 15.0  # what a run waits; the first start of all makes the database and may take longer
 STOP_LIMIT_S = 15.0
+# How often a server of ours looks through its database for what may have become of runs: by default some of these
+# every five seconds, which a script beside it pays. Runs that are due begin as soon as ever.
+PACES = {
+    "services.late_runs.loop_seconds": "30",
+    "services.pause_expirations.loop_seconds": "30",
+    "services.cleanup_reconciler.loop_seconds": "30",
+    "services.scheduler.recent_deployments_loop_seconds": "15",
+    "services.foreman.loop_seconds": "30",
+    "services.cancellation_cleanup.loop_seconds": "30",
+    "services.repossessor.loop_seconds": "30",
+    "events.proactive_granularity": "PT15S",
+}
 PORTS = 50  # how many after the usual one are tried where others have it
 _RECORD = {"pid": int, "start_time": str, "boot_id": str, "api": str}
 _LOCAL = ("127.0.0.1", "localhost")
@@ -328,10 +341,11 @@ def _is_private(file: Path) -> bool:
 
 
 def _spawn(address: Address, login: str, log: Path) -> int:
-    # Started at / because `python -m` puts the current directory before Prefect's own modules. The
+    # Started at / and with -P because `python -m` puts the current directory before Prefect's own modules. The
     # shell is the first half of a double fork: the server belongs to nobody's terminal.
     port = str(address.port)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
+    command = [sys.executable, "-P", "-m", "cli.server_process"]
+    command += ["server", "start", "--host", "127.0.0.1", "--port", port]
     with open(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)
     started = subprocess.run(
@@ -375,6 +389,11 @@ def _defaults(address: Address) -> dict[str, str]:
     if "cors_allowed_origins" not in chosen:
         origins = ",".join(f"http://{host}:{address.port}" for host in _LOCAL)
         defaults["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = origins
+    for path, pace in PACES.items():
+        group, _, field = path.rpartition(".")
+        with suppress(AttributeError):  # another version of Prefect has other ones
+            if field not in attrgetter(group)(_settings().server).model_fields_set:
+                defaults[f"PREFECT_SERVER_{path.replace('.', '_').upper()}"] = pace
     return defaults
 
 

@@ -35,7 +35,8 @@ CHARTS = 4
 TAIL = 30  # lines of a log
 PATHS = 12  # of results, on the report's page
 PROGRESS_AFTER_S = 5.0  # a script that is over by then needs none
-PROGRESS_EVERY_S = 10.0
+PROGRESS_EVERY_S, PROGRESS_SELDOM_S = 10.0, 60.0
+PROGRESS_LATE = 0.05  # of the time that a script has run for, its progress may be told so much later
 SETTLE_S = 10.0  # for the pages that are on their way at the end
 AWAY_S = 60.0  # a server that did not answer may cost the run a minute; the artifacts after that are left out
 
@@ -202,7 +203,8 @@ class Progress:
         """Send this status, unless the last one was sent a moment ago or is still on its way."""
         now = time.monotonic()
         underway = self._thread is not None and self._thread.is_alive()
-        if status.elapsed_s < PROGRESS_AFTER_S or now - self._sent_at < PROGRESS_EVERY_S or underway:
+        every = max(PROGRESS_EVERY_S, min(PROGRESS_SELDOM_S, PROGRESS_LATE * status.elapsed_s))
+        if status.elapsed_s < PROGRESS_AFTER_S or now - self._sent_at < every or underway:
             return
         self._sent_at = now
         self._share, of = how_far(status)

@@ -1,7 +1,8 @@
 """Tells Prefect what a run does: phases and warnings in its log, never the whole output of a script.
 
-The whole log is in the store. Prefect gets at most one line a second of rank 0, so that
-a script that prints without end neither fills its database nor delays the run's end.
+The whole log is in the store. Prefect gets at most one line a second of rank 0, and after a
+while one in ten, so that a script that prints without end neither fills its database nor
+delays the run's end, nor pays for what its server writes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from sojourn.run.journey import Listener
 from sojourn.watch.follower import Status
 from tasks.artifacts import Progress
 
-LINES_EVERY_S = 1.0
+LINES_EVERY_S, SELDOM_S = 1.0, 10.0
+LATE = 0.05  # of the time that it has printed for, its next line may come so much later
 
 
 class PrefectListener:
@@ -28,6 +30,7 @@ class PrefectListener:
         self._others = tuple(others)
         self._progress = Progress()
         self._spoke_at = 0.0
+        self._began_at: float | None = None
 
     def started(self, step: str, ago: float = 0.0) -> None:
         """A step runs."""
@@ -66,6 +69,8 @@ class PrefectListener:
             other.script(node, data)
         now = time.monotonic()
         lines = [line for line in data.splitlines() if line.strip()]
-        if node == 0 and lines and now - self._spoke_at >= LINES_EVERY_S:
+        self._began_at = now if self._began_at is None else self._began_at
+        every = max(LINES_EVERY_S, min(SELDOM_S, LATE * (now - self._began_at)))
+        if node == 0 and lines and now - self._spoke_at >= every:
             self._spoke_at = now
             self._logger.info("%s", plain(lines[-1][:500].decode("utf-8", errors="replace")))
