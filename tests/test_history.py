@@ -144,3 +144,10 @@ def test_it_never_comes_home_into_the_repository_that_stands_there(repository: P
     machine = away(repository, tmp_path / "machine")
 
     assert set(scan(str(machine), ["."], {})) == {"params.yaml", "src/train.py"}
+
+
+def test_a_tag_with_words_of_its_own_is_one_there_too(repository: Path, tmp_path: Path) -> None:
+    git(repository, "tag", "-a", "v2", "-m", "the second"), git(repository, "tag", "light")
+    machine = away(repository, tmp_path / "machine")
+    for words in (("describe", "--exact-match"), ("describe", "--tags"), ("tag", "-n1"), ("cat-file", "-p", "v2")):
+        assert git(machine, *words) == git(repository, *words)

@@ -259,6 +259,12 @@ def _both(one: Runner, other: Runner) -> Runner:
 
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each simple command in lines of shell, also of those that another shell is given."""
+    for words, _ in with_signs(text):
+        yield from within(words)
+
+
+def with_signs(text: str) -> Iterator[tuple[list[str], str]]:
+    """The words of each simple command in lines of shell, with the sign that ends it: `|`, `&&`, `;`."""
     for line in join_lines(text).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -269,7 +275,8 @@ def commands(text: str) -> Iterator[list[str]]:
         command: list[str] = []
         for word in [*words, ";"]:
             if word and set(word) <= set("();<>|&"):
-                yield from within(command)
+                if command:
+                    yield command, word
                 command = []
             elif command or word not in _PREFIXES:
                 command.append(word)

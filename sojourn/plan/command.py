@@ -13,7 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -77,6 +77,7 @@ _NODE_FLAGS = {
     ),
 }
 _BY_SSH = {"mpirun", "mpiexec", "horovodrun", "colossalai"}  # start ranks on other machines, where nothing listens
+_MAY_FAIL = {"echo", "printf", "yes", "cat", "ls", "head", "tail", "grep", "sed", "awk", "sort", "find", "cut", "tr"}
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh"}
 
 
@@ -224,6 +225,41 @@ def notes(command: Command, live: Iterable[Path]) -> tuple[str, ...]:
             hint="write the path relative to the directory that you stand in, or leave it out",
         )
     return (f"the command names {named} by its whole path: it reads your own files there, not the copy that travels",)
+
+
+def unheeded(command: Command, lines: Iterable[str] = ()) -> tuple[str, ...]:
+    """What to know of programs whose failure a shell does not heed, as it does not at home either.
+
+    `lines` are those of a stage.
+    """
+    given = [] if command.shell else [command.argv[at + 1] for at, word in enumerate(command.argv[:-1]) if word == "-c"]
+    texts = {*lines, *(command.argv[:1] if command.shell else given)}
+    signs = [(name, sign, text) for text in sorted(texts) for name, sign in _ended(text)]
+    named = [(name, sign, text) for name, sign, text in signs if name not in _MAY_FAIL]
+    piped = [name for name, sign, text in named if sign in ("|", "|&") and "pipefail" not in text]
+    beside = [name for name, sign, text in named if sign == "&" and not re.search(r"\bwait\s+[-$\"%\d]", text)]
+    return (
+        *(
+            f"where {name!r} fails, the run succeeds all the same: of programs joined by | the last one's exit code "
+            "counts; for each to count, begin the command with the lines  #!/bin/bash -e  and  set -o pipefail"
+            for name in piped[:1]
+        ),
+        *(
+            f"where {name!r} fails, the run succeeds all the same: it runs beside the others, and a bare  wait  does "
+            "not heed how it ends; wait for each by itself:  wait $PID"
+            for name in beside[:1]
+        ),
+    )
+
+
+def _ended(text: str) -> Iterator[tuple[str, str]]:
+    """Each program of lines of shell, and the sign behind its words and redirections."""
+    begun: str | None = None
+    for words, sign in runner.with_signs(text):
+        name = begun or words[0]
+        begun = name if "<" in sign or ">" in sign else None
+        if begun is None:
+            yield name, sign
 
 
 def script_of(command: Command) -> str | None:

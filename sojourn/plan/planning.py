@@ -17,7 +17,7 @@ from sojourn.names import LeaseName, mint_place, project_name
 from sojourn.omissions import Omission
 from sojourn.plan import checkpoint, command, node_scripts, shell_variables
 from sojourn.plan.budget import Budget
-from sojourn.project import bundle, contents
+from sojourn.project import bundle, contents, named_in_code
 from sojourn.project.dvc.dataset import Dataset, Stage, Survey
 from sojourn.project.inputs import BRING, InputTree, sparse
 from sojourn.project.placing import earlier_results
@@ -307,6 +307,8 @@ def make_plan(
             *unread(project.directory),
             *command.notes(work.command, (project.root, project.directory)),
             *apart,
+            *command.unheeded(work.command, work.stage.lines if work.stage else ()),
+            *named_in_code.notes(tree.files, project, capability.shares_host),
             *sparse({**inputs.files, **large}),
             *(not_hidden(launch.secrets, surroundings) if capability.shares_host else ()),
             *shell_variables.note(

@@ -50,22 +50,29 @@ def _make(project: Project, commit: str, folder: Path) -> None:
     with ThreadPoolExecutor(LANES) as pool:  # each is a git of its own
         trees, changed = pool.submit(_trees, project, commit), pool.submit(lambda: [*_changed(project, commit)])
         index = pool.submit(_index, project, commit, folder / "index")
-        tags = pool.submit(project.git, "tag", "--points-at", commit)
+        tags = pool.submit(_tags, project, commit)
         origin = pool.submit(_line, project, "config", "--default", "", "--get", "remote.origin.url")
         *branches, kind = _line(project, "rev-parse", "--symbolic-full-name", "HEAD", "--show-object-format").split(
             "\n"
         )
-        if not _pack_objects(project, [*trees.result(), *changed.result()], objects, TREES_LIMIT):
-            _pack_objects(project, [commit], objects)
+        named = dict.fromkeys(name for name, _ in tags.result())  # of an annotated one, with its own words
+        if not _pack_objects(project, [*trees.result(), *named, *changed.result()], objects, TREES_LIMIT):
+            _pack_objects(project, dict.fromkeys([commit, *named]), objects)
         index.result()
     (folder / "shallow").write_text(f"{commit}\n")
     branch = "".join(branches)
     if branch.startswith("refs/heads/"):
         _write(folder / branch, f"{commit}\n")
     (folder / "HEAD").write_text(f"ref: {branch}\n" if branch.startswith("refs/heads/") else f"{commit}\n")
-    for tag in (tags.result() or "").split():
-        _write(folder / "refs" / "tags" / tag, f"{commit}\n")
+    for name, ref in tags.result():
+        _write(folder / ref, f"{name}\n")
     (folder / "config").write_text(_config(kind, origin.result()))
+
+
+def _tags(project: Project, commit: str) -> list[tuple[str, str]]:
+    """The tags of the commit: the object that each names, and the reference."""
+    words = ("for-each-ref", f"--points-at={commit}", "--format=%(objectname) %(refname)", "refs/tags")
+    return [(name, ref) for name, _, ref in (line.partition(" ") for line in (project.git(*words) or "").splitlines())]
 
 
 def _trees(project: Project, commit: str) -> list[str]:
@@ -114,7 +121,7 @@ def _was_secret(path: str, body: bytes) -> bool:
     return by_name(path) is not None or (b"\0" not in body[:1000] and in_content(path, body) is not None)
 
 
-def _pack_objects(project: Project, names: list[str], folder: Path, limit: int | None = None) -> bool:
+def _pack_objects(project: Project, names: Iterable[str], folder: Path, limit: int | None = None) -> bool:
     """Pack these objects and their index; False, and nothing, when that is more than the limit."""
     _given(project, names, "pack-objects", "-q", "--threads=1", str(folder / "pack"))
     if limit is None or sum(file.stat().st_size for file in folder.iterdir()) <= limit:
