@@ -118,7 +118,6 @@ _EXAMPLES = {
     "sojourn/agent/stores/store.py": 2,
     "sojourn/plan/template.py": 1,
     "sojourn/plan/text.py": 1,
-    "sojourn/project/bundle.py": 1,
     "sojourn/project/dvc/dataset.py": 1,
     "sojourn/project/dvc/refusals.py": 2,
     "sojourn/project/dvc/remote.py": 1,
@@ -126,10 +125,11 @@ _EXAMPLES = {
     "sojourn/project/self_acting.py": 1,
     "sojourn/providers/local.py": 2,
     "sojourn/records.py": 1,
-    "sojourn/run/runs.py": 1,
     "sojourn/secrets/secret_files.py": 5,
     "sojourn/spec/peers.py": 2,
-    "sojourn/store/storage.py": 6,
+    "sojourn/store/blobs.py": 1,
+    "sojourn/store/known_stores.py": 1,
+    "sojourn/store/storage.py": 8,
 }
 
 

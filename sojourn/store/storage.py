@@ -383,11 +383,6 @@ class Store:
     @cached_property
     def _bucket(self) -> Bucket | None:
         return clouds.open_bucket(self.url)
-        if not self.url.startswith("s3://"):
-            return None
-        from sojourn.clouds.aws.bucket import Bucket
-
-        return Bucket.shared(self.url)
 
     @cached_property
     def _store(self) -> obstore.store.ObjectStore:

@@ -62,4 +62,4 @@ def open_account(region: str | None) -> AwsAccount:
 
 def open_bucket(url: str) -> Bucket:
     """Open the bucket that an `s3://bucket/prefix` URL names."""
-    return Bucket(url)
+    return Bucket.shared(url)

@@ -51,7 +51,7 @@ _GONE_OR_IN_USE = set(
 
 def open_provider(_: object, regions: list[str] | None) -> Ec2Provider:
     """Open the account of this host's credentials, in these regions or in all."""
-    return Ec2Provider(Clients(regions=regions), regions)
+    return Ec2Provider(Clients.shared(regions), regions)
 
 
 def configured(_: object, regions: list[str] | None) -> list[Ec2Provider]:
