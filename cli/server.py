@@ -341,11 +341,10 @@ def _is_private(file: Path) -> bool:
 
 
 def _spawn(address: Address, login: str, log: Path) -> int:
-    # Started at / and with -P because `python -m` puts the current directory before Prefect's own modules. The
+    # Started at / because `python -m` puts the current directory before Prefect's own modules. The
     # shell is the first half of a double fork: the server belongs to nobody's terminal.
     port = str(address.port)
-    command = [sys.executable, "-P", "-m", "cli.server_process"]
-    command += ["server", "start", "--host", "127.0.0.1", "--port", port]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     with open(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
         os.fchmod(file.fileno(), 0o600)
     started = subprocess.run(
