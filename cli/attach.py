@@ -36,26 +36,34 @@ def attach(
     from cli.train import finish
     from cli.view import View
     from cli.world import named_run, stores_for
+    from sojourn.errors import SpecError, UnreadableError
     from sojourn.providers.registry import open_provider
     from sojourn.results.report import Report
     from sojourn.run.journey import Journey, walk
     from sojourn.run.planned import is_ours
-    from sojourn.run.runs import data_home, entries_of, plan_of
+    from sojourn.run.runs import data_home, entries_of, plan_of, ways
+    from sojourn.run.salvage import is_closed, naming_ways
 
     view = View(quiet, as_json)
     with view.errors():
         mailbox = named_run(run, stores_for(run, store))
-        closed = mailbox.read("report", Report)
+        try:
+            closed = mailbox.read("report", Report)
+        except UnreadableError as error:
+            if not is_closed(mailbox):
+                raise
+            raise SpecError(f"{mailbox.run} is closed already; {error.message}", hint=ways(mailbox.run)) from None
         if closed is not None:
             view.home_already(closed)
             return
-        plan, home = plan_of(mailbox), data_home()
-        view.follows(plan)
-        tell_history(plan, entries_of(mailbox), view.listener)
-        journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
-        with interruptible(journey):
-            go_on = walk if is_ours(home, plan, mailbox.store) or start else _bring_home(journey)
-            finish(go_on(journey, take_over=take_over), view)
+        with naming_ways(mailbox.run):
+            plan, home = plan_of(mailbox), data_home()
+            view.follows(plan)
+            tell_history(plan, entries_of(mailbox), view.listener)
+            journey = Journey(plan, mailbox, open_provider(plan.launch.where, home, plan.regions), home, view.listener)
+            with interruptible(journey):
+                go_on = walk if is_ours(home, plan, mailbox.store) or start else _bring_home(journey)
+                finish(go_on(journey, take_over=take_over), view)
 
 
 def _bring_home(journey: Journey) -> Callable[..., Report]:

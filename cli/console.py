@@ -213,6 +213,8 @@ def show_runs(lines: Iterable[RunLine], now: float) -> None:
     for line in lines:
         if line.orphan:
             out.print(f"[red bold]![/] [red]{line.run}  {_line(line.orphan)}; end them: {line.remedy}[/]")
+        elif line.unreadable:
+            out.print(f"[yellow]! {line.run}  {_line(line.unreadable)}[/]")
         elif line.not_home and line.remedy:
             out.print(f"[yellow]! {line.run}  its results are {line.not_home}; bring them: {line.remedy}[/]")
     table = Table("run", "state", "project", "age", "receipt", "command", box=None, pad_edge=False)

@@ -30,18 +30,18 @@ def logs(
     """
     from cli.raw import to_stream
     from cli.world import named_run, open_stores
-    from sojourn.lease.state import fold
-    from sojourn.run.runs import check_node, entries_of
+    from sojourn.run.runs import check_node
+    from sojourn.run.salvage import state_of
     from sojourn.waiting import SystemClock
 
     mailbox, clock = named_run(run, open_stores(store)), SystemClock()
     check_node(mailbox, node)
     if diagnosis:
-        to_stream(sys.stdout)(f"{_diagnosis(mailbox, fold(entries_of(mailbox)).attempt, node)}\n".encode())
+        to_stream(sys.stdout)(f"{_diagnosis(mailbox, state_of(mailbox).attempt, node)}\n".encode())
         return
     attempt, printed, shown = 1, 0, to_stream(sys.stdout)
     while True:
-        state = fold(entries_of(mailbox))
+        state = state_of(mailbox)
         ended = mailbox.exit(state.attempt, node) is not None or state.outcome is not None
         for segment in mailbox.log(attempt, node, start=printed):
             shown(segment.body)

@@ -71,7 +71,8 @@ def _show(running: typer.Context, found: Purged, removed: bool) -> None:
 
     verb, now = "removed" if removed else "would go", time.time()
     for run in found.runs:
-        age = f"closed {format_duration(now - run.closed_at)} ago" if run.closed_at else "left by an earlier purge"
+        left = "of which something cannot be read" if run.unreadable else "left by an earlier purge"
+        age = f"closed {format_duration(now - run.closed_at)} ago" if run.closed_at else left
         out.print(f"{verb:<10}{run.run}  {run.project}  {age}  {format_bytes(run.bytes)}", markup=False)
     for digest in found.environments:
         out.print(f"{verb:<10}environment {digest}", markup=False)

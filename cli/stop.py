@@ -26,14 +26,26 @@ def stop(
     """
     from cli.console import out
     from cli.world import named_run, stores_for
+    from sojourn.errors import SojournError, UnreadableError
     from sojourn.lease.state import fold
     from sojourn.protocol import Stop
     from sojourn.run.runs import entries_of, is_held
+    from sojourn.run.salvage import is_closed
     from sojourn.waiting import SystemClock, wait_for
 
     mailbox = named_run(run, stores_for(run, store))
-    state = fold(entries_of(mailbox))
     now = mailbox.store.now() or time.time()
+    try:
+        state = fold(entries_of(mailbox))
+    except UnreadableError as error:  # its machines hear of it all the same, whatever they are
+        if is_closed(mailbox):
+            out.print(f"{mailbox.run} is over already; see it: sojourn show {mailbox.run}")
+            return
+        mailbox.request_stop(Stop(reason="sojourn stop", at=now))
+        raise SojournError(
+            f"{mailbox.run} is asked to stop, and whether it does cannot be told: {error.message}",
+            hint=f"its machines end at their deadline at the latest: sojourn reap; its log: sojourn logs {mailbox.run}",
+        ) from error
     held = is_held(state, now)
     if state.outcome is not None and not held:
         out.print(f"{mailbox.run} is over already; see it: sojourn show {mailbox.run}")

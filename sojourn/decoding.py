@@ -8,17 +8,19 @@ UnreadableError, which names the object; every loop over runs, machines or repor
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from json import JSONDecodeError
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from sojourn import __version__
 from sojourn.errors import UnreadableError
 from sojourn.shorthand import shortened
 
 R = TypeVar("R", bound=BaseModel)
 
-WORDS = 300  # characters of what is wrong; some of pydantic's sentences quote the value
+WORDS = 160  # characters of what is wrong; some of pydantic's sentences quote the value
 LIMIT = 64 << 20  # bytes; the largest real record is a manifest of 100,000 files, a third of it
 
 
@@ -28,7 +30,7 @@ def decode(body: bytes, kind: type[R], name: str) -> R:
     try:
         return kind.model_validate_json(body, extra="ignore")
     except Exception as error:  # not pydantic's own alone: a validator of ours may stumble over what it is given
-        raise UnreadableError(f"{name} cannot be read: {_reason(body, error)}", hint=_hint(name)) from error
+        raise UnreadableError(f"{name} cannot be read: {_reason(body, error)}", hint=_hint(name, body)) from error
 
 
 def decode_values(values: dict[str, Any], kind: type[R], name: str) -> R:
@@ -51,6 +53,15 @@ def decode_object(body: bytes, name: str) -> dict[str, Any]:
     return value
 
 
+def _made_by(body: bytes) -> str | None:
+    """Which Sojourn wrote a record, where it says so."""
+    with suppress(ValueError, RecursionError):
+        value = json.loads(body)
+        told = value.get("made_by") if isinstance(value, dict) else None
+        return shortened(told, 40) if isinstance(told, str) else None
+    return None
+
+
 def _check_size(body: bytes, name: str) -> None:
     if len(body) > LIMIT:
         raise UnreadableError(f"{name} cannot be read: {len(body):,} bytes are no record of ours", hint=_hint(name))
@@ -66,9 +77,11 @@ def _first(error: Exception) -> str:
     if not isinstance(error, ValidationError):
         return f"a field has a value that it cannot have ({type(error).__name__})"
     found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(map(str, found["loc"]))
+    where = ".".join(part for part in map(str, found["loc"]) if "[" not in part)  # pydantic's names of types
     return shortened(f"{where}: {found['msg']}" if where else found["msg"], WORDS)
 
 
-def _hint(name: str) -> str:
+def _hint(name: str, body: bytes = b"") -> str:
+    if (version := _made_by(body)) and version != __version__:
+        return f"Sojourn {version} wrote it, and this is {__version__}: use that one; the object is {name}"
     return f"if a later version of Sojourn wrote it, update this one; the object is {name}"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from sojourn import __version__
 from sojourn.environment import environment
 from sojourn.environment.environment import Environment
 from sojourn.errors import SpecError
@@ -60,6 +61,7 @@ class Plan(Record):
     """Everything about a run that is decided before it starts."""
 
     run: str
+    made_by: str = Field(default="", description="The version of Sojourn that made it")
     place: str = Field(default="", description="What nobody can guess of where its machines read and write")
     project: str
     created_at: float
@@ -264,6 +266,7 @@ def make_plan(
     _check_travels(work.command, work.where, project, {*(file.path for file in tree.files), *left_out} - {*placed})
     return Plan(
         run=run,
+        made_by=__version__,
         place=mint_place() if place is None else place,
         project=name,
         created_at=now,

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from sojourn import __version__
 from sojourn.agent.script.scalars import looks_like_metrics
 from sojourn.errors import SojournError
 from sojourn.omissions import Omission
@@ -43,6 +44,7 @@ class Report(Record):
     INDENT: ClassVar[int | None] = None  # a line for each number of its series would make it ten times as long
 
     run: str
+    made_by: str = Field(default="", description="The version of Sojourn that closed it")
     project: str
     store: str
     state: str
@@ -101,6 +103,7 @@ def write_report(
     metrics |= {name: value for name, value in _last_values(series).items() if not _is_known(name, series, metrics)}
     return Report(
         run=plan.run,
+        made_by=__version__,
         project=plan.project,
         store=plan.store,
         state=outcome.state,

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sojourn.errors import SojournError, SpecError, TransientError
-from sojourn.lease.state import State, fold
+from sojourn.errors import SojournError, SpecError, TransientError, UnreadableError
+from sojourn.lease.state import State
 from sojourn.protocol import ExecAnswer, ExecRequest
-from sojourn.run.runs import entries_of, is_held, plan_of
+from sojourn.run.runs import is_held, plan_of
+from sojourn.run.salvage import state_of
 from sojourn.shorthand import format_duration
 from sojourn.store.mailbox import Mailbox
 from sojourn.waiting import Clock, wait_for
@@ -49,9 +50,10 @@ def execute(mailbox: Mailbox, node: int, argv: Sequence[str], timeout_s: float, 
 
 def _standing(mailbox: Mailbox, node: int, now: float) -> State:
     """The run's state, in which machine `node` has its order and may answer."""
-    run, plan, state = mailbox.run, plan_of(mailbox), fold(entries_of(mailbox))
-    if not 0 <= node < plan.launch.nodes:
-        last = plan.launch.nodes - 1
+    run, state = mailbox.run, state_of(mailbox)
+    nodes = _nodes(mailbox, state.attempt)
+    if not 0 <= node < nodes:
+        last = nodes - 1
         have = "one machine, 0" if last == 0 else f"machines 0 to {last}"
         raise SpecError(
             f"node: {run} has no machine {node}: it has {have}", hint=f"sojourn exec {run} --node {last} -- …"
@@ -67,6 +69,14 @@ def _standing(mailbox: Mailbox, node: int, now: float) -> State:
     if end is not None and (end.hold is None or now >= end.hold.until):
         raise SpecError(f"machine {node} of {run} has ended: {end.message or end.reason}", hint=_look(mailbox))
     return state
+
+
+def _nodes(mailbox: Mailbox, attempt: int) -> int:
+    """How many machines it has; of a plan that another version made as many as have said something."""
+    try:
+        return plan_of(mailbox).launch.nodes
+    except UnreadableError:
+        return mailbox.machines(attempt) or 1
 
 
 def _answered(mailbox: Mailbox, attempt: int, node: int, number: int, timeout_s: float, clock: Clock) -> ExecAnswer:

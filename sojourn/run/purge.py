@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sojourn import __version__
 from sojourn.environment import environment
 from sojourn.errors import UnreadableError
 from sojourn.names import LeaseName, is_place
@@ -23,13 +24,15 @@ from sojourn.providers.local import LocalProvider
 from sojourn.records import Record
 from sojourn.run import planned
 from sojourn.run.closed_runs import ClosedRuns, marked_open
-from sojourn.run.runs import past_runs
+from sojourn.run.runs import SILENT_S, past_runs
+from sojourn.run.salvage import is_closed
 from sojourn.store.ledger import read_entry
 from sojourn.store.mailbox import Mailbox, blobs, objects_of, open_mark, projects, runs_of, tidy
 from sojourn.store.purge_mark import purging
 from sojourn.store.storage import LISTED_AT_ONCE, Store, batched
 
 LOOKED_AT_ONCE = 64  # runs, between two signs of life
+LIVES = "it cannot be read, and somebody was at work on it within the last minute"
 AT_LEAST_S = 86400.0  # environments and machine records are shared by all stores of this host
 
 
@@ -40,6 +43,7 @@ class Old(Record):
     project: str
     closed_at: float | None
     bytes: int
+    unreadable: bool = False
 
 
 class Kept(Record):
@@ -171,7 +175,11 @@ def _find(store: Store, project: str, which: _Which, now: float, remove: bool, r
     kept = tuple(_reasons(concerned, which.before))
     if told:
         return _Found(tuple(runs.values()), kept=kept)  # nobody knows what that run names
-    gone = {name: run for name, run in runs.items() if goes(run) or (run.unreadable and name in which.named)}
+    named = [run for run in damaged if run.mailbox.run in which.named]
+    lives = {run.mailbox.run: f"{LIVES}: sojourn stop {run.mailbox.run}" for run in named if _lives(run.mailbox, now)}
+    kept += tuple(Kept(run=name, project=project, reason=reason) for name, reason in lives.items())
+    gone = {name: run for name, run in runs.items() if goes(run)}
+    gone |= {run.mailbox.run: run for run in named if run.mailbox.run not in lives}
     tallies |= _tallies(store, project, [run.mailbox for run in gone.values() if run.unreadable], needed, renew)
     # Of one that cannot be read nobody knows whether others share its files.
     sizes = {} if damaged or any(run.preparing for run in runs.values()) else store.sizes(blobs(project))
@@ -183,6 +191,16 @@ def _find(store: Store, project: str, which: _Which, now: float, remove: bool, r
         blobs={key: size for key, size in sizes.items() if key not in needed},
         needed=needed,
     )
+
+
+def _lives(mailbox: Mailbox, now: float) -> bool:
+    """Whether somebody is at work on a run of which nobody can read how far it is: its owner, or a machine of it."""
+    if is_closed(mailbox):
+        return False
+    signs = [f"{mailbox.control}/owner.json"]
+    signs += [f"{mailbox.machine}/{attempt}/0/beat.json" for attempt in mailbox.attempts_of_machines()[-1:]]
+    heard = [at.timestamp() for key in signs if (at := mailbox.store.modified(key)) is not None]
+    return any(abs(now - at) < SILENT_S for at in heard)
 
 
 def _known(store: Store, project: str, note: bool) -> list[_Run]:
@@ -221,7 +239,8 @@ def _look(run: _Run, now: float) -> _Run:
     try:
         return _read(run.mailbox, now, run.closed_at)
     except (UnreadableError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = error.message if isinstance(error, UnreadableError) else f"{type(error).__name__}: {error}"
+        other = f"{run.mailbox.control}/plan.json has not the fields that are asked for"
+        why = error.message if isinstance(error, UnreadableError) else other
         return _Run(run.mailbox, None, None, unreadable=why)
 
 
@@ -229,20 +248,31 @@ def _read(mailbox: Mailbox, now: float, closed_at: float | None) -> _Run:
     plan = mailbox.raw("plan")
     if plan is None:
         return _Run(mailbox, None, None, names=frozenset())
+    made_by, python = plan.get("made_by"), plan["environment"]
+    another = isinstance(made_by, str) and made_by not in ("", __version__)
     parts = [mailbox.raw("bundle"), mailbox.raw("inputs")]
-    if plan["environment"].get("kind") == "sent":
+    if another or python["kind"] == "sent":
         parts.append(mailbox.raw("environment"))
     closed_at = closed_at or _closed_at(mailbox)
-    brought = is_place(plan.get("place")) and parts[1] is not None  # to where the run itself keeps it
-    in_time = now < plan["deadline_at"] + plan["launch"]["grace"]
+    brought = is_place(plan.get("place")) and parts[1] is not None and not another  # to where the run itself keeps it
+    in_time = closed_at is None and now < plan["deadline_at"] + plan["launch"]["grace"]
+    more = _all_of(mailbox) if another else ()
     return _Run(
         mailbox,
-        created_at=plan["created_at"],
+        created_at=float(plan["created_at"]),
         closed_at=closed_at,
-        preparing=closed_at is None and None in parts and in_time,
-        names=frozenset(_sources([*parts, None if brought else plan.get("resume")])),
-        digest=plan["environment"]["digest"],
+        preparing=None in parts and in_time,
+        names=frozenset(_sources([*parts, *more, None if brought else plan.get("resume")])),
+        digest=python.get("digest"),
     )
+
+
+def _all_of(mailbox: Mailbox) -> Iterator[dict[str, Any] | None]:
+    """Every record of a run that another version made: it may name files where this one would not look."""
+    for key in mailbox.store.keys(mailbox.control):
+        name = key.removeprefix(f"{mailbox.control}/").removesuffix(".json")
+        if key.endswith(".json") and "/" not in name and name not in ("owner", "report"):
+            yield mailbox.raw(name)
 
 
 def _closed_at(mailbox: Mailbox) -> float | None:
@@ -267,7 +297,13 @@ def _sources(value: Any) -> Iterator[str]:
 
 def _old(run: _Run, left: _Tally) -> Old:
     mailbox = run.mailbox
-    return Old(run=mailbox.run, project=mailbox.project, closed_at=run.closed_at, bytes=left.bytes)
+    return Old(
+        run=mailbox.run,
+        project=mailbox.project,
+        closed_at=run.closed_at,
+        bytes=left.bytes,
+        unreadable=run.unreadable is not None,
+    )
 
 
 def _reasons(runs: Iterable[_Run], before: float) -> Iterator[Kept]:

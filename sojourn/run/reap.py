@@ -35,7 +35,8 @@ from sojourn.renting import Lease, Lookalike
 from sojourn.results.report import Report
 from sojourn.run import faults
 from sojourn.run.journey import Journey, bring_home
-from sojourn.run.runs import entries_of, projects_of, shut_projects, unsettled
+from sojourn.run.runs import entries_of, projects_of, shut_projects, unsettled, ways
+from sojourn.run.salvage import is_closed
 from sojourn.shorthand import format_duration
 from sojourn.store.known_stores import each_once, forget, is_kept_in, remembered
 from sojourn.store.ledger import Entry
@@ -457,6 +458,8 @@ def _opened(
             return _found(run, run, "left", f"its machines are {plan.host}'s, reap there") if overdue else "goes on"
         # To go on with a run that is not over may mean to rent; that is for a person or a retry to say.
         return journey if journey.orchestrator.over(listed) else "goes on"
+    except UnreadableError as error:  # another version wrote it, as likely as not
+        return "goes on" if is_closed(mailbox) else _untouched(run, error)
     except Exception as error:  # one run's damaged records must not keep the others from being brought home
         return _untouched(run, error)
 
@@ -484,6 +487,9 @@ def _copied(plan: Plan, store: Store) -> str:
 
 
 def _untouched(run: str, error: Exception) -> Finding:
+    if isinstance(error, UnreadableError):
+        remedy = f"{ways(run)}; if it is of no use: sojourn purge {run} --yes"
+        return _found(run, run, "left", f"{error.message}; {remedy}")
     if isinstance(error, (SupersededError, SpecError)):
         return _found(run, run, "left", error.message)
     return _found(run, run, "failed", _words(error))

@@ -58,6 +58,7 @@ class RunLine(Record):
     orphan: str | None = Field(default=None, description="Why its machines may stand with nobody to give them back")
     remedy: str | None = Field(default=None, description="The command that ends them, or brings the results home")
     not_home: str | None = Field(default=None, description="Why its results are not where they belong yet")
+    unreadable: str | None = Field(default=None, description="What of it this version cannot read, and what to type")
 
 
 class RunRecords(Record):
@@ -68,6 +69,7 @@ class RunRecords(Record):
     outcome: Outcome | None
     receipt: Receipt | None
     report: Report | None
+    unreadable: tuple[str, ...] = Field(default=(), description="What another version wrote, or is damaged")
 
 
 def data_home() -> Path:
@@ -191,11 +193,21 @@ def entries_of(mailbox: Mailbox) -> list[Entry]:
 
 
 def plan_of(mailbox: Mailbox) -> Plan:
-    """The plan of a run. Raises SpecError when it was never stored whole."""
-    plan = mailbox.read("plan", Plan)
+    """The plan of a run. Raises SpecError when it was never stored whole, or cannot be read, with what works then."""
+    try:
+        plan = mailbox.read("plan", Plan)
+    except UnreadableError as error:
+        error.hint = f"{ways(mailbox.run)}\n  {error.hint}" if error.hint else ways(mailbox.run)
+        raise
     if plan is None:
         raise SpecError(f"run {mailbox.run} has no plan in the store", hint="list the runs: sojourn runs")
     return plan
+
+
+def ways(run: str, shown: bool = False) -> str:
+    """What works whatever a run's records say; `shown` what can be read of them has been."""
+    look = "" if shown else f"what can be read of it: sojourn show {run}; "
+    return f"{look}its results: sojourn pull {run} --to DIR; its log: sojourn logs {run}"
 
 
 def check_node(mailbox: Mailbox, node: int) -> None:
@@ -211,13 +223,25 @@ def check_node(mailbox: Mailbox, node: int) -> None:
 
 
 def records_of(mailbox: Mailbox) -> RunRecords:
-    """All records of a run, those not written yet as None."""
+    """All records of a run, those not written yet as None; one that cannot be read hides no other."""
+    wrong: list[str] = []
+
+    def ask(read: Callable[[], T | None]) -> T | None:
+        try:
+            return read()
+        except UnreadableError as error:
+            wrong.append(error.message + (f" ({error.hint})" if error.hint else ""))
+            return None
+
+    entries = ask(lambda: entries_of(mailbox)) or []
+    folded = ask(lambda: fold(entries).outcome)
     return RunRecords(
         run=mailbox.run,
-        plan=mailbox.read("plan", Plan),
-        outcome=mailbox.read("outcome", Outcome) or fold(entries_of(mailbox)).outcome,
-        receipt=mailbox.read("receipt", Receipt),
-        report=mailbox.read("report", Report),
+        plan=ask(lambda: mailbox.read("plan", Plan)),
+        outcome=ask(lambda: mailbox.read("outcome", Outcome)) or folded,
+        receipt=ask(lambda: mailbox.read("receipt", Receipt)),
+        report=ask(lambda: mailbox.read("report", Report)),
+        unreadable=tuple(dict.fromkeys(wrong)),
     )
 
 
@@ -403,26 +427,48 @@ def _line(mailbox: Mailbox) -> RunLine | Summary | None:
 
 
 def _unreadable(mailbox: Mailbox, error: UnreadableError) -> RunLine:
-    """A run of which something cannot be read; what of its plan can be is told."""
-    try:
+    """A run of which something cannot be read; what of its plan and ledger can be is told."""
+    plan: dict[str, Any] = {}
+    with suppress(UnreadableError):
         plan = mailbox.raw("plan") or {}
-    except UnreadableError:
-        plan = {}
     begun = None
     with suppress(SojournError):
         begun = mailbox.store.modified(f"{mailbox.control}/plan.json")
+    created_at = _time(plan, "created_at") or (begun.timestamp() if begun else 0.0)
+    entries: list[Entry] | None = None
+    with suppress(UnreadableError):
+        entries = entries_of(mailbox)
+        fold(entries)
+    now = mailbox.store.now()
+    orphan, remedy = _left_unread(mailbox, entries, created_at, now) or (None, None)
     return RunLine(
         run=mailbox.run,
         project=mailbox.project,
-        created_at=_time(plan, "created_at") or (begun.timestamp() if begun else 0.0),
-        state="unreadable",
+        created_at=created_at,
+        state="unreadable" if entries is None else where_it_stands(entries, now or time.time()),
         command="?",
         owner=None,
         deadline_at=_time(plan, "deadline_at"),
         receipt=None,
-        orphan=f"{error.message}; once nothing stands: sojourn purge {mailbox.run} --yes",
-        remedy="sojourn reap",
+        orphan=f"{error.message}; {orphan}" if orphan else None,
+        remedy=remedy,
+        unreadable=f"{error.message}; what can be: sojourn show {mailbox.run}",
     )
+
+
+def _left_unread(
+    mailbox: Mailbox, entries: list[Entry] | None, created_at: float, now: float | None
+) -> tuple[str, str] | None:
+    """Why machines may stand of a run that cannot be read, and the command that sees to it."""
+    if entries is None or now is None:
+        return "nobody can say whether its machines stand", "sojourn reap"
+    state = fold(entries)
+    done = state.gone_at is not None or state.intended_at is None or is_held(state, now)
+    if done or (silent := _silent_for(mailbox, now, since=created_at)) < SILENT_S:
+        return None
+    nobody = f"nobody has followed it for {format_duration(silent)}"
+    over = state.outcome is not None or state.lost is not None or state.ordered_at is None
+    return nobody, "sojourn reap" if over else f"sojourn stop {mailbox.run}"
 
 
 def _time(plan: dict[str, Any], name: str) -> float:

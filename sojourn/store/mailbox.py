@@ -144,6 +144,15 @@ class Mailbox:
         """The attempts that had an order, oldest first."""
         return _numbers(self.store.keys(f"{self.orders}/order"))
 
+    def attempts_of_machines(self) -> list[int]:
+        """The attempts whose machines wrote anything, oldest first, without a word of the ledger."""
+        return sorted(number for number in map(_counted, self.store.folders(self.machine)) if number)
+
+    def machines(self, attempt: int) -> int:
+        """How many machines of an attempt, from 0, wrote anything, without a word of the plan."""
+        there = set(map(_counted, self.store.folders(f"{self.machine}/{attempt}")))
+        return next(number for number in range(len(there) + 1) if number not in there)
+
     def request_stop(self, stop: Stop) -> None:
         """Ask every agent of the run to stop its script; the first request that can be read stands."""
         self._insist("stop", stop)
@@ -397,6 +406,10 @@ def open_mark(project: str, run: str) -> str:
 def purge_mark(project: str) -> str:
     """This object is there while a purge removes blobs of the project."""
     return f"control/{project}/purge.json"
+
+
+def _counted(name: str) -> int | None:
+    return int(name) if name.isascii() and name.isdecimal() and len(name) < 7 else None
 
 
 def _numbers(keys: Iterable[str]) -> list[int]:
