@@ -20,9 +20,9 @@ from sojourn.receipts import Receipt
 from sojourn.results import remainder
 from sojourn.results.report import Report
 from sojourn.run.runs import RunLine
-from sojourn.shorthand import counted, format_bytes, format_clock, format_duration, format_seconds
+from sojourn.shorthand import counted, format_bytes, format_clock, format_duration, format_number, format_seconds
 from sojourn.store.ledger import Entry
-from sojourn.watch.charts import format_number, sparkline
+from sojourn.watch.charts import sparkline
 
 
 def go_on_unread() -> None:

@@ -8,8 +8,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from sojourn.harmless import NAME, line
-from sojourn.shorthand import format_bytes, format_duration
-from sojourn.watch.charts import format_number, sparkline
+from sojourn.shorthand import format_bytes, format_duration, format_number
+from sojourn.watch.charts import sparkline
 from sojourn.watch.follower import Status
 
 SPARK_WIDTH = 16
@@ -63,7 +63,7 @@ def _position(status: Status) -> list[Part]:
 
 
 def _rounded(rate: float) -> str:
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+    return f"{rate:,.0f}" if 100 <= rate < 1e12 else f"{rate:.3g}"
 
 
 def _metrics(status: Status) -> list[Part]:

@@ -10,17 +10,17 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from sojourn.records import FileEntry, Link, Network, Record
+from sojourn.records import FileEntry, Link, Many, Network, Record
 
 
 class Bundle(Record):
     """The source tree that a run sees, content-addressed."""
 
-    archives: tuple[FileEntry, ...] = Field(default=(), description="A .tar.gz each, of the files up to 1 MB")
-    files: tuple[FileEntry, ...] = Field(description="The larger files, one blob each")
-    listing: tuple[FileEntry, ...] = Field(description="Every file with its own hash, in the archive or not")
-    links: tuple[Link, ...] = ()
-    folders: tuple[str, ...] = Field(default=(), description="Those that hold no file")
+    archives: Many[FileEntry] = Field(default=(), description="A .tar.gz each, of the files up to 1 MB")
+    files: Many[FileEntry] = Field(description="The larger files, one blob each")
+    listing: Many[FileEntry] = Field(description="Every file with its own hash, in the archive or not")
+    links: Many[Link] = ()
+    folders: Many[str] = Field(default=(), description="Those that hold no file")
     directory: str = Field(description="Where the command runs, relative to the root; '.' is the root")
     commit: str | None = Field(default=None, description="The git commit the tree stood on")
     changed: int = Field(default=0, description="Files that differ from that commit")
@@ -45,9 +45,9 @@ class Bundle(Record):
 class Command(Record):
     """What the machine starts, and whether torchrun starts it."""
 
-    argv: tuple[str, ...] = Field(description="The program and its arguments, as the user wrote them")
+    argv: Many[str] = Field(description="The program and its arguments, as the user wrote them")
     shell: bool = Field(default=False, description="argv holds a script, read by its `#!` line or the interpreter")
-    interpreter: tuple[str, ...] = Field(default=("/bin/sh", "-e"), description="Reads a script without a `#!` line")
+    interpreter: Many[str] = Field(default=("/bin/sh", "-e"), description="Reads a script without a `#!` line")
     wrap: int | None = Field(
         default=None,
         description="How many leading words come before `python` when torchrun wraps it (0 for `python x.py`, "
@@ -62,7 +62,7 @@ class LocalPackage(Record):
     name: str
     version: str
     directory: str = Field(description="Where its pyproject.toml or setup.py lies, relative to the root")
-    paths: tuple[str, ...] = Field(description="Directories that its modules are imported from, relative to the root")
+    paths: Many[str] = Field(description="Directories that its modules are imported from, relative to the root")
     metadata: str = Field(description="The text of METADATA")
     entry_points: str = Field(default="", description="The text of entry_points.txt")
     scripts: dict[str, str] = Field(default_factory=dict, description="Console scripts: name to `module:function`")
@@ -83,7 +83,7 @@ class Setup(Record):
     packages: int
     tool: FileEntry = Field(description="uv for the machine's platform, gzipped")
     requirements: FileEntry = Field(description="One line for each package; its paths begin where the tree lies")
-    files: tuple[FileEntry, ...] = Field(description="What is installed from here instead of an index")
+    files: Many[FileEntry] = Field(description="What is installed from here instead of an index")
     network: Network = Field(description="Whether the rest may be fetched")
     variables: dict[str, str] = Field(
         default_factory=dict, description="For what is built on the machine: the versions that git's tags tell here"
@@ -96,15 +96,15 @@ class Order(Record):
     run: str
     project: str
     attempt: int
-    nodes: tuple[str, ...] = Field(description="Machine names in rank order")
+    nodes: Many[str] = Field(description="Machine names in rank order")
     master_address: str
     master_port: int
     command: Command
     bundle: Bundle
-    inputs: tuple[FileEntry, ...] = ()
-    clear: tuple[str, ...] = Field(default=(), description="Paths removed before the inputs come: of older checkpoints")
-    remove: tuple[str, ...] = Field(default=(), description="Paths removed before the start: outputs of an older run")
-    path: tuple[str, ...] = Field(
+    inputs: Many[FileEntry] = ()
+    clear: Many[str] = Field(default=(), description="Paths removed before the inputs come: of older checkpoints")
+    remove: Many[str] = Field(default=(), description="Paths removed before the start: outputs of an older run")
+    path: Many[str] = Field(
         default=(), description="Directories put before the machine's own PATH; relative ones begin at the tree's root"
     )
     setup: Setup | None = Field(default=None, description="What the machine makes first, and puts before that PATH")
@@ -112,22 +112,22 @@ class Order(Record):
     directories: dict[str, str] = Field(
         default_factory=dict, description="Variables that hold a directory of the tree, with its path from the root"
     )
-    packages: tuple[LocalPackage, ...] = Field(default=(), description="Served from the tree")
-    python_path: tuple[str, ...] = Field(
+    packages: Many[LocalPackage] = Field(default=(), description="Served from the tree")
+    python_path: Many[str] = Field(
         default=(), description="PYTHONPATH; what is relative begins at the tree's root, and goes before packages"
     )
-    secrets: tuple[str, ...] = Field(default=(), description="Names the machine's own environment must hold")
+    secrets: Many[str] = Field(default=(), description="Names the machine's own environment must hold")
     outputs: tuple[str, ...] | None = Field(
         default=None, description="Paths that come home; None is everything new or changed"
     )
-    named: tuple[str, ...] = Field(default=(), description="What comes home even when git ignores it")
-    ignore: tuple[str, ...] = Field(default=(), description="gitignore lines for what does not come home")
+    named: Many[str] = Field(default=(), description="What comes home even when git ignores it")
+    ignore: Many[str] = Field(default=(), description="gitignore lines for what does not come home")
     bring: float | None = Field(
         default=None, description="Bytes that come home of each file and folder at the top that nobody named"
     )
     keep: float = Field(default=0, description="Bytes of what does not come home that are kept in the store")
-    checkpoint: tuple[str, ...] = Field(default=(), description="Patterns of checkpoint files")
-    metrics: tuple[str, ...] = Field(default=(), description="JSON files of metrics, read while the script runs")
+    checkpoint: Many[str] = Field(default=(), description="Patterns of checkpoint files")
+    metrics: Many[str] = Field(default=(), description="JSON files of metrics, read while the script runs")
     deadline_at: float
     grace_s: float
     commit_every_s: float = 15.0
@@ -145,7 +145,7 @@ class ExecRequest(Record):
     """A command for one machine, while its script runs or it is held."""
 
     node: int
-    argv: tuple[str, ...]
+    argv: Many[str]
     timeout_s: float
     at: float
     until: float = Field(description="Nobody waits any more for a command that is found after this")
@@ -165,7 +165,7 @@ class Hello(Record):
     clock: float
     cpus: int
     memory: int
-    gpus: tuple[str, ...] = ()
+    gpus: Many[str] = ()
     python: str
     version: str = Field(description="The agent's own version")
     seal: str | None = Field(default=None, description="The SHA-256 of what its last words will show")
@@ -190,7 +190,7 @@ class Remainder(Record):
 
     reason: str
     kept: bool
-    paths: tuple[str, ...] = Field(description="The topmost, the largest first; a folder ends with / and is whole")
+    paths: Many[str] = Field(description="The topmost, the largest first; a folder ends with / and is whole")
     unnamed: int = Field(default=0, description="How many more paths there are")
     files: int
     bytes: int
@@ -204,7 +204,7 @@ class MachineBeat(Record):
     phase: str = "waiting"
     bytes_done: int = Field(default=0, ge=0, le=1 << 60, description="Of what it fetches before the script starts")
     bytes_total: int = Field(default=0, ge=0, le=1 << 60)
-    leaving: tuple[Remainder, ...] = Field(default=(), description="What will not come home as things are")
+    leaving: Many[Remainder] = Field(default=(), description="What will not come home as things are")
 
 
 class Manifest(Record):
@@ -212,8 +212,8 @@ class Manifest(Record):
 
     sequence: int
     at: float
-    files: tuple[FileEntry, ...]
-    account: tuple[Remainder, ...] = Field(default=(), description="Of a commit of what does not come home")
+    files: Many[FileEntry]
+    account: Many[Remainder] = Field(default=(), description="Of a commit of what does not come home")
 
 
 class Segment(NamedTuple):
@@ -237,7 +237,7 @@ class Scalar(NamedTuple):
 class Scalars(Record):
     """The numbers that were new since the agent's last look."""
 
-    points: tuple[Scalar, ...]
+    points: Many[Scalar]
 
 
 class Checkpoint(Record):
@@ -247,8 +247,8 @@ class Checkpoint(Record):
     attempt: int
     sequence: int
     at: float
-    files: tuple[FileEntry, ...] = Field(description="With paths from the root of the tree")
-    without: tuple[str, ...] = Field(default=(), description="Written beside these files, and no part of it")
+    files: Many[FileEntry] = Field(description="With paths from the root of the tree")
+    without: Many[str] = Field(default=(), description="Written beside these files, and no part of it")
 
     @property
     def bytes(self) -> int:
@@ -288,12 +288,12 @@ class Exit(Record):
     interrupted: bool = Field(default=False, description="The script was asked to end, and did not come to its own end")
     signal: str | None = None
     message: str | None = Field(default=None, description="Why it was refused, or what was odd, in one sentence")
-    ranks: tuple[RankExit, ...] = ()
+    ranks: Many[RankExit] = ()
     failed_rank: int | None = Field(default=None, description="The rank that failed first")
     tail: str = Field(default="", description="The last lines of the log, of the failed rank where there is one")
     started_at: float | None = None
     ended_at: float
-    lost: tuple[str, ...] = Field(default=(), description="What the script made and the store did not take")
+    lost: Many[str] = Field(default=(), description="What the script made and the store did not take")
     output: int | None = Field(default=None, description="Sequence of the newest output manifest")
     checkpoint: int | None = Field(default=None, description="Sequence of the newest checkpoint manifest")
     kept: int | None = Field(default=None, description="Of what does not come home; 0 for none, earlier ones say none")
@@ -322,5 +322,5 @@ class Outcome(Record):
     failed_node: int | None = None
     started_at: float | None = None
     ended_at: float
-    exits: tuple[Exit, ...] = ()
+    exits: Many[Exit] = ()
     hold: Hold | None = Field(default=None, description="The machines stay for somebody to look at them")

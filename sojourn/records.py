@@ -7,9 +7,13 @@ and use forward slashes.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
+
+T = TypeVar("T")
+# Of a million wrong entries pydantic would tell each, for minutes.
+Many = Annotated[tuple[T, ...], FailFast()]
 
 
 class Record(BaseModel):

@@ -6,6 +6,7 @@ Each type parses text, and takes back what our own JSON holds. In a form, and on
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from datetime import datetime
@@ -38,6 +39,8 @@ def parse_duration(value: object) -> float:
 
 def format_duration(seconds: float) -> str:
     """`2h 30m`, `45s`: the two largest units of a duration."""
+    if not seconds < 1e11:  # a record may hold any number
+        return f"{format_number(seconds / 86400)} days"
     left = round(seconds)
     parts = []
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
@@ -246,3 +249,18 @@ def format_bytes(size: float) -> str:
             return f"{size:.0f} {unit}" if size >= 9.95 or unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def format_number(value: float) -> str:
+    """`3,410`, `0.213`, `3.2e-05`: four digits that count, whole numbers whole up to twelve digits."""
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf if value > 0 else -math.inf
+    if not math.isfinite(number):
+        return str(number)
+    if abs(number) >= 1e12:
+        return f"{number:.4g}"
+    if number == int(number):
+        return f"{int(number):,}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"

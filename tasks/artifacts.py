@@ -27,8 +27,8 @@ from sojourn.receipts import Attempt, Receipt, Resource
 from sojourn.results import remainder
 from sojourn.results.report import Report
 from sojourn.run.reap import Finding
-from sojourn.shorthand import counted, format_bytes, format_duration, format_seconds, moment
-from sojourn.watch.charts import chart, format_number
+from sojourn.shorthand import counted, format_bytes, format_duration, format_number, format_seconds, moment
+from sojourn.watch.charts import chart
 from sojourn.watch.follower import Status
 
 CHARTS = 4
@@ -274,6 +274,8 @@ def _rows(heading: list[str], rows: list[list[object]]) -> str:
 
 
 def _cell(value: object) -> str:
+    if isinstance(value, int) and abs(value) >= 10**12:  # of thousands of digits Python makes no text
+        value = float(format_number(value))
     return harmless.cell(f"{value:.6g}" if isinstance(value, float) else str(value).replace("\n", " "))
 
 

@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 from cli_world import World
 from made_once import made_once
+from pydantic import ValidationError
 
 from cli.console import out, show_runs
 from cli.world import named_run, open_stores
 from sojourn.agent.stores.store import FileStore
+from sojourn.decoding import decode
 from sojourn.errors import SojournError, UnreadableError
 from sojourn.lease import retained
 from sojourn.plan import checkpoint
+from sojourn.protocol import Manifest
 from sojourn.renting import Lease, Lookalike, Machine
 from sojourn.results.collect import TORN, collect
 from sojourn.run.purge import purge
@@ -346,3 +349,12 @@ def test_last_is_the_newest_run_of_the_project_that_one_stands_in(
         assert named_run("last", open_stores(None)).run == run
         told = " ".join(capfd.readouterr().err.split())
         assert said in told and bool(told) == bool(said)
+
+
+@pytest.mark.parametrize("entry", [{}, 1, {"path": 1}])
+def test_a_manifest_of_many_wrong_entries_is_refused_at_the_first(entry: object) -> None:
+    body = json.dumps({"sequence": 1, "at": 1.0, "files": [entry] * 1000}).encode()
+    with pytest.raises(UnreadableError, match="files.0") as caught:
+        decode(body, Manifest, "out/1.json")
+    assert isinstance(caught.value.__cause__, ValidationError)
+    assert len({error["loc"][:2] for error in caught.value.__cause__.errors()}) == 1

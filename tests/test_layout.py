@@ -129,7 +129,7 @@ _EXAMPLES = {
     "sojourn/spec/peers.py": 2,
     "sojourn/store/blobs.py": 1,
     "sojourn/store/known_stores.py": 1,
-    "sojourn/store/storage.py": 8,
+    "sojourn/store/storage.py": 6,
 }
 
 

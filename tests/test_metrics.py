@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 import pytest
 
 from sojourn.errors import SpecError
+from sojourn.shorthand import format_duration, format_number
 from sojourn.spec.launch import make_launch
 from sojourn.spec.metric_patterns import BUDGET_S, LogReader
-from sojourn.watch.charts import chart, format_number, sparkline
+from sojourn.watch.charts import chart, sparkline
 from sojourn.watch.metrics import POINTS, SERIES, Metrics, Series
 
 
@@ -212,10 +213,20 @@ def test_a_sparkline_goes_from_the_lowest_to_the_highest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3410.0, "3,410"), (0.21349, "0.2135"), (3.2e-5, "3.2e-05"), (12345.6, "12,346"), (0.0, "0")]
+    ("value", "text"),
+    [
+        *[(3410.0, "3,410"), (0.21349, "0.2135"), (3.2e-5, "3.2e-05"), (12345.6, "12,346"), (0.0, "0"), (-0.0, "0")],
+        *[(1e308, "1e+308"), (-1e308, "-1e+308"), (5e-324, "4.941e-324")],
+        *[(float("inf"), "inf"), (float("nan"), "nan"), (999_999_999_999, "999,999,999,999"), (10**12, "1e+12")],
+    ],
 )
 def test_numbers_are_short(value: float, text: str) -> None:
     assert format_number(value) == text
+
+
+def test_a_number_or_a_duration_of_hundreds_of_digits_is_short_too() -> None:
+    assert (format_number(10**400), format_number(-(10**400))) == ("inf", "-inf")
+    assert format_duration(1e300) == "1.157e+295 days" and format_duration(float("nan")) == "nan days"
 
 
 @pytest.mark.parametrize("values", [[], [None], [1.0], [3.0, 3.0], [2.0, None, 1.0, 1e-9], [1e300, -1e300]])

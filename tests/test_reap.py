@@ -126,7 +126,7 @@ def test_a_store_that_cannot_be_asked_fails_a_sweep_only_when_it_is_this_host_s_
 def test_a_store_is_forgotten_by_its_url_alone(tmp_path: Path) -> None:
     for url in ("s3://one", "s3://one/runs", "s3://one-more"):
         remember(tmp_path, Store(url))
-    forget_bucket(tmp_path, "one")
+    forget_bucket(tmp_path, "s3://one")
     assert remembered(tmp_path) == ["s3://one-more"]
     with pytest.raises(SpecError, match="remembers no 's3://one', did you mean 's3://one-more'"):
         forget(tmp_path, "s3://one")

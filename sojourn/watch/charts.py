@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from sojourn import harmless
+from sojourn.shorthand import format_number
 from sojourn.watch.metrics import Point, Series, thinned
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -26,13 +27,6 @@ def sparkline(values: Sequence[float], width: int = 20) -> str:
         return _BLOCKS[3] * len(shown)
     top = len(_BLOCKS) - 1
     return "".join(_BLOCKS[round((value - low) / (high - low) * top)] for value in shown)
-
-
-def format_number(value: float) -> str:
-    """`3,410`, `0.213`, `3.2e-05`: four digits that count, whole numbers whole."""
-    if value == int(value) and abs(value) < 1e12:
-        return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def chart(name: str, series: Series) -> str:

@@ -184,11 +184,11 @@ def test_a_named_command_gives_the_keys_and_their_end() -> None:
     said = {"Version": 1, "AccessKeyId": "AKIA", "SecretAccessKey": "s", "Expiration": "2999-01-01T00:00:00+00:00"}
     words = [sys.executable, "-c", f"print({json.dumps(json.dumps(said))})"]
 
-    assert Identity({KEYS: json.dumps(words)}).credentials() == Credentials("AKIA", "s", "")
+    assert Identity({KEYS: json.dumps({"s3": words})}).credentials() == Credentials("AKIA", "s", "")
 
 
 def test_a_command_that_gives_none_says_why() -> None:
     words = [sys.executable, "-c", "raise SystemExit('the session has ended: aws sso login')"]
 
     with pytest.raises(OSError, match="no credentials: the session has ended: aws sso login"):
-        Identity({KEYS: json.dumps(words)}).credentials()
+        Identity({KEYS: json.dumps({"s3": words})}).credentials()

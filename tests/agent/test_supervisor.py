@@ -259,7 +259,8 @@ def test_a_full_disk_at_the_end_does_not_keep_it_from_ending(box: Box) -> None:
     # In a process of its own: a supervisor that ends takes all children of its process with it.
     full = """
 import sys
-from sojourn.agent import files, supervisor
+from sojourn.agent import files
+from sojourn.agent.host import supervisor
 end = supervisor.Supervisor.end
 def full(path, value):
     raise OSError(28, "No space left on device", path)

@@ -120,7 +120,7 @@ def test_a_wrong_word_is_named_with_the_right_one(
         (
             "launch: {nods: 2}",
             "params.yaml: launch: unknown key 'nods', did you mean 'nodes'?",
-            "known keys: bring, budget, checkpoint",
+            "known keys: boot_image, bring, budget",
         ),
         ("launch: {deadline: 5 parsecs}", "params.yaml: launch.deadline: '5 parsecs' is not a duration", "90m"),
         ("launch: [nodes, 2]", "params.yaml: launch: ['nodes', 2] is not a mapping", "nodes: 1"),

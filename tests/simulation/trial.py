@@ -96,6 +96,15 @@ def home() -> Path:
     return folder
 
 
+def _forget_earlier_trials() -> None:
+    """What one trial left in the data directory would be known to the next, which has runs of the same names."""
+    for entry in home().iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink()
+
+
 class Silent:
     """Who is told what happens, and does not care."""
 
@@ -118,6 +127,7 @@ class Trial:
         self.world = World(self.seed)
         self.disk = Disk()
         self.machines: dict[str, Machine] = {}
+        _forget_earlier_trials()
         self._folder = home() / f"machines of {id(self)}"
         self.broken: list[str] = []
         self.ends: dict[str, str] = {}  # how orchestrators came to their ends
