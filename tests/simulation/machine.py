@@ -71,6 +71,9 @@ class Machine:
         self.process = self.world.process(self.name, self.skew, on_machine=True)
         self.store = MachineStore(self.disk, self.process, self.faults, self.job.upload_s)
         self.process.version = self.version
+        if self.timer is not None and self.timer[1] == float("inf"):  # as a supervisor's, which no set clock moves out
+            end, clock = self.timer[0], self.process.clock
+            self.timer = end, clock.since_boot() + end - clock.now()
         self._arm()
         for mishap in self.mishaps:
             self.world.later(mishap.after, lambda mishap=mishap: self._befall(mishap))
