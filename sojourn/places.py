@@ -74,8 +74,7 @@ def unfit(path: str, any_letters: bool = False) -> str | None:
         return OUTWARD  # an absolute path begins with an empty part
     if any(map(_is_git, parts)):
         return REPOSITORY
-    usual = path.isascii() and path.isprintable() and "\\" not in path
-    if not any_letters and not usual and any(map(_is_unshown, path)):
+    if not any_letters and any(map(_is_unshown, path)):
         return UNSHOWN
     longest = max(len(part.encode()) for part in parts)
     return TOO_LONG if longest > NAME_BYTES or len(name) > PATH_BYTES else None
