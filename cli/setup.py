@@ -102,12 +102,11 @@ def _set_up(
 ) -> None:
     from cli.console import out
     from sojourn.clouds.account import differences
-    from sojourn.providers.registry import open_provider
-    from sojourn.run.runs import data_home
+    from sojourn.providers.registry import open_in
 
     out.print(f"{account.describe()}, project {asked.project}", markup=False)
     if remove:
-        rents = cast("Rents", open_provider(name, data_home()))
+        rents = cast("Rents", open_in(account, name))
         _remove(running, account.removal(asked, rents, results), yes)
         return
     needed = account.pieces(asked)

@@ -31,6 +31,12 @@ def open_provider(name: str, home: Path, regions: Iterable[str] | None = None) -
     return _module(name).open_provider(home, None if regions is None else list(regions))
 
 
+def open_in(account: object, name: str) -> Provider:
+    """Open the provider of this cloud in an account that is open, whose region may be nobody's default."""
+    opened: Provider = import_module(PROVIDERS[name]).open_in(account)
+    return opened
+
+
 def configured(home: Path, regions: Iterable[str] | None = None) -> list[Provider]:
     """Open this host, and every cloud that this host has credentials for."""
     named = None if regions is None else list(regions)

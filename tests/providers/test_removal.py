@@ -218,3 +218,16 @@ def test_who_sets_up_needs_the_printed_rights_and_no_others(aws: AwsCloud, monke
     assert refused <= {"ssm:GetParameter", "ssm:DescribeParameters", "ec2:RunInstances"}, (
         "of whoever may not rent, setup asks no more"
     )
+
+
+def test_a_region_that_is_nobody_s_default_is_enough_to_remove(
+    clients: Clients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "digits").mkdir()
+    make(clients)
+    monkeypatch.setenv("SOJOURN_HOME", str(tmp_path / "home"))
+    for name in ("AWS_DEFAULT_REGION", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    words = ["setup", "aws", "--project", str(tmp_path / "digits"), "--region", REGION, "--remove", "--yes"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and "removed" in done.output, done.output

@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 
 from sojourn.agent.pack import Archive, pack
 from sojourn.clouds.aws import expiry
+from sojourn.clouds.aws.account import AwsAccount
 from sojourn.clouds.aws.clients import SOMEWHERE, Clients
 from sojourn.clouds.aws.errors import code_of, is_organizations, translated
 from sojourn.clouds.aws.foundation import SCHEDULE_GROUP, Names, find_bucket
@@ -52,6 +53,11 @@ _GONE_OR_IN_USE = set(
 def open_provider(_: object, regions: list[str] | None) -> Ec2Provider:
     """Open the account of this host's credentials, in these regions or in all."""
     return Ec2Provider(Clients.shared(regions), regions)
+
+
+def open_in(account: AwsAccount) -> Ec2Provider:
+    """Open what is rented in this account, in every region."""
+    return Ec2Provider(account.clients)
 
 
 def configured(_: object, regions: list[str] | None) -> list[Ec2Provider]:
